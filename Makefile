@@ -1,0 +1,43 @@
+# make setup | demo | test | check (exactly what CI runs) | train
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+TORCH := torch==2.13.0
+DEMO := models/echoingpixels/assets/demo.mp4
+QUESTION := Which object is visible when the bell plays?
+
+.PHONY: setup demo test check lint wheel train clean
+
+setup: $(VENV)/ready
+
+# torch first and pinned: the version everything here was measured with.
+$(VENV)/ready: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet $(TORCH)
+	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	touch $@
+
+demo: setup
+	$(BIN)/ep ask $(DEMO) "$(QUESTION)"
+
+test: setup
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# The wheel must work where nothing of this checkout can be seen.
+wheel: setup
+	rm -rf dist && $(BIN)/python -m build --wheel --outdir dist .
+	$(BIN)/python tests/wheel.py dist $(TORCH)
+
+check: lint test demo wheel
+
+train: setup
+	$(BIN)/ep train recipes/tiny.toml --out runs/tiny
+
+clean:
+	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache

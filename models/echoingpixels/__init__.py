@@ -1,0 +1,45 @@
+"""Ask questions about video with sound, keeping only the audio and video tokens that matter.
+
+The method is EchoingPixels (arXiv 2512.10324).
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .clip import Clip as Clip
+    from .errors import EpError as EpError
+    from .loading import load as load
+    from .loading import save as save
+    from .media import read_clip as read_clip
+    from .model import Answer as Answer
+    from .model import EchoingPixels as EchoingPixels
+    from .options import AskOptions as AskOptions
+    from .options import GenerateOptions as GenerateOptions
+    from .options import LoadOptions as LoadOptions
+    from .options import MediaOptions as MediaOptions
+
+_HOMES = {
+    "Answer": "model",
+    "AskOptions": "options",
+    "Clip": "clip",
+    "EchoingPixels": "model",
+    "EpError": "errors",
+    "GenerateOptions": "options",
+    "LoadOptions": "options",
+    "MediaOptions": "options",
+    "load": "loading",
+    "read_clip": "media",
+    "save": "loading",
+}
+__all__ = sorted(_HOMES)
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """Public names are imported when first used, so that importing the package costs nothing."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_HOMES[name]}", __name__), name)

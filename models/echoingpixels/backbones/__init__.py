@@ -1,0 +1,1 @@
+"""Audio-visual LLMs behind one protocol."""

@@ -1,0 +1,87 @@
+"""What the rest of the library may ask of an audio-visual LLM. Knows no model by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from ..inputs import Inputs, Media, Tokenizer
+from ..positions import Layout
+from ..stream import Stream
+
+
+@dataclass(frozen=True)
+class Features:
+    """What the towers make of one Media: token features in the decoder's width."""
+
+    video: Tensor | None  # (Nv, D); an image's tokens too
+    audio: Tensor | None  # (Na, D)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The decoder's sizes, for budgets and FLOPs."""
+
+    layers: int
+    width: int
+    heads: int
+    kv_heads: int
+    head_size: int
+    mlp: int
+    vocab: int
+
+
+class Backbone(Protocol):
+    """An audio-visual LLM that answers from a stream of embeddings."""
+
+    name: str
+    tokenizer: Tokenizer
+    layout: Layout
+    shape: Shape
+    stop_ids: frozenset[int]
+    min_pixels: int
+    max_pixels: int
+
+    @property
+    def device(self) -> torch.device:
+        """Where the decoder is."""
+
+    def parameters(self) -> Iterator[Tensor]:
+        """All weights."""
+
+    def tower_flops(self, media: Media) -> float:
+        """Floating-point operations of encode(media), from shapes."""
+
+    def encode(self, media: Media) -> Features:
+        """Run both towers over one clip, in bounded chunks."""
+
+    def embed(self, inputs: Inputs, features: tuple[Features, ...]) -> Stream:
+        """Embed a prompt and write the towers' features over its placeholders."""
+
+    def first_layers(self, n: int) -> nn.ModuleList:
+        """Copies of the decoder's first n layers, made bidirectional, never quantized."""
+
+    def bidirectional(self, layers: nn.ModuleList, embeds: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
+        """Run such layers over embeds (B, L, D) at positions (3, B, L); mask (B, L) is False for hidden keys."""
+
+    def set_sections(self, sections: list[int]) -> None:
+        """Split the rotary channel pairs: three numbers for M-RoPE, four [T, H, W, T] for Sync-RoPE."""
+
+    def hidden(self, stream: Stream, cache: Any = None, attention: Tensor | None = None) -> Tensor:
+        """Run the decoder over a stream: normalised hidden states (B, L, D); fills the KV cache if given.
+
+        `attention` (B, 1, L, L) bool says who sees whom, in place of the causal mask.
+        """
+
+    def new_cache(self) -> Any:
+        """An empty KV cache."""
+
+    def decode(self, token: Tensor, position: Tensor, mask: Tensor, cache: Any) -> Tensor:
+        """One cached step: token (B,), position (B,), mask (B, so far + 1) → logits (B, V)."""
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Hidden states (..., D) → logits (..., V)."""

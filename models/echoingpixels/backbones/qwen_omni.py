@@ -1,0 +1,219 @@
+"""Qwen2.5-Omni's thinker behind the Backbone protocol: the only file that touches transformers' internals.
+
+Nothing of transformers is copied, patched or subclassed: towers, decoder layers and masks are called as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..inputs import Inputs, Media, Tokenizer
+from ..positions import AUDIO, IMAGE, VIDEO, Layout
+from ..stream import Stream
+from .base import Features, Shape
+
+PATCHES_AT_ONCE = 16_384  # bounds the vision tower's activations; whole temporal steps, so nothing attends across a cut
+MEL_CHUNKS_AT_ONCE = 64  # of the audio tower's own 2 s windows
+
+
+class QwenOmni:
+    """The thinker of Qwen2.5-Omni: two towers, a decoder and an output head."""
+
+    def __init__(self, thinker: Any, tokenizer: Tokenizer, name: str, min_pixels: int, max_pixels: int) -> None:
+        self.thinker = thinker
+        self.tokenizer = tokenizer
+        self.name = name
+        self.min_pixels = min_pixels
+        self.max_pixels = max_pixels
+        self.text = thinker.model.language_model
+        config = thinker.config
+        text = config.text_config
+        self.layout = Layout(
+            video=config.video_token_id,
+            audio=config.audio_token_id,
+            image=config.image_token_id,
+            vision_bos=config.vision_start_token_id,
+            vision_eos=config.vision_end_token_id,
+            audio_bos=config.audio_start_token_id,
+            audio_eos=config.audio_end_token_id,
+            positions_per_s=config.position_id_per_seconds,
+            seconds_per_chunk=config.seconds_per_chunk,
+        )
+        head_size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+        self.shape = Shape(
+            layers=text.num_hidden_layers,
+            width=text.hidden_size,
+            heads=text.num_attention_heads,
+            kv_heads=text.num_key_value_heads,
+            head_size=head_size,
+            mlp=text.intermediate_size,
+            vocab=text.vocab_size,
+        )
+        stop = thinker.generation_config.eos_token_id
+        stops = {*(stop if isinstance(stop, list) else [stop]), getattr(tokenizer, "eos_token_id", None)}
+        self.stop_ids = frozenset(id for id in stops if id is not None)
+
+    @property
+    def device(self) -> torch.device:
+        device: torch.device = self.text.embed_tokens.weight.device
+        return device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        dtype: torch.dtype = self.text.embed_tokens.weight.dtype
+        return dtype
+
+    def parameters(self) -> Iterator[Tensor]:
+        """All weights."""
+        weights: Iterator[Tensor] = self.thinker.parameters()
+        return weights
+
+    def tower_flops(self, media: Media) -> float:
+        """Floating-point operations of encode(media): two a weight and token, and the windows' attention."""
+        model, total = self.thinker.model, 0.0
+        if media.grid is not None:
+            tower, config = model.visual, self.thinker.config.vision_config
+            steps, rows, columns = media.grid
+            patches, window = rows * columns, (config.window_size // config.patch_size) ** 2
+            for i, block in enumerate(tower.blocks):
+                seen = patches if i in config.fullatt_block_indexes else min(patches, window)
+                total += steps * patches * (2 * _size(block) + 4 * seen * config.hidden_size)
+            total += steps * patches * (2 * _size(tower.patch_embed) + 2 * _size(tower.merger) / 4)
+        if media.mel is not None:
+            tower, config = model.audio_tower, self.thinker.config.audio_config
+            heard = media.mel.shape[1] / 2
+            total += heard * (2 * _size(tower.layers) + 4 * len(tower.layers) * config.n_window * config.d_model)
+            total += heard * 2 * (2 * _size(tower.conv1) + _size(tower.conv2)) + heard * _size(tower.proj)
+        return total
+
+    def encode(self, media: Media) -> Features:
+        """Run both towers over one clip, in bounded chunks: video (Nv, D) and audio (Na, D) features."""
+        video = None if media.patches is None or media.grid is None else self._see(media.patches, media.grid)
+        audio = None if media.mel is None else self._hear(media.mel)
+        return Features(video, audio)
+
+    def _see(self, patches: Tensor, grid: tuple[int, int, int]) -> Tensor:
+        tower = self.thinker.model.visual
+        steps, rows, columns = grid
+        at_once = max(1, PATCHES_AT_ONCE // (rows * columns))
+        out = []
+        for first in range(0, steps, at_once):
+            n = min(at_once, steps - first)
+            part = patches[first * rows * columns : (first + n) * rows * columns].to(self.device, tower.dtype)
+            size = torch.tensor([[n, rows, columns]], device=self.device)
+            out.append(tower(part, grid_thw=size).pooler_output)
+        return torch.cat(out)
+
+    def _hear(self, mel: Tensor) -> Tensor:
+        tower = self.thinker.model.audio_tower
+        window = 2 * tower.n_window
+        at_once = MEL_CHUNKS_AT_ONCE * window
+        starts = list(range(0, mel.shape[1], at_once))
+        if len(starts) > 1 and mel.shape[1] - starts[-1] < window:  # a tail too short for a token joins its neighbour
+            starts.pop()
+        out = []
+        for first, last in zip(starts, [*starts[1:], mel.shape[1]], strict=True):
+            part = mel[:, first:last].to(self.device, tower.conv1.weight.dtype)
+            out.append(tower(part, feature_lens=torch.tensor([last - first], device=self.device)).last_hidden_state)
+        return torch.cat(out)
+
+    def embed(self, inputs: Inputs, features: tuple[Features, ...]) -> Stream:
+        """Embed a prompt (1, L) and write the towers' features over its placeholders."""
+        ids, kind = inputs.input_ids.to(self.device), inputs.kind.to(self.device)
+        embeds = self.text.embed_tokens(ids)
+        seen = [f.video for f in features if f.video is not None]
+        heard = [f.audio for f in features if f.audio is not None]
+        for kinds, parts in (((VIDEO, IMAGE), seen), ((AUDIO,), heard)):
+            if parts:
+                there = torch.isin(kind, torch.tensor(kinds, device=self.device))[..., None]  # (1, L, 1)
+                embeds = embeds.masked_scatter(there, torch.cat(parts).to(embeds.dtype))
+        positions = inputs.positions.to(self.device)
+        return Stream(
+            embeds=embeds,
+            positions=positions,
+            kind=kind,
+            time=inputs.time.to(self.device),
+            cell=inputs.cell.to(self.device),
+            mask=torch.ones_like(ids, dtype=torch.bool),
+            next_position=positions.amax(dim=(0, 2)) + 1,
+            labels=None if inputs.labels is None else inputs.labels.to(self.device),
+        )
+
+    def first_layers(self, n: int) -> nn.ModuleList:
+        """Copies of the decoder's first n layers, made bidirectional, never quantized.
+
+        Of a quantized decoder the layers come empty, to be filled from a sieve's own file.
+        """
+        quantized = getattr(self.thinker, "is_quantized", False)
+        layers = nn.ModuleList()
+        for i, source in enumerate(self.text.layers[:n]):
+            layer = type(source)(self.text.config, i).to(self.device, self.dtype)
+            if not quantized:
+                layer.load_state_dict(source.state_dict())
+            layer.self_attn.is_causal = False
+            layers.append(layer)
+        return layers
+
+    def bidirectional(self, layers: nn.ModuleList, embeds: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
+        """Run bidirectional layers over embeds (B, L, D) at positions (3, B, L); mask (B, L) hides keys where False."""
+        from transformers.masking_utils import create_bidirectional_mask
+
+        rotary = self.text.rotary_emb(embeds, positions)
+        attention = create_bidirectional_mask(
+            config=self.text.config, inputs_embeds=embeds, attention_mask=None if bool(mask.all()) else mask
+        )
+        for layer in layers:
+            embeds = layer(embeds, attention_mask=attention, position_embeddings=rotary)
+        return embeds
+
+    def set_sections(self, sections: list[int]) -> None:
+        """Split the rotary channel pairs; transformers reads entry i from axis i % 3, so four give [T, H, W, T]."""
+        self.text.rotary_emb.mrope_section = list(sections)
+
+    def new_cache(self) -> Any:
+        """An empty KV cache."""
+        from transformers import DynamicCache
+
+        return DynamicCache(config=self.text.config)
+
+    def hidden(self, stream: Stream, cache: Any = None, attention: Tensor | None = None) -> Tensor:
+        """Run the decoder over a stream: normalised hidden states (B, L, D); fills the KV cache if given.
+
+        `attention` (B, 1, L, L) bool says who sees whom, in place of the causal mask.
+        """
+        mask: Any = None if bool(stream.mask.all()) else stream.mask
+        if attention is not None:
+            mask = {"full_attention": attention}
+        out = self.text(
+            inputs_embeds=stream.embeds,
+            position_ids=stream.positions,
+            attention_mask=mask,
+            past_key_values=cache,
+            use_cache=cache is not None,
+        )
+        hidden: Tensor = out.last_hidden_state
+        return hidden
+
+    def decode(self, token: Tensor, position: Tensor, mask: Tensor, cache: Any) -> Tensor:
+        """One cached step: token (B,), position (B,), mask (B, so far + 1) → logits (B, V)."""
+        out = self.text(
+            input_ids=token[:, None],
+            position_ids=position[None, :, None].expand(3, -1, 1),
+            attention_mask=mask,
+            past_key_values=cache,
+            use_cache=True,
+        )
+        return self.logits(out.last_hidden_state[:, -1])
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Hidden states (..., D) → logits (..., V)."""
+        logits: Tensor = self.thinker.lm_head(hidden)
+        return logits
+
+
+def _size(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())

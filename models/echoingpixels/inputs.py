@@ -1,0 +1,133 @@
+"""A clip and a question as the model reads them: patches, log-mel, ids and positions. Knows nothing about weights.
+
+Numbers equal transformers' own Qwen2.5-Omni processor wherever the frame rate is constant.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from . import frames as F
+from .clip import SAMPLE_RATE, Clip
+from .options import MAX_PIXELS, MIN_PIXELS
+from .positions import Layout, Placed, Span, place
+
+SYSTEM = "You are a helpful assistant."
+MEL_BINS = 128
+MEL_MARGIN = 480  # samples of silence after the sound: what the processor's padding shows the last mel frames
+
+
+class Tokenizer(Protocol):
+    """What is needed of a tokenizer."""
+
+    def encode(self, text: str, add_special_tokens: bool = ..., split_special_tokens: bool = ...) -> list[int]: ...
+
+    def decode(self, ids: list[int]) -> str: ...
+
+
+@dataclass(frozen=True)
+class Media:
+    """One clip, sound or image as the two towers read it."""
+
+    span: Span
+    patches: Tensor | None = None  # (P, 1176) float32
+    grid: tuple[int, int, int] | None = None  # patches (T, H, W)
+    mel: Tensor | None = None  # (128, M) float32
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """One prompt. B is 1 here; streams are padded into batches after embedding."""
+
+    input_ids: Tensor  # (1, L) int64
+    positions: Tensor  # (3, 1, L) int64
+    kind: Tensor  # (1, L) int64, an index into KINDS
+    time: Tensor  # (1, L) float32 s, nan for text
+    cell: Tensor  # (1, L, 2) int64
+    media: tuple[Media, ...]  # in order of appearance
+    labels: Tensor | None = None  # (1, L) int64, -100 outside the answer
+
+
+def audio_tokens(mel_frames: int) -> int:
+    """Audio tokens made of so many mel frames (100 a second): 25 a second."""
+    return ((mel_frames - 1) // 2 + 1 - 2) // 2 + 1
+
+
+def log_mel(waveform: np.ndarray[Any, Any]) -> Tensor:
+    """Whisper's log-mel (128, M) float32 of a 16 kHz waveform (S,) float32, 100 frames a second, of any length."""
+    extract = _extractor()
+    valid = -(-len(waveform) // extract.hop_length)
+    padded = np.pad(waveform, (0, MEL_MARGIN))
+    mel = extract(padded, sampling_rate=SAMPLE_RATE, padding=False, truncation=False, return_tensors="pt")
+    features: Tensor = mel["input_features"][0]
+    return features[:, :valid]
+
+
+@cache
+def _extractor() -> Any:
+    from transformers import WhisperFeatureExtractor
+
+    return WhisperFeatureExtractor(feature_size=MEL_BINS)
+
+
+def prepare_media(clip: Clip, min_pixels: int = MIN_PIXELS, max_pixels: int = MAX_PIXELS) -> Media:
+    """Patches and log-mel of a clip."""
+    patches, grid, mel = None, None, None
+    rows = columns = heard = 0
+    times: tuple[float, ...] = ()
+    image = clip.source.kind == "image"
+    if len(clip.frames):
+        height, width = clip.frames.shape[1:3]
+        size = F.fit(height, width, min_pixels, max_pixels)
+        patches, grid = F.patches(clip.frames, size)
+        rows, columns = grid[1] // F.MERGE, grid[2] // F.MERGE
+        times = tuple(clip.times[:: F.STEP].tolist())
+    if clip.audio is not None and audio_tokens(-(-len(clip.audio) // 160)) > 0:
+        mel = log_mel(clip.audio)
+        heard = audio_tokens(mel.shape[1])
+    return Media(Span(times, rows, columns, heard, image), patches, grid, mel)
+
+
+def prepare_prompt(
+    media: Media, question: str, tokenizer: Tokenizer, layout: Layout, system: str = SYSTEM, answer: str | None = None
+) -> Inputs:
+    """The chat prompt around one clip; with `answer`, the answer follows and is labelled for training."""
+    before, after, said = chat_ids(tokenizer, question, answer, system)
+    placed = place([before, media.span, after, said], layout)
+    labels = torch.cat([torch.full((placed.ids.numel() - len(said),), -100), torch.tensor(said, dtype=torch.long)])
+    return as_inputs(placed, (media,), None if answer is None else labels)
+
+
+def chat_ids(
+    tokenizer: Tokenizer, question: str, answer: str | None = None, system: str = SYSTEM
+) -> tuple[list[int], list[int], list[int]]:
+    """Token ids before the clip, after it up to the answer, and of the answer with its end mark."""
+
+    def marked(text: str) -> list[int]:
+        return tokenizer.encode(text, add_special_tokens=False)
+
+    def plain(text: str) -> list[int]:  # what users write can never become a special token
+        return tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
+
+    before = marked("<|im_start|>") + plain(f"system\n{system}") + marked("<|im_end|>\n<|im_start|>user\n")
+    after = plain(question) + marked("<|im_end|>\n<|im_start|>assistant\n")
+    return before, after, [] if answer is None else plain(answer) + marked("<|im_end|>")
+
+
+def as_inputs(placed: Placed, media: tuple[Media, ...], labels: Tensor | None = None) -> Inputs:
+    """Give a laid-out prompt, and its labels (L,), their batch dimension."""
+    return Inputs(
+        input_ids=placed.ids[None],
+        positions=placed.positions[:, None],
+        kind=placed.kind[None],
+        time=placed.time[None],
+        cell=placed.cell[None],
+        media=media,
+        labels=None if labels is None else labels[None],
+    )

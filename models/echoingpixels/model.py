@@ -1,0 +1,204 @@
+"""From a clip and a question to an answer: prepare, embed, select, take, generate.
+
+Knows nothing about files or weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from .backbones.base import Backbone, Features
+from .clip import Clip
+from .errors import ModelError
+from .frames import fit
+from .generate import FinishReason, Text, stream_tokens
+from .inputs import Inputs, Media, prepare_media, prepare_prompt
+from .options import KEEP, AskOptions, GenerateOptions, check_keep, check_reducer
+from .reducers import REDUCERS
+from .sieve import Sieve
+from .stats import Report, Stopwatch, Tokens, llm_flops, peak_memory, reset_peak
+from .stream import Selection, Stream
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The text, its tokens, why it ended, what it cost, and when the audio and video tokens were that it was read from.
+
+    `moments`: s from the clip's start of each kept token, by kind.
+    """
+
+    text: str
+    token_ids: tuple[int, ...]
+    finish_reason: FinishReason
+    report: Report
+    moments: dict[str, tuple[float, ...]]
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A piece of text as it is generated; the last one carries the whole answer."""
+
+    text: str
+    answer: Answer | None = None
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What an answer had cost before its first token: towers, the sieve's depth, and the peak until then."""
+
+    tower_flops: float = 0.0
+    sieve_layers: int = 0
+    peak_bytes: int = 0
+
+
+class EchoingPixels:
+    """A backbone with its sieve, if it has one."""
+
+    def __init__(
+        self, backbone: Backbone, sieve: Sieve | None = None, quant: str = "none", load_s: float = 0.0
+    ) -> None:
+        self.backbone = backbone
+        self.sieve = sieve
+        self.quant = quant
+        self.load_s = load_s
+
+    def frame_size(self, height: int, width: int) -> tuple[int, int]:
+        """The (height, width) at which the model sees a frame of that shape; for `read_clip(frame_size=…)`."""
+        return fit(height, width, self.backbone.min_pixels, self.backbone.max_pixels)
+
+    def prepare(self, clip: Clip | Media, question: str) -> Inputs:
+        """Patches, log-mel, token ids and positions of one prompt; a Media is shared among questions."""
+        if isinstance(clip, Clip):
+            clip = prepare_media(clip, self.backbone.min_pixels, self.backbone.max_pixels)
+        return prepare_prompt(clip, question, self.backbone.tokenizer, self.backbone.layout)
+
+    @torch.no_grad()
+    def embed(self, inputs: Inputs, features: tuple[Features, ...] | None = None) -> Stream:
+        """The joint token stream (1, L); runs the towers unless their features are given."""
+        if features is None:
+            features = tuple(self.backbone.encode(media) for media in inputs.media)
+        return self.backbone.embed(inputs, features)
+
+    @torch.no_grad()
+    def select(self, stream: Stream, reducer: str = "cs2", keep: float = KEEP) -> Selection:
+        """Choose tokens; OptionError for an unknown reducer or ratio, ModelError for cs2 without sieve weights."""
+        check_keep(keep)
+        self.check(reducer)
+        return REDUCERS[reducer](stream, keep) if reducer in REDUCERS else self._sieved(stream, keep)
+
+    def check(self, reducer: str) -> None:
+        """OptionError for an unknown reducer, ModelError for cs2 without sieve weights."""
+        if check_reducer(reducer) == "cs2" and self.sieve is None:
+            raise ModelError(
+                f"{self.backbone.name} has no sieve weights, which cs2 needs.",
+                f"Give them with --sieve PATH, or use --reducer {', '.join(REDUCERS)}.",
+            )
+
+    def _sieved(self, stream: Stream, keep: float) -> Selection:
+        assert self.sieve is not None
+        selection: Selection = self.sieve(stream, keep)
+        return selection
+
+    def generate(self, stream: Stream, options: GenerateOptions | None = None) -> Answer:
+        """Answer from a stream of one row, reduced or not; the report counts from here on."""
+        reset_peak(self.backbone.device)
+        return _last(self.chunks(stream, options or GenerateOptions(), Stopwatch(self.backbone.device), Spent()))
+
+    def ask(self, clip: Clip, question: str, **options: object) -> Answer:
+        """Answer one question about a clip; options are those of AskOptions."""
+        return self.ask_all(clip, [question], **options)[0]
+
+    def ask_all(self, clip: Clip, questions: Sequence[str], **options: object) -> list[Answer]:
+        """Answer several questions about a clip, which is prepared and encoded once."""
+        looked = self.look(clip)
+        return [_last(looked.stream(question, AskOptions(**options))) for question in questions]  # type: ignore[arg-type]
+
+    def look(self, clip: Clip, decode_s: float = 0.0) -> Looked:
+        """Prepare and encode a clip once, for any number of questions; `decode_s` is what reading it took."""
+        reset_peak(self.backbone.device)
+        watch = Stopwatch(self.backbone.device, {"load": self.load_s, "decode": decode_s})
+        with watch.stage("prepare"):
+            media = prepare_media(clip, self.backbone.min_pixels, self.backbone.max_pixels)
+        with watch.stage("encode"), torch.no_grad():
+            features = self.backbone.encode(media)
+        return Looked(self, media, features, watch, peak_memory(self.backbone.device))
+
+    def chunks(self, stream: Stream, options: GenerateOptions, watch: Stopwatch, spent: Spent) -> Iterator[Chunk]:
+        """Generate from a stream of one row; the last chunk carries the answer and its report."""
+        text = Text(self.backbone)
+        for token in stream_tokens(self.backbone, stream, options, watch):
+            piece = text.push(int(token[0]))
+            if piece:
+                yield Chunk(piece)
+        after = stream.counts()
+        before = stream.before or after
+        said, shape = len(text.ids), self.backbone.shape
+        whole, kept = sum(before.values()), sum(after.values())
+        full = spent.tower_flops + llm_flops(shape, whole, said)
+        reduced = spent.tower_flops + llm_flops(shape, kept, said, spent.sieve_layers, whole)
+        peak = max(spent.peak_bytes, peak_memory(self.backbone.device))
+        report = Report(
+            tokens=Tokens.of(before, after),
+            time_s=watch.summary(),
+            memory_bytes={"weights": self.weight_bytes(), "peak": peak},
+            flops={"full": full, "reduced": reduced},
+            speedup={"estimated": full / reduced, "measured": None},
+        )
+        yield Chunk("", Answer(text.text, tuple(text.ids), text.reason, report, stream.moments()))
+
+    def weight_bytes(self) -> int:
+        """Bytes of all parameters, as stored."""
+        parameters = [*self.backbone.parameters(), *(self.sieve.parameters() if self.sieve else ())]
+        return sum(p.numel() * p.element_size() for p in parameters)
+
+
+@dataclass(frozen=True)
+class Looked:
+    """A clip the towers have seen and heard."""
+
+    model: EchoingPixels
+    media: Media
+    features: Features
+    watch: Stopwatch
+    peak_bytes: int  # while looking
+
+    def stream(self, question: str, options: AskOptions) -> Iterator[Chunk]:
+        """Answer one question piece by piece."""
+        model, watch = self.model, Stopwatch(self.watch.device, dict(self.watch.seconds))
+        reset_peak(self.watch.device)
+        with watch.stage("prepare"):
+            inputs = model.prepare(self.media, question)
+        with watch.stage("select"):
+            stream = model.embed(inputs, (self.features,))
+            kept = stream.take(model.select(stream, options.reducer, options.keep))
+        del stream
+        layers = model.sieve.options.layers if model.sieve and options.reducer == "cs2" else 0
+        spent = Spent(model.backbone.tower_flops(self.media), layers, self.peak_bytes)
+        yield from model.chunks(kept, options.generate, watch, spent)
+
+    def answer(self, question: str, options: AskOptions) -> Answer:
+        """Answer one question."""
+        return _last(self.stream(question, options))
+
+    def compare(self, question: str, options: AskOptions) -> tuple[Answer, Answer]:
+        """The reduced answer with its speedup measured, and the answer from all tokens.
+
+        The reduced run is made twice and the warm one counts.
+        """
+        self.answer(question, options)
+        reduced = self.answer(question, options)
+        full = self.answer(question, replace(options, reducer="full", keep=1.0))
+        times = [answer.report.time_s["total"] or 0.0 for answer in (full, reduced)]
+        speedup = {**reduced.report.speedup, "measured": times[0] / times[1]}
+        return replace(reduced, report=replace(reduced.report, speedup=speedup)), full
+
+
+def _last(chunks: Iterator[Chunk]) -> Answer:
+    answer = None
+    for chunk in chunks:
+        answer = chunk.answer
+    assert answer is not None, "the last chunk carries the answer"
+    return answer

@@ -1,0 +1,116 @@
+"""What a caller may choose, validated once when it is made. Knows nothing about files, models or the command line."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from .errors import OptionError
+
+KEEP = 0.2  # default share of audio and video tokens, which the sieve is trained at
+MIN_PIXELS = 56 * 56  # of a frame: 2 x 2 tokens
+MAX_PIXELS = 224 * 224
+REDUCER_NAMES = ("cs2", "full", "uniform", "random")
+Quant = Literal["none", "nf4", "int8"]
+
+
+def check_keep(keep: float) -> float:
+    """Return a keep ratio in (0, 1], else raise OptionError."""
+    if not 0 < keep <= 1:
+        hint = "Give the share of audio and video tokens to keep, such as 0.1."
+        raise OptionError(f"keep is {keep:g}, outside (0, 1].", hint)
+    return keep
+
+
+def check_reducer(name: str) -> str:
+    """Return a known reducer's name, else raise OptionError listing them."""
+    if name not in REDUCER_NAMES:
+        raise OptionError(f"Unknown reducer {name!r}.", f"Known reducers: {', '.join(REDUCER_NAMES)}.")
+    return name
+
+
+@dataclass(frozen=True)
+class MediaOptions:
+    """How to read a clip.
+
+    `fps`: frames sampled per second of the source. `max_frames`: the most frames kept; a longer clip is sampled more
+    sparsely over its whole span, never cut. `start`, `end`: the part to read, in seconds of the source. `audio`:
+    whether to read the sound; `audio_track`: which track, counted from 0 (None: the default one). `frame_size`: called
+    with the (height, width) a frame is shown at, returns the size to keep, so that memory holds only what the model
+    will see.
+    """
+
+    fps: float = 2.0
+    max_frames: int = 120
+    start: float | None = None  # s
+    end: float | None = None  # s
+    audio: bool = True
+    audio_track: int | None = None
+    frame_size: Callable[[int, int], tuple[int, int]] | None = None
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.fps) and self.fps > 0):
+            raise OptionError(f"fps is {self.fps}.", "Give a positive number of frames per second, such as 2.")
+        if self.max_frames < 1:
+            raise OptionError(f"max_frames is {self.max_frames}.", "Give at least 1 frame.")
+        for name, time in (("start", self.start), ("end", self.end)):
+            if time is not None and not (math.isfinite(time) and time >= 0):
+                raise OptionError(f"{name} is {time} s.", "Give seconds from the beginning of the file, 0 or more.")
+        if self.end is not None and self.end <= (self.start or 0.0):
+            raise OptionError(
+                f"start ({self.start or 0:g} s) is not before end ({self.end:g} s).", "Give a start below the end."
+            )
+        if self.audio_track is not None and self.audio_track < 0:
+            raise OptionError(f"audio_track is {self.audio_track}.", "Tracks are counted from 0.")
+
+
+@dataclass(frozen=True)
+class GenerateOptions:
+    """`temperature` 0 is greedy; otherwise tokens are drawn with `seed`."""
+
+    max_new_tokens: int = 128
+    temperature: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 1:
+            raise OptionError(f"max_new_tokens is {self.max_new_tokens}.", "Ask for at least 1 token.")
+        if not (math.isfinite(self.temperature) and self.temperature >= 0):
+            raise OptionError(f"temperature is {self.temperature:g}.", "Give 0 for greedy decoding, or more.")
+
+
+@dataclass(frozen=True)
+class AskOptions:
+    """How to choose tokens and how to answer."""
+
+    reducer: str = "cs2"
+    keep: float = KEEP
+    generate: GenerateOptions = GenerateOptions()
+
+    def __post_init__(self) -> None:
+        check_reducer(self.reducer)
+        check_keep(self.keep)
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """`device` auto takes CUDA when there is one. `quant` none means bfloat16, or float32 for a small model on a CPU.
+
+    `sieve`: folder with a trained sieve; None takes the one beside the weights, if any. `max_pixels`: of each frame;
+    None takes the model's own.
+    """
+
+    quant: Quant = "none"
+    device: str = "auto"
+    sieve: str | None = None
+    max_pixels: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.quant not in ("none", "nf4", "int8"):
+            raise OptionError(f"Unknown quantization {self.quant!r}.", "Known: none, nf4, int8.")
+        if self.device not in ("auto", "cuda", "cpu"):
+            raise OptionError(f"Unknown device {self.device!r}.", "Known: auto, cuda, cpu.")
+        if self.max_pixels is not None and self.max_pixels < MIN_PIXELS:
+            raise OptionError(f"max_pixels is {self.max_pixels}.", f"Give at least {MIN_PIXELS} (56 x 56).")

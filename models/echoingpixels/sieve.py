@@ -1,0 +1,116 @@
+"""CS2, the Cross-Modal Semantic Sieve: co-attend to all, score audio and video tokens, keep the best of one pool.
+
+Source: EchoingPixels (arXiv 2512.10324), section 3; corners as observed in the published implementation.
+Knows nothing about media, prompts or weights on disk.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .backbones.base import Backbone
+from .errors import OptionError
+from .stream import Selection, Stream, budget, top_k
+
+NORM_EPS = 1e-6  # the selector's own, whatever the decoder's config says
+
+Form = Literal["fused", "extractive"]
+
+
+@dataclass(frozen=True)
+class SieveOptions:
+    """What a sieve is. `sections` is its Sync-RoPE split [T, H, W, T] or None for plain M-RoPE.
+
+    `fused`: kept tokens and text enter the decoder as the encoder's output, as published.
+    `extractive`: the encoder only rates; kept tokens and text enter the decoder as they were.
+    """
+
+    layers: int = 4
+    form: Form = "fused"
+    sections: tuple[int, ...] | None = None
+    keep: float = 0.2
+    tau: float = 1.0
+    gumbel: bool = False
+
+    def __post_init__(self) -> None:
+        if self.form not in ("fused", "extractive"):
+            raise OptionError(f"Unknown sieve form {self.form!r}.", "Known forms: fused, extractive.")
+        if self.layers < 0 or self.tau <= 0:
+            raise OptionError(f"A sieve needs layers ≥ 0 and tau > 0, not {self.layers} and {self.tau:g}.")
+
+
+class ScoreHead(nn.Module):
+    """RMSNorm → Linear(D, D) → SiLU → Linear(D, 1)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.ln = nn.RMSNorm(width, eps=NORM_EPS)
+        self.score_head = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 1))
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Hidden states (..., D) → scores (...)."""
+        scores: Tensor = self.score_head(self.ln(hidden)).squeeze(-1)
+        return scores
+
+
+class Sieve(nn.Module):
+    """The CS2 reducer: `sieve(stream, keep) -> Selection`, for one clip or a padded batch, training or inference."""
+
+    def __init__(self, backbone: Backbone, options: SieveOptions) -> None:
+        super().__init__()
+        self.options = options
+        self.layers = backbone.first_layers(options.layers)
+        self.compressor = ScoreHead(backbone.shape.width)
+        self._run = backbone.bidirectional  # the backbone itself is no submodule
+
+    def forward(self, stream: Stream, keep: float) -> Selection:
+        """Score the pool and keep its best share.
+
+        With labels in the stream (training), answers are hidden from the encoder and a straight-through gate carries
+        the gradient to the scores. Rows without media pass unchanged in inference.
+        """
+        pool = stream.pool
+        if not bool(pool.any()):
+            return Selection(keep=stream.mask)
+        hidden = self.encode(stream)
+        scores = self.compressor(hidden).float()
+        chosen = top_k(self._noisy(scores) if stream.labels is not None else scores, pool, budget(pool, keep))
+        return Selection(
+            keep=chosen | (stream.mask & ~pool),
+            scores=scores,
+            fused=hidden if self.options.form == "fused" else None,
+            gate=None if stream.labels is None else self._gate(scores, pool, chosen),
+        )
+
+    def encode(self, stream: Stream) -> Tensor:
+        """The joint stream after the bidirectional layers (B, L, D); padding and answers keep their embeddings."""
+        if not self.layers:
+            return stream.embeds
+        # In training answers are hidden; in inference a row without media passes as it would alone.
+        open_ = stream.pool.any(1, keepdim=True) if stream.labels is None else stream.labels == -100
+        seen = stream.mask & open_
+        keys = seen | ~seen.any(1, keepdim=True)  # a row that sees nothing still needs a key; its output is dropped
+        hidden = self._run(self.layers, stream.embeds, stream.positions, keys)
+        return torch.where(seen[..., None], hidden, stream.embeds)
+
+    def _noisy(self, scores: Tensor) -> Tensor:
+        if not self.options.gumbel:
+            return scores
+        return scores / self.options.tau - torch.empty_like(scores).exponential_().log()
+
+    def shares(self, scores: Tensor, pool: Tensor) -> Tensor:
+        """softmax(scores / tau) over each row's pool (B, L); 0 outside it and in rows without media."""
+        logits = (scores / self.options.tau).masked_fill(~pool, -torch.inf)
+        logits = torch.where(pool.any(1, keepdim=True), logits, torch.zeros_like(logits))
+        return torch.where(pool, F.softmax(logits, dim=-1), 0.0)
+
+    def _gate(self, scores: Tensor, pool: Tensor, chosen: Tensor) -> Tensor:
+        """Forward 1, gradient through the shares; exactly 1 outside the pool."""
+        p = self.shares(scores, pool)
+        hard = (chosen | ~pool).float()
+        return hard - p.detach() + p

@@ -1,0 +1,142 @@
+"""What an answer cost: tokens by kind, time by stage, memory, and floating-point operations from the model's shapes.
+
+Knows nothing about how any of it was spent.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .backbones.base import Shape
+
+STAGES = ("load", "decode", "prepare", "encode", "select", "prefill", "generate", "first_token", "total")
+
+
+@dataclass(frozen=True)
+class TokenCount:
+    """Tokens of one kind before and after selection."""
+
+    before: int
+    after: int
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """The token budget of a prompt."""
+
+    video: TokenCount
+    audio: TokenCount
+    image: TokenCount
+    text: TokenCount
+
+    @property
+    def kept_ratio(self) -> float:
+        """Kept share of the audio, video and image tokens; 1 where there are none."""
+        pool = (self.video, self.audio, self.image)
+        before = sum(count.before for count in pool)
+        return sum(count.after for count in pool) / before if before else 1.0
+
+    @classmethod
+    def of(cls, before: dict[str, int], after: dict[str, int]) -> Tokens:
+        return cls(**{kind: TokenCount(before[kind], after[kind]) for kind in ("video", "audio", "image", "text")})
+
+
+@dataclass(frozen=True)
+class Report:
+    """What one answer cost.
+
+    `time_s`: seconds by stage. `first_token` runs from opening the file to the first token, `total` to the last one;
+    both leave out `load`. `memory_bytes`: `weights`, and the process's `peak` from preparing the clip on (on CUDA the
+    device's). `flops`: `full` and `reduced`, estimated from shapes, towers included. `speedup`: `estimated` is the
+    ratio of those; `measured` is None unless the full run was really made.
+    """
+
+    tokens: Tokens
+    time_s: dict[str, float | None]
+    memory_bytes: dict[str, int | None]
+    flops: dict[str, float]
+    speedup: dict[str, float | None]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        plain = asdict(self)
+        plain["tokens"]["kept_ratio"] = self.tokens.kept_ratio
+        return plain
+
+
+class Stopwatch:
+    """Adds up seconds by stage, waiting for the device before each reading."""
+
+    def __init__(self, device: torch.device, seconds: dict[str, float] | None = None) -> None:
+        self.device = device
+        self.seconds = {} if seconds is None else seconds
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time what is done inside as part of `name`."""
+        began = self.now()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + self.now() - began
+
+    def now(self) -> float:
+        """Seconds on a clock that only goes forward, once the device has caught up."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
+
+    def summary(self) -> dict[str, float | None]:
+        """Every stage in order, None where nothing was timed; first_token and total from the parts."""
+        known: dict[str, float | None] = {name: self.seconds.get(name) for name in STAGES}
+        first = sum(self.seconds.get(name, 0.0) for name in STAGES[1:6])
+        known["first_token"] = first
+        known["total"] = first + self.seconds.get("generate", 0.0)
+        return known
+
+
+def reset_peak(device: torch.device) -> None:
+    """Start a new peak, where that can be done: on CUDA, and of a process on Linux."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes: CUDA's peak allocation, or the process's peak resident size."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    with suppress(OSError):  # getrusage counts what ran before exec and cannot be reset
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def layer_flops(shape: Shape, tokens: int, causal: bool, past: int = 0) -> float:
+    """One decoder layer over `tokens` new tokens after `past` cached ones: two operations a multiply-add."""
+    attention = shape.heads * shape.head_size
+    weights = shape.width * (2 * attention + 2 * shape.kv_heads * shape.head_size) + 3 * shape.width * shape.mlp
+    pairs = tokens * (past + (tokens + 1) / 2 if causal else tokens)
+    return 2 * tokens * weights + 4 * pairs * attention
+
+
+def llm_flops(shape: Shape, kept: int, generated: int, encoder_layers: int = 0, before: int = 0) -> float:
+    """The decoder over `kept` prompt tokens and `generated` more, with a sieve's layers and head over `before`."""
+    sieve = encoder_layers * layer_flops(shape, before, causal=False)
+    sieve += 2 * before * shape.width * (shape.width + 1) if encoder_layers else 0
+    prefill = shape.layers * layer_flops(shape, kept, causal=True)
+    decode = sum(shape.layers * layer_flops(shape, 1, causal=True, past=kept + i) for i in range(max(0, generated - 1)))
+    return sieve + prefill + decode + 2 * max(1, generated) * shape.width * shape.vocab

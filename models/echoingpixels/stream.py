@@ -1,0 +1,118 @@
+"""The joint stream of text, video and audio tokens, and what it means to keep some of them.
+
+Knows nothing about how tokens are chosen: reducers make a Selection, only Stream.take applies it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .options import check_keep
+from .positions import KINDS, TEXT
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Embedded prompts, padded to one length. Every token carries where it came from."""
+
+    embeds: Tensor  # (B, L, D)
+    positions: Tensor  # (3, B, L) int64: time, height, width
+    kind: Tensor  # (B, L) int64, an index into KINDS; TEXT at padding
+    time: Tensor  # (B, L) float32 s, nan for text
+    cell: Tensor  # (B, L, 2) int64 row and column of a video token, else -1
+    mask: Tensor  # (B, L) bool, False at padding
+    next_position: Tensor  # (B,) int64, where decoding goes on: one past the whole prompt's largest position
+    labels: Tensor | None = None  # (B, L) int64 answer ids, -100 elsewhere; only in training
+    before: dict[str, int] | None = None  # counts() as they were before the first take()
+
+    @property
+    def pool(self) -> Tensor:
+        """(B, L) bool: the audio, video and image tokens, which compete for one budget."""
+        return self.mask & (self.kind != TEXT)
+
+    def counts(self) -> dict[str, int]:
+        """Number of tokens of each kind, over all rows."""
+        return {name: int((self.mask & (self.kind == i)).sum()) for i, name in enumerate(KINDS)}
+
+    def moments(self) -> dict[str, tuple[float, ...]]:
+        """When its audio, video and image tokens are, in s from the clip's start, by kind, over all rows."""
+        kinds = ((name, self.pool & (self.kind == i)) for i, name in enumerate(KINDS) if i != TEXT)
+        return {name: tuple(self.time[there].tolist()) for name, there in kinds if bool(there.any())}
+
+    def take(self, selection: Selection) -> Stream:
+        """Keep the selected tokens: order and positions stay, rows are padded again on the left."""
+        embeds = self.embeds if selection.fused is None else selection.fused
+        if selection.gate is not None:
+            embeds = embeds * selection.gate[..., None].to(embeds.dtype)
+        index, mask = _packed(selection.keep & self.mask)
+        rows = torch.arange(index.shape[0], device=index.device)[:, None]  # (B, 1)
+        return replace(
+            self,
+            embeds=embeds[rows, index] * mask[..., None],
+            positions=torch.where(mask, self.positions[:, rows, index], 0),
+            kind=torch.where(mask, self.kind[rows, index], TEXT),
+            time=torch.where(mask, self.time[rows, index], torch.nan),
+            cell=torch.where(mask[..., None], self.cell[rows, index], -1),
+            mask=mask,
+            labels=None if self.labels is None else torch.where(mask, self.labels[rows, index], -100),
+            before=self.before or self.counts(),
+        )
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which tokens stay, and why. `keep` is True for all text."""
+
+    keep: Tensor  # (B, L) bool
+    scores: Tensor | None = None  # (B, L) float32, meaningful inside the pool
+    fused: Tensor | None = None  # (B, L, D) what the decoder reads in place of the stream's embeds, or None
+    gate: Tensor | None = None  # (B, L) factor on the kept embeddings that carries the gradient, or None
+
+
+def pad(streams: list[Stream]) -> Stream:
+    """Join streams into one batch, padded on the left."""
+    longest = max(s.embeds.shape[1] for s in streams)
+
+    def left(x: Tensor, value: float, dim: int = 1) -> Tensor:
+        return F.pad(x, (0, 0) * (x.ndim - 1 - dim) + (longest - x.shape[dim], 0), value=value)
+
+    labels = [s.labels for s in streams if s.labels is not None]
+    return Stream(
+        embeds=torch.cat([left(s.embeds, 0.0) for s in streams]),
+        positions=torch.cat([left(s.positions, 0, dim=2) for s in streams], dim=1),
+        kind=torch.cat([left(s.kind, TEXT) for s in streams]),
+        time=torch.cat([left(s.time, torch.nan) for s in streams]),
+        cell=torch.cat([left(s.cell, -1) for s in streams]),
+        mask=torch.cat([left(s.mask, False) for s in streams]),
+        next_position=torch.cat([s.next_position for s in streams]),
+        labels=torch.cat([left(x, -100) for x in labels]) if len(labels) == len(streams) else None,
+    )
+
+
+def budget(pool: Tensor, keep: float) -> Tensor:
+    """k of each row (B,): ceil(n * keep) in double precision, at least 1, at most the row's pool (B, L)."""
+    check_keep(keep)
+    return torch.tensor(
+        [min(n, max(1, math.ceil(n * keep))) for n in pool.sum(1).tolist()], device=pool.device, dtype=torch.long
+    )
+
+
+def top_k(scores: Tensor, pool: Tensor, k: Tensor) -> Tensor:
+    """The k (B,) highest scores (B, L) of each row's pool (B, L) as a bool mask; the earlier token wins a tie."""
+    ranked = scores.detach().float().masked_fill(~pool, -torch.inf)
+    order = ranked.argsort(dim=1, descending=True, stable=True)
+    places = torch.arange(pool.shape[1], device=pool.device).expand_as(order)
+    rank = torch.empty_like(order).scatter_(1, order, places)
+    return pool & (rank < k[:, None])
+
+
+def _packed(keep: Tensor) -> tuple[Tensor, Tensor]:
+    """Indices (B, K) of the True entries of each row, ascending, right-aligned, and their mask (B, K)."""
+    longest = int(keep.sum(1).max())
+    index = keep.int().argsort(dim=1, stable=True)[:, keep.shape[1] - longest :]
+    return index, keep.gather(1, index)
