@@ -1,0 +1,1 @@
+"""SyncClips: synthetic audio-visual clips whose questions have answers known by construction."""

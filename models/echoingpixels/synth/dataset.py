@@ -1,0 +1,91 @@
+"""Makes a folder of SyncClips: media files and `questions.jsonl`. Knows nothing about models or scores."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from echoingpixels.errors import OptionError
+from echoingpixels.synth.encode import encode, read_signature, signature
+from echoingpixels.synth.questions import pick, questions
+from echoingpixels.synth.timeline import Timeline, plan
+
+Progress = Callable[[int, int], None]  # clips done, clips in all
+
+
+def generate(
+    out_dir: str | Path, clips: int, seed: int, questions_per_clip: int = 3, on_progress: Progress | None = None
+) -> Path:
+    """Write `clips` clips and their questions under `out_dir`; returns the path of questions.jsonl.
+
+    The same seed gives the same clips and questions. A run that was cut short goes on where it stopped: whole files
+    of the same seed are kept. A clip that allows fewer questions than asked for gives those it has.
+    Raises OptionError for arguments that make no sense, or a folder that holds the clips of another seed.
+    """
+    folder = Path(out_dir)
+    _check(folder, clips, seed, questions_per_clip)
+    (folder / "clips").mkdir(parents=True, exist_ok=True)
+    lines: list[str] = []
+    for index in range(clips):
+        timeline = plan(seed, index)
+        media = f"clips/{index + 1:06d}.{timeline.container}"
+        _make(timeline, folder / media)
+        lines += [json.dumps(row, ensure_ascii=False) for row in _rows(timeline, media, questions_per_clip)]
+        if on_progress is not None:
+            on_progress(index + 1, clips)
+    target = folder / "questions.jsonl"
+    part = target.with_name(target.name + ".part")
+    part.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return part.replace(target)
+
+
+def _check(folder: Path, clips: int, seed: int, questions_per_clip: int) -> None:
+    if clips < 1:
+        raise OptionError(f"{clips} clips were asked for.", "Ask for at least 1.")
+    if questions_per_clip < 1:
+        raise OptionError(f"{questions_per_clip} questions a clip were asked for.", "Ask for at least 1.")
+    if seed < 0:
+        raise OptionError(f"The seed is {seed}.", "Seeds are whole numbers from 0 up.")
+    if folder.exists() and not folder.is_dir():
+        raise OptionError(f"{folder} is a file, not a folder.", "Give the name of a new or empty folder.")
+
+
+def _make(timeline: Timeline, path: Path) -> None:
+    """Encode unless the whole clip is there already; nothing unfinished ever bears the final name."""
+    if path.exists():
+        found = read_signature(path)
+        if found == signature(timeline):
+            return
+        raise OptionError(
+            f"{path} is there already and is not this clip (it says {found!r}, not {signature(timeline)!r}).",
+            "Choose another folder, the same seed, or remove the old clips.",
+        )
+    part = path.with_name(path.name + ".part")
+    try:
+        encode(timeline, part)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _rows(timeline: Timeline, media: str, n: int) -> Iterator[dict[str, object]]:
+    """The lines of one clip, with the keys of SyncClips' "Files" section."""
+    rng = np.random.default_rng([timeline.seed, timeline.index, 2])
+    events = [
+        {"what": event.what, "start": event.start, "end": event.end, "corner": event.corner}
+        for event in timeline.events
+    ]
+    for i, question in enumerate(pick(questions(timeline, rng), rng, n)):
+        yield {
+            "id": f"{timeline.index + 1:06d}-{i + 1}",
+            "media": media,
+            "question": question.question,
+            "answer": question.answer,
+            "kind": question.kind,
+            "regime": timeline.regime,
+            "options": list(question.options),
+            "events": events,
+        }
