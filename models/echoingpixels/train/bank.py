@@ -1,0 +1,98 @@
+"""The frozen towers' features of many SyncClips clips with their questions, in shards on disk.
+
+One process fills the bank while another trains on what is there.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from ..backbones.base import Backbone, Features
+from ..inputs import prepare_media
+from ..clip import Clip, Source
+from ..positions import Span
+from ..synth.questions import Question, pick, questions
+from ..synth.sample import sample
+from .towers import MAX_SIDE, SAMPLED_FPS
+
+BUCKET = 4  # batches drawn, sorted by length, to take one from
+
+
+@dataclass(frozen=True)
+class Example:
+    """One clip as the decoder meets it, with what can be asked about it."""
+
+    span: Span
+    features: Features
+    questions: tuple[Question, ...]
+
+
+def example(backbone: Backbone, seed: int, index: int, most: int) -> Example:
+    """Make clip `index` of the set `seed`, run the towers over it and draw at most `most` questions."""
+    timeline, frames, times, audio = sample(seed, index, SAMPLED_FPS, MAX_SIDE)
+    clip = Clip(frames, times, audio, timeline.duration, Source(f"{seed}/{index}", "video", "none", timeline.duration))
+    media = prepare_media(clip, backbone.min_pixels, backbone.max_pixels)
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        features = backbone.encode(media)
+    rng = np.random.default_rng([seed, index, 11])
+    return Example(media.span, features, tuple(pick(questions(timeline, rng), rng, most)))
+
+
+def fill(backbone: Backbone, folder: Path, seed: int, clips: int, shard: int, most: int) -> None:
+    """Write the shards that are not there yet."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for first in range(0, clips, shard):
+        path = folder / f"{seed}-{first:06}.safetensors"
+        if path.exists():
+            continue
+        began = time.monotonic()
+        made = [example(backbone, seed, i, most) for i in range(first, min(clips, first + shard))]
+        tensors, about = {}, []
+        for i, one in enumerate(made):
+            for name, value in vars(one.features).items():
+                if value is not None:
+                    tensors[f"{i}.{name}"] = value.to(torch.bfloat16).contiguous()
+            about.append({"span": vars(one.span), "questions": [vars(q) for q in one.questions]})
+        save_file(tensors, path.with_suffix(".tmp"), {"clips": json.dumps(about)})
+        path.with_suffix(".tmp").replace(path)
+        print(f"bank {path.name} {time.monotonic() - began:.0f} s", flush=True)
+
+
+class Reader:
+    """All examples of a bank folder of one seed, picking up new shards as they come."""
+
+    def __init__(self, folder: Path, seed: int) -> None:
+        self.folder, self.seed = folder, seed
+        self.read: set[Path] = set()
+        self.examples: list[Example] = []
+
+    def refresh(self) -> None:
+        """Read the shards that are new."""
+        for path in sorted(set(self.folder.glob(f"{self.seed}-*.safetensors")) - self.read):
+            self.read.add(path)
+            with safe_open(path, "pt") as file:
+                names = set(file.keys())
+                for i, about in enumerate(json.loads(file.metadata()["clips"])):
+                    found = {n: file.get_tensor(f"{i}.{n}") if f"{i}.{n}" in names else None for n in ("video", "audio")}
+                    span = Span(**{**about["span"], "times": tuple(about["span"]["times"])})
+                    asked = tuple(Question(**{**q, "options": tuple(q["options"])}) for q in about["questions"])
+                    self.examples.append(Example(span, Features(**found), asked))
+
+    def draw(self, rng: np.random.Generator, n: int) -> list[Example]:
+        """n examples at random of like length, so that little is padded; new shards included; waits for the first."""
+        self.refresh()
+        while not self.examples:
+            time.sleep(2)
+            self.refresh()
+        drawn = [self.examples[int(i)] for i in rng.integers(len(self.examples), size=BUCKET * n)]
+        drawn.sort(key=lambda one: one.span.tokens)
+        first = int(rng.integers((BUCKET - 1) * n + 1))
+        return drawn[first : first + n]

@@ -1,0 +1,117 @@
+"""Stage 1: the two towers learn to say what each token shows or sounds like. Their heads are thrown away after."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, IterableDataset
+
+from .. import frames
+from ..backbones.qwen_omni import QwenOmni
+from ..inputs import audio_tokens, log_mel
+from ..synth.sample import lossy, lossy_audio, scene_of
+from ..synth.render import waveform
+from ..synth.timeline import plan
+from . import labels, loop
+from .recipe import Recipe
+
+SAMPLED_FPS = 2.0
+MAX_SIDE = 256  # px at which training pictures are drawn
+NOTHING_WEIGHT = 0.25  # of class 0, which most tokens are
+
+
+class Batches(IterableDataset[dict[str, Any]]):
+    """Random temporal steps and whole sounds of ever new clips, with the towers' targets."""
+
+    def __init__(self, recipe: Recipe, first: int) -> None:
+        self.recipe, self.first = recipe, first
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        per = self.recipe.towers.clips
+        for step in range(self.first, self.recipe.towers.steps):
+            yield self._join([self._clip(step * per + i) for i in range(per)])
+
+    def _clip(self, index: int) -> dict[str, list[Any]]:
+        rng = np.random.default_rng([self.recipe.seed, index, 7])
+        timeline = plan(self.recipe.seed, index)
+        scene = scene_of(timeline, MAX_SIDE)
+        size = frames.fit(timeline.height, timeline.width, max_pixels=self.recipe.sizes.max_pixels)
+        rows, columns = size[0] // frames.FACTOR, size[1] // frames.FACTOR
+        parts: dict[str, list[Any]] = {k: [] for k in ("patches", "grid", "seen", "quadrant", "mel", "heard", "onset")}
+        for _ in range(self.recipe.towers.moments if timeline.of("object") else 1):
+            start = rng.uniform(0, timeline.duration - 0.5)
+            times = (start, start + 1 / SAMPLED_FPS)
+            quality = int(rng.integers(20, 95))
+            patches, grid = frames.patches(np.stack([lossy(scene.frame(t), quality) for t in times]), size)
+            parts["patches"].append(patches)
+            parts["grid"].append(grid)
+            parts["seen"].append(torch.stack([labels.seen(scene, t, rows, columns) for t in times], 1))
+            parts["quadrant"].append(labels.quadrant(rows, columns))
+        wave = waveform(timeline, 16_000)
+        if wave is not None:
+            mel = log_mel(lossy_audio(rng, wave))
+            what, onset = labels.heard(timeline, audio_tokens(mel.shape[1]))
+            parts["mel"].append(mel)
+            parts["heard"].append(what)
+            parts["onset"].append(onset)
+        return parts
+
+    @staticmethod
+    def _join(clips: list[dict[str, list[Any]]]) -> dict[str, Any]:
+        batch = {name: [part for clip in clips for part in clip[name]] for name in clips[0]}
+        lengths = torch.tensor([m.shape[1] for m in batch["mel"]])
+        whole = {name: torch.cat(batch[name]) for name in ("patches", "seen", "quadrant", "heard", "onset")}
+        return whole | {"grid": torch.tensor(batch["grid"]), "mel": torch.cat(batch["mel"], 1), "lengths": lengths}
+
+
+class Taught(nn.Module):
+    """The towers with their passing heads."""
+
+    def __init__(self, backbone: QwenOmni) -> None:
+        super().__init__()
+        self.visual = backbone.thinker.model.visual
+        self.audio_tower = backbone.thinker.model.audio_tower
+        width = backbone.shape.width
+        self.seen = nn.Linear(width, 2 * len(labels.SEEN))
+        self.quadrant = nn.Linear(width, 4)
+        self.heard = nn.Linear(width, len(labels.HEARD))
+        self.onset = nn.Linear(width, 2)
+
+    def loss(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, float]]:
+        """Cross entropy of every head, and their accuracies."""
+        video = self.visual(batch["patches"], grid_thw=batch["grid"]).pooler_output
+        audio = self.audio_tower(batch["mel"], feature_lens=batch["lengths"]).last_hidden_state
+        seen = self.seen(video).unflatten(-1, (2, -1)).flatten(0, 1).float()
+        quadrant, heard, onset = (head(x).float() for head, x in (
+            (self.quadrant, video), (self.heard, audio), (self.onset, audio)))  # fmt: skip
+        weights = torch.ones(max(len(labels.SEEN), len(labels.HEARD)))
+        weights[0] = NOTHING_WEIGHT
+        total = (
+            F.cross_entropy(seen, batch["seen"].flatten(), weight=weights[: seen.shape[1]])
+            + 0.3 * F.cross_entropy(quadrant, batch["quadrant"])
+            + F.cross_entropy(heard, batch["heard"], weight=weights[: heard.shape[1]])
+            + 0.3 * F.cross_entropy(onset, batch["onset"])
+        )
+        return total, {
+            **dict(loop.figures(seen, batch["seen"].flatten(), "seen")),
+            **dict(loop.figures(quadrant, batch["quadrant"], "quadrant")),
+            **dict(loop.figures(heard, batch["heard"], "heard")),
+        }
+
+
+def train_towers(backbone: QwenOmni, recipe: Recipe, out: Path) -> None:
+    """Train the towers of `backbone` in place; resumes from OUT/towers.pt."""
+    taught = Taught(backbone)
+    saved = out / "towers.pt"
+    first = torch.load(saved, weights_only=True)["step"] if saved.exists() else 0
+    made = DataLoader(Batches(recipe, first), batch_size=None, num_workers=1, prefetch_factor=4)
+    batches = iter(made) if first < recipe.towers.steps else iter(())
+    loop.train(
+        taught, lambda step: taught.loss(next(batches)), recipe.towers.steps, recipe.towers.lr, out, "towers", recipe.save_every
+    )

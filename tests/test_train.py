@@ -1,0 +1,123 @@
+"""Training: recipes, targets from timelines, packed questions, resuming."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from echoingpixels.backbones.qwen_omni import QwenOmni
+from echoingpixels.errors import DataError, OptionError
+from echoingpixels.loading import load
+from echoingpixels.synth.sample import scene_of
+from echoingpixels.synth.timeline import plan
+from echoingpixels.train import labels
+from echoingpixels.train.bank import Example, Reader, example, fill
+from echoingpixels.train.build import build_backbone
+from echoingpixels.train.episode import batch
+from echoingpixels.train.recipe import Bank, Cs2, Full, Recipe, Sizes, Towers, read_recipe
+from echoingpixels.train.run import train_model
+
+SMALL = Recipe(
+    seed=3,
+    save_every=2,
+    sizes=Sizes(width=48, layers=2, heads=2, kv_heads=2, mlp=64, sections=(3, 3, 3, 3), vision_width=32, vision_layers=1,
+                vision_heads=2, audio_width=32, audio_layers=1, audio_heads=2, max_pixels=56 * 56),
+    towers=Towers(steps=3, clips=3, moments=1),
+    bank=Bank(clips=8, shard=4, questions=3),
+    full=Full(steps=3, clips=2),
+    cs2=Cs2(steps=3, questions=4, layers=1),
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def backbone() -> QwenOmni:
+    torch.manual_seed(0)
+    return build_backbone(SMALL.sizes, "small")
+
+
+@pytest.fixture(scope="module")
+def examples(backbone: QwenOmni) -> list[Example]:
+    return [example(backbone, 3, index, 4) for index in range(3)]
+
+
+def test_the_committed_recipe_reads() -> None:
+    recipe = read_recipe(Path(__file__).parent.parent / "recipes" / "tiny.toml")
+    assert recipe.name == "tiny"
+
+
+def test_an_unknown_key_is_refused_and_the_known_ones_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "r.toml"
+    path.write_text("[towers]\nstepz = 3\n")
+    with pytest.raises(DataError, match=r"stepz.*steps"):
+        read_recipe(path)
+
+
+def test_an_unknown_stage_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="sieve"):
+        train_model(SMALL, tmp_path, ("sieve",))
+
+
+def test_questions_of_one_clip_do_not_see_one_another(backbone: QwenOmni, examples: list[Example]) -> None:
+    packed = batch(backbone, [(one, one.questions) for one in examples])
+    with torch.no_grad():
+        hidden = backbone.hidden(packed.stream, attention=packed.attention())
+        for row, one in enumerate(examples):
+            for number, question in enumerate(one.questions, 1):
+                alone = batch(backbone, [(one, (question,))])
+                expected = backbone.hidden(alone.stream)[0, alone.part[0] == 1]
+                torch.testing.assert_close(hidden[row, packed.part[row] == number], expected, atol=1e-5, rtol=1e-4)
+
+
+def test_the_object_is_labelled_where_its_box_is() -> None:
+    found = 0
+    for index in range(30):
+        timeline = plan(11, index)
+        for event in timeline.of("object"):
+            middle = (event.start + event.end) / 2
+            cells = labels.seen(scene_of(timeline, 256), middle, 4, 6).view(4, 6)
+            rows, columns = (cells == labels.SEEN.index(event.what)).nonzero(as_tuple=True)
+            assert len(rows), (index, event)
+            assert event.corner is not None
+            assert (rows.float().mean() >= 1.5) == ("bottom" in event.corner)
+            assert (columns.float().mean() >= 2.5) == ("right" in event.corner)
+            found += 1
+    assert found > 20
+
+
+def test_sounds_are_labelled_over_their_interval() -> None:
+    timeline = next(t for t in (plan(11, i) for i in range(50)) if t.of("sound"))
+    sound = timeline.of("sound")[0]
+    what, onset = labels.heard(timeline, round(timeline.duration * 25))
+    assert int(what[round((sound.start + 0.1) * 25)]) == labels.HEARD.index(sound.what)
+    assert int(onset[round(sound.start * 25)]) == 1
+    assert int(what[max(0, round(sound.start * 25) - 1)]) != labels.HEARD.index(sound.what)
+
+
+def test_a_bank_reads_back_what_was_filled(backbone: QwenOmni, tmp_path: Path) -> None:
+    fill(backbone, tmp_path, 3, clips=3, shard=2, most=4)
+    reader = Reader(tmp_path, 3)
+    reader.refresh()
+    made = example(backbone, 3, 2, 4)
+    assert len(reader.examples) == 3
+    assert reader.examples[2].span == made.span
+    assert reader.examples[2].questions == made.questions
+    for name in ("video", "audio"):
+        kept, new = getattr(reader.examples[2].features, name), getattr(made.features, name)
+        assert (kept is None) == (new is None)
+        if new is not None:
+            torch.testing.assert_close(kept.float(), new.float(), atol=1e-2, rtol=1e-2)
+
+
+def test_training_goes_on_from_its_checkpoint_and_its_model_loads(tmp_path: Path) -> None:
+    model = train_model(SMALL, tmp_path)
+    rows = list(csv.DictReader((tmp_path / "towers.csv").open()))
+    assert [row["step"] for row in rows] == ["2", "3"]
+    longer = replace(SMALL, cs2=replace(SMALL.cs2, steps=5))
+    train_model(longer, tmp_path, ("cs2",))
+    rows = list(csv.DictReader((tmp_path / "cs2.csv").open()))
+    assert [row["step"] for row in rows] == ["2", "3", "4", "5"]
+    assert load(str(model)).sieve is not None
