@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import soundfile
+
 from echoingpixels.errors import OptionError
 from echoingpixels.synth.assets import FOLDER, OBJECTS, RATE, SOUNDS, SPRITE_PX, WORDS, sprite, takes
 

@@ -12,8 +12,8 @@ import torch
 from echoingpixels.backbones.qwen_omni import QwenOmni
 from echoingpixels.errors import DataError, OptionError
 from echoingpixels.loading import load
+from echoingpixels.synth.plan import plan
 from echoingpixels.synth.sample import scene_of
-from echoingpixels.synth.timeline import plan
 from echoingpixels.train import labels
 from echoingpixels.train.bank import Example, Reader, example, fill
 from echoingpixels.train.build import build_backbone

@@ -20,6 +20,7 @@ from .positions import Layout, Placed, Span, place
 
 SYSTEM = "You are a helpful assistant."
 MEL_BINS = 128
+MEL_HOP = 160  # samples
 MEL_MARGIN = 480  # samples of silence after the sound: what the processor's padding shows the last mel frames
 
 
@@ -62,36 +63,43 @@ def audio_tokens(mel_frames: int) -> int:
 def log_mel(waveform: np.ndarray[Any, Any]) -> Tensor:
     """Whisper's log-mel (128, M) float32 of a 16 kHz waveform (S,) float32, 100 frames a second, of any length."""
     extract = _extractor()
-    valid = -(-len(waveform) // extract.hop_length)
     padded = np.pad(waveform, (0, MEL_MARGIN))
     mel = extract(padded, sampling_rate=SAMPLE_RATE, padding=False, truncation=False, return_tensors="pt")
     features: Tensor = mel["input_features"][0]
-    return features[:, :valid]
+    return features[:, : mel_frames(len(waveform))]
 
 
 @cache
 def _extractor() -> Any:
     from transformers import WhisperFeatureExtractor
 
-    return WhisperFeatureExtractor(feature_size=MEL_BINS)
+    return WhisperFeatureExtractor(feature_size=MEL_BINS, hop_length=MEL_HOP)
 
 
 def prepare_media(clip: Clip, min_pixels: int = MIN_PIXELS, max_pixels: int = MAX_PIXELS) -> Media:
     """Patches and log-mel of a clip."""
+    span = span_of(clip, min_pixels, max_pixels)
     patches, grid, mel = None, None, None
-    rows = columns = heard = 0
-    times: tuple[float, ...] = ()
-    image = clip.source.kind == "image"
+    if span.times:
+        patches, grid = F.patches(clip.frames, (span.rows * F.FACTOR, span.columns * F.FACTOR))
+    if clip.audio is not None and span.audio_tokens:
+        mel = log_mel(clip.audio)
+    return Media(span, patches, grid, mel)
+
+
+def span_of(clip: Clip, min_pixels: int = MIN_PIXELS, max_pixels: int = MAX_PIXELS) -> Span:
+    """The tokens that a clip becomes, from its sizes alone."""
+    rows = columns = 0
     if len(clip.frames):
         height, width = clip.frames.shape[1:3]
-        size = F.fit(height, width, min_pixels, max_pixels)
-        patches, grid = F.patches(clip.frames, size)
-        rows, columns = grid[1] // F.MERGE, grid[2] // F.MERGE
-        times = tuple(clip.times[:: F.STEP].tolist())
-    if clip.audio is not None and audio_tokens(-(-len(clip.audio) // 160)) > 0:
-        mel = log_mel(clip.audio)
-        heard = audio_tokens(mel.shape[1])
-    return Media(Span(times, rows, columns, heard, image), patches, grid, mel)
+        rows, columns = (side // F.FACTOR for side in F.fit(height, width, min_pixels, max_pixels))
+    heard = 0 if clip.audio is None else audio_tokens(mel_frames(len(clip.audio)))
+    return Span(tuple(clip.times[:: F.STEP].tolist()), rows, columns, heard, clip.source.kind == "image")
+
+
+def mel_frames(samples: int) -> int:
+    """Mel frames (100 a second) of so many samples at 16 kHz."""
+    return -(-samples // MEL_HOP)
 
 
 def prepare_prompt(

@@ -81,6 +81,8 @@ def pad(streams: list[Stream]) -> Stream:
     def left(x: Tensor, value: float, dim: int = 1) -> Tensor:
         return F.pad(x, (0, 0) * (x.ndim - 1 - dim) + (longest - x.shape[dim], 0), value=value)
 
+    if len({s.labels is None for s in streams}) > 1:
+        raise ValueError("some streams have labels and some have none")
     labels = [s.labels for s in streams if s.labels is not None]
     return Stream(
         embeds=torch.cat([left(s.embeds, 0.0) for s in streams]),
@@ -90,7 +92,7 @@ def pad(streams: list[Stream]) -> Stream:
         cell=torch.cat([left(s.cell, -1) for s in streams]),
         mask=torch.cat([left(s.mask, False) for s in streams]),
         next_position=torch.cat([s.next_position for s in streams]),
-        labels=torch.cat([left(x, -100) for x in labels]) if len(labels) == len(streams) else None,
+        labels=torch.cat([left(x, -100) for x in labels]) if labels else None,
     )
 
 

@@ -9,8 +9,9 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 import soundfile
-from echoingpixels.errors import OptionError
 from PIL import Image
+
+from echoingpixels.errors import OptionError
 
 Sprite: TypeAlias = npt.NDArray[np.uint8]  # (H, W, 4) RGBA
 Wave: TypeAlias = npt.NDArray[np.float32]  # (S,) mono at RATE

@@ -10,8 +10,9 @@ import numpy as np
 
 from echoingpixels.errors import OptionError
 from echoingpixels.synth.encode import encode, read_signature, signature
+from echoingpixels.synth.plan import plan
 from echoingpixels.synth.questions import pick, questions
-from echoingpixels.synth.timeline import Timeline, plan
+from echoingpixels.synth.timeline import Timeline
 
 Progress = Callable[[int, int], None]  # clips done, clips in all
 

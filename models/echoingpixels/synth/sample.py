@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from echoingpixels.synth.plan import plan
 from echoingpixels.synth.render import Scene, frame_number, waveform
-from echoingpixels.synth.timeline import Timeline, plan
+from echoingpixels.synth.timeline import Timeline
 
 SAMPLE_RATE = 16_000
 

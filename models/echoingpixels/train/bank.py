@@ -16,8 +16,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from ..backbones.base import Backbone, Features
-from ..inputs import prepare_media
 from ..clip import Clip, Source
+from ..inputs import prepare_media
 from ..positions import Span
 from ..synth.questions import Question, pick, questions
 from ..synth.sample import sample
@@ -81,7 +81,9 @@ class Reader:
             with safe_open(path, "pt") as file:
                 names = set(file.keys())
                 for i, about in enumerate(json.loads(file.metadata()["clips"])):
-                    found = {n: file.get_tensor(f"{i}.{n}") if f"{i}.{n}" in names else None for n in ("video", "audio")}
+                    found = {
+                        n: file.get_tensor(f"{i}.{n}") if f"{i}.{n}" in names else None for n in ("video", "audio")
+                    }
                     span = Span(**{**about["span"], "times": tuple(about["span"]["times"])})
                     asked = tuple(Question(**{**q, "options": tuple(q["options"])}) for q in about["questions"])
                     self.examples.append(Example(span, Features(**found), asked))

@@ -42,7 +42,12 @@ def _episode(backbone: Backbone, example: Example, asked: tuple[Question, ...]) 
     before, _, _ = chat_ids(backbone.tokenizer, "", "")
     clip = place([before, example.span], backbone.layout)
     start = int(clip.positions[0, -1]) + 1
-    ids, positions, labels, parts = [clip.ids], [clip.positions], [torch.full_like(clip.ids, -100)], [torch.zeros_like(clip.ids)]
+    ids, positions, labels, parts = (
+        [clip.ids],
+        [clip.positions],
+        [torch.full_like(clip.ids, -100)],
+        [torch.zeros_like(clip.ids)],
+    )
     for number, question in enumerate(asked, 1):
         _, after, said = chat_ids(backbone.tokenizer, question.question, question.answer)
         n = len(after) + len(said)

@@ -20,7 +20,7 @@ STAGES = ("towers", "bank", "full", "cs2")
 
 
 def train_model(recipe: Recipe, out: Path, stages: tuple[str, ...] = STAGES) -> Path:
-    """Train, resuming from what OUT holds; returns OUT/model, which `load` reads.
+    """Train, resuming from what OUT holds; returns OUT/model, which `load` reads, or OUT where no decoder was trained.
 
     A stage whose checkpoint is complete is only read. `bank` may run beside `full` in a process of its own, which then
     answers from the clips made so far.
@@ -34,8 +34,9 @@ def train_model(recipe: Recipe, out: Path, stages: tuple[str, ...] = STAGES) -> 
     if "bank" in stages:
         fill(backbone, out / "bank", VALID_SEED, VALID_CLIPS, VALID_CLIPS, recipe.bank.questions)
         fill(backbone, out / "bank", recipe.seed, recipe.bank.clips, recipe.bank.shard, recipe.bank.questions)
-    if "full" in stages or "cs2" in stages:
-        train_full(backbone, recipe, out)
+    if "full" not in stages and "cs2" not in stages:
+        return out
+    train_full(backbone, recipe, out)
     if "cs2" in stages:
         sieve = Sieve(backbone, SieveOptions(recipe.cs2.layers, recipe.cs2.form, recipe.sizes.sections))
         train_cs2(backbone, sieve, recipe, out)

@@ -15,9 +15,9 @@ from torch.utils.data import DataLoader, IterableDataset
 from .. import frames
 from ..backbones.qwen_omni import QwenOmni
 from ..inputs import audio_tokens, log_mel
-from ..synth.sample import lossy, lossy_audio, scene_of
+from ..synth.plan import plan
 from ..synth.render import waveform
-from ..synth.timeline import plan
+from ..synth.sample import lossy, lossy_audio, scene_of
 from . import labels, loop
 from .recipe import Recipe
 
@@ -113,5 +113,11 @@ def train_towers(backbone: QwenOmni, recipe: Recipe, out: Path) -> None:
     made = DataLoader(Batches(recipe, first), batch_size=None, num_workers=1, prefetch_factor=4)
     batches = iter(made) if first < recipe.towers.steps else iter(())
     loop.train(
-        taught, lambda step: taught.loss(next(batches)), recipe.towers.steps, recipe.towers.lr, out, "towers", recipe.save_every
+        taught,
+        lambda step: taught.loss(next(batches)),
+        recipe.towers.steps,
+        recipe.towers.lr,
+        out,
+        "towers",
+        recipe.save_every,
     )
