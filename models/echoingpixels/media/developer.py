@@ -1,0 +1,64 @@
+"""Decoded frames to pixels: RGB, upright, of one size. Knows nothing about time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import cast
+
+import av
+import numpy as np
+import numpy.typing as npt
+from av.buffer import Buffer
+from av.video.reformatter import VideoReformatter
+
+from .sampler import Pixels
+
+HDR = (16, 18)  # transfer characteristics PQ and HLG
+
+FrameSize = Callable[[int, int], tuple[int, int]]
+
+
+class Developer:
+    """Turns decoded frames into RGB pixels, upright and all of one size."""
+
+    def __init__(self, frame_size: FrameSize | None) -> None:
+        self._frame_size = frame_size
+        self._reformatter = VideoReformatter()
+        self._size: tuple[int, int] | None = None
+        self.shape: tuple[int, int] | None = None  # (height, width) of the first frame as shown, before resizing
+        self.rotation = 0  # degrees counterclockwise that the first frame was turned
+        self.hdr = False
+
+    def __call__(self, frame: av.VideoFrame) -> Pixels:
+        """Pixels (H, W, 3) uint8."""
+        pixels: Pixels = self._reformatter.reformat(frame, format="rgb24").to_ndarray().astype(np.uint8, copy=False)
+        pixels = np.ascontiguousarray(upright(pixels, display_matrix(frame)))
+        height, width = pixels.shape[:2]
+        if self._size is None:
+            self.shape, self.rotation, self.hdr = (height, width), frame.rotation % 360, frame.color_trc in HDR
+            self._size = self._frame_size(height, width) if self._frame_size else (height, width)
+        if pixels.shape[:2] != self._size:
+            from ..frames import resize
+
+            pixels = resize(pixels, self._size)
+        return pixels
+
+
+def display_matrix(frame: av.VideoFrame) -> npt.NDArray[np.int32] | None:
+    """FFmpeg's 3 × 3 display matrix (9,), or None."""
+    data = cast(Mapping[str, Buffer], frame.side_data).get("DISPLAYMATRIX")
+    return None if data is None else np.frombuffer(bytes(data), dtype=np.int32)
+
+
+def upright(pixels: Pixels, matrix: npt.NDArray[np.int32] | None) -> Pixels:
+    """Applies a display matrix's quarter turns and mirrorings: x' = a x + c y, y' = b x + d y."""
+    if matrix is None or len(matrix) != 9:
+        return pixels
+    a, b, c, d = (int(matrix[i]) for i in (0, 1, 3, 4))
+    if abs(a) + abs(d) < abs(b) + abs(c):
+        pixels, a, d = pixels.transpose(1, 0, 2), c, b
+    if a < 0:
+        pixels = pixels[:, ::-1]
+    if d < 0:
+        pixels = pixels[::-1]
+    return pixels

