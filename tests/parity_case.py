@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor
+
 from echoingpixels.inputs import Inputs, Media, as_inputs, audio_tokens
 from echoingpixels.positions import Layout, Span, place
 from echoingpixels.stream import Stream, pad
-from torch import Tensor
-
 from tests.parity_model import RecordedModel
 from tests.parity_tally import EXACT, FixtureError, Recorded, Tally
 

@@ -7,12 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from echoingpixels.backbones.qwen_omni import QwenOmni
-from echoingpixels.positions import check_sections
-from echoingpixels.sieve import Sieve, SieveOptions
 from torch import Tensor, nn
 from transformers import Qwen2_5OmniThinkerConfig, Qwen2_5OmniThinkerForConditionalGeneration
 
+from echoingpixels.backbones.qwen_omni import QwenOmni
+from echoingpixels.positions import check_sections
+from echoingpixels.sieve import Sieve, SieveOptions
 from tests.parity_tally import FixtureError, Recorded
 
 ENCODER, SELECTOR = "model.bidir_encoder.", "model.compressor."

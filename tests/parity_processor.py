@@ -12,11 +12,11 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+
 from echoingpixels.clip import Clip, Source
 from echoingpixels.frames import STEP
 from echoingpixels.inputs import MEL_BINS, Inputs, Media, prepare_media, prepare_prompt
 from echoingpixels.positions import AUDIO, IMAGE, VIDEO, Layout
-
 from tests.parity_tally import EXACT, FixtureError, Recorded, Tally
 
 # Qwen2.5-Omni's own, as the format's README gives them

@@ -8,14 +8,14 @@ from functools import cached_property
 from typing import Any
 
 import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
 from echoingpixels.backbones.qwen_omni import QwenOmni
 from echoingpixels.generate import stream_tokens
 from echoingpixels.options import GenerateOptions
 from echoingpixels.positions import AUDIO, TEXT
 from echoingpixels.stream import Selection, Stream
-from torch import Tensor, nn
-from torch.nn import functional as F
-
 from tests.parity_case import Case
 from tests.parity_model import RecordedModel
 

@@ -24,13 +24,26 @@ from echoingpixels.train.run import train_model
 SMALL = Recipe(
     seed=3,
     save_every=2,
-    sizes=Sizes(width=48, layers=2, heads=2, kv_heads=2, mlp=64, sections=(3, 3, 3, 3), vision_width=32, vision_layers=1,
-                vision_heads=2, audio_width=32, audio_layers=1, audio_heads=2, max_pixels=56 * 56),
+    sizes=Sizes(
+        width=48,
+        layers=2,
+        heads=2,
+        kv_heads=2,
+        mlp=64,
+        sections=(3, 3, 3, 3),
+        vision_width=32,
+        vision_layers=1,
+        vision_heads=2,
+        audio_width=32,
+        audio_layers=1,
+        audio_heads=2,
+        max_pixels=56 * 56,
+    ),
     towers=Towers(steps=3, clips=3, moments=1),
     bank=Bank(clips=8, shard=4, questions=3),
     full=Full(steps=3, clips=2),
     cs2=Cs2(steps=3, questions=4, layers=1),
-)  # fmt: skip
+)
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +66,13 @@ def test_an_unknown_key_is_refused_and_the_known_ones_are_named(tmp_path: Path) 
     path = tmp_path / "r.toml"
     path.write_text("[towers]\nstepz = 3\n")
     with pytest.raises(DataError, match=r"stepz.*steps"):
+        read_recipe(path)
+
+
+def test_a_value_of_the_wrong_type_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "r.toml"
+    path.write_text('[towers]\nsteps = "many"\n')
+    with pytest.raises(DataError, match=r"steps = 'many'.*int"):
         read_recipe(path)
 
 

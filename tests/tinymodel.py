@@ -7,15 +7,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from torch import nn
+from transformers import PreTrainedTokenizerFast, Qwen2_5OmniThinkerConfig, Qwen2_5OmniThinkerForConditionalGeneration
+
 from echoingpixels.backbones.qwen_omni import QwenOmni
 from echoingpixels.clip import Clip, Source
 from echoingpixels.inputs import Inputs, Media, as_inputs, prepare_media
 from echoingpixels.positions import Span, place
 from echoingpixels.sieve import Sieve, SieveOptions
 from echoingpixels.stream import Stream
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from torch import nn
-from transformers import PreTrainedTokenizerFast, Qwen2_5OmniThinkerConfig, Qwen2_5OmniThinkerForConditionalGeneration
 
 MARKS = (
     *("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>"),

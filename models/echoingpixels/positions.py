@@ -75,13 +75,15 @@ class _Walk:
         n = ids.numel()
         if n == 0:
             return
-        self.runs.append((
-            ids,
-            positions,
-            torch.full((n,), kind),
-            torch.full((n,), torch.nan) if time is None else time,
-            torch.full((n, 2), -1) if cell is None else cell,
-        ))
+        self.runs.append(
+            (
+                ids,
+                positions,
+                torch.full((n,), kind),
+                torch.full((n,), torch.nan) if time is None else time,
+                torch.full((n, 2), -1) if cell is None else cell,
+            )
+        )
         self.end = int(positions.max()) + 1
 
     def text(self, ids: Sequence[int], together: bool = False) -> None:

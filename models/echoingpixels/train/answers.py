@@ -112,7 +112,7 @@ def _accuracy(backbone: QwenOmni, valid: Reader, sieve: Sieve | None = None, kee
         for question, good in zip([q for _, qs in asked for q in qs], _whole(stream, tokens), strict=True):
             right[question.kind].append(good)
     every = [good for goods in right.values() for good in goods]
-    return {"all": float(np.mean(every)), **{kind: float(np.mean(right[kind] or [0.0])) for kind in KINDS}}
+    return {"all": float(np.mean(every)), **{kind: float(np.mean(right[kind] or [False])) for kind in KINDS}}
 
 
 def _whole(stream: Stream, tokens: Tensor) -> list[bool]:

@@ -44,12 +44,13 @@ def train(
         optimizer.load_state_dict(state["optimizer"])
         schedule.load_state_dict(state["schedule"])
         first = state["step"]
-    began, sums, n = time.monotonic(), {}, 0
+    began, n = time.monotonic(), 0
+    sums: dict[str, float] = {}
     for step in range(first, steps):
         with torch.autocast("cpu", dtype=torch.bfloat16):
             value, figures = loss(step)
         optimizer.zero_grad(set_to_none=True)
-        value.backward()
+        value.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(wanted, CLIP_NORM)
         optimizer.step()
         schedule.step()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
 from ..errors import DataError
+from ..sieve import Form
 
 T = TypeVar("T")
 
@@ -68,7 +69,7 @@ class Cs2:
     questions: int = 32
     lr: float = 4e-4
     layers: int = 2
-    form: str = "fused"
+    form: Form = "fused"
     keep: tuple[float, ...] = (0.5, 0.2, 0.1, 0.05)
     full_every: int = 3  # every so many steps one of stage 2, so that the plain path stays as good
 
@@ -102,7 +103,10 @@ def _fill(kind: type[T], values: dict[str, Any], where: str) -> T:
         raise DataError(f"{where} has an unknown key {key!r}.", f"Known keys: {', '.join(sorted(known))}.")
     filled = {}
     for key, value in values.items():
-        if is_dataclass(hints[key]):
-            value = _fill(hints[key], value, f"[{key}] in {where}")  # type: ignore[arg-type]
+        hint = hints[key]
+        if is_dataclass(hint):
+            value = _fill(hint, value, f"[{key}] in {where}")  # type: ignore[arg-type]
+        elif hint in (int, float, str) and not isinstance(value, (int, float) if hint is float else hint):
+            raise DataError(f"{where} has {key} = {value!r}.", f"It must be of type {hint.__name__}.")
         filled[key] = tuple(value) if isinstance(value, list) else value
     return kind(**filled)
