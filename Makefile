@@ -22,7 +22,7 @@ demo: setup
 	$(BIN)/ep ask $(DEMO) "$(QUESTION)"
 
 test: setup
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 lint: setup
 	$(BIN)/ruff check .

@@ -30,7 +30,7 @@ def stream_tokens(
     """
     watch = watch or Stopwatch(stream.embeds.device)
     generator = torch.Generator(stream.embeds.device).manual_seed(options.seed)
-    stops = torch.tensor(sorted(backbone.stop_ids), device=stream.embeds.device)
+    stops = torch.tensor(sorted(backbone.stop_ids), dtype=torch.long, device=stream.embeds.device)
     cache, mask = backbone.new_cache(), stream.mask
     with watch.stage("prefill"):
         logits = backbone.logits(backbone.hidden(stream, cache)[:, -1])  # (B, V)

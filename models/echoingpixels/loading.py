@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import time
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from .backbones.qwen_omni import QwenOmni
-from .errors import ModelError
-from .model import EchoingPixels
+from .errors import ModelError, OptionError
+from .model import EchoingPixels, no_sieve
 from .options import MAX_PIXELS, MIN_PIXELS, LoadOptions, Quant
 from .positions import check_sections
 from .sieve import Sieve, SieveOptions
@@ -29,6 +32,7 @@ KNOWN = {
     "qwen2.5-omni-7b": "Qwen/Qwen2.5-Omni-7B",
 }
 UNQUANTIZED = ["model.visual", "model.audio_tower", "lm_head"]
+HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 SIEVE_WEIGHTS, SIEVE_CONFIG = "sieve.safetensors", "sieve.json"
 SMALL = 100_000_000  # parameters under which float32 is the better choice on a CPU
 
@@ -39,58 +43,112 @@ def load(name: str = "tiny", **options: Any) -> EchoingPixels:
     Raises ModelError when it cannot be found, quantized, or placed on the device, or when its sieve does not fit.
     """
     chosen, began = LoadOptions(**options), time.perf_counter()
-    device = _device(chosen.device)
-    place = KNOWN.get(name.lower(), name)
+    device = device_of(chosen.device)
+    place = place_of(name)
     backbone = _load_backbone(name, place, chosen, device)
-    beside = Path(place) / "sieve"
-    folder = Path(chosen.sieve) if chosen.sieve else beside if beside.is_dir() else None
+    folder = sieve_folder(place, chosen)
     sieve = None if folder is None else load_sieve(backbone, folder)
     return EchoingPixels(backbone, sieve, chosen.quant, time.perf_counter() - began)
 
 
-def _device(wanted: str) -> torch.device:
+def place_of(name: str) -> str:
+    """The folder or hub id of a model; ModelError for a name that is neither and not known."""
+    place = KNOWN.get(name.lower(), name)
+    if Path(place).exists() or HUB_ID.fullmatch(place):
+        return place
+    if name.lower() in KNOWN:
+        raise ModelError(f"{name} is not installed: {place} is missing.", "Install echoingpixels again.")
+    raise ModelError(
+        f"Unknown model {name!r}.", f"Known: {', '.join(KNOWN)}; or give a hub id, or a folder with weights."
+    )
+
+
+def check_sieve(name: str, options: LoadOptions) -> None:
+    """Raises what cs2 would raise with this model where it has no sieve, before any weights are fetched or read."""
+    place = place_of(name)
+    if sieve_folder(place, options) is None:
+        if name.lower() not in KNOWN:
+            read_config(name, place)
+        raise no_sieve(name)
+
+
+def device_of(wanted: str) -> torch.device:
+    """The device to run on; ModelError where CUDA is wanted and there is none."""
     if wanted == "cuda" and not torch.cuda.is_available():
         raise ModelError("No CUDA device was found.", "Use --device cpu, or check the driver with nvidia-smi.")
     return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def _load_backbone(name: str, place: str, options: LoadOptions, device: torch.device) -> QwenOmni:
-    from transformers import AutoConfig, AutoTokenizer, Qwen2_5OmniThinkerForConditionalGeneration
-    from transformers.utils import logging as hub_logging
+    from transformers import AutoTokenizer, Qwen2_5OmniThinkerForConditionalGeneration
 
-    hub_logging.set_verbosity_error()
-    hub_logging.disable_progress_bar()
-    if name.lower() not in KNOWN and not Path(place).exists() and place.count("/") != 1:
-        raise ModelError(f"Unknown model {name!r}.", f"Known: {', '.join(KNOWN)}; or a hub id, or a folder with weights.")
+    config = read_config(name, place)
+    dtype = dtype_of(config, device)
+    quantization = _quantization(options.quant, dtype)
     try:
-        config = AutoConfig.from_pretrained(place)
-        config = getattr(config, "thinker_config", config)
-        if config.model_type != "qwen2_5_omni_thinker":
-            raise ModelError(f"{name} is a {config.model_type} model.", "ep runs the Qwen2.5-Omni family.")
-        dtype = torch.float32 if device.type == "cpu" and _parameters(config) < SMALL else torch.bfloat16
-        thinker = Qwen2_5OmniThinkerForConditionalGeneration.from_pretrained(
+        thinker, found = _fetch(
+            Qwen2_5OmniThinkerForConditionalGeneration,
             place,
             config=config,
             dtype=dtype,
             use_safetensors=True,
-            quantization_config=_quantization(options.quant, dtype),
+            quantization_config=quantization,
             device_map={"": device},
-        ).eval()
-        tokenizer = AutoTokenizer.from_pretrained(place)
+            output_loading_info=True,
+        )
+        tokenizer = _fetch(AutoTokenizer, place)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise _unloadable(name, place, error) from error
+    if found["missing_keys"]:  # transformers would fill them with noise
+        lacks = sorted(found["missing_keys"])
+        raise ModelError(f"{name} lacks {len(lacks)} weights, such as {lacks[0]}.", "Download or save it again.")
+    thinker.eval()
+    return QwenOmni(thinker, tokenizer, name, MIN_PIXELS, max_pixels_of(config, options))
+
+
+def read_config(name: str, place: str) -> Any:
+    """The thinker's configuration from a folder or the hub; ModelError when there is none that fits."""
+    from transformers import AutoConfig
+    from transformers.utils import logging as hub_logging
+
+    hub_logging.set_verbosity_error()
+    hub_logging.disable_progress_bar()
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it tells of every retry
+    try:
+        config = _fetch(AutoConfig, place)
     except (OSError, ValueError) as error:
-        raise ModelError(
-            f"{name} could not be loaded: {str(error).strip().splitlines()[0]}",
-            f"Download it once with `hf download {place}`, or give a folder." if place.count("/") == 1 else "Check the folder.",
-        ) from error
-    limit = options.max_pixels or getattr(config, "max_pixels", None) or MAX_PIXELS
-    return QwenOmni(thinker, tokenizer, name, MIN_PIXELS, limit)
+        raise _unloadable(name, place, error) from error
+    config = getattr(config, "thinker_config", config)
+    if config.model_type != "qwen2_5_omni_thinker":
+        raise ModelError(f"{name} is a {config.model_type} model.", "ep runs the Qwen2.5-Omni family.")
+    return config
 
 
-def _parameters(config: Any) -> int:
-    """A rough count, from the decoder's sizes."""
+def _fetch(kind: Any, place: str, **options: Any) -> Any:
+    """Read with transformers; from the hub only what is not on this machine yet, so that what is works offline."""
+    if not Path(place).exists():
+        with suppress(OSError, ValueError):
+            return kind.from_pretrained(place, local_files_only=True, **options)
+    return kind.from_pretrained(place, **options)
+
+
+def _unloadable(name: str, place: str, error: Exception) -> ModelError:
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    hint = f"Download it once with `hf download {place}`, or give a folder."
+    return ModelError(f"{name} could not be loaded: {reason}", "Check the folder." if Path(place).exists() else hint)
+
+
+def dtype_of(config: Any, device: torch.device) -> torch.dtype:
+    """float32 for a small model on a CPU, else bfloat16."""
     text = config.text_config
-    width = text.hidden_size
-    return int(text.num_hidden_layers * (4 * width * width + 3 * width * text.intermediate_size) + text.vocab_size * width)
+    layer = 4 * text.hidden_size**2 + 3 * text.hidden_size * text.intermediate_size
+    small = text.num_hidden_layers * layer + text.vocab_size * text.hidden_size < SMALL
+    return torch.float32 if device.type == "cpu" and small else torch.bfloat16
+
+
+def max_pixels_of(config: Any, options: LoadOptions) -> int:
+    """The most pixels of a frame: as asked, else the model's own, else the default."""
+    return options.max_pixels or getattr(config, "max_pixels", None) or MAX_PIXELS
 
 
 def _quantization(quant: Quant, dtype: torch.dtype) -> Any:
@@ -112,23 +170,48 @@ def _quantization(quant: Quant, dtype: torch.dtype) -> Any:
     )
 
 
-def load_sieve(backbone: QwenOmni, folder: Path) -> Sieve:
-    """Load a sieve's folder onto a backbone, and split the rotary channels as it was trained."""
+def sieve_folder(place: str, options: LoadOptions) -> Path | None:
+    """Where the sieve is: the folder asked for, or the one beside the weights, or None."""
+    beside = Path(place) / "sieve"
+    return Path(options.sieve) if options.sieve else beside if beside.is_dir() else None
+
+
+def read_sieve_options(folder: Path) -> SieveOptions:
+    """What a sieve's folder says it is; ModelError if it holds none."""
     try:
         about = json.loads((folder / SIEVE_CONFIG).read_text())
-        weights = load_file(folder / SIEVE_WEIGHTS)
         sections = about.get("sections")
-        options = SieveOptions(**{**about, "sections": None if sections is None else tuple(sections)})
-    except (OSError, ValueError, TypeError) as error:
-        raise ModelError(f"{folder} holds no usable sieve: {error}.", f"It needs {SIEVE_CONFIG} and {SIEVE_WEIGHTS}.") from error
+        return SieveOptions(**{**about, "sections": None if sections is None else tuple(sections)})
+    except (OSError, ValueError, TypeError, AttributeError, OptionError) as error:
+        raise _unusable(folder, error) from error
+
+
+def load_sieve(backbone: QwenOmni, folder: Path) -> Sieve:
+    """Load a sieve's folder onto a backbone, and split the rotary channels as it was trained."""
+    options = read_sieve_options(folder)
+    try:
+        weights = load_file(folder / SIEVE_WEIGHTS)
+    except (OSError, SafetensorError) as error:
+        raise _unusable(folder, error) from error
+    if options.layers > backbone.shape.layers:
+        raise _misfit(folder, backbone)
     if options.sections is not None:
         backbone.set_sections(check_sections(options.sections, backbone.shape.head_size // 2))
     sieve = Sieve(backbone, options)
     try:
         sieve.load_state_dict(weights)
     except RuntimeError as error:
-        raise ModelError(f"The sieve in {folder} does not fit {backbone.name}.", "Use a sieve made for this model.") from error
+        raise _misfit(folder, backbone) from error
     return sieve.to(backbone.device, backbone.dtype).eval()
+
+
+def _unusable(folder: Path, error: Exception) -> ModelError:
+    reason = getattr(error, "strerror", None) or error
+    return ModelError(f"{folder} holds no usable sieve: {reason}.", f"It needs {SIEVE_CONFIG} and {SIEVE_WEIGHTS}.")
+
+
+def _misfit(folder: Path, backbone: QwenOmni) -> ModelError:
+    return ModelError(f"The sieve in {folder} does not fit {backbone.name}.", "Use a sieve made for this model.")
 
 
 def save_sieve(sieve: Sieve, folder: Path) -> None:

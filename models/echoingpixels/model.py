@@ -92,10 +92,7 @@ class EchoingPixels:
     def check(self, reducer: str) -> None:
         """OptionError for an unknown reducer, ModelError for cs2 without sieve weights."""
         if check_reducer(reducer) == "cs2" and self.sieve is None:
-            raise ModelError(
-                f"{self.backbone.name} has no sieve weights, which cs2 needs.",
-                f"Give them with --sieve PATH, or use --reducer {', '.join(REDUCERS)}.",
-            )
+            raise no_sieve(self.backbone.name)
 
     def _sieved(self, stream: Stream, keep: float) -> Selection:
         assert self.sieve is not None
@@ -194,6 +191,14 @@ class Looked:
         times = [answer.report.time_s["total"] or 0.0 for answer in (full, reduced)]
         speedup = {**reduced.report.speedup, "measured": times[0] / times[1]}
         return replace(reduced, report=replace(reduced.report, speedup=speedup)), full
+
+
+def no_sieve(name: str) -> ModelError:
+    """What to say when cs2 is asked of a model without its weights."""
+    others = ", ".join(REDUCERS)
+    return ModelError(
+        f"{name} has no sieve weights, which cs2 needs.", f"Give them with --sieve PATH, or use --reducer {others}."
+    )
 
 
 def _last(chunks: Iterator[Chunk]) -> Answer:

@@ -49,7 +49,7 @@ class Stream:
         embeds = self.embeds if selection.fused is None else selection.fused
         if selection.gate is not None:
             embeds = embeds * selection.gate[..., None].to(embeds.dtype)
-        index, mask = _packed(selection.keep & self.mask)
+        index, mask = packed(selection.keep & self.mask)
         rows = torch.arange(index.shape[0], device=index.device)[:, None]  # (B, 1)
         return replace(
             self,
@@ -113,7 +113,7 @@ def top_k(scores: Tensor, pool: Tensor, k: Tensor) -> Tensor:
     return pool & (rank < k[:, None])
 
 
-def _packed(keep: Tensor) -> tuple[Tensor, Tensor]:
+def packed(keep: Tensor) -> tuple[Tensor, Tensor]:
     """Indices (B, K) of the True entries of each row, ascending, right-aligned, and their mask (B, K)."""
     longest = int(keep.sum(1).max())
     index = keep.int().argsort(dim=1, stable=True)[:, keep.shape[1] - longest :]

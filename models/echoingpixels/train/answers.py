@@ -31,7 +31,7 @@ def train_full(backbone: QwenOmni, recipe: Recipe, out: Path) -> None:
 
     def loss(step: int) -> tuple[Tensor, dict[str, float]]:
         rng = np.random.default_rng([recipe.seed, step, 2])
-        return _full_loss(backbone, reader.draw(rng, plan.clips))
+        return _full_loss(backbone, reader.draw(rng, plan.clips), plan.share[step % len(plan.share)], step)
 
     def check() -> dict[str, float]:
         return {"clips": len(reader.examples), **_accuracy(backbone, valid)}
@@ -75,8 +75,12 @@ def _decoder(backbone: QwenOmni) -> nn.ModuleDict:
     return nn.ModuleDict({"text": backbone.text, "head": backbone.thinker.lm_head})
 
 
-def _full_loss(backbone: QwenOmni, examples: list[Example]) -> tuple[Tensor, dict[str, float]]:
+def _full_loss(
+    backbone: QwenOmni, examples: list[Example], share: float = 1.0, seed: int = 0
+) -> tuple[Tensor, dict[str, float]]:
     made = batch(backbone, [(example, example.questions) for example in examples])
+    if share < 1:
+        made = made.thin(share, seed)
     value, right = _answer_loss(backbone, made.stream, made)
     return value, {"right": float(right.float().mean())}
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from ..backbones.base import Backbone
 from ..inputs import Media, as_inputs, chat_ids
 from ..positions import TEXT, Placed, place
-from ..stream import Stream, pad
+from ..stream import Selection, Stream, packed, pad
 from ..synth.questions import Question
 from .bank import Example
 
@@ -28,6 +28,13 @@ class Batch:
         mine = self.part[:, :, None] == self.part[:, None, :]
         clip = (self.part[:, None, :] == 0) & (self.part[:, :, None] > 0)
         return ((mine | clip).tril())[:, None]
+
+    def thin(self, share: float, seed: int) -> Batch:
+        """Only a random share of the audio and video tokens: cheaper, and the decoder learns to do with less."""
+        drawn = torch.rand(self.part.shape, generator=torch.Generator().manual_seed(seed))
+        keep = self.stream.mask & (~self.stream.pool | (drawn < share))
+        index, mask = packed(keep)
+        return Batch(self.stream.take(Selection(keep)), torch.where(mask, self.part.gather(1, index), -1))
 
 
 def batch(backbone: Backbone, episodes: list[tuple[Example, tuple[Question, ...]]]) -> Batch:

@@ -54,11 +54,15 @@ class Bank:
 
 @dataclass(frozen=True)
 class Full:
-    """Stage 2: the decoder on questions with all tokens; a clip's questions share one sequence."""
+    """Stage 2: the decoder on questions with all tokens; a clip's questions share one sequence.
+
+    Step after step, `share` says in turn which random share of the audio and video tokens is there.
+    """
 
     steps: int = 1500
     clips: int = 16
     lr: float = 1e-3
+    share: tuple[float, ...] = (1.0, 0.4, 0.4)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,179 @@
+"""`ep ask`: questions about one clip."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from echoingpixels.errors import OptionError
+from echoingpixels.options import KEEP, AskOptions, GenerateOptions, LoadOptions, MediaOptions
+
+from . import console
+from . import options as o
+from .model import load_model
+from .report import Result
+from .show import picture
+
+if TYPE_CHECKING:
+    from echoingpixels.clip import Clip
+    from echoingpixels.model import Answer, EchoingPixels, Looked
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked for, checked."""
+
+    media: Path
+    questions: tuple[str, ...]
+    model: str
+    load: LoadOptions
+    read: MediaOptions
+    ask: AskOptions
+
+
+@dataclass(frozen=True)
+class View:
+    """How it is shown."""
+
+    compare: bool
+    show: bool
+    json: bool
+    stream: bool
+
+
+def ask(
+    media: Annotated[Path, typer.Argument(help="A video, sound or image file.")],
+    question: Annotated[list[str], typer.Argument(help="One or more; the clip is read and encoded once.")],
+    model: o.Model = "tiny",
+    sieve: o.Sieve = None,
+    reducer: o.Reducer = "cs2",
+    keep: o.Keep = KEEP,
+    quant: o.QuantName = "none",
+    device: o.Device = "auto",
+    fps: o.Fps = o.FPS,
+    max_frames: o.MaxFrames = o.MAX_FRAMES,
+    max_pixels: o.MaxPixels = None,
+    start: o.Start = None,
+    end: o.End = None,
+    no_audio: o.NoAudio = False,
+    audio_track: o.AudioTrack = None,
+    max_new_tokens: o.MaxNewTokens = o.MAX_NEW_TOKENS,
+    temperature: o.Temperature = 0.0,
+    compare: o.Compare = False,
+    dry_run: o.DryRun = False,
+    show: o.Show = False,
+    json: o.Json = False,
+    no_stream: o.NoStream = False,
+) -> None:
+    """Answer questions about a clip, from the audio and video tokens that matter.
+
+    Answers go to stdout, one a line, and the report to stderr.
+    With --json, stdout gets one JSON object a question, one a line.
+    """
+    request = Request(
+        media,
+        tuple(question),
+        model,
+        o.load_options(sieve, quant, device, max_pixels),
+        o.media_options(fps, max_frames, no_audio, audio_track, start, end),
+        AskOptions(reducer, keep, GenerateOptions(max_new_tokens, temperature)),
+    )
+    if not all(text.strip() for text in question):
+        raise OptionError("A question is empty.", "Ask something, in quotes.")
+    view = View(compare, show, json, sys.stdout.isatty() and not (no_stream or json or compare))
+    for result in _plans(request) if dry_run else _answers(request, view):
+        if json:
+            console.out_json(result.as_dict())
+        else:
+            console.pairs(result.lines())
+
+
+def _plans(request: Request) -> Iterator[Result]:
+    """Predicted results; no weights are read."""
+    from echoingpixels.media import check_media, read_clip
+    from echoingpixels.outline import outline
+    from echoingpixels.plan import plan
+
+    check_media(request.media)
+    drawn = outline(request.model, request.load)
+    clip = read_clip(request.media, request.read, frame_size=drawn.model.frame_size)
+    for question in request.questions:
+        planned = plan(drawn, clip, question, request.ask)
+        warnings = (*clip.source.warnings, *planned.warnings)
+        yield Result(
+            media=str(request.media),
+            question=question,
+            model=request.model,
+            options=request.ask,
+            quant=request.load.quant,
+            device=planned.device,
+            report=planned.report,
+            warnings=warnings,
+            notes=clip.source.notes,
+        )
+
+
+def _answers(request: Request, view: View) -> Iterator[Result]:
+    """Results of real runs; answers are printed as they come."""
+    from echoingpixels.media import check_media, read_clip
+
+    check_media(request.media)
+    model = load_model(request.model, request.load, [request.ask.reducer])
+    with console.working(f"Looking at {request.media.name} …"):
+        began = time.perf_counter()
+        clip = read_clip(request.media, request.read, frame_size=model.frame_size)
+        looked = model.look(clip, time.perf_counter() - began)
+    for question in request.questions:
+        answer, full = _answer(looked, question, request, view)
+        if view.show:
+            console.pairs(picture(answer, clip.duration))
+        yield _result(request, question, clip, model, answer, full)
+
+
+def _answer(looked: Looked, question: str, request: Request, view: View) -> tuple[Answer, Answer | None]:
+    """Answer, print unless JSON is wanted, and give the full run's answer where it was made."""
+    if view.stream:
+        return _streamed(looked, question, request), None
+    full: Answer | None = None
+    with console.working("Answering …"):
+        if view.compare:
+            answer, full = looked.compare(question, request.ask)
+        else:
+            answer = looked.answer(question, request.ask)
+    if not view.json:
+        console.out(answer.text if len(request.questions) == 1 else " ".join(answer.text.split()))
+    return answer, full
+
+
+def _streamed(looked: Looked, question: str, request: Request) -> Answer:
+    answer: Answer | None = None
+    for chunk in looked.stream(question, request.ask):
+        console.out(chunk.text, end="")
+        answer = chunk.answer
+    console.out("")
+    assert answer is not None, "the last chunk carries the answer"
+    return answer
+
+
+def _result(
+    request: Request, question: str, clip: Clip, model: EchoingPixels, answer: Answer, full: Answer | None
+) -> Result:
+    return Result(
+        media=str(request.media),
+        question=question,
+        model=request.model,
+        options=request.ask,
+        quant=model.quant,
+        device=model.backbone.device.type,
+        report=answer.report,
+        warnings=clip.source.warnings,
+        notes=clip.source.notes,
+        answer=answer,
+        full=full,
+    )

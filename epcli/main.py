@@ -1,0 +1,88 @@
+"""The program `ep`: its commands, and the one place where an error becomes a message and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from typing import Annotated
+
+import typer
+
+from echoingpixels import __version__
+from echoingpixels.errors import EpError, OptionError
+
+from .ask import ask
+from .evaluate import evaluate
+from .synth import synth
+from .train import train
+
+DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+DEBUG = "--debug"
+
+app = typer.Typer(name="ep", add_completion=False, pretty_exceptions_enable=False)
+for command in (ask, evaluate, synth, train):
+    app.command()(command)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"ep {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def ep(
+    debug: Annotated[bool, typer.Option(DEBUG, help="Show where an error came from; works with any command.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Ask questions about video with sound, keeping only the audio and video tokens that matter."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run `ep` and exit: 0 done, 1 an error the message explains, 2 wrong usage, 130 interrupted."""
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    ours = given[: given.index("--")] if "--" in given else given
+    debug = DEBUG in ours
+    rest = [word for word in ours if word != DEBUG] + given[len(ours) :]
+    sys.exit(_run(rest, debug) if rest else _run(["--help"], debug) or USAGE)
+
+
+def _run(arguments: list[str], debug: bool) -> int:
+    try:
+        return int(app(arguments, prog_name="ep", standalone_mode=False) or DONE)
+    except BrokenPipeError:  # whoever read our output has seen enough; Typer itself leaves with 1, too
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except (KeyboardInterrupt, typer.Abort):
+        print(file=sys.stderr)
+        return INTERRUPTED
+    except EpError as error:
+        code = USAGE if isinstance(error, OptionError) else FAILED
+        return _tell(error.message, error.hint, code, debug)
+    except Exception as error:
+        usage = getattr(error, "format_message", None)  # the parser's own; its class has moved between Typer's versions
+        if usage is not None:
+            return _tell(usage(), f"See `{_command(error)} --help`.", USAGE, debug)
+        what = f"internal error: {type(error).__name__}: {error}"
+        return _tell(what, "" if debug else "Run with --debug to see where, and please report it.", FAILED, debug)
+
+
+def _command(error: Exception) -> str:
+    context = getattr(error, "ctx", None)
+    return getattr(context, "command_path", None) or "ep"
+
+
+def _tell(message: str, hint: str, code: int, debug: bool) -> int:
+    if debug:
+        traceback.print_exc()
+    for label, text in (("error", message), ("hint", hint)):
+        if text.strip():
+            print(f"{label}: {' '.join(text.split())}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    main()

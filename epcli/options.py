@@ -1,0 +1,93 @@
+"""Options that several commands share, and the library's option objects made of them. Knows nothing about commands.
+
+Defaults are the library's own; values are checked there, when the objects are made.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, cast
+
+import typer
+
+from echoingpixels.errors import OptionError
+from echoingpixels.options import REDUCER_NAMES, GenerateOptions, LoadOptions, MediaOptions, Quant
+
+FPS, MAX_FRAMES, MAX_NEW_TOKENS = MediaOptions.fps, MediaOptions.max_frames, GenerateOptions.max_new_tokens
+MODELS = "tiny, qwen2.5-omni-3b, qwen2.5-omni-7b, a hub id or a folder."
+
+
+def model_option(name: str, help: str) -> Any:
+    """An option about the model."""
+    return typer.Option(name, help=help, rich_help_panel="Model")
+
+
+def tokens_option(name: str, help: str) -> Any:
+    """An option about which tokens are kept."""
+    return typer.Option(name, help=help, rich_help_panel="Tokens")
+
+
+def media_option(name: str, help: str, metavar: str | None = None) -> Any:
+    """An option about what is read."""
+    return typer.Option(name, help=help, metavar=metavar, rich_help_panel="Media")
+
+
+def output_option(name: str, help: str) -> Any:
+    """An option about what is printed."""
+    return typer.Option(name, help=help, rich_help_panel="Output")
+
+
+Model = Annotated[str, model_option("--model", MODELS)]
+Sieve = Annotated[str | None, model_option("--sieve", "Folder with trained CS2 weights, if not the model's own.")]
+QuantName = Annotated[str, model_option("--quant", "nf4 or int8 (both need bitsandbytes), or none.")]
+Device = Annotated[str, model_option("--device", "auto, cuda or cpu.")]
+MaxNewTokens = Annotated[int, model_option("--max-new-tokens", "The longest answer, in tokens.")]
+Temperature = Annotated[float, model_option("--temperature", "0 takes the likeliest token, more draws.")]
+Reducer = Annotated[str, tokens_option("--reducer", f"How tokens are chosen: {', '.join(REDUCER_NAMES)}.")]
+Keep = Annotated[float, tokens_option("--keep", "Share of audio and video tokens to keep, in (0, 1].")]
+Fps = Annotated[float, media_option("--fps", "Frames sampled per second.")]
+MaxFrames = Annotated[int, media_option("--max-frames", "The most frames; more are spread over the whole clip.")]
+MaxPixels = Annotated[int | None, media_option("--max-pixels", "The most pixels of a frame, if not the model's own.")]
+Start = Annotated[str | None, media_option("--start", "Begin here: seconds, or 1:30.", "TIME")]
+End = Annotated[str | None, media_option("--end", "Stop here: seconds, or 1:30.", "TIME")]
+NoAudio = Annotated[bool, media_option("--no-audio", "Leave the sound out.")]
+AudioTrack = Annotated[int | None, media_option("--audio-track", "Which sound track, from 0, if not the default one.")]
+Compare = Annotated[bool, output_option("--compare", "Run with all tokens too: measured speedup, both answers.")]
+DryRun = Annotated[bool, output_option("--dry-run", "Predict tokens and cost; run nothing.")]
+Show = Annotated[bool, output_option("--show", "Draw what was kept, and when it is.")]
+Json = Annotated[bool, output_option("--json", "Print JSON.")]
+NoStream = Annotated[bool, output_option("--no-stream", "Print each answer whole.")]
+
+
+def media_options(
+    fps: float,
+    max_frames: int,
+    no_audio: bool,
+    audio_track: int | None,
+    start: str | None = None,
+    end: str | None = None,
+) -> MediaOptions:
+    """How to read a clip, checked."""
+    return MediaOptions(
+        fps=fps,
+        max_frames=max_frames,
+        start=None if start is None else seconds(start),
+        end=None if end is None else seconds(end),
+        audio=not no_audio,
+        audio_track=audio_track,
+    )
+
+
+def load_options(sieve: str | None, quant: str, device: str, max_pixels: int | None) -> LoadOptions:
+    """How to load a model, checked."""
+    return LoadOptions(quant=cast(Quant, quant), device=device, sieve=sieve, max_pixels=max_pixels)
+
+
+def seconds(text: str) -> float:
+    """Seconds from `12.5`, `1:30` or `1:02:03.5`."""
+    try:
+        parts = [float(part) for part in text.split(":")]
+    except ValueError:
+        parts = []
+    if not 1 <= len(parts) <= 3:
+        raise OptionError(f"{text!r} is not a time.", "Give seconds, such as 12.5, or 1:30.")
+    return float(sum(part * 60**power for power, part in enumerate(reversed(parts))))

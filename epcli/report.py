@@ -1,0 +1,108 @@
+"""What an answer was and cost, as JSON and as labelled lines. Knows nothing about how answers are made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from echoingpixels.model import Answer
+    from echoingpixels.options import AskOptions
+    from echoingpixels.stats import Report
+
+UNITS = ("", "k", "M", "G", "T", "P", "E")
+STAGES = ("decode", "prepare", "encode", "select", "prefill", "generate")
+
+
+@dataclass(frozen=True)
+class Result:
+    """One question answered, or planned (`answer` None); `full` is the answer from all tokens, if asked for."""
+
+    media: str
+    question: str
+    model: str
+    options: AskOptions
+    quant: str
+    device: str
+    report: Report
+    warnings: tuple[str, ...]
+    notes: tuple[str, ...]
+    answer: Answer | None = None
+    full: Answer | None = None
+
+    @property
+    def memory_ratio(self) -> float | None:
+        """Peak memory of the full run over that of the reduced one."""
+        mine, full = self.report.memory_bytes["peak"], self.full and self.full.report.memory_bytes["peak"]
+        return full / mine if mine and full else None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The JSON object of `ep ask --json`."""
+        said: dict[str, Any] = {
+            "media": self.media,
+            "question": self.question,
+            "answer": self.answer.text if self.answer else None,
+            "model": self.model,
+            "reducer": self.options.reducer,
+            "keep": self.options.keep,
+            "quant": self.quant,
+            "device": self.device,
+            "finish_reason": self.answer.finish_reason if self.answer else None,
+            **self.report.as_dict(),
+            "warnings": list(self.warnings),
+            "notes": list(self.notes),
+        }
+        if self.full is not None:
+            cost = self.full.report
+            said["full"] = {"answer": self.full.text, "time_s": cost.time_s, "memory_bytes": cost.memory_bytes}
+            said["memory_ratio"] = self.memory_ratio
+        return said
+
+    def lines(self) -> list[tuple[str, str]]:
+        """The report as labels and values."""
+        costs = [*self._tokens(), ("time", self._times()), ("speed", self._speed())]
+        memory = ", ".join(f"{name} {big(n, 'B')}" for name, n in self.report.memory_bytes.items() if n is not None)
+        flops = ", ".join(f"{name} {big(n, 'FLOP')}" for name, n in self.report.flops.items())
+        speedup = self.report.speedup
+        costs += [("memory", memory), ("compute", flops), ("speedup (estimate)", ratio(speedup["estimated"]))]
+        if self.full is not None:
+            costs.append(("speedup (measured)", ratio(speedup["measured"])))
+            costs.append(("memory, full / reduced", ratio(self.memory_ratio)))
+            costs.append(("answer, reduced", self.answer.text or "(nothing)" if self.answer else ""))
+            costs.append(("answer, all tokens", self.full.text or "(nothing)"))
+        costs += [("warning", text) for text in self.warnings] + [("note", text) for text in self.notes]
+        return [(label, value) for label, value in costs if value]
+
+    def _tokens(self) -> list[tuple[str, str]]:
+        budget = self.report.tokens
+        kinds = (("video", budget.video), ("audio", budget.audio), ("image", budget.image), ("text", budget.text))
+        counts = [(f"{name} tokens", f"{n.before} → {n.after}") for name, n in kinds if n.before]
+        return [*counts, ("kept", f"{100 * budget.kept_ratio:.1f} % of what is seen and heard")]
+
+    def _times(self) -> str:
+        spent = self.report.time_s
+        if spent["total"] is None:
+            return ""
+        stages = " + ".join(f"{name} {spent[name]:.2f}" for name in STAGES if spent[name] is not None)
+        return f"{spent['total']:.2f} s = {stages}; loading the model took {spent['load'] or 0.0:.1f} s before"
+
+    def _speed(self) -> str:
+        first, steps = self.report.time_s["first_token"], self.report.time_s["generate"]
+        if first is None or self.answer is None:
+            return ""
+        after = len(self.answer.token_ids) - 1
+        rate = f", then {after / steps:.1f} tokens/s" if steps and after else ""
+        return f"first token after {first:.2f} s{rate}"
+
+
+def big(n: float, unit: str) -> str:
+    """A large number with its decimal prefix: 19.0 MB."""
+    power = 0
+    while n >= 1000 and power + 1 < len(UNITS):
+        n, power = n / 1000, power + 1
+    return f"{n:.3g} {UNITS[power]}{unit}"
+
+
+def ratio(value: float | None) -> str:
+    """Such as 1.58 ×."""
+    return "" if value is None else f"{value:.2f} ×"

@@ -1,0 +1,171 @@
+"""Answers to a file of questions under several reducers and keep ratios, scored. Knows nothing about printing.
+
+Every clip is decoded and encoded once; its questions go through each setting as padded batches.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from .errors import EpError
+from .generate import Text, stream_tokens
+from .media import read_clip
+from .model import EchoingPixels, Looked
+from .options import GenerateOptions, MediaOptions, check_keep, check_reducer
+from .positions import KINDS
+from .questions import Row
+from .score import Score, is_right, score
+from .stats import Stopwatch, Tokens
+from .stream import Stream, pad
+
+QUESTIONS_AT_ONCE = 16  # of one clip, in one padded batch
+STAGES = ("decode", "prepare", "encode", "select", "prefill", "generate")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How tokens are chosen in one run."""
+
+    reducer: str
+    keep: float
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one question under one setting: an answer that is right or not, or why its clip failed."""
+
+    row: Row
+    setting: Setting
+    answer: str | None
+    right: bool | None
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Run:
+    """One setting's scores, its tokens and seconds summed over all answered questions.
+
+    Reading and encoding a clip is done once for all runs and counted in each.
+    """
+
+    setting: Setting
+    score: Score
+    by_kind: dict[str, Score]
+    by_regime: dict[str, Score]
+    tokens: Tokens
+    time_s: dict[str, float]
+
+
+@dataclass
+class _Tally:
+    """A run in the making."""
+
+    outcomes: list[Outcome] = field(default_factory=list)
+    before: dict[str, int] = field(default_factory=lambda: dict.fromkeys(KINDS, 0))
+    after: dict[str, int] = field(default_factory=lambda: dict.fromkeys(KINDS, 0))
+    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
+
+
+def settings(reducers: Iterable[str], keeps: Iterable[float]) -> list[Setting]:
+    """The runs to make: one `full` if 1 is among the ratios, and each reducer at each ratio below 1.
+
+    At 1 every reducer but cs2 is `full`, and cs2 is asked for what it saves: its encoder at keep 1 is no run here.
+    """
+    ratios = list(dict.fromkeys(check_keep(keep) for keep in keeps))
+    names = list(dict.fromkeys(check_reducer(name) for name in reducers))
+    whole = [Setting("full", 1.0)] if 1 in ratios or "full" in names else []
+    return whole + [Setting(name, keep) for name in names if name != "full" for keep in ratios if keep < 1]
+
+
+def evaluate(
+    model: EchoingPixels,
+    rows: Sequence[Row],
+    chosen: Sequence[Setting],
+    media: MediaOptions | None = None,
+    generate: GenerateOptions | None = None,
+    on_outcome: Callable[[Outcome], None] | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> list[Run]:
+    """Answer all rows under every setting; returns one Run each.
+
+    `on_outcome` gets each result as it comes, `on_progress` the clips done and in all. A clip that cannot be read
+    fails its questions and nothing else. ModelError for cs2 without sieve weights.
+    """
+    for setting in chosen:
+        model.check(setting.reducer)
+    tallies = {setting: _Tally() for setting in chosen}
+    clips: dict[Any, list[Row]] = {}
+    for row in rows:
+        clips.setdefault(row.clip, []).append(row)
+    for done, group in enumerate(clips.values(), 1):
+        for outcome in _clip(model, group, tallies, media or MediaOptions(), generate or GenerateOptions()):
+            tallies[outcome.setting].outcomes.append(outcome)
+            if on_outcome is not None:
+                on_outcome(outcome)
+        if on_progress is not None:
+            on_progress(done, len(clips))
+    return [_run(setting, tally) for setting, tally in tallies.items()]
+
+
+def _clip(
+    model: EchoingPixels,
+    group: list[Row],
+    tallies: dict[Setting, _Tally],
+    media: MediaOptions,
+    generate: GenerateOptions,
+) -> Iterable[Outcome]:
+    """All questions about one clip."""
+    path, start, end = group[0].clip
+    began = time.perf_counter()
+    try:
+        clip = read_clip(path, media, start=start, end=end, frame_size=model.frame_size)
+        looked = model.look(clip, time.perf_counter() - began)
+        with looked.watch.stage("prepare"):
+            streams = [model.embed(model.prepare(looked.media, row.question), (looked.features,)) for row in group]
+    except EpError as error:
+        for setting in tallies:
+            yield from (Outcome(row, setting, None, None, error.message) for row in group)
+        return
+    for setting, tally in tallies.items():
+        for name, seconds in looked.watch.seconds.items():
+            if name in tally.seconds:
+                tally.seconds[name] += seconds
+        for first in range(0, len(group), QUESTIONS_AT_ONCE):
+            part = slice(first, first + QUESTIONS_AT_ONCE)
+            texts = _answers(looked, pad(streams[part]), setting, tally, generate)
+            for row, text in zip(group[part], texts, strict=True):
+                yield Outcome(row, setting, text, is_right(text, row.answer))
+
+
+def _answers(looked: Looked, stream: Stream, setting: Setting, tally: _Tally, generate: GenerateOptions) -> list[str]:
+    """The answers of one padded batch."""
+    model, watch = looked.model, Stopwatch(looked.watch.device, tally.seconds)
+    with watch.stage("select"):
+        kept = stream.take(model.select(stream, setting.reducer, setting.keep))
+    for counts, new in ((tally.before, stream.counts()), (tally.after, kept.counts())):
+        for kind, n in new.items():
+            counts[kind] += n
+    texts = [Text(model.backbone) for _ in range(len(stream.mask))]
+    for tokens in stream_tokens(model.backbone, kept, generate, watch):
+        for text, token in zip(texts, tokens.tolist(), strict=True):
+            if token >= 0:
+                text.push(token)
+    return [text.text for text in texts]
+
+
+def _run(setting: Setting, tally: _Tally) -> Run:
+    def by(key: Callable[[Row], str]) -> dict[str, Score]:
+        names = sorted({key(outcome.row) for outcome in tally.outcomes} - {""})
+        return {name: score(o.right for o in tally.outcomes if key(o.row) == name) for name in names}
+
+    return Run(
+        setting=setting,
+        score=score(outcome.right for outcome in tally.outcomes),
+        by_kind=by(lambda row: row.kind),
+        by_regime=by(lambda row: row.regime),
+        tokens=Tokens.of(tally.before, tally.after),
+        time_s={**tally.seconds, "total": sum(tally.seconds.values())},
+    )

@@ -1,0 +1,83 @@
+"""What an answer will cost, before anything is loaded or run. Knows nothing about weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from .clip import Clip
+from .frames import MERGE
+from .inputs import Inputs, Media, mel_frames, prepare_prompt, span_of
+from .model import EchoingPixels
+from .options import AskOptions
+from .outline import Outline, weight_bytes
+from .reducers import REDUCERS
+from .stats import STAGES, Report, Tokens, llm_flops
+from .stream import Stream
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A predicted report, for a device, and what it takes for granted.
+
+    Times and peak memory are None. FLOPs go up to the first token. CS2 keeps the number of tokens said, but how it
+    shares them among picture and sound is only seen in a run: here, evenly. Without a tokenizer at hand, text tokens
+    are estimated.
+    """
+
+    report: Report
+    device: str
+    warnings: tuple[str, ...] = ()
+
+
+def plan(outline: Outline, clip: Clip, question: str, options: AskOptions) -> Plan:
+    """Predict the report of asking `question` about `clip`. ModelError for cs2 where there is no sieve."""
+    model = outline.model
+    model.check(options.reducer)
+    media = _media(model, clip)
+    prompt = prepare_prompt(media, question, model.backbone.tokenizer, model.backbone.layout)
+    before = _stream(prompt)
+    reduce = REDUCERS.get(options.reducer, REDUCERS["uniform"])
+    after = before.take(reduce(before, options.keep)).counts()
+    tower, shape, whole = model.backbone.tower_flops(media), model.backbone.shape, prompt.kind.numel()
+    layers = model.sieve.options.layers if model.sieve and options.reducer == "cs2" else 0
+    full = tower + llm_flops(shape, whole, 1)
+    reduced = tower + llm_flops(shape, sum(after.values()), 1, layers, whole)
+    report = Report(
+        tokens=Tokens.of(before.counts(), after),
+        time_s=dict.fromkeys(STAGES),
+        memory_bytes={"weights": weight_bytes(model), "peak": None},
+        flops={"full": full, "reduced": reduced},
+        speedup={"estimated": full / reduced, "measured": None},
+    )
+    return Plan(report, outline.device.type, _warnings(outline, options))
+
+
+def _media(model: EchoingPixels, clip: Clip) -> Media:
+    """The clip's outline: as `prepare_media` makes it, with nothing in it."""
+    span = span_of(clip, model.backbone.min_pixels, model.backbone.max_pixels)
+    grid = (len(span.times), MERGE * span.rows, MERGE * span.columns) if span.times else None
+    mel = torch.empty(0, mel_frames(len(clip.audio))) if clip.audio is not None and span.audio_tokens else None
+    return Media(span, None, grid, mel)
+
+
+def _stream(prompt: Inputs) -> Stream:
+    """The prompt's stream with embeddings of width 0."""
+    return Stream(
+        embeds=torch.empty(*prompt.kind.shape, 0),
+        positions=prompt.positions,
+        kind=prompt.kind,
+        time=prompt.time,
+        cell=prompt.cell,
+        mask=torch.ones_like(prompt.kind, dtype=torch.bool),
+        next_position=prompt.positions.amax(dim=(0, 2)) + 1,
+    )
+
+
+def _warnings(outline: Outline, options: AskOptions) -> tuple[str, ...]:
+    sieve = outline.model.sieve
+    if options.reducer != "cs2" or outline.own_sieve or sieve is None:
+        return ()
+    name, layers = outline.model.backbone.name, sieve.options.layers
+    return (f"{name} has no sieve weights of its own: planned with {layers} layers; a run needs --sieve PATH.",)

@@ -1,0 +1,89 @@
+"""Question data: one JSON object a line, with media, question and answer. Knows nothing about models or scores."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .errors import DataError
+
+NEEDED = "Each line is a JSON object with media, question and answer."
+
+
+@dataclass(frozen=True)
+class Row:
+    """One question. `media` is resolved against the data file's folder; `kind` and `regime` are empty if not said."""
+
+    id: str
+    media: Path
+    question: str
+    answer: str
+    kind: str = ""
+    regime: str = ""
+    options: tuple[str, ...] = ()
+    start: float | None = None  # s
+    end: float | None = None  # s
+
+    @property
+    def clip(self) -> tuple[Path, float | None, float | None]:
+        """What has to be read to answer it."""
+        return self.media, self.start, self.end
+
+
+def read_rows(path: Path, limit: int | None = None) -> list[Row]:
+    """Read at most `limit` questions; other keys are left alone. DataError names the file and line of a bad row."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise DataError(f"{path} cannot be read: {reason.lower()}.", NEEDED) from error
+    rows: list[Row] = []
+    for number, line in enumerate(lines, 1):
+        if line.strip() and (limit is None or len(rows) < limit):
+            rows.append(_row(line, path, number))
+    if not rows:
+        raise DataError(f"{path} holds no question.", NEEDED)
+    return rows
+
+
+def _row(line: str, path: Path, number: int) -> Row:
+    where = f"{path}, line {number}"
+    try:
+        said = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{where} is not JSON: {error}.", NEEDED) from None
+    if not isinstance(said, dict):
+        raise DataError(f"{where} is not a JSON object.", NEEDED)
+    for key in ("media", "question", "answer"):
+        if not (isinstance(said.get(key), str) and said[key].strip()):
+            what = f"has {key} {said[key]!r}, not text" if key in said else f"has no {key}"
+            raise DataError(f"{where} {what}.", NEEDED)
+    options = said.get("options") or []
+    if not (isinstance(options, list) and all(isinstance(option, str) for option in options)):
+        raise DataError(f"{where} has options {options!r}.", "They are a list of texts.")
+    start, end = _seconds(said, "start", where), _seconds(said, "end", where)
+    if end is not None and end <= (start or 0.0):
+        raise DataError(f"{where}: start ({start or 0:g} s) is not before end ({end:g} s).", "Mend the line.")
+    return Row(
+        id=str(said.get("id", number)),
+        media=path.parent / said["media"],
+        question=said["question"],
+        answer=said["answer"],
+        kind=str(said.get("kind") or ""),
+        regime=str(said.get("regime") or ""),
+        options=tuple(options),
+        start=start,
+        end=end,
+    )
+
+
+def _seconds(said: dict[str, Any], key: str, where: str) -> float | None:
+    value = said.get(key)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+        raise DataError(f"{where} has {key} {value!r}.", "It is a number of seconds, 0 or more.")
+    return float(value)

@@ -1,0 +1,177 @@
+"""Decoding: against transformers' own generate() where both apply, and against decoding without a cache everywhere."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from echoingpixels.backbones.qwen_omni import QwenOmni
+from echoingpixels.errors import OptionError
+from echoingpixels.generate import Text, stream_tokens
+from echoingpixels.inputs import prepare_media
+from echoingpixels.options import GenerateOptions
+from echoingpixels.stream import Stream, pad
+from tests import tinymodel
+
+TOKENS = 12
+
+
+def tokens(on: QwenOmni, stream: Stream, **options: Any) -> Tensor:
+    """All tokens (B, N), -1 after a row's end."""
+    chosen = GenerateOptions(**{"max_new_tokens": TOKENS, **options})
+    return torch.stack(list(stream_tokens(on, stream, chosen)), dim=1)
+
+
+def with_short_sound(on: QwenOmni) -> Stream:
+    """A clip of 4 s whose sound ends in the last chunk before its last frame: its last position is not its largest."""
+    clip = tinymodel.clip(4.0)
+    assert clip.audio is not None
+    media = prepare_media(replace(clip, audio=clip.audio[:35_200]), on.min_pixels, on.max_pixels)
+    return tinymodel.embed(on, tinymodel.prompt(on, tinymodel.text(5), media, tinymodel.text(2)))
+
+
+def slowly(on: QwenOmni, stream: Stream, first: int) -> Tensor:
+    """Greedy tokens (B, N) by running everything again for each token, from position `first` on; no padding."""
+    found: list[Tensor] = []
+    embeds, positions = stream.embeds, stream.positions
+    for step in range(TOKENS):
+        run = replace(stream, embeds=embeds, positions=positions, mask=torch.ones(embeds.shape[:2], dtype=torch.bool))
+        token = on.logits(on.hidden(run)[:, -1]).argmax(-1)
+        found.append(token)
+        embeds = torch.cat([embeds, on.text.embed_tokens(token[:, None])], 1)
+        here = torch.full((3, len(token), 1), first + step)
+        positions = torch.cat([positions, here], 2)
+    return torch.stack(found, 1)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("sound", [True, False])
+def test_it_says_what_transformers_says_where_the_last_position_is_the_largest(sound: bool) -> None:
+    on = tinymodel.backbone()
+    stream = tinymodel.stream(on, sound=sound)
+    assert int(stream.positions[0, 0, -1]) == int(stream.positions.max())
+    theirs = on.thinker.generate(
+        inputs_embeds=stream.embeds,
+        position_ids=stream.positions,
+        attention_mask=stream.mask.long(),
+        max_new_tokens=TOKENS,
+        do_sample=False,
+        eos_token_id=None,
+        pad_token_id=0,
+    )
+    assert theirs.shape == (1, TOKENS)
+    assert torch.equal(tokens(on, stream), theirs)
+
+
+@torch.no_grad()
+def test_it_says_what_transformers_says_in_a_padded_batch() -> None:
+    on = tinymodel.backbone()
+    stream = pad([tinymodel.stream(on, 2.0), tinymodel.stream(on, 4.0, seed=5), tinymodel.text_stream(on)])
+    theirs = on.thinker.generate(
+        inputs_embeds=stream.embeds,
+        position_ids=stream.positions,
+        attention_mask=stream.mask.long(),
+        max_new_tokens=TOKENS,
+        do_sample=False,
+        eos_token_id=None,
+        pad_token_id=0,
+    )
+    assert torch.equal(tokens(on, stream), theirs)
+
+
+@torch.no_grad()
+def test_after_sound_that_ends_early_decoding_goes_on_past_the_largest_position() -> None:
+    on = tinymodel.backbone()
+    stream = with_short_sound(on)
+    largest = int(stream.positions.max())
+    assert int(stream.positions[0, 0, -1]) < largest, "the case needs a last position below the largest"
+    assert torch.equal(tokens(on, stream), slowly(on, stream, largest + 1))
+
+
+def test_every_step_decodes_one_position_further(monkeypatch: pytest.MonkeyPatch) -> None:
+    on = tinymodel.backbone()
+    stream, seen = with_short_sound(on), []
+    decode = on.decode
+
+    def spy(token: Tensor, position: Tensor, mask: Tensor, cache: Any) -> Tensor:
+        seen.append(int(position))
+        return decode(token, position, mask, cache)
+
+    monkeypatch.setattr(on, "decode", spy)
+    tokens(on, stream)
+    first = int(stream.positions.max()) + 1
+    assert seen == list(range(first, first + TOKENS - 1))
+
+
+def test_every_row_of_a_batch_says_what_it_says_alone() -> None:
+    on = tinymodel.backbone()
+    alone = [tinymodel.stream(on, 2.0), with_short_sound(on), tinymodel.text_stream(on)]
+    assert torch.equal(tokens(on, pad(alone)), torch.cat([tokens(on, stream) for stream in alone]))
+
+
+def test_a_stop_token_is_given_out_and_ends_its_row_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    on = tinymodel.backbone()
+    stream = pad([tinymodel.stream(on, 2.0), tinymodel.stream(on, 3.0, seed=5)])
+    free = tokens(on, stream)
+    stop = int(free[0, 3])
+    monkeypatch.setattr(on, "stop_ids", frozenset({stop}))
+    for row, whole in zip(tokens(on, stream).tolist(), free.tolist(), strict=True):
+        end = whole.index(stop) + 1 if stop in whole else TOKENS
+        row_end = row.index(-1) if -1 in row else len(row)
+        assert row[:row_end] == whole[: min(end, row_end)] and set(row[row_end:]) <= {-1}
+    alone = tokens(on, tinymodel.stream(on, 2.0))
+    assert int(alone[0, -1]) == stop
+    assert alone.shape[1] == free[0].tolist().index(stop) + 1
+
+
+def test_the_limit_is_met_exactly() -> None:
+    on = tinymodel.backbone()
+    assert tokens(on, tinymodel.stream(on), max_new_tokens=1).shape == (1, 1)
+    assert tokens(on, tinymodel.stream(on), max_new_tokens=5).shape == (1, 5)
+
+
+def test_drawn_tokens_follow_the_seed() -> None:
+    on = tinymodel.backbone()
+    stream = tinymodel.stream(on)
+    first = tokens(on, stream, temperature=1.5, seed=1)
+    assert torch.equal(first, tokens(on, stream, temperature=1.5, seed=1))
+    assert not torch.equal(first, tokens(on, stream, temperature=1.5, seed=2))
+    assert not torch.equal(first, tokens(on, stream))
+
+
+def test_a_low_temperature_is_nearly_greedy() -> None:
+    on = tinymodel.backbone()
+    stream = tinymodel.stream(on)
+    assert torch.equal(tokens(on, stream, temperature=1e-4), tokens(on, stream))
+
+
+@pytest.mark.parametrize("options", [{"max_new_tokens": 0}, {"temperature": -0.1}, {"temperature": float("nan")}])
+def test_options_that_make_no_sense_are_refused(options: dict[str, float]) -> None:
+    with pytest.raises(OptionError):
+        GenerateOptions(**options)  # type: ignore[arg-type]
+
+
+def test_text_holds_back_a_character_until_it_is_whole() -> None:
+    on = tinymodel.backbone()
+    ids = on.tokenizer.encode("né 🐱!", add_special_tokens=False)  # bytes
+    text = Text(on)
+    pieces = [text.push(token) for token in ids]
+    assert "".join(pieces) == text.text == "né 🐱!"
+    assert pieces == ["n", "", "é", " ", "", "", "", "🐱", "!"]
+    assert text.ids == ids
+
+
+def test_text_says_why_it_ended_and_leaves_the_stop_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    on = tinymodel.backbone()
+    stop = tinymodel.mark("<|im_end|>")
+    monkeypatch.setattr(on, "stop_ids", frozenset({stop}))
+    text = Text(on)
+    for token in on.tokenizer.encode("cat", add_special_tokens=False):
+        text.push(token)
+    assert text.reason == "length"
+    assert text.push(stop) == ""
+    assert (text.text, text.reason, text.ids[-1]) == ("cat", "stop", stop)
