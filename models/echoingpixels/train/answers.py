@@ -78,7 +78,7 @@ def _decoder(backbone: QwenOmni) -> nn.ModuleDict:
 def _full_loss(
     backbone: QwenOmni, examples: list[Example], share: float = 1.0, seed: int = 0
 ) -> tuple[Tensor, dict[str, float]]:
-    made = batch(backbone, [(example, example.questions) for example in examples])
+    made = batch(backbone, [(example, example.questions + example.statements) for example in examples])
     if share < 1:
         made = made.thin(share, seed)
     value, right = _answer_loss(backbone, made.stream, made)

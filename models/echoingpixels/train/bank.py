@@ -19,8 +19,10 @@ from ..backbones.base import Backbone, Features
 from ..clip import Clip, Source
 from ..inputs import prepare_media
 from ..positions import Span
+from ..synth.plan import plan
 from ..synth.questions import Question, pick, questions
 from ..synth.sample import sample
+from .statements import statements
 from .towers import MAX_SIDE, SAMPLED_FPS
 
 BUCKET = 4  # batches drawn, sorted by length, to take one from
@@ -33,6 +35,7 @@ class Example:
     span: Span
     features: Features
     questions: tuple[Question, ...]
+    statements: tuple[Question, ...] = ()
 
 
 def example(backbone: Backbone, seed: int, index: int, most: int) -> Example:
@@ -78,6 +81,7 @@ class Reader:
         """Read the shards that are new."""
         for path in sorted(set(self.folder.glob(f"{self.seed}-*.safetensors")) - self.read):
             self.read.add(path)
+            first = int(path.stem.split("-")[1])
             with safe_open(path, "pt") as file:
                 names = set(file.keys())
                 for i, about in enumerate(json.loads(file.metadata()["clips"])):
@@ -86,7 +90,9 @@ class Reader:
                     }
                     span = Span(**{**about["span"], "times": tuple(about["span"]["times"])})
                     asked = tuple(Question(**{**q, "options": tuple(q["options"])}) for q in about["questions"])
-                    self.examples.append(Example(span, Features(**found), asked))
+                    index = first + i
+                    told = statements(plan(self.seed, index), np.random.default_rng([self.seed, index, 13]))
+                    self.examples.append(Example(span, Features(**found), asked, told))
 
     def draw(self, rng: np.random.Generator, n: int) -> list[Example]:
         """n examples at random of like length, so that little is padded; new shards included; waits for the first."""

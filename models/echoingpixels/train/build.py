@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from ..backbones.qwen_omni import QwenOmni
 from ..inputs import MEL_BINS, SYSTEM
 from ..options import MIN_PIXELS
@@ -16,6 +18,7 @@ SPECIAL = (
     "<|vision_bos|>", "<|vision_eos|>", "<|IMAGE|>", "<|VIDEO|>",
 )  # fmt: skip
 VOCAB = 640
+MATCHING_LAYERS = 2
 
 
 def build_tokenizer() -> Any:
@@ -60,6 +63,7 @@ def build_thinker(sizes: Sizes, tokenizer: Any) -> Any:
                 "rope_type": "default", "rope_theta": sizes.rope_theta, "mrope_section": list(sizes.sections),
             },
             "tie_word_embeddings": False,
+            "initializer_range": sizes.width**-0.5,
             "pad_token_id": ids["<|endoftext|>"],
         },
         vision_config={
@@ -90,10 +94,19 @@ def build_thinker(sizes: Sizes, tokenizer: Any) -> Any:
         max_pixels=sizes.max_pixels,
     )  # fmt: skip
     thinker = Qwen2_5OmniThinkerForConditionalGeneration(config)
+    _match(thinker.model.language_model.layers[:MATCHING_LAYERS])
     thinker.generation_config = GenerationConfig(
         eos_token_id=ids["<|im_end|>"], pad_token_id=ids["<|endoftext|>"], do_sample=False
     )
     return thinker
+
+
+@torch.no_grad()
+def _match(layers: Any) -> None:
+    """Start with queries equal to keys, so that attention begins as likeness: a name then looks for what it names."""
+    for layer in layers:
+        query, key = layer.self_attn.q_proj.weight, layer.self_attn.k_proj.weight
+        key.copy_(query[: key.shape[0]])
 
 
 def build_backbone(sizes: Sizes, name: str) -> QwenOmni:

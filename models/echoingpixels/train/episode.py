@@ -14,6 +14,7 @@ from ..positions import TEXT, Placed, place
 from ..stream import Selection, Stream, packed, pad
 from ..synth.questions import Question
 from .bank import Example
+from .statements import KIND
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,8 @@ def _episode(backbone: Backbone, example: Example, asked: tuple[Question, ...]) 
     )
     for number, question in enumerate(asked, 1):
         _, after, said = chat_ids(backbone.tokenizer, question.question, question.answer)
+        if question.kind == KIND:  # the bare name, without the chat around it
+            after = backbone.tokenizer.encode(f" {question.question}", add_special_tokens=False)
         n = len(after) + len(said)
         ids.append(torch.tensor(after + said))
         positions.append((torch.arange(n) + start).expand(3, -1))

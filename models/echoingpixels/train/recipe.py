@@ -22,8 +22,8 @@ class Sizes:
     heads: int = 4
     kv_heads: int = 4
     mlp: int = 512
-    rope_theta: float = 1000.0
-    sections: tuple[int, ...] = (4, 4, 4, 12)
+    rope_theta: float = 100_000.0
+    sections: tuple[int, ...] = (8, 4, 4, 8)
     vision_width: int = 128
     vision_layers: int = 4
     vision_heads: int = 4

@@ -104,6 +104,28 @@ class Taught(nn.Module):
             **dict(loop.figures(heard, batch["heard"], "heard")),
         }
 
+    @torch.no_grad()
+    def settle(self, backbone: QwenOmni, batch: dict[str, Any]) -> None:
+        """Prepare the decoder's start: features and embeddings of one length, names pointing at what they name.
+
+        Without this, questions that name something ("Does the cat appear?") stay at chance: docs/log.md.
+        """
+        video = self.visual(batch["patches"], grid_thw=batch["grid"]).pooler_output
+        audio = self.audio_tower(batch["mel"], feature_lens=batch["lengths"]).last_hidden_state
+        embeddings, tokenizer = backbone.text.embed_tokens.weight, backbone.tokenizer
+        length = embeddings.norm(dim=-1).median()
+        for last, features in ((self.visual.merger.mlp[-1], video), (self.audio_tower.proj, audio)):
+            scale = length / features.norm(dim=-1).mean()
+            last.weight.mul_(scale)
+            last.bias.mul_(scale)
+        seen = self.seen.weight.unflatten(0, (2, -1)).mean(0)  # (classes, D) over the two frames
+        for names, directions in ((labels.SEEN, seen), (labels.HEARD, self.heard.weight)):
+            for name, direction in zip(names[1:], directions[1:], strict=True):
+                for text in (name, f" {name}"):
+                    first, *rest = tokenizer.encode(text, add_special_tokens=False)
+                    if not rest:
+                        embeddings[first] = direction / direction.norm() * length
+
 
 def train_towers(backbone: QwenOmni, recipe: Recipe, out: Path) -> None:
     """Train the towers of `backbone` in place; resumes from OUT/towers.pt."""
@@ -121,3 +143,4 @@ def train_towers(backbone: QwenOmni, recipe: Recipe, out: Path) -> None:
         "towers",
         recipe.save_every,
     )
+    taught.settle(backbone, next(iter(Batches(recipe, 0))))
