@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from echoingpixels.options import LoadOptions
+from echoingpixels.options import SIEVED, LoadOptions
 
 from . import console
 
@@ -18,6 +18,6 @@ def load_model(name: str, options: LoadOptions, reducers: Iterable[str]) -> Echo
     with console.working(f"Loading {name} …"):
         from echoingpixels.loading import check_sieve, load
 
-        if "cs2" in reducers:
+        if not set(SIEVED).isdisjoint(reducers):
             check_sieve(name, options)
         return load(name, **vars(options))

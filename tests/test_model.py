@@ -14,7 +14,7 @@ from echoingpixels.clip import Clip
 from echoingpixels.errors import ModelError, OptionError
 from echoingpixels.inputs import prepare_media, span_of
 from echoingpixels.model import Answer, EchoingPixels
-from echoingpixels.options import AskOptions, GenerateOptions
+from echoingpixels.options import REDUCER_NAMES, AskOptions, GenerateOptions
 from echoingpixels.stats import STAGES, layer_flops, peak_memory, reset_peak
 from tests import tinymodel
 
@@ -51,7 +51,7 @@ def same(a: Answer, b: Answer) -> bool:
     )
 
 
-@pytest.mark.parametrize("reducer", ["cs2", "full", "uniform", "random"])
+@pytest.mark.parametrize("reducer", REDUCER_NAMES)
 def test_the_five_calls_give_the_answer_of_ask(model: EchoingPixels, reducer: str) -> None:
     clip = tinymodel.clip()
     asked = model.ask(clip, QUESTION, reducer=reducer, keep=0.2, generate=SHORT)
@@ -60,6 +60,13 @@ def test_the_five_calls_give_the_answer_of_ask(model: EchoingPixels, reducer: st
     selection = model.select(stream, reducer=reducer, keep=0.2)
     staged = model.generate(stream.take(selection), SHORT)
     assert same(asked, staged)
+
+
+def test_the_control_keeps_what_random_keeps_of_what_the_sieve_made(model: EchoingPixels) -> None:
+    stream = model.embed(model.prepare(tinymodel.clip(), QUESTION))
+    sieved, control, drawn = (model.select(stream, reducer, 0.2) for reducer in ("cs2", "cs2-random", "random"))
+    assert torch.equal(control.keep, drawn.keep) and not torch.equal(control.keep, sieved.keep)
+    assert control.fused is not None and sieved.fused is not None and torch.equal(control.fused, sieved.fused)
 
 
 def test_several_questions_encode_the_clip_once(model: EchoingPixels, encoded: list[Any]) -> None:

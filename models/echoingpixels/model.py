@@ -16,7 +16,7 @@ from .errors import ModelError
 from .frames import fit
 from .generate import FinishReason, Text, stream_tokens
 from .inputs import Inputs, Media, prepare_media, prepare_prompt
-from .options import KEEP, AskOptions, GenerateOptions, check_keep, check_reducer
+from .options import KEEP, SIEVED, AskOptions, GenerateOptions, check_keep, check_reducer
 from .reducers import REDUCERS
 from .sieve import Sieve
 from .stats import Report, Stopwatch, Tokens, llm_flops, peak_memory, reset_peak
@@ -87,17 +87,16 @@ class EchoingPixels:
         """Choose tokens; OptionError for an unknown reducer or ratio, ModelError for cs2 without sieve weights."""
         check_keep(keep)
         self.check(reducer)
-        return REDUCERS[reducer](stream, keep) if reducer in REDUCERS else self._sieved(stream, keep)
+        if reducer in REDUCERS:
+            return REDUCERS[reducer](stream, keep)
+        assert self.sieve is not None
+        selection: Selection = self.sieve(stream, keep)
+        return selection if reducer == "cs2" else replace(selection, keep=REDUCERS["random"](stream, keep).keep)
 
     def check(self, reducer: str) -> None:
         """OptionError for an unknown reducer, ModelError for cs2 without sieve weights."""
-        if check_reducer(reducer) == "cs2" and self.sieve is None:
+        if check_reducer(reducer) in SIEVED and self.sieve is None:
             raise no_sieve(self.backbone.name)
-
-    def _sieved(self, stream: Stream, keep: float) -> Selection:
-        assert self.sieve is not None
-        selection: Selection = self.sieve(stream, keep)
-        return selection
 
     def generate(self, stream: Stream, options: GenerateOptions | None = None) -> Answer:
         """Answer from a stream of one row, reduced or not; the report counts from here on."""
@@ -172,7 +171,7 @@ class Looked:
             stream = model.embed(inputs, (self.features,))
             kept = stream.take(model.select(stream, options.reducer, options.keep))
         del stream
-        layers = model.sieve.options.layers if model.sieve and options.reducer == "cs2" else 0
+        layers = model.sieve.options.layers if model.sieve and options.reducer in SIEVED else 0
         spent = Spent(model.backbone.tower_flops(self.media), layers, self.peak_bytes)
         yield from model.chunks(kept, options.generate, watch, spent)
 

@@ -12,7 +12,8 @@ from .errors import OptionError
 KEEP = 0.2  # default share of audio and video tokens, which the sieve is trained at
 MIN_PIXELS = 56 * 56  # of a frame: 2 x 2 tokens
 MAX_PIXELS = 224 * 224
-REDUCER_NAMES = ("cs2", "full", "uniform", "random")
+SIEVED = ("cs2", "cs2-random")  # need a sieve; the second is the control: the sieve's encoder, a random choice
+REDUCER_NAMES = (*SIEVED, "full", "uniform", "random")
 Quant = Literal["none", "nf4", "int8"]
 
 

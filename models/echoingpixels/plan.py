@@ -10,7 +10,7 @@ from .clip import Clip
 from .frames import MERGE
 from .inputs import Inputs, Media, mel_frames, prepare_prompt, span_of
 from .model import EchoingPixels
-from .options import AskOptions
+from .options import SIEVED, AskOptions
 from .outline import Outline, weight_bytes
 from .reducers import REDUCERS
 from .stats import STAGES, Report, Tokens, llm_flops
@@ -41,7 +41,7 @@ def plan(outline: Outline, clip: Clip, question: str, options: AskOptions) -> Pl
     reduce = REDUCERS.get(options.reducer, REDUCERS["uniform"])
     after = before.take(reduce(before, options.keep)).counts()
     tower, shape, whole = model.backbone.tower_flops(media), model.backbone.shape, prompt.kind.numel()
-    layers = model.sieve.options.layers if model.sieve and options.reducer == "cs2" else 0
+    layers = model.sieve.options.layers if model.sieve and options.reducer in SIEVED else 0
     full = tower + llm_flops(shape, whole, 1)
     reduced = tower + llm_flops(shape, sum(after.values()), 1, layers, whole)
     report = Report(
@@ -77,7 +77,7 @@ def _stream(prompt: Inputs) -> Stream:
 
 def _warnings(outline: Outline, options: AskOptions) -> tuple[str, ...]:
     sieve = outline.model.sieve
-    if options.reducer != "cs2" or outline.own_sieve or sieve is None:
+    if options.reducer not in SIEVED or outline.own_sieve or sieve is None:
         return ()
     name, layers = outline.model.backbone.name, sieve.options.layers
     return (f"{name} has no sieve weights of its own: planned with {layers} layers; a run needs --sieve PATH.",)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import torch
 
-from .options import REDUCER_NAMES
+from .options import REDUCER_NAMES, SIEVED
 from .stream import Selection, Stream, budget, top_k
 
 Reducer = Callable[[Stream, float], Selection]
@@ -42,4 +42,4 @@ def random(stream: Stream, keep: float) -> Selection:
 
 
 REDUCERS: dict[str, Reducer] = {"full": full, "uniform": uniform, "random": random}
-assert ("cs2", *REDUCERS) == REDUCER_NAMES, f"options.py names {REDUCER_NAMES}"
+assert (*SIEVED, *REDUCERS) == REDUCER_NAMES, f"options.py names {REDUCER_NAMES}"

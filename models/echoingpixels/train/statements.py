@@ -1,7 +1,7 @@
 """The shortest things that can be said of a clip: a name, and at once where it is seen or how often it is heard.
 
-With them a name learns to look for what it names, one step of attention away from the answer; questions that name something
-then follow (docs/log.md).
+With them a name learns to look for what it names, one step of attention away from the answer; questions that name
+something then follow.
 """
 
 from __future__ import annotations
