@@ -44,8 +44,8 @@ def train(
         optimizer.load_state_dict(state["optimizer"])
         schedule.load_state_dict(state["schedule"])
         first = state["step"]
-    began, n = time.monotonic(), 0
-    sums: dict[str, float] = {}
+    began = time.monotonic()
+    seen: dict[str, list[float]] = {}
     for step in range(first, steps):
         with torch.autocast("cpu", dtype=torch.bfloat16):
             value, figures = loss(step)
@@ -55,12 +55,15 @@ def train(
         optimizer.step()
         schedule.step()
         for name, figure in {"loss": value.item(), **figures}.items():
-            sums[name] = sums.get(name, 0.0) + figure
-        n += 1
+            seen.setdefault(name, []).append(figure)
         if (step + 1) % save_every == 0 or step + 1 == steps:
-            row = {"step": step + 1, "seconds": round(time.monotonic() - began), **{k: v / n for k, v in sums.items()}}
+            row = {
+                "step": step + 1,
+                "seconds": round(time.monotonic() - began),
+                **{k: sum(v) / len(v) for k, v in seen.items()},
+            }
             _log(out / f"{stage}.csv", row | (check() if check else {}))
-            sums, n = {}, 0
+            seen = {}
             state = {
                 "module": module.state_dict(),
                 "optimizer": optimizer.state_dict(),
