@@ -118,7 +118,7 @@ class Taught(nn.Module):
             scale = length / features.norm(dim=-1).mean()
             last.weight.mul_(scale)
             last.bias.mul_(scale)
-        seen = self.seen.weight.unflatten(0, (2, -1)).mean(0)  # (classes, D) over the two frames
+        seen = self.seen.weight.view(2, -1, self.seen.in_features).mean(0)  # (classes, D) over the two frames
         for names, directions in ((labels.SEEN, seen), (labels.HEARD, self.heard.weight)):
             for name, direction in zip(names[1:], directions[1:], strict=True):
                 for text in (name, f" {name}"):
