@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from echoingpixels.errors import DataError, OptionError
-from echoingpixels.options import GenerateOptions, check_keep, check_reducer
+from echoingpixels.errors import DataError
+from echoingpixels.options import GenerateOptions
 from echoingpixels.questions import read_rows
 
 from . import console
@@ -50,8 +50,7 @@ def evaluate(
     Each reducer runs at each ratio below 1.
     Clips that cannot be read are reported as failed: neither right nor wrong.
     """
-    keeps = [check_keep(_number(text)) for text in keep.split(",")]
-    reducers = [check_reducer(text.strip()) for text in reducer.split(",")]
+    keeps, reducers = o.ratios(keep), o.reducers(reducer)
     read = o.media_options(fps, max_frames, no_audio, audio_track)
     load_options = o.load_options(sieve, quant, device, max_pixels)
     generate = GenerateOptions(max_new_tokens)
@@ -60,7 +59,7 @@ def evaluate(
     from echoingpixels.evaluate import evaluate as run
     from echoingpixels.evaluate import settings
 
-    with _answers(out) as on_outcome, console.progress("clips") as progress:
+    with outcomes_to(out) as on_outcome, console.progress("clips") as progress:
         runs = run(loaded, rows, settings(reducers, keeps), read, generate, on_outcome, progress)
     if json:
         console.out_json({"model": model, "data": str(data), "runs": [_plain(one) for one in runs]})
@@ -68,15 +67,8 @@ def evaluate(
         _tables(runs)
 
 
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise OptionError(f"--keep has {text!r}, which is no number.", "Give ratios such as 1,0.2,0.05.") from None
-
-
 @contextmanager
-def _answers(path: Path | None) -> Iterator[Callable[[Outcome], None]]:
+def outcomes_to(path: Path | None) -> Iterator[Callable[[Outcome], None]]:
     """Takes each outcome: writes it to the file, if any, and says once which clips failed."""
     told: set[str] = set()
     try:

@@ -10,7 +10,15 @@ from typing import Annotated, Any, cast
 import typer
 
 from echoingpixels.errors import OptionError
-from echoingpixels.options import REDUCER_NAMES, GenerateOptions, LoadOptions, MediaOptions, Quant
+from echoingpixels.options import (
+    REDUCER_NAMES,
+    GenerateOptions,
+    LoadOptions,
+    MediaOptions,
+    Quant,
+    check_keep,
+    check_reducer,
+)
 
 FPS, MAX_FRAMES, MAX_NEW_TOKENS = MediaOptions.fps, MediaOptions.max_frames, GenerateOptions.max_new_tokens
 MODELS = "tiny, qwen2.5-omni-3b, qwen2.5-omni-7b, a hub id or a folder."
@@ -80,6 +88,23 @@ def media_options(
 def load_options(sieve: str | None, quant: str, device: str, max_pixels: int | None) -> LoadOptions:
     """How to load a model, checked."""
     return LoadOptions(quant=cast(Quant, quant), device=device, sieve=sieve, max_pixels=max_pixels)
+
+
+def ratios(text: str) -> tuple[float, ...]:
+    """Keep ratios from `1,0.2,0.05`, checked."""
+    found = []
+    for part in text.split(","):
+        try:
+            found.append(check_keep(float(part)))
+        except ValueError:
+            hint = "Give ratios such as 1,0.2,0.05."
+            raise OptionError(f"--keep has {part!r}, which is no number.", hint) from None
+    return tuple(found)
+
+
+def reducers(text: str) -> tuple[str, ...]:
+    """Names from `cs2,uniform`, checked."""
+    return tuple(check_reducer(part.strip()) for part in text.split(","))
 
 
 def seconds(text: str) -> float:

@@ -13,8 +13,8 @@ from echoingpixels.options import REDUCER_NAMES
 from tests.program import Program, command, environment, run
 
 LIMIT_S = 0.5
-HEAVY = ("torch", "transformers", "av", "numpy", "soundfile", "PIL")
-COMMANDS = ("ask", "evaluate", "synth", "train")
+HEAVY = ("torch", "transformers", "av", "numpy", "soundfile", "PIL", "matplotlib")
+COMMANDS = ("ask", "evaluate", "profile", "synth", "train")
 
 
 @pytest.mark.parametrize("option", ["--help", "--version"])

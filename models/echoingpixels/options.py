@@ -96,6 +96,31 @@ class AskOptions:
 
 
 @dataclass(frozen=True)
+class ProfileOptions:
+    """What to measure, and how often.
+
+    Each reducer runs at each ratio in `keeps` below 1, beside the run with all tokens. `reducers` None means cs2 where
+    the model has a sieve; `uniform` and `random` always run. `repeat` rounds count, `warm_up` rounds before them do
+    not. `seed` shuffles the order of the runs.
+    """
+
+    keeps: tuple[float, ...] = (1.0, 0.5, 0.2, 0.1, 0.05)
+    reducers: tuple[str, ...] | None = None
+    repeat: int = 3
+    warm_up: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for keep in self.keeps:
+            check_keep(keep)
+        for name in self.reducers or ():
+            check_reducer(name)
+        if self.repeat < 1 or self.warm_up < 0:
+            seen = f"repeat is {self.repeat} and warm_up is {self.warm_up}."
+            raise OptionError(seen, "Measure at least once, after 0 or more rounds that do not count.")
+
+
+@dataclass(frozen=True)
 class LoadOptions:
     """`device` auto takes CUDA when there is one. `quant` none means bfloat16, or float32 for a small model on a CPU.
 

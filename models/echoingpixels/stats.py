@@ -104,13 +104,15 @@ class Stopwatch:
         return known
 
 
-def reset_peak(device: torch.device) -> None:
-    """Start a new peak, where that can be done: on CUDA, and of a process on Linux."""
+def reset_peak(device: torch.device) -> bool:
+    """Start a new peak; False where that cannot be done: it can on CUDA, and of a process on Linux."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-        return
+        return True
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
+        return True
+    return False
 
 
 def peak_memory(device: torch.device) -> int:

@@ -1,0 +1,121 @@
+"""`ep profile`: what reducers and keep ratios cost and change, against the run from all tokens."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from echoingpixels.errors import OptionError
+from echoingpixels.options import GenerateOptions, MediaOptions, ProfileOptions
+from echoingpixels.questions import Row, read_rows
+
+from . import console
+from . import options as o
+from .evaluate import outcomes_to
+from .model import load_model
+from .outfile import check_outfile
+from .sheet import tables, write_csv
+
+if TYPE_CHECKING:
+    from echoingpixels.model import EchoingPixels
+    from echoingpixels.profile import Profile
+
+KEEPS = ",".join(f"{keep:g}" for keep in ProfileOptions.keeps)
+REDUCERS = "Reducers, comma-separated: cs2, if the model can, when left out; uniform and random always run."
+REPEAT = "Rounds that are measured."
+WARM_UP = "Rounds before them, not counted."
+DATA = "JSONL as `ep evaluate` reads: adds how many questions are answered right."
+
+
+def profile(
+    media: Annotated[Path, typer.Argument(help="A clip, or a folder: all video and sound files in it and below.")],
+    question: Annotated[str, typer.Argument(help="What every clip is asked.")],
+    model: o.Model = "tiny",
+    sieve: o.Sieve = None,
+    keep: Annotated[str, o.tokens_option("--keep", "Shares to keep, comma-separated.")] = KEEPS,
+    reducer: Annotated[str | None, o.tokens_option("--reducer", REDUCERS)] = None,
+    quant: o.QuantName = "none",
+    device: o.Device = "auto",
+    fps: o.Fps = o.FPS,
+    max_frames: o.MaxFrames = o.MAX_FRAMES,
+    max_pixels: o.MaxPixels = None,
+    start: o.Start = None,
+    end: o.End = None,
+    no_audio: o.NoAudio = False,
+    audio_track: o.AudioTrack = None,
+    max_new_tokens: o.MaxNewTokens = o.MAX_NEW_TOKENS,
+    repeat: Annotated[int, typer.Option("--repeat", min=1, help=REPEAT)] = ProfileOptions.repeat,
+    warm_up: Annotated[int, typer.Option("--warm-up", min=0, help=WARM_UP)] = ProfileOptions.warm_up,
+    data: Annotated[Path | None, typer.Option("--data", help=DATA)] = None,
+    json: o.Json = False,
+    csv: Annotated[Path | None, o.output_option("--csv", "Write the figures here, a row a setting.")] = None,
+    plot: Annotated[Path | None, o.output_option("--plot", "Draw speed, memory and agreement: .png or .svg.")] = None,
+) -> None:
+    """Measure reducers and keep ratios on a clip or a folder, beside the run from all tokens.
+
+    Every round runs every setting, each time in another order; figures are medians over the rounds.
+    Ends with the one setting to use, and why.
+    """
+    if not question.strip():
+        raise OptionError("The question is empty.", "Ask something, in quotes.")
+    asked = None if reducer is None else o.reducers(reducer)
+    options = ProfileOptions(o.ratios(keep), asked, repeat, warm_up)
+    read = o.media_options(fps, max_frames, no_audio, audio_track, start, end)
+    load = o.load_options(sieve, quant, device, max_pixels)
+    generate = GenerateOptions(max_new_tokens)
+    rows = read_rows(data) if data else []
+    _check_outputs(csv, plot, media)
+    from echoingpixels.media import find_clips
+
+    clips = find_clips(media)
+    loaded = load_model(model, load, asked or ())
+    from echoingpixels.profile import profile as measure
+
+    with console.progress("answers") as progress:
+        found = measure(loaded, clips, question, options, read, generate, progress)
+    if rows:
+        found = _scored(found, loaded, rows, read, generate)
+    if json:
+        console.out_json({"media": str(media), **found.as_dict(), "data": str(data) if data else None})
+    else:
+        _print(found)
+    if csv:
+        write_csv(found, csv)
+    if plot:
+        from echoingpixels.plot import draw
+
+        draw(found, plot)
+
+
+def _check_outputs(csv: Path | None, plot: Path | None, media: Path) -> None:
+    """Before anything is measured."""
+    if csv:
+        check_outfile(csv, "--csv", (".csv",), media)
+    if plot:
+        from echoingpixels.plot import ENDINGS, check_plot
+
+        check_outfile(plot, "--plot", ENDINGS, media)
+        check_plot()
+
+
+def _scored(
+    found: Profile, model: EchoingPixels, rows: list[Row], read: MediaOptions, generate: GenerateOptions
+) -> Profile:
+    """With the share of right answers, by setting."""
+    from echoingpixels.evaluate import evaluate
+
+    with outcomes_to(None) as on_outcome, console.progress("clips of questions") as progress:
+        return found.scored(evaluate(model, rows, found.settings, read, generate, on_outcome, progress))
+
+
+def _print(found: Profile) -> None:
+    for header, rows in tables(found):
+        console.columns(header, rows)
+        console.out("")
+    best = found.recommended
+    console.out(f"recommended: {best.setting.reducer} at keep {best.setting.keep:g}. {best.reason}")
+    failed = [("failed", reason) for reason in found.failed.values()]
+    warnings = [("warning", text) for text in found.warnings]
+    console.pairs([*failed, *warnings, *(("note", text) for text in found.notes)])
