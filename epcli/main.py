@@ -14,6 +14,7 @@ from echoingpixels.errors import EpError, OptionError
 
 from .ask import ask
 from .evaluate import evaluate
+from .explain import explain
 from .profile import profile
 from .synth import synth
 from .train import train
@@ -22,7 +23,7 @@ DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 DEBUG = "--debug"
 
 app = typer.Typer(name="ep", add_completion=False, pretty_exceptions_enable=False)
-for command in (ask, evaluate, profile, synth, train):
+for command in (ask, explain, evaluate, profile, synth, train):
     app.command()(command)
 
 

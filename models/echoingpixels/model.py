@@ -5,7 +5,7 @@ Knows nothing about files or weights.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -21,6 +21,8 @@ from .reducers import REDUCERS
 from .sieve import Sieve
 from .stats import Report, Stopwatch, Tokens, llm_flops, peak_memory, reset_peak
 from .stream import Selection, Stream
+
+OnChoice = Callable[[Stream, Selection], None]
 
 
 @dataclass(frozen=True)
@@ -161,23 +163,26 @@ class Looked:
     watch: Stopwatch
     peak_bytes: int  # while looking
 
-    def stream(self, question: str, options: AskOptions) -> Iterator[Chunk]:
-        """Answer one question piece by piece."""
+    def stream(self, question: str, options: AskOptions, on_choice: OnChoice | None = None) -> Iterator[Chunk]:
+        """Answer one question piece by piece; `on_choice` gets the whole stream and what was chosen of it, untimed."""
         model, watch = self.model, Stopwatch(self.watch.device, dict(self.watch.seconds))
         reset_peak(self.watch.device)
         with watch.stage("prepare"):
             inputs = model.prepare(self.media, question)
         with watch.stage("select"):
             stream = model.embed(inputs, (self.features,))
-            kept = stream.take(model.select(stream, options.reducer, options.keep))
-        del stream
+            selection = model.select(stream, options.reducer, options.keep)
+            kept = stream.take(selection)
+        if on_choice is not None:
+            on_choice(stream, selection)
+        del stream, selection
         layers = model.sieve.options.layers if model.sieve and options.reducer in SIEVED else 0
         spent = Spent(model.backbone.tower_flops(self.media), layers, self.peak_bytes)
         yield from model.chunks(kept, options.generate, watch, spent)
 
-    def answer(self, question: str, options: AskOptions) -> Answer:
-        """Answer one question."""
-        return _last(self.stream(question, options))
+    def answer(self, question: str, options: AskOptions, on_choice: OnChoice | None = None) -> Answer:
+        """Answer one question; `on_choice` as in `stream`."""
+        return _last(self.stream(question, options, on_choice))
 
     def compare(self, question: str, options: AskOptions) -> tuple[Answer, Answer]:
         """The reduced answer with its speedup measured, and the answer from all tokens.

@@ -1,0 +1,81 @@
+"""`ep explain`: which tokens an answer was given from, as a page or a picture."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from echoingpixels.errors import OptionError
+from echoingpixels.explain.target import PAGE, PICTURE, write
+from echoingpixels.options import KEEP, AskOptions, GenerateOptions, LoadOptions, MediaOptions
+
+from . import console
+from . import options as o
+from .model import load_model
+from .outfile import check_outfile
+from .report import big
+
+if TYPE_CHECKING:
+    from echoingpixels.explain.explanation import Explanation
+
+
+def explain(
+    media: Annotated[Path, typer.Argument(help="A video, sound or image file.")],
+    question: Annotated[str, typer.Argument(help="What to ask about it.")],
+    out: Annotated[Path, o.output_option("--out", "The file to write: .html for a page, .png for a picture.")],
+    model: o.Model = "tiny",
+    sieve: o.Sieve = None,
+    reducer: o.Reducer = "cs2",
+    keep: o.Keep = KEEP,
+    quant: o.QuantName = "none",
+    device: o.Device = "auto",
+    fps: o.Fps = o.FPS,
+    max_frames: o.MaxFrames = o.MAX_FRAMES,
+    max_pixels: o.MaxPixels = None,
+    start: o.Start = None,
+    end: o.End = None,
+    no_audio: o.NoAudio = False,
+    audio_track: o.AudioTrack = None,
+    max_new_tokens: o.MaxNewTokens = o.MAX_NEW_TOKENS,
+) -> None:
+    """Show which audio and video tokens an answer was given from.
+
+    A page plays the clip under its tokens, at several keep ratios; it is one file that needs no network.
+    A picture shows the ratio asked for.
+    Prints the path of what was written, and the answers to stderr.
+    """
+    if not question.strip():
+        raise OptionError("The question is empty.", "Ask something, in quotes.")
+    check_outfile(out, "--out", (PAGE, PICTURE), media)
+    read = o.media_options(fps, max_frames, no_audio, audio_track, start, end)
+    asked = AskOptions(reducer, keep, GenerateOptions(max_new_tokens))
+    load = o.load_options(sieve, quant, device, max_pixels)
+    made = _explain(media, question, model, load, read, asked, whole=out.suffix.lower() == PAGE)
+    with console.working(f"Writing {out.name} …"):
+        size = write(made, out)
+    answers = [(f"{c.setting.reducer} {c.setting.keep:g}", " ".join(c.answer.text.split())) for c in made.choices]
+    console.pairs([*answers, ("belief", made.belief), ("size", big(size, "B"))])
+    console.out(str(out))
+
+
+def _explain(
+    media: Path, question: str, name: str, load: LoadOptions, read: MediaOptions, asked: AskOptions, whole: bool
+) -> Explanation:
+    """The explanation, at the ratio asked for or at the `whole` ladder."""
+    from echoingpixels.explain.explanation import LADDER
+    from echoingpixels.explain.explanation import explain as run
+    from echoingpixels.explain.pictures import shown_size
+    from echoingpixels.media import check_media, read_clip
+
+    check_media(media)
+    model = load_model(name, load, [asked.reducer])
+    with console.working(f"Looking at {media.name} …"):
+        began = time.perf_counter()
+        clip = read_clip(media, read, frame_size=model.frame_size)
+        looked = model.look(clip, time.perf_counter() - began)
+        shown = read_clip(media, read, frame_size=shown_size)
+    with console.progress("keep ratios") as progress:
+        return run(looked, shown, question, asked, LADDER if whole else (), progress)

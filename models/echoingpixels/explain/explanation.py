@@ -1,0 +1,144 @@
+"""What was kept of a clip at each keep ratio, how it was rated, and what was answered. Knows nothing about drawing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+from ..clip import Clip
+from ..evaluate import Setting, settings
+from ..model import Answer, Looked
+from ..options import SIEVED, AskOptions
+from ..positions import KINDS, Span
+from ..sieve import Form
+from ..stream import Selection, Stream
+
+LADDER = (1.0, 0.5, 0.2, 0.1, 0.05, 0.02)  # keep ratios to compare
+FUSED = (
+    "This sieve is of the fused form: before any token is dropped, its encoder has shown the text tokens the whole "
+    "clip, so the kept tokens are no proof of what the answer rests on."
+)
+EXTRACTIVE = (
+    "This sieve is of the extractive form: it only rates, and the decoder reads nothing of the clip but the kept "
+    "tokens, so the answer does rest on them."
+)
+OTHER = (
+    "The decoder reads nothing of the clip but the kept tokens, so the answer rests on them; that {} kept them does "
+    "not mean that they matter."
+)
+
+
+@dataclass(frozen=True)
+class Token:
+    """One audio, video or image token: when it is (s from the clip's start), and its row and column, None for sound."""
+
+    kind: str
+    time: float
+    cell: tuple[int, int] | None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What came of one reducer at one keep ratio.
+
+    `kept`: places in the explanation's `tokens`, ascending. `scores`: of all of these, None where nothing is rated.
+    """
+
+    setting: Setting
+    kept: tuple[int, ...]
+    scores: tuple[float, ...] | None
+    answer: Answer
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """A question about a clip, answered at several keep ratios.
+
+    `tokens`: everything that competes for the budget, in stream order. `choices`: fewest tokens first; `asked` is the
+    place of the one that was asked for. `form`: of the sieve, None for a reducer without one.
+    """
+
+    clip: Clip
+    question: str
+    model: str
+    reducer: str
+    form: Form | None
+    span: Span
+    tokens: tuple[Token, ...]
+    choices: tuple[Choice, ...]
+    asked: int
+
+    @property
+    def nested(self) -> bool:
+        """Whether every choice is part of the next larger one."""
+        return all(set(fewer.kept) <= set(more.kept) for fewer, more in pairwise(self.choices))
+
+    @property
+    def belief(self) -> str:
+        """How far the kept tokens can be believed as the reason for the answer, in one sentence."""
+        if self.form == "fused":
+            return FUSED
+        return EXTRACTIVE if self.reducer == "cs2" else OTHER.format(self.reducer)
+
+
+def explain(
+    looked: Looked,
+    clip: Clip,
+    question: str,
+    options: AskOptions,
+    keeps: Sequence[float] = LADDER,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Explanation:
+    """Answer a question at the ratio asked for and at `keeps`, fewest tokens first, and note what each run kept.
+
+    `clip` is the one that was looked at; its frames are only shown, so they may be larger. As everywhere, a ratio of 1
+    is the run with all tokens (reducer `full`). ModelError for cs2 without sieve weights.
+    """
+    model = looked.model
+    model.check(options.reducer)
+    (asked,) = settings([options.reducer], [options.keep])
+    ladder = sorted(settings([options.reducer], [*keeps, options.keep]), key=lambda setting: setting.keep)
+    runs = [replace(options, reducer=setting.reducer, keep=setting.keep) for setting in ladder]
+    if len(runs) > 1:  # the first run of a process is slower than the same run later
+        looked.answer(question, runs[0])
+    choices = []
+    tokens: tuple[Token, ...] = ()
+    for done, (setting, chosen) in enumerate(zip(ladder, runs, strict=True), 1):
+        notes = _Notes()
+        answer = looked.answer(question, chosen, notes.take)
+        tokens = notes.tokens
+        choices.append(Choice(setting, notes.kept, notes.scores, answer))
+        if on_progress is not None:
+            on_progress(done, len(ladder))
+    sieve = model.sieve if options.reducer in SIEVED else None
+    return Explanation(
+        clip=clip,
+        question=question,
+        model=model.backbone.name,
+        reducer=options.reducer,
+        form=None if sieve is None else sieve.options.form,
+        span=looked.media.span,
+        tokens=tokens,
+        choices=tuple(choices),
+        asked=ladder.index(asked),
+    )
+
+
+class _Notes:
+    """What one run chose, off the device."""
+
+    tokens: tuple[Token, ...] = ()
+    kept: tuple[int, ...] = ()
+    scores: tuple[float, ...] | None = None
+
+    def take(self, stream: Stream, selection: Selection) -> None:
+        """Note a selection of a stream of one row."""
+        pool = stream.pool[0]
+        where = zip(*(x[0, pool].tolist() for x in (stream.kind, stream.time, stream.cell)), strict=True)
+        self.tokens = tuple(
+            Token(KINDS[kind], time, None if row < 0 else (row, column)) for kind, time, (row, column) in where
+        )
+        self.kept = tuple(selection.keep[0, pool].nonzero()[:, 0].tolist())
+        if selection.scores is not None:
+            self.scores = tuple(selection.scores[0, pool].tolist())

@@ -1,0 +1,68 @@
+"""What is shown of a clip: its frames and its spectrogram, as pictures. Knows nothing about tokens being kept."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from ..clip import SAMPLE_RATE, Clip
+from ..inputs import audio_tokens, log_mel, mel_frames
+
+LONG_SIDE = 480  # pixels of a frame that is shown
+MOST_COLUMNS = 3000  # of the spectrogram
+QUALITIES = (75, 50, 25, 10)  # of frames, best first
+MOST_BYTES = 5_000_000  # of all frames together, about
+SAMPLES = 5
+
+Pixels = npt.NDArray[np.uint8]
+
+
+def shown_size(height: int, width: int) -> tuple[int, int]:
+    """The (height, width) to show a frame of that shape at; for `read_clip(frame_size=…)`. Never larger than it is."""
+    scale = min(1.0, LONG_SIDE / max(height, width))
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def spectrogram(clip: Clip) -> tuple[Pixels, float] | None:
+    """Whisper's log-mel as the model hears it, (bins, columns) uint8 with high notes first, and the seconds it covers.
+
+    One column a token, fewer in a long clip; None for a clip without sound, or with too little of it for a token.
+    """
+    heard = 0 if clip.audio is None else audio_tokens(mel_frames(len(clip.audio)))
+    if clip.audio is None or heard < 1:
+        return None
+    mel = log_mel(clip.audio).numpy()  # (128, M)
+    columns = min(heard, MOST_COLUMNS)
+    edges = np.linspace(0, mel.shape[1], columns + 1).astype(int)[:-1]
+    mel = np.maximum.reduceat(mel, edges, axis=1)
+    mel = mel.reshape(-1, 2, columns).mean(1)[::-1]  # (64, columns)
+    low, high = float(mel.min()), float(mel.max())
+    level = (mel - low) / (high - low) if high > low else np.zeros_like(mel)
+    return (255 * level).astype(np.uint8), len(clip.audio) / SAMPLE_RATE
+
+
+def jpegs(frames: Pixels) -> list[bytes]:
+    """Frames (F, H, W, 3) as JPEG files of the size to show, at the best quality that keeps them small.
+
+    The quality is judged by a few of them.
+    """
+    few = frames[:: max(1, len(frames) // SAMPLES)]
+    for quality in QUALITIES:
+        if sum(len(jpeg(_small(frame), quality)) for frame in few) * len(frames) <= MOST_BYTES * len(few):
+            break
+    return [jpeg(_small(frame), quality) for frame in frames]
+
+
+def _small(frame: Pixels) -> Pixels:
+    height, width = shown_size(*frame.shape[:2])
+    return np.asarray(Image.fromarray(frame).resize((width, height)))
+
+
+def jpeg(pixels: Pixels, quality: int = QUALITIES[0]) -> bytes:
+    """A picture (H, W, 3) or (H, W) as a JPEG file."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", quality=quality)
+    return file.getvalue()
