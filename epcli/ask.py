@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from echoingpixels.errors import OptionError
-from echoingpixels.options import KEEP, AskOptions, GenerateOptions, LoadOptions, MediaOptions
+from echoingpixels.options import KEEP, AskOptions, GenerateOptions, LoadOptions, MediaOptions, check_question
 
 from . import console
 from . import options as o
@@ -78,14 +77,12 @@ def ask(
     """
     request = Request(
         media,
-        tuple(question),
+        tuple(map(check_question, question)),
         model,
         o.load_options(sieve, quant, device, max_pixels),
         o.media_options(fps, max_frames, no_audio, audio_track, start, end),
         AskOptions(reducer, keep, GenerateOptions(max_new_tokens, temperature)),
     )
-    if not all(text.strip() for text in question):
-        raise OptionError("A question is empty.", "Ask something, in quotes.")
     view = View(compare, show, json, sys.stdout.isatty() and not (no_stream or json or compare))
     for result in _plans(request) if dry_run else _answers(request, view):
         if json:

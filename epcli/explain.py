@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from echoingpixels.errors import OptionError
 from echoingpixels.explain.target import PAGE, PICTURE, write
-from echoingpixels.options import KEEP, AskOptions, GenerateOptions, LoadOptions, MediaOptions
+from echoingpixels.options import KEEP, AskOptions, GenerateOptions, LoadOptions, MediaOptions, check_question
 
 from . import console
 from . import options as o
@@ -47,8 +46,7 @@ def explain(
     A picture shows the ratio asked for.
     Prints the path of what was written, and the answers to stderr.
     """
-    if not question.strip():
-        raise OptionError("The question is empty.", "Ask something, in quotes.")
+    check_question(question)
     check_outfile(out, "--out", (PAGE, PICTURE), media)
     read = o.media_options(fps, max_frames, no_audio, audio_track, start, end)
     asked = AskOptions(reducer, keep, GenerateOptions(max_new_tokens))

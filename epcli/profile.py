@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from echoingpixels.errors import OptionError
-from echoingpixels.options import GenerateOptions, MediaOptions, ProfileOptions
+from echoingpixels.options import GenerateOptions, MediaOptions, ProfileOptions, check_question
 from echoingpixels.questions import Row, read_rows
 
 from . import console
@@ -58,8 +57,7 @@ def profile(
     Every round runs every setting, each time in another order; figures are medians over the rounds.
     Ends with the one setting to use, and why.
     """
-    if not question.strip():
-        raise OptionError("The question is empty.", "Ask something, in quotes.")
+    check_question(question)
     asked = None if reducer is None else o.reducers(reducer)
     options = ProfileOptions(o.ratios(keep), asked, repeat, warm_up)
     read = o.media_options(fps, max_frames, no_audio, audio_track, start, end)

@@ -84,6 +84,7 @@ CASES = {
     "unknown quantization": Case(on_film("--quant", "int3"), 2, ("'int3'",), ("nf4", "int8", "none")),
     "unknown device": Case(on_film("--device", "abacus"), 2, ("'abacus'",), ("cuda", "cpu")),
     "empty question": Case(lambda p: (p.film, " "), 2, ("empty",), ("Ask",)),
+    "question that is no text": Case(lambda p: (p.film, "caf\udce9?"), 2, ("'caf\\udce9?'", "text"), ("UTF-8",)),
     "no sieve for cs2": Case(
         lambda p: (p.film, QUESTION, "--model", p.model_without_sieve()),
         1,

@@ -32,6 +32,15 @@ def check_reducer(name: str) -> str:
     return name
 
 
+def check_question(text: str) -> str:
+    """Return a question that says something in valid text, else raise OptionError."""
+    if not text.strip():
+        raise OptionError("A question is empty.", "Ask something, in quotes.")
+    if not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text):  # bytes that were no UTF-8
+        raise OptionError(f"{text!r} is not valid text.", "Give the question as UTF-8.")
+    return text
+
+
 @dataclass(frozen=True)
 class MediaOptions:
     """How to read a clip.
