@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 TORCH := torch==2.13.0
 DEMO := models/echoingpixels/assets/demo.mp4
 QUESTION := Which object is visible when the bell plays?
-ANSWER := cat
+ANSWER := cake
 
 .PHONY: setup demo test check lint wheel train clean
 
