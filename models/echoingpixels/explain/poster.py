@@ -22,7 +22,7 @@ INNER = WIDTH - 2 * MARGIN
 MOST_FRAMES = 8
 FRAME = (480, 420)  # the largest (width, height) of a frame in the strip
 HEAD, BAND, TICKS, BARS = 30, 130, 12, 110  # heights of a heading, the spectrogram, its marks, the budget
-INK, SOFT, LINE, GROUND, PAPER = "#15191f", "#525c69", "#d6dbe2", "#f4f5f7", "#ffffff"
+INK, SOFT, GROUND, PAPER = "#15191f", "#525c69", "#f4f5f7", "#ffffff"
 SEEN, HEARD, KEPT = "#0072b2", "#d55e00", "#56b4e9"  # Okabe and Ito's
 DIMMED = 0.36  # brightness of what was dropped
 
