@@ -75,8 +75,7 @@ class Result:
 
     def _tokens(self) -> list[tuple[str, str]]:
         budget = self.report.tokens
-        kinds = (("video", budget.video), ("audio", budget.audio), ("image", budget.image), ("text", budget.text))
-        counts = [(f"{name} tokens", f"{n.before} → {n.after}") for name, n in kinds if n.before]
+        counts = [(f"{name} tokens", f"{n.before} → {n.after}") for name, n in vars(budget).items() if n.before]
         return [*counts, ("kept", f"{100 * budget.kept_ratio:.1f} % of what is seen and heard")]
 
     def _times(self) -> str:

@@ -55,11 +55,9 @@ def _setting(run: Measured) -> dict[str, str]:
 
 def _size(run: Measured) -> dict[str, str]:
     """Cells by column."""
-    tokens = run.tokens
-    kinds = (("video", tokens.video), ("audio", tokens.audio), ("image", tokens.image), ("text", tokens.text))
     return {
         **_setting(run),
-        **{kind: f"{count.before} → {count.after}" for kind, count in kinds if count.before},
+        **{kind: f"{count.before} → {count.after}" for kind, count in vars(run.tokens).items() if count.before},
         "compute": big(run.flops["reduced"], "FLOP"),
         "peak memory": _bytes(run.memory_bytes["peak"]),
         "LLM's peak": _bytes(run.memory_bytes["peak_llm"]),

@@ -20,8 +20,7 @@ SHORT = GenerateOptions(max_new_tokens=4)
 
 def model(form: str = "extractive") -> EchoingPixels:
     """The random model with a random sieve."""
-    on = tinymodel.backbone()
-    return EchoingPixels(on, tinymodel.sieve(on, form=form))
+    return tinymodel.model(form=form)
 
 
 def explained(
@@ -47,8 +46,3 @@ def still(clip: Clip) -> Clip:
     """The first frame of a clip as an image."""
     source = replace(clip.source, path="noise.png", kind="image", duration=None)
     return replace(clip, frames=clip.frames[:1], times=clip.times[:1], audio=None, duration=0.0, source=source)
-
-
-def bright(clip: Clip) -> Clip:
-    """A clip of the same size whose frames are all light grey."""
-    return replace(clip, frames=np.full_like(clip.frames, 220))

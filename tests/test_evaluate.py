@@ -35,8 +35,7 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 @pytest.fixture
 def model() -> EchoingPixels:
-    on = tinymodel.backbone()
-    return EchoingPixels(on, tinymodel.sieve(on))
+    return tinymodel.model()
 
 
 @pytest.fixture

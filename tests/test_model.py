@@ -24,8 +24,7 @@ SHORT = GenerateOptions(max_new_tokens=6)
 
 @pytest.fixture
 def model() -> EchoingPixels:
-    on = tinymodel.backbone()
-    return EchoingPixels(on, tinymodel.sieve(on))
+    return tinymodel.model()
 
 
 @pytest.fixture

@@ -29,8 +29,7 @@ FILM, OTHER = Path("film.mp4"), Path("other.mp4")
 
 @pytest.fixture
 def model() -> EchoingPixels:
-    on = tinymodel.backbone()
-    return EchoingPixels(on, tinymodel.sieve(on))
+    return tinymodel.model()
 
 
 @pytest.fixture(scope="module")

@@ -60,6 +60,7 @@ def test_a_byte_order_mark_does_not_matter(tmp_path: Path) -> None:
         (GOOD | {"answer": 3}, "answer 3, not text"),
         (GOOD | {"answer": " "}, "not text"),
         (GOOD | {"media": None}, "not text"),
+        (GOOD | {"question": "caf\udce9?"}, "question 'caf\\udce9?', not text"),
         (GOOD | {"options": "cat"}, "options 'cat'"),
         (GOOD | {"options": [1]}, "options [1]"),
         (GOOD | {"start": "1"}, "start '1'"),

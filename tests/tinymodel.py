@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerFast, Qwen2_5OmniThinkerConfig, Qwen
 from echoingpixels.backbones.qwen_omni import QwenOmni
 from echoingpixels.clip import Clip, Source
 from echoingpixels.inputs import Inputs, Media, as_inputs, prepare_media
+from echoingpixels.model import EchoingPixels
 from echoingpixels.positions import Span, place
 from echoingpixels.sieve import Sieve, SieveOptions
 from echoingpixels.stream import Stream
@@ -113,6 +114,12 @@ def sieve(on: QwenOmni, **options: Any) -> Sieve:
         for parameter in made.layers.parameters():  # no longer the decoder's own
             parameter.mul_(1.1)
     return made
+
+
+def model(**options: Any) -> EchoingPixels:
+    """The random thinker with a sieve of its own; options as in SieveOptions."""
+    on = backbone()
+    return EchoingPixels(on, sieve(on, **options))
 
 
 def clip(seconds: float = 3.0, sound: bool = True, fps: float = 2.0, seed: int = 0) -> Clip:

@@ -5,7 +5,7 @@ Knows nothing about how answers are made or timed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from statistics import median
@@ -164,10 +164,10 @@ def _most(clips: Sequence[Sample], name: str) -> float | None:
 
 
 def _tokens(budgets: list[Tokens]) -> Tokens:
-    def total(count: Callable[[Tokens], TokenCount]) -> TokenCount:
-        return TokenCount(sum(count(one).before for one in budgets), sum(count(one).after for one in budgets))
-
-    return Tokens(total(lambda t: t.video), total(lambda t: t.audio), total(lambda t: t.image), total(lambda t: t.text))
+    counts = {kind: [vars(one)[kind] for one in budgets] for kind in vars(budgets[0])}
+    return Tokens(
+        **{kind: TokenCount(sum(n.before for n in ns), sum(n.after for n in ns)) for kind, ns in counts.items()}
+    )
 
 
 def _replies(rounds: list[list[Sample]], full: list[list[Sample]]) -> Iterator[Reply]:

@@ -32,11 +32,20 @@ def check_reducer(name: str) -> str:
     return name
 
 
+def is_unicode(text: str) -> bool:
+    """False for text with halves of characters, as made of bytes that were no UTF-8: no tokenizer takes it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def check_question(text: str) -> str:
     """Return a question that says something in valid text, else raise OptionError."""
     if not text.strip():
         raise OptionError("A question is empty.", "Ask something, in quotes.")
-    if not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text):  # bytes that were no UTF-8
+    if not is_unicode(text):
         raise OptionError(f"{text!r} is not valid text.", "Give the question as UTF-8.")
     return text
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import DataError
+from .options import is_unicode
 
 NEEDED = "Each line is a JSON object with media, question and answer."
 
@@ -58,7 +59,7 @@ def _row(line: str, path: Path, number: int) -> Row:
     if not isinstance(said, dict):
         raise DataError(f"{where} is not a JSON object.", NEEDED)
     for key in ("media", "question", "answer"):
-        if not (isinstance(said.get(key), str) and said[key].strip()):
+        if not (isinstance(said.get(key), str) and said[key].strip() and is_unicode(said[key])):
             what = f"has {key} {said[key]!r}, not text" if key in said else f"has no {key}"
             raise DataError(f"{where} {what}.", NEEDED)
     options = said.get("options") or []
