@@ -108,15 +108,15 @@ def _ends(timeline: Timeline) -> Iterator[Question]:
 def _together(timeline: Timeline) -> Iterator[Question]:
     """What is seen and heard at the same time, where exactly one candidate is."""
     objects, sounds, words = timeline.of("object"), timeline.of("sound"), timeline.of("word")
-    for sound in _once(sounds):
-        thing = _sole([(thing, _share(sound, thing)) for thing in objects])
+    for sound in once(sounds):
+        thing = visible_with(sound, objects)
         if thing is not None:
             yield _ask("object_at_sound", thing.what, sound.what)
     for thing in objects:
-        heard = _sole([(sound, _share(sound, thing)) for sound in sounds])
+        heard = heard_with(thing, sounds)
         if heard is not None:
             yield _ask("sound_with_object", heard.what, thing.what)
-        spoken = _sole([(word, _share(word, thing)) for word in words])
+        spoken = heard_with(thing, words)
         if spoken is not None:
             yield _ask("word_with_object", spoken.what, thing.what)
 
@@ -134,7 +134,7 @@ def _yes_no(timeline: Timeline, rng: np.random.Generator) -> Iterator[Question]:
     """As many yes as no of every kind in every clip, so that neither the kind nor the clip betrays the answer."""
     objects, sounds = timeline.of("object"), timeline.of("sound")
     pairs: dict[str, list[tuple[str, str]]] = {"yes": [], "no": []}
-    for sound in _once(sounds):
+    for sound in once(sounds):
         for thing in objects:
             if abs(thing.start - sound.start) >= APART_S:
                 pairs["yes" if thing.start < sound.start else "no"].append((thing.what, sound.what))
@@ -160,9 +160,20 @@ def _plain(timeline: Timeline) -> Iterator[Question]:
         yield _ask("word", words[0].what)
 
 
-def _once(sounds: Sequence[Event]) -> list[Event]:
+def once(sounds: Sequence[Event]) -> list[Event]:
+    """Those that come once only."""
     counts = Counter(sound.what for sound in sounds)
     return [sound for sound in sounds if counts[sound.what] == 1]
+
+
+def visible_with(heard: Event, objects: Sequence[Event]) -> Event | None:
+    """The one object that is there while something is heard, where that is beyond argument."""
+    return _sole([(thing, _share(heard, thing)) for thing in objects])
+
+
+def heard_with(thing: Event, heard: Sequence[Event]) -> Event | None:
+    """The one sound or word that is heard while an object is there, where that is beyond argument."""
+    return _sole([(event, _share(event, thing)) for event in heard])
 
 
 def _share(heard: Event, thing: Event) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -81,18 +81,31 @@ def _full_loss(
     made = batch(backbone, [(example, example.questions + example.statements) for example in examples])
     if share < 1:
         made = made.thin(share, seed)
-    value, right = _answer_loss(backbone, made.stream, made)
+    asked = [q.kind for example in examples for q in example.questions + example.statements]
+    value, right = _answer_loss(backbone, made.stream, made, _evenly(asked))
     return value, {"right": float(right.float().mean())}
 
 
-def _answer_loss(backbone: QwenOmni, stream: Stream, packed: Batch | None = None) -> tuple[Tensor, Tensor]:
-    """Next-token loss over the answers, and which answer tokens are right, in order of rows."""
+def _evenly(kinds: list[str]) -> Tensor:
+    """A weight (Q,) for each answer, so that frequent kinds do not drown the rare ones."""
+    counts = Counter(kinds)
+    return torch.tensor([counts[kind] ** -0.5 for kind in kinds])
+
+
+def _answer_loss(
+    backbone: QwenOmni, stream: Stream, packed: Batch | None = None, weights: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Next-token loss over the answers, by `weights` (Q,) if given, and which answer tokens are right, row by row."""
     assert stream.labels is not None
     hidden = backbone.hidden(stream, attention=None if packed is None else packed.attention())
     wanted = stream.labels[:, 1:] != -100
     logits = backbone.logits(hidden[:, :-1][wanted]).float()
     labels = stream.labels[:, 1:][wanted]
-    return F.cross_entropy(logits, labels), logits.argmax(-1) == labels
+    right = logits.argmax(-1) == labels
+    if weights is None:
+        return F.cross_entropy(logits, labels), right
+    each = weights[_answer_of(wanted)]
+    return (F.cross_entropy(logits, labels, reduction="none") * each).sum() / each.sum(), right
 
 
 @torch.no_grad()
@@ -122,8 +135,12 @@ def _accuracy(backbone: QwenOmni, valid: Reader, sieve: Sieve | None = None, kee
 def _whole(stream: Stream, tokens: Tensor) -> list[bool]:
     """Fold right tokens into right answers: an answer is a run of labels."""
     assert stream.labels is not None
-    said = stream.labels[:, 1:] != -100
-    begins = said & ~F.pad(said, (1, 0))[:, :-1]
-    answer = begins.flatten().cumsum(0)[said.flatten()] - 1  # which answer each label belongs to
-    wrong = torch.zeros(int(begins.sum()), dtype=torch.long).index_add_(0, answer, (~tokens).long())
+    answer = _answer_of(stream.labels[:, 1:] != -100)
+    wrong = torch.zeros(int(answer[-1]) + 1, dtype=torch.long).index_add_(0, answer, (~tokens).long())
     return [int(n) == 0 for n in wrong]
+
+
+def _answer_of(said: Tensor) -> Tensor:
+    """Which answer each label token belongs to: `said` (B, L) bool → (number of True,) int64 from 0, row by row."""
+    begins = said & ~F.pad(said, (1, 0))[:, :-1]
+    return begins.flatten().cumsum(0)[said.flatten()] - 1

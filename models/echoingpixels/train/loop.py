@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 Loss = Callable[[int], tuple[Tensor, dict[str, float]]]
 WARM_UP = 0.05  # share of the steps
+STEADY = 0.6  # share of the steps at the full rate: what is learned last is learned only there (docs/log.md)
 CLIP_NORM = 1.0
 WEIGHT_DECAY = 0.01
 
@@ -27,7 +28,7 @@ def train(
     save_every: int,
     check: Callable[[], dict[str, float]] | None = None,
 ) -> None:
-    """Train `module` by AdamW with cosine decay; `loss(step)` makes one batch's loss and its figures.
+    """Train `module` by AdamW, the rate steady and then falling as a cosine; `loss(step)` makes one batch's loss and its figures.
 
     Writes OUT/STAGE.pt every `save_every` steps, goes on from it when it is there, and appends to OUT/STAGE.csv.
     `check()` adds figures at every checkpoint.
@@ -84,10 +85,10 @@ def figures(logits: Tensor, labels: Tensor, name: str) -> Iterator[tuple[str, fl
 
 
 def _rate(step: int, steps: int) -> float:
-    warm_up = max(1, int(WARM_UP * steps))
-    if step < warm_up:
-        return (step + 1) / warm_up
-    return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warm_up) / max(1, steps - warm_up))))
+    warm_up, steady = max(1, int(WARM_UP * steps)), int(STEADY * steps)
+    if step < steady:
+        return min(1.0, (step + 1) / warm_up)
+    return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, (step - steady) / max(1, steps - steady))))
 
 
 def _log(path: Path, row: dict[str, float]) -> None:
