@@ -28,9 +28,9 @@ def train(
     save_every: int,
     check: Callable[[], dict[str, float]] | None = None,
 ) -> None:
-    """Train `module` by AdamW, the rate steady and then falling as a cosine; `loss(step)` makes one batch's loss and its figures.
+    """Train `module` by AdamW; `loss(step)` makes one batch's loss and its figures.
 
-    Writes OUT/STAGE.pt every `save_every` steps, goes on from it when it is there, and appends to OUT/STAGE.csv.
+    The rate is steady, then falls as a cosine. Writes OUT/STAGE.pt every `save_every` steps, goes on from it when it is there, and appends to OUT/STAGE.csv.
     `check()` adds figures at every checkpoint.
     """
     out.mkdir(parents=True, exist_ok=True)
