@@ -30,8 +30,8 @@ def train(
 ) -> None:
     """Train `module` by AdamW; `loss(step)` makes one batch's loss and its figures.
 
-    The rate is steady, then falls as a cosine. Writes OUT/STAGE.pt every `save_every` steps, goes on from it when it is there, and appends to OUT/STAGE.csv.
-    `check()` adds figures at every checkpoint.
+    The rate is steady, then falls as a cosine. Writes OUT/STAGE.pt every `save_every` steps, goes on from it when it
+    is there, and appends to OUT/STAGE.csv. `check()` adds figures at every checkpoint.
     """
     out.mkdir(parents=True, exist_ok=True)
     wanted = [p for p in module.parameters() if p.requires_grad]
