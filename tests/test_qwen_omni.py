@@ -105,11 +105,11 @@ def test_bidirectional_layers_see_every_open_key_and_no_hidden_one(kernel: str) 
     stream = tinymodel.stream(on)
     mask = stream.mask.clone()
     mask[:, 10:13] = False
-    base = on.bidirectional(layers, stream.embeds, stream.positions, mask)
+    base = on.run_layers(layers, stream.embeds, stream.positions, mask)
     hidden, last = stream.embeds.clone(), stream.embeds.clone()
     hidden[:, 11] += 3.0
     last[:, -1] += 3.0
     others = torch.arange(mask.shape[1]) != 11
-    assert torch.equal(on.bidirectional(layers, hidden, stream.positions, mask)[:, others], base[:, others])
-    seen = on.bidirectional(layers, last, stream.positions, mask)
+    assert torch.equal(on.run_layers(layers, hidden, stream.positions, mask)[:, others], base[:, others])
+    seen = on.run_layers(layers, last, stream.positions, mask)
     assert bool(((seen - base)[0, 0].abs() > 1e-4).any())  # the first token sees the last

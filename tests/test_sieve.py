@@ -269,3 +269,27 @@ def test_an_option_that_makes_no_sense_is_refused() -> None:
         SieveOptions(tau=0.0)
     with pytest.raises(OptionError, match="layers"):
         SieveOptions(layers=-1)
+
+
+@torch.no_grad()
+def test_a_causal_encoder_rates_a_token_from_what_comes_before_it(on: QwenOmni) -> None:
+    row = tinymodel.stream(on, 4.0)
+    last = int(row.pool[0].nonzero()[-1])
+    changed = replace(row, embeds=row.embeds.index_fill(1, torch.tensor([last]), 1.0))
+    for bidirectional in (True, False):
+        sieve = tinymodel.sieve(on, bidirectional=bidirectional)
+        moved = (sieve(row, 0.2).scores - sieve(changed, 0.2).scores)[0, :last][row.pool[0, :last]].abs().max()
+        assert (moved > NOISE) == bidirectional
+
+
+@torch.no_grad()
+def test_an_encoder_blind_to_the_question_rates_from_the_clip_alone(on: QwenOmni) -> None:
+    row = tinymodel.stream(on, 4.0)
+    other = replace(row, embeds=torch.where(row.pool[..., None], row.embeds, row.embeds.flip(1)))
+    for question in (True, False):
+        sieve = tinymodel.sieve(on, question=question)
+        moved = (sieve(row, 0.2).scores - sieve(other, 0.2).scores)[row.pool].abs().max()
+        assert (moved > NOISE) == question
+        assert not question or sieve(row, 0.2).fused is not None
+    blind = tinymodel.sieve(on, question=False)(row, 0.2)
+    assert torch.equal(blind.fused[~row.pool], row.embeds[~row.pool])

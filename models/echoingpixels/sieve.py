@@ -28,6 +28,8 @@ class SieveOptions:
 
     `fused`: kept tokens and text enter the decoder as the encoder's output, as published.
     `extractive`: the encoder only rates; kept tokens and text enter the decoder as they were.
+    `bidirectional` and `question` are ablations' switches: with the first off a token is rated from what comes before
+    it, with the second off from audio and video alone.
     """
 
     layers: int = 4
@@ -36,6 +38,8 @@ class SieveOptions:
     keep: float = 0.2
     tau: float = 1.0
     gumbel: bool = False
+    bidirectional: bool = True
+    question: bool = True
 
     def __post_init__(self) -> None:
         if self.form not in ("fused", "extractive"):
@@ -64,9 +68,9 @@ class Sieve(nn.Module):
     def __init__(self, backbone: Backbone, options: SieveOptions) -> None:
         super().__init__()
         self.options = options
-        self.layers = backbone.first_layers(options.layers)
+        self.layers = backbone.first_layers(options.layers, causal=not options.bidirectional)
         self.compressor = ScoreHead(backbone.shape.width)
-        self._run = backbone.bidirectional  # the backbone itself is no submodule
+        self._run = backbone.run_layers  # the backbone itself is no submodule
 
     def forward(self, stream: Stream, keep: float) -> Selection:
         """Score the pool and keep its best share.
@@ -78,7 +82,7 @@ class Sieve(nn.Module):
         if not bool(pool.any()):
             return Selection(keep=stream.mask)
         hidden = self.encode(stream)
-        scores = self.compressor(hidden).float()
+        scores = self.rate(hidden)
         chosen = top_k(self._noisy(scores) if stream.labels is not None else scores, pool, budget(pool, keep))
         return Selection(
             keep=chosen | (stream.mask & ~pool),
@@ -87,13 +91,18 @@ class Sieve(nn.Module):
             gate=None if stream.labels is None else self._gate(scores, pool, chosen),
         )
 
+    def rate(self, hidden: Tensor) -> Tensor:
+        """Scores (B, L) float32 of what `encode` returned, meaningful inside the pool."""
+        scores: Tensor = self.compressor(hidden).float()
+        return scores
+
     def encode(self, stream: Stream) -> Tensor:
-        """The joint stream after the bidirectional layers (B, L, D); padding and answers keep their embeddings."""
+        """The joint stream after the encoder's layers (B, L, D); what they may not see keeps its embeddings."""
         if not self.layers:
             return stream.embeds
         # In training answers are hidden; in inference a row without media passes as it would alone.
         open_ = stream.pool.any(1, keepdim=True) if stream.labels is None else stream.labels == -100
-        seen = stream.mask & open_
+        seen = (stream.mask if self.options.question else stream.pool) & open_
         keys = seen | ~seen.any(1, keepdim=True)  # a row that sees nothing still needs a key; its output is dropped
         hidden = self._run(self.layers, stream.embeds, stream.positions, keys)
         return torch.where(seen[..., None], hidden, stream.embeds)

@@ -62,10 +62,10 @@ class Backbone(Protocol):
     def embed(self, inputs: Inputs, features: tuple[Features, ...]) -> Stream:
         """Embed a prompt and write the towers' features over its placeholders."""
 
-    def first_layers(self, n: int) -> nn.ModuleList:
-        """Copies of the decoder's first n layers, made bidirectional, never quantized."""
+    def first_layers(self, n: int, causal: bool = False) -> nn.ModuleList:
+        """Copies of the decoder's first n layers, never quantized; bidirectional unless `causal`."""
 
-    def bidirectional(self, layers: nn.ModuleList, embeds: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
+    def run_layers(self, layers: nn.ModuleList, embeds: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
         """Run such layers over embeds (B, L, D) at positions (3, B, L); mask (B, L) is False for hidden keys."""
 
     def set_sections(self, sections: list[int]) -> None:

@@ -143,8 +143,8 @@ class QwenOmni:
             labels=None if inputs.labels is None else inputs.labels.to(self.device),
         )
 
-    def first_layers(self, n: int) -> nn.ModuleList:
-        """Copies of the decoder's first n layers, made bidirectional, never quantized.
+    def first_layers(self, n: int, causal: bool = False) -> nn.ModuleList:
+        """Copies of the decoder's first n layers, never quantized; bidirectional unless `causal`.
 
         Of a quantized decoder the layers come empty, to be filled from a sieve's own file.
         """
@@ -154,18 +154,22 @@ class QwenOmni:
             layer = type(source)(self.text.config, i).to(self.device, self.dtype)
             if not quantized:
                 layer.load_state_dict(source.state_dict())
-            layer.self_attn.is_causal = False
+            layer.self_attn.is_causal = causal
             layers.append(layer)
         return layers
 
-    def bidirectional(self, layers: nn.ModuleList, embeds: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
-        """Run bidirectional layers over embeds (B, L, D) at positions (3, B, L); mask (B, L) hides keys where False."""
-        from transformers.masking_utils import create_bidirectional_mask
+    def run_layers(self, layers: nn.ModuleList, embeds: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
+        """Run layers of `first_layers` over embeds (B, L, D) at positions (3, B, L); mask (B, L) hides keys."""
+        from transformers.masking_utils import create_bidirectional_mask, create_causal_mask
 
         rotary = self.text.rotary_emb(embeds, positions)
-        attention = create_bidirectional_mask(
-            config=self.text.config, inputs_embeds=embeds, attention_mask=None if bool(mask.all()) else mask
-        )
+        what = {"config": self.text.config, "inputs_embeds": embeds}
+        keys = None if bool(mask.all()) else mask
+        first: Any = next(iter(layers), None)
+        if first is not None and first.self_attn.is_causal:
+            attention = create_causal_mask(**what, attention_mask=keys, past_key_values=None)
+        else:
+            attention = create_bidirectional_mask(**what, attention_mask=keys)
         for layer in layers:
             embeds = layer(embeds, attention_mask=attention, position_embeddings=rotary)
         return embeds

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from ..backbones.base import Backbone
-from ..inputs import Media, Tokenizer, as_inputs, chat_ids
+from ..inputs import Media, as_inputs, chat_ids
 from ..positions import TEXT, Placed, place
 from ..stream import Selection, Stream, packed, pad
 from ..synth.questions import Question
@@ -48,7 +49,8 @@ def batch(backbone: Backbone, episodes: list[tuple[Example, tuple[Question, ...]
 
 
 def _episode(backbone: Backbone, example: Example, asked: tuple[Question, ...]) -> tuple[Stream, Tensor]:
-    before, _, _ = chat_ids(backbone.tokenizer, "", "")
+    tokenizer: Any = backbone.tokenizer
+    before, _, _ = chat_ids(tokenizer, "", "")
     clip = place([before, example.span], backbone.layout)
     start = int(clip.positions[0, -1]) + 1
     ids, positions, labels, parts = (
@@ -58,7 +60,7 @@ def _episode(backbone: Backbone, example: Example, asked: tuple[Question, ...]) 
         [torch.zeros_like(clip.ids)],
     )
     for number, question in enumerate(asked, 1):
-        after, said = _written(backbone.tokenizer, question.kind == KIND, question.question, question.answer)
+        after, said = _written(tokenizer, question.kind == KIND, question.question, question.answer)
         n = len(after) + len(said)
         ids.append(torch.tensor(after + said))
         positions.append((torch.arange(n) + start).expand(3, -1))
@@ -77,7 +79,7 @@ def _episode(backbone: Backbone, example: Example, asked: tuple[Question, ...]) 
 
 
 @lru_cache(maxsize=100_000)  # few wordings, asked again and again: tokenizing took a seventh of a step
-def _written(tokenizer: Tokenizer, bare: bool, question: str, answer: str) -> tuple[list[int], list[int]]:
+def _written(tokenizer: Any, bare: bool, question: str, answer: str) -> tuple[list[int], list[int]]:
     """Token ids of a question (of a statement without the chat around it) and of its answer."""
     _, after, said = chat_ids(tokenizer, question, answer)
     return tokenizer.encode(f" {question}", add_special_tokens=False) if bare else after, said

@@ -1,0 +1,60 @@
+"""What the full model itself reads an answer from: gradient × input of every audio and video token.
+
+The extractive sieve is distilled from it: it learns to rate tokens as the full model uses them, before the question is
+answered. Needs no labels and leaves the decoder as it is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from ..backbones.base import Backbone
+from ..positions import KINDS
+from ..sieve import Sieve
+from ..stream import Stream
+
+
+def saliency(backbone: Backbone, stream: Stream) -> Tensor:
+    """Each token's share (B, L) of what moves the full model's own answer; sums to 1 over a row's pool, 0 outside.
+
+    |∇ log p(answer) · (embedding − mean embedding)|, the mean being the pool's of that row and kind. `stream` has
+    labels, which say only where the answer's tokens stand: what is explained is the model's likeliest token there.
+    """
+    assert stream.labels is not None
+    embeds = stream.embeds.detach().requires_grad_()
+    with torch.enable_grad():
+        hidden = backbone.hidden(replace(stream, embeds=embeds))
+        logits = backbone.logits(hidden[:, :-1][stream.labels[:, 1:] != -100]).float()
+        likeliest = logits.max(-1).values - logits.logsumexp(-1)
+        (gradient,) = torch.autograd.grad(likeliest.sum(), embeds)
+    moved = (gradient.float() * (embeds.detach() - _mean(stream))).sum(-1).abs()
+    moved = torch.where(stream.pool, moved, 0.0)
+    return moved / moved.sum(1, keepdim=True).clamp(min=1e-12)
+
+
+def _mean(stream: Stream) -> Tensor:
+    """The mean embedding (B, L, D) of each token's own row and kind."""
+    mean = torch.zeros_like(stream.embeds)
+    for kind in range(len(KINDS)):
+        of = (stream.pool & (stream.kind == kind))[..., None]  # (B, L, 1)
+        each = (stream.embeds.detach() * of).sum(1, keepdim=True) / of.sum(1, keepdim=True).clamp(min=1)
+        mean = torch.where(of, each, mean)
+    return mean
+
+
+def divergence(shares: Tensor, target: Tensor) -> Tensor:
+    """KL(target ‖ shares), mean over rows: both (B, L), each summing to 1 over a row's pool."""
+    some = target > 0
+    ratio = torch.where(some, target, 1.0).log() - torch.where(some, shares, 1.0).clamp(min=1e-12).log()
+    return (target * ratio).sum(1).mean()
+
+
+def distil_loss(backbone: Backbone, sieve: Sieve, stream: Stream) -> tuple[Tensor, dict[str, float]]:
+    """KL from the sieve's shares to the full model's saliency; only the sieve learns."""
+    target = saliency(backbone, stream)
+    scores = sieve.rate(sieve.encode(stream))
+    loss = divergence(sieve.shares(scores, stream.pool), target)
+    return loss, {"kl": float(loss.detach())}
