@@ -1,84 +1,31 @@
-"""Training: recipes, targets from timelines, packed questions, resuming."""
+"""What training learns from: targets from timelines, packed questions, the bank."""
 
 from __future__ import annotations
 
-import csv
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from echoingpixels.backbones.qwen_omni import QwenOmni
-from echoingpixels.errors import DataError, OptionError
-from echoingpixels.loading import load
 from echoingpixels.synth.plan import plan
 from echoingpixels.synth.sample import scene_of
 from echoingpixels.train import labels
 from echoingpixels.train.bank import Example, Reader, example, fill
 from echoingpixels.train.build import build_backbone
 from echoingpixels.train.episode import batch
-from echoingpixels.train.recipe import Bank, Cs2, Full, Recipe, Sizes, Towers, read_recipe
-from echoingpixels.train.run import train_model
-
-SMALL = Recipe(
-    seed=3,
-    save_every=2,
-    sizes=Sizes(
-        width=48,
-        layers=2,
-        heads=2,
-        kv_heads=2,
-        mlp=64,
-        sections=(3, 3, 3, 3),
-        vision_width=32,
-        vision_layers=1,
-        vision_heads=2,
-        audio_width=32,
-        audio_layers=1,
-        audio_heads=2,
-        max_pixels=56 * 56,
-    ),
-    towers=Towers(steps=3, clips=3, moments=1),
-    bank=Bank(clips=8, shard=4, questions=3),
-    full=Full(steps=3, clips=2),
-    cs2=Cs2(steps=3, questions=4, layers=1),
-)
+from tests.smalltrain import SIZES
 
 
 @pytest.fixture(scope="module")
 def backbone() -> QwenOmni:
     torch.manual_seed(0)
-    return build_backbone(SMALL.sizes, "small")
+    return build_backbone(SIZES, "small")
 
 
 @pytest.fixture(scope="module")
 def examples(backbone: QwenOmni) -> list[Example]:
     return [example(backbone, 3, index, 4) for index in range(3)]
-
-
-def test_the_committed_recipe_reads() -> None:
-    recipe = read_recipe(Path(__file__).parent.parent / "recipes" / "tiny.toml")
-    assert recipe.name == "tiny"
-
-
-def test_an_unknown_key_is_refused_and_the_known_ones_are_named(tmp_path: Path) -> None:
-    path = tmp_path / "r.toml"
-    path.write_text("[towers]\nstepz = 3\n")
-    with pytest.raises(DataError, match=r"stepz.*steps"):
-        read_recipe(path)
-
-
-def test_a_value_of_the_wrong_type_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "r.toml"
-    path.write_text('[towers]\nsteps = "many"\n')
-    with pytest.raises(DataError, match=r"steps = 'many'.*int"):
-        read_recipe(path)
-
-
-def test_an_unknown_stage_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match="sieve"):
-        train_model(SMALL, tmp_path, ("sieve",))
 
 
 def test_questions_of_one_clip_do_not_see_one_another(backbone: QwenOmni, examples: list[Example]) -> None:
@@ -130,14 +77,3 @@ def test_a_bank_reads_back_what_was_filled(backbone: QwenOmni, tmp_path: Path) -
         assert (kept is None) == (new is None)
         if new is not None:
             torch.testing.assert_close(kept.float(), new.float(), atol=1e-2, rtol=1e-2)
-
-
-def test_training_goes_on_from_its_checkpoint_and_its_model_loads(tmp_path: Path) -> None:
-    model = train_model(SMALL, tmp_path)
-    rows = list(csv.DictReader((tmp_path / "towers.csv").open()))
-    assert [row["step"] for row in rows] == ["2", "3"]
-    longer = replace(SMALL, cs2=replace(SMALL.cs2, steps=5))
-    train_model(longer, tmp_path, ("cs2",))
-    rows = list(csv.DictReader((tmp_path / "cs2.csv").open()))
-    assert [row["step"] for row in rows] == ["2", "3", "4", "5"]
-    assert load(str(model)).sieve is not None

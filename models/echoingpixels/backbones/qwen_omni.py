@@ -130,7 +130,7 @@ class QwenOmni:
         for kinds, parts in (((VIDEO, IMAGE), seen), ((AUDIO,), heard)):
             if parts:
                 there = torch.isin(kind, torch.tensor(kinds, device=self.device))[..., None]  # (1, L, 1)
-                embeds = embeds.masked_scatter(there, torch.cat(parts).to(embeds.dtype))
+                embeds = embeds.masked_scatter(there, torch.cat(parts).to(embeds))
         positions = inputs.positions.to(self.device)
         return Stream(
             embeds=embeds,

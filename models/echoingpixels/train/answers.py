@@ -1,89 +1,40 @@
-"""Stages 2 and 3: the decoder learns to answer from all tokens, then through the sieve (EchoingPixels, section 3)."""
+"""The loss of answers: from all tokens or through the sieve, and of the sieve's distillation (EchoingPixels, 3)."""
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from pathlib import Path
+from collections import Counter
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from ..backbones.qwen_omni import QwenOmni
 from ..sieve import Sieve
 from ..stream import Stream
-from ..synth.questions import KINDS, pick
-from . import loop
-from .bank import Example, Reader
+from .draws import Draw
 from .episode import Batch, batch
-from .recipe import Recipe
-
-VALID_SEED = 1_000_003  # of clips never trained on
-VALID_CLIPS = 250
-VALID_AT_ONCE = 25
+from .saliency import distil_loss
 
 
-def train_full(backbone: QwenOmni, recipe: Recipe, out: Path) -> None:
-    """Stage 2, in place: questions with all tokens, many of one clip in one sequence. Resumes from OUT/full.pt."""
-    reader, valid = _readers(recipe, out)
-    plan = recipe.full
-
-    def loss(step: int) -> tuple[Tensor, dict[str, float]]:
-        rng = np.random.default_rng([recipe.seed, step, 2])
-        return _full_loss(backbone, reader.draw(rng, plan.clips), plan.share[step % len(plan.share)], step)
-
-    def check() -> dict[str, float]:
-        return {"clips": len(reader.examples), **_accuracy(backbone, valid)}
-
-    loop.train(_decoder(backbone), loss, plan.steps, plan.lr, out, "full", recipe.save_every, check)
-
-
-def train_cs2(backbone: QwenOmni, sieve: Sieve, recipe: Recipe, out: Path) -> None:
-    """Stage 3, in place: one question a row through the sieve at mixed keep ratios. Resumes from OUT/cs2.pt."""
-    reader, valid = _readers(recipe, out)
-    plan = recipe.cs2
-
-    def loss(step: int) -> tuple[Tensor, dict[str, float]]:
-        rng = np.random.default_rng([recipe.seed, step, 3])
-        if step % plan.full_every == 0:
-            value, _ = _full_loss(backbone, reader.draw(rng, recipe.full.clips))
-            return value, {}
-        examples = reader.draw(rng, plan.questions)
-        asked = [(example, tuple(pick(example.questions, rng, 1))) for example in examples]
-        stream = batch(backbone, [pair for pair in asked if pair[1]]).stream
-        kept = stream.take(sieve(stream, float(rng.choice(plan.keep))))
-        value, right = _answer_loss(backbone, kept)
-        return value, {"right": float(right.float().mean())}
-
-    def check() -> dict[str, float]:
-        found = {f"keep_{keep:g}": _accuracy(backbone, valid, sieve, keep)["all"] for keep in (0.2, 0.05)}
-        return {**found, **_accuracy(backbone, valid)}
-
-    both = nn.ModuleDict({"decoder": _decoder(backbone), "sieve": sieve})
-    loop.train(both, loss, plan.steps, plan.lr, out, "cs2", recipe.save_every, check)
-
-
-def _readers(recipe: Recipe, out: Path) -> tuple[Reader, Reader]:
-    reader, valid = Reader(out / "bank", recipe.seed), Reader(out / "bank", VALID_SEED)
-    valid.draw(np.random.default_rng(0), 1)  # waits until it is there
-    return reader, valid
-
-
-def _decoder(backbone: QwenOmni) -> nn.ModuleDict:
-    """What stages 2 and 3 train: all but the towers."""
-    return nn.ModuleDict({"text": backbone.text, "head": backbone.thinker.lm_head})
-
-
-def _full_loss(
-    backbone: QwenOmni, examples: list[Example], share: float = 1.0, seed: int = 0
-) -> tuple[Tensor, dict[str, float]]:
-    made = batch(backbone, [(example, example.questions + example.statements) for example in examples])
-    if share < 1:
-        made = made.thin(share, seed)
-    asked = [q.kind for example in examples for q in example.questions + example.statements]
-    value, right = _answer_loss(backbone, made.stream, made, _evenly(asked))
+def loss_of(backbone: QwenOmni, sieve: Sieve | None, draw: Draw) -> tuple[Tensor, dict[str, float]]:
+    """A draw's loss and figures."""
+    if draw.task == "answers" or sieve is None:
+        return _full_loss(backbone, draw)
+    stream = batch(backbone, draw.asked).stream
+    if draw.task == "distil":
+        return distil_loss(backbone, sieve, stream)
+    value, right = answer_loss(backbone, stream.take(sieve(stream, draw.keep)))
     return value, {"right": float(right.float().mean())}
+
+
+def _full_loss(backbone: QwenOmni, draw: Draw) -> tuple[Tensor, dict[str, float]]:
+    """All tokens, or a random share of them; many questions of one clip in one sequence."""
+    made = batch(backbone, draw.asked)
+    if draw.share < 1:
+        made = made.thin(draw.share, draw.item)
+    weights = _evenly([question.kind for _, asked in draw.asked for question in asked]).to(backbone.device)
+    value, right = answer_loss(backbone, made.stream, made, weights)
+    return value, {draw.figure: float(right.float().mean())}
 
 
 def _evenly(kinds: list[str]) -> Tensor:
@@ -92,7 +43,7 @@ def _evenly(kinds: list[str]) -> Tensor:
     return torch.tensor([counts[kind] ** -0.5 for kind in kinds])
 
 
-def _answer_loss(
+def answer_loss(
     backbone: QwenOmni, stream: Stream, packed: Batch | None = None, weights: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Next-token loss over the answers, by `weights` (Q,) if given, and which answer tokens are right, row by row."""
@@ -104,43 +55,11 @@ def _answer_loss(
     right = logits.argmax(-1) == labels
     if weights is None:
         return F.cross_entropy(logits, labels), right
-    each = weights[_answer_of(wanted)]
+    each = weights[answer_of(wanted)]
     return (F.cross_entropy(logits, labels, reduction="none") * each).sum() / each.sum(), right
 
 
-@torch.no_grad()
-def _accuracy(backbone: QwenOmni, valid: Reader, sieve: Sieve | None = None, keep: float = 1.0) -> dict[str, float]:
-    """Share of wholly right answers on held-out clips, overall and by kind."""
-    right: dict[str, list[bool]] = defaultdict(list)
-    examples = valid.examples[:VALID_CLIPS]
-    for first in range(0, len(examples), VALID_AT_ONCE):
-        part = [e for e in examples[first : first + VALID_AT_ONCE] if e.questions]
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            if sieve is None:
-                asked = [(e, e.questions) for e in part]
-                made = batch(backbone, asked)
-                _, tokens = _answer_loss(backbone, made.stream, made)
-                stream = made.stream
-            else:
-                asked = [(e, e.questions[:2][-1:]) for e in part]
-                stream = batch(backbone, asked).stream
-                stream = stream.take(sieve(stream, keep))
-                _, tokens = _answer_loss(backbone, stream)
-        for question, good in zip([q for _, qs in asked for q in qs], _whole(stream, tokens), strict=True):
-            right[question.kind].append(good)
-    every = [good for goods in right.values() for good in goods]
-    return {"all": float(np.mean(every)), **{kind: float(np.mean(right[kind] or [False])) for kind in KINDS}}
-
-
-def _whole(stream: Stream, tokens: Tensor) -> list[bool]:
-    """Fold right tokens into right answers: an answer is a run of labels."""
-    assert stream.labels is not None
-    answer = _answer_of(stream.labels[:, 1:] != -100)
-    wrong = torch.zeros(int(answer[-1]) + 1, dtype=torch.long).index_add_(0, answer, (~tokens).long())
-    return [int(n) == 0 for n in wrong]
-
-
-def _answer_of(said: Tensor) -> Tensor:
+def answer_of(said: Tensor) -> Tensor:
     """Which answer each label token belongs to: `said` (B, L) bool → (number of True,) int64 from 0, row by row."""
     begins = said & ~F.pad(said, (1, 0))[:, :-1]
     return begins.flatten().cumsum(0)[said.flatten()] - 1

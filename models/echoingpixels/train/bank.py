@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -28,6 +30,17 @@ from .towers import MAX_SIDE, SAMPLED_FPS
 BUCKET = 4  # batches drawn, sorted by length, to take one from
 
 
+class Spanned(Protocol):
+    """What has a length in tokens."""
+
+    @property
+    def span(self) -> Span:
+        """The tokens a clip becomes."""
+
+
+S = TypeVar("S", bound=Spanned)
+
+
 @dataclass(frozen=True)
 class Example:
     """One clip as the decoder meets it, with what can be asked about it."""
@@ -38,12 +51,33 @@ class Example:
     statements: tuple[Question, ...] = ()
 
 
+class Supply(Protocol):
+    """Clips with questions, in any number."""
+
+    def __len__(self) -> int:
+        """How many there are by now."""
+
+    def __iter__(self) -> Iterator[Example]:
+        """All of them, in order."""
+
+    def draw(self, rng: np.random.Generator, n: int) -> list[Example]:
+        """n of them at random, of like length."""
+
+
+def alike(clips: Sequence[S], rng: np.random.Generator, n: int) -> list[S]:
+    """n clips at random of like length, so that little is padded."""
+    drawn = [clips[int(i)] for i in rng.integers(len(clips), size=BUCKET * n)]
+    drawn.sort(key=lambda one: one.span.tokens)
+    first = int(rng.integers((BUCKET - 1) * n + 1))
+    return drawn[first : first + n]
+
+
 def example(backbone: Backbone, seed: int, index: int, most: int) -> Example:
     """Make clip `index` of the set `seed`, run the towers over it and draw at most `most` questions."""
     timeline, frames, times, audio = sample(seed, index, SAMPLED_FPS, MAX_SIDE)
     clip = Clip(frames, times, audio, timeline.duration, Source(f"{seed}/{index}", "video", "none", timeline.duration))
     media = prepare_media(clip, backbone.min_pixels, backbone.max_pixels)
-    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.no_grad(), torch.autocast(backbone.device.type, dtype=torch.bfloat16):
         features = backbone.encode(media)
     rng = np.random.default_rng([seed, index, 11])
     return Example(media.span, features, tuple(pick(questions(timeline, rng), rng, most)))
@@ -62,7 +96,7 @@ def fill(backbone: Backbone, folder: Path, seed: int, clips: int, shard: int, mo
         for i, one in enumerate(made):
             for name, value in vars(one.features).items():
                 if value is not None:
-                    tensors[f"{i}.{name}"] = value.to(torch.bfloat16).contiguous()
+                    tensors[f"{i}.{name}"] = value.to("cpu", torch.bfloat16).contiguous()
             about.append({"span": vars(one.span), "questions": [vars(q) for q in one.questions]})
         save_file(tensors, path.with_suffix(".tmp"), {"clips": json.dumps(about)})
         path.with_suffix(".tmp").replace(path)
@@ -95,12 +129,17 @@ class Reader:
                     self.examples.append(Example(span, Features(**found), asked, told))
 
     def draw(self, rng: np.random.Generator, n: int) -> list[Example]:
-        """n examples at random of like length, so that little is padded; new shards included; waits for the first."""
+        """n examples at random of like length, new shards included; waits for the first."""
         self.refresh()
+        if not self.examples:
+            print(f"waiting for clips in {self.folder}", flush=True)
         while not self.examples:
             time.sleep(2)
             self.refresh()
-        drawn = [self.examples[int(i)] for i in rng.integers(len(self.examples), size=BUCKET * n)]
-        drawn.sort(key=lambda one: one.span.tokens)
-        first = int(rng.integers((BUCKET - 1) * n + 1))
-        return drawn[first : first + n]
+        return alike(self.examples, rng, n)
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __iter__(self) -> Iterator[Example]:
+        return iter(self.examples)

@@ -110,6 +110,6 @@ def _match(layers: Any) -> None:
 
 
 def build_backbone(sizes: Sizes, name: str) -> QwenOmni:
-    """An untrained backbone."""
+    """An untrained backbone, on the CPU."""
     tokenizer = build_tokenizer()
     return QwenOmni(build_thinker(sizes, tokenizer), tokenizer, name, MIN_PIXELS, sizes.max_pixels)

@@ -34,7 +34,7 @@ class Batch:
 
     def thin(self, share: float, seed: int) -> Batch:
         """Only a random share of the audio and video tokens: cheaper, and the decoder learns to do with less."""
-        drawn = torch.rand(self.part.shape, generator=torch.Generator().manual_seed(seed))
+        drawn = torch.rand(self.part.shape, generator=torch.Generator().manual_seed(seed)).to(self.part.device)
         keep = self.stream.mask & (~self.stream.pool | (drawn < share))
         index, mask = packed(keep)
         return Batch(self.stream.take(Selection(keep)), torch.where(mask, self.part.gather(1, index), -1))
@@ -45,7 +45,7 @@ def batch(backbone: Backbone, episodes: list[tuple[Example, tuple[Question, ...]
     made = [_episode(backbone, example, asked) for example, asked in episodes]
     longest = max(part.numel() for _, part in made)
     parts = torch.stack([F.pad(part, (longest - part.numel(), 0), value=-1) for _, part in made])
-    return Batch(pad([stream for stream, _ in made]), parts)
+    return Batch(pad([stream for stream, _ in made]), parts.to(backbone.device))
 
 
 def _episode(backbone: Backbone, example: Example, asked: tuple[Question, ...]) -> tuple[Stream, Tensor]:

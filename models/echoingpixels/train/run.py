@@ -1,44 +1,169 @@
-"""Runs a recipe's stages in order and writes the trained model. Each stage goes on from its last checkpoint."""
+"""Runs a recipe's stages in order and saves the model after each. A stage goes on from its last checkpoint."""
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+from torch import nn
+from torch.utils.data import Dataset
 
-from ..errors import OptionError
+from ..backbones.qwen_omni import QwenOmni
+from ..errors import DataError, OptionError
 from ..loading import save
 from ..model import EchoingPixels
-from ..sieve import Sieve, SieveOptions
-from .answers import VALID_CLIPS, VALID_SEED, train_cs2, train_full
-from .bank import fill
-from .build import build_backbone
-from .recipe import Recipe
-from .towers import train_towers
+from ..sieve import Sieve
+from . import checkpoint, lora
+from .accuracy import accuracy
+from .answers import loss_of
+from .bank import Reader, Supply, fill
+from .clips import read_clips
+from .draws import Draws
+from .log import check_extra, log_of
+from .recipe import BANK, Recipe, Stage
+from .start import sieve_of, start
+from .towers import Batches, Taught
+from .trainer import Learner, Loss, teach
 
-STAGES = ("towers", "bank", "full", "cs2")
+VALID_SEED = 1_000_003  # of clips never trained on
+SIEVED = ("distil", "sieve")  # tasks
+CHECKED = (0.2, 0.05)  # keep ratios at which a sieve is tried while it trains
 
 
-def train_model(recipe: Recipe, out: Path, stages: tuple[str, ...] = STAGES) -> Path:
-    """Train, resuming from what OUT holds; returns OUT/model, which `load` reads, or OUT where no decoder was trained.
+@dataclass
+class Run:
+    """A recipe on its way: the model as it is by now, and the folder that holds what was made."""
 
-    A stage whose checkpoint is complete is only read. `bank` may run beside `full` in a process of its own, which then
-    answers from the clips made so far.
+    recipe: Recipe
+    out: Path
+    backbone: QwenOmni
+    sieve: Sieve | None
+
+    def stage(self, stage: Stage, number: int, train: bool) -> None:
+        """Train the stage to its end; where that is done, only read it. Without `train`, DataError if it is not."""
+        torch.manual_seed(self.recipe.seed + number)
+        folder = self.out / stage.name
+        saved = checkpoint.last(folder)
+        whole = checkpoint.step_of(saved) >= stage.steps
+        if not (whole or train):
+            raise DataError(f"Stage {stage.name!r} is not complete in {self.out}.", "Run it first, or all stages.")
+        modules, loss, end = self._parts(stage)
+        learner = Learner({n: p for n, p in modules.named_parameters() if p.requires_grad}, loss)
+        if whole:
+            assert saved is not None
+            checkpoint.read(learner, saved)
+        else:
+            shutil.rmtree(folder / "model", ignore_errors=True)
+            if saved is not None:
+                checkpoint.read(learner, saved)  # the Trainer would pass over weights that do not fit
+            draws, check = self._data(stage, number)
+            log = log_of(self.recipe.log, self.out, stage.name)
+            workers = int(stage.task == "towers")  # rendering takes as long as the step it is for
+            teach(learner, draws, stage, self.recipe.seed, folder, log, check, saved, workers)
+        end()
+        self._save(folder / "model")
+
+    def fill(self) -> None:
+        """Run the towers over all clips, those that are not there yet."""
+        data = self.recipe.data
+        if data.train is None:
+            folder = self.out / BANK
+            fill(self.backbone, folder, VALID_SEED, data.valid_clips, data.valid_clips, data.questions)
+            fill(self.backbone, folder, self.recipe.seed, data.clips, data.shard, data.questions)
+        else:
+            self._sources()
+
+    def _parts(self, stage: Stage) -> tuple[nn.Module, Loss, Callable[[], None]]:
+        """What the stage trains, its loss, and what is to be done when it is over; all else is frozen."""
+        thinker = self.backbone.thinker.requires_grad_(False)
+        if stage.task == "towers":
+            taught = Taught(self.backbone).to(self.backbone.device)
+            thinker.model.visual.requires_grad_(True)
+            thinker.model.audio_tower.requires_grad_(True)
+            first = Batches(stage, self.recipe.seed, self.backbone.max_pixels)
+            return taught, taught.loss, lambda: taught.settle(self.backbone, first[0])
+        parts: dict[str, nn.Module] = {}
+        adapted = None
+        if stage.task in SIEVED:
+            self.sieve = sieve_of(self.backbone, self.sieve, stage, self.recipe)
+            parts["sieve"] = self.sieve.float().requires_grad_(True)
+        if "decoder" in stage.learns:
+            if stage.lora is None:
+                parts["text"] = self.backbone.text.float().requires_grad_(True)
+                parts["head"] = thinker.lm_head.float().requires_grad_(True)
+            else:
+                adapted = lora.adapt(self.backbone, stage.lora)
+                parts["text"] = self.backbone.text
+        return nn.ModuleDict(parts), partial(loss_of, self.backbone, self.sieve), partial(lora.merge, adapted)
+
+    def _data(self, stage: Stage, number: int) -> tuple[Dataset[Any], Callable[[], dict[str, float]]]:
+        seed = self.recipe.seed
+        if stage.task == "towers":
+            return Batches(stage, seed, self.backbone.max_pixels), dict
+        source, valid = self._sources()
+        draws = Draws(source, stage, seed, number, self.recipe.data.questions)
+        return draws, partial(self._check, stage, source, valid)
+
+    def _sources(self) -> tuple[Supply, Supply | None]:
+        """Clips to train on, and others to check on."""
+        data, folder = self.recipe.data, self.out / BANK
+        if data.train is None:
+            valid = Reader(folder, VALID_SEED)
+            valid.draw(np.random.default_rng(0), 1)  # waits until it is there
+            return Reader(folder, self.recipe.seed), valid
+        held = None if data.valid is None else read_clips(self.backbone, data, data.valid, folder)
+        return read_clips(self.backbone, data, data.train, folder), held
+
+    def _check(self, stage: Stage, source: Supply, valid: Supply | None) -> dict[str, float]:
+        """Figures on clips that are not trained on: from all tokens if the decoder learns, and through the sieve."""
+        found: dict[str, float] = {"clips": len(source)} if stage.task == "answers" else {}
+        if valid is None:
+            return found
+        for keep in CHECKED if stage.task in SIEVED else ():
+            tried = accuracy(self.backbone, valid, stage.batch, self.sieve, keep)
+            found |= {f"keep_{keep:g}": tried["all"], f"keep_{keep:g}_loss": tried["valid_loss"]}
+        return found | (accuracy(self.backbone, valid, stage.batch) if "decoder" in stage.learns else {})
+
+    def _save(self, folder: Path) -> None:
+        """Write the model, whole or not at all, and point OUT/model at it."""
+        if folder.exists():
+            return
+        part, link = folder.with_name("model.tmp"), self.out / "model"
+        save(EchoingPixels(self.backbone, self.sieve), part)
+        part.rename(folder)
+        link.unlink(missing_ok=True)
+        link.symlink_to(folder.relative_to(self.out), target_is_directory=True)
+
+
+def train_model(recipe: Recipe, out: Path, stages: tuple[str, ...] = ()) -> Path:
+    """Train, resuming from what OUT holds; returns OUT/model, which `load` reads, or OUT where there is none yet.
+
+    `stages`: names of the recipe's, and `bank`; all if empty. A complete stage is only read. `bank` may run beside the
+    stages after it in a process of its own; they then learn from the clips made so far.
     """
-    for stage in stages:
-        if stage not in STAGES:
-            raise OptionError(f"Unknown stage {stage!r}.", f"Known stages: {', '.join(STAGES)}.")
+    order: list[str] = [stage.name for stage in recipe.stage]
+    order.insert(int(recipe.stage[0].task == "towers"), BANK)  # as soon as the towers are what they will be
+    for name in stages:
+        if name not in order:
+            raise OptionError(f"Unknown stage {name!r}.", f"Known stages: {', '.join(order)}.")
+    chosen = set(stages or order)
+    if recipe.log == "tensorboard":
+        check_extra("tensorboard", "log = 'tensorboard'")
+    if any(stage.lora for stage in recipe.stage if stage.name in chosen):
+        lora.check_lora()
+    out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(recipe.seed)
-    backbone, sieve = build_backbone(recipe.sizes, recipe.name), None
-    train_towers(backbone, recipe, out)
-    if "bank" in stages:
-        fill(backbone, out / "bank", VALID_SEED, VALID_CLIPS, VALID_CLIPS, recipe.bank.questions)
-        fill(backbone, out / "bank", recipe.seed, recipe.bank.clips, recipe.bank.shard, recipe.bank.questions)
-    if "full" not in stages and "cs2" not in stages:
-        return out
-    train_full(backbone, recipe, out)
-    if "cs2" in stages:
-        sieve = Sieve(backbone, SieveOptions(recipe.cs2.layers, recipe.cs2.form, recipe.sizes.sections))
-        train_cs2(backbone, sieve, recipe, out)
-    save(EchoingPixels(backbone, sieve), out / "model")
-    return out / "model"
+    run = Run(recipe, out, *start(recipe))
+    numbered = {stage.name: (stage, number) for number, stage in enumerate(recipe.stage, 1)}
+    for name in order[: max(order.index(name) for name in chosen) + 1]:
+        if name != BANK:
+            run.stage(*numbered[name], train=name in chosen)
+        elif name in chosen:
+            run.fill()
+    return out / "model" if (out / "model").exists() else out

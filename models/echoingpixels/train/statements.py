@@ -15,7 +15,7 @@ from ..synth.assets import OBJECTS, SOUNDS
 from ..synth.questions import APART_S, COUNTS, Question, heard_with, once, visible_with
 from ..synth.timeline import Timeline
 
-KIND = "statement"
+KIND = "<statement>"  # no kind of a question file
 ABSENT = "no"
 PAIRS = 6  # at most, of a clip
 

@@ -1,16 +1,15 @@
-"""Stage 1: the two towers learn to say what each token shows or sounds like. Their heads are thrown away after."""
+"""Task towers: the two towers learn to say what each token shows or sounds like. Their heads are thrown away after."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import Dataset
 
 from .. import frames
 from ..backbones.qwen_omni import QwenOmni
@@ -18,33 +17,35 @@ from ..inputs import audio_tokens, log_mel
 from ..synth.plan import plan
 from ..synth.render import waveform
 from ..synth.sample import lossy, lossy_audio, scene_of
-from . import labels, loop
-from .recipe import Recipe
+from . import labels
+from .recipe import Stage
 
 SAMPLED_FPS = 2.0
 MAX_SIDE = 256  # px at which training pictures are drawn
 NOTHING_WEIGHT = 0.25  # of class 0, which most tokens are
 
 
-class Batches(IterableDataset[dict[str, Any]]):
-    """Random temporal steps and whole sounds of ever new clips, with the towers' targets."""
+class Batches(Dataset[dict[str, Any]]):
+    """Random temporal steps and whole sounds of ever new clips, with the towers' targets. Item i is always the same."""
 
-    def __init__(self, recipe: Recipe, first: int) -> None:
-        self.recipe, self.first = recipe, first
+    def __init__(self, stage: Stage, seed: int, max_pixels: int) -> None:
+        self.stage, self.seed, self.max_pixels = stage, seed, max_pixels
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        per = self.recipe.towers.clips
-        for step in range(self.first, self.recipe.towers.steps):
-            yield self._join([self._clip(step * per + i) for i in range(per)])
+    def __len__(self) -> int:
+        return self.stage.steps * self.stage.accumulate
+
+    def __getitem__(self, item: int) -> dict[str, Any]:
+        per = self.stage.batch
+        return self._join([self._clip(item * per + i) for i in range(per)])
 
     def _clip(self, index: int) -> dict[str, list[Any]]:
-        rng = np.random.default_rng([self.recipe.seed, index, 7])
-        timeline = plan(self.recipe.seed, index)
+        rng = np.random.default_rng([self.seed, index, 7])
+        timeline = plan(self.seed, index)
         scene = scene_of(timeline, MAX_SIDE)
-        size = frames.fit(timeline.height, timeline.width, max_pixels=self.recipe.sizes.max_pixels)
+        size = frames.fit(timeline.height, timeline.width, max_pixels=self.max_pixels)
         rows, columns = size[0] // frames.FACTOR, size[1] // frames.FACTOR
         parts: dict[str, list[Any]] = {k: [] for k in ("patches", "grid", "seen", "quadrant", "mel", "heard", "onset")}
-        for _ in range(self.recipe.towers.moments if timeline.of("object") else 1):
+        for _ in range(self.stage.moments if timeline.of("object") else 1):
             start = rng.uniform(0, timeline.duration - 0.5)
             times = (start, start + 1 / SAMPLED_FPS)
             quality = int(rng.integers(20, 95))
@@ -90,26 +91,28 @@ class Taught(nn.Module):
         seen = self.seen(video).unflatten(-1, (2, -1)).flatten(0, 1).float()
         quadrant, heard, onset = (head(x).float() for head, x in (
             (self.quadrant, video), (self.heard, audio), (self.onset, audio)))  # fmt: skip
-        weights = torch.ones(max(len(labels.SEEN), len(labels.HEARD)))
+        weights = torch.ones(max(len(labels.SEEN), len(labels.HEARD)), device=seen.device)
         weights[0] = NOTHING_WEIGHT
         total = (
             F.cross_entropy(seen, batch["seen"].flatten(), weight=weights[: seen.shape[1]])
-            + 0.3 * F.cross_entropy(quadrant, batch["quadrant"])
             + F.cross_entropy(heard, batch["heard"], weight=weights[: heard.shape[1]])
             + 0.3 * F.cross_entropy(onset, batch["onset"])
         )
+        if bool((batch["quadrant"] >= 0).any()):  # else, in pictures of one token, there is none
+            total = total + 0.3 * F.cross_entropy(quadrant, batch["quadrant"])
         return total, {
-            **dict(loop.figures(seen, batch["seen"].flatten(), "seen")),
-            **dict(loop.figures(quadrant, batch["quadrant"], "quadrant")),
-            **dict(loop.figures(heard, batch["heard"], "heard")),
+            **dict(figures(seen, batch["seen"].flatten(), "seen")),
+            **dict(figures(quadrant, batch["quadrant"], "quadrant")),
+            **dict(figures(heard, batch["heard"], "heard")),
         }
 
     @torch.no_grad()
-    def settle(self, backbone: QwenOmni, batch: dict[str, Any]) -> None:
+    def settle(self, backbone: QwenOmni, given: dict[str, Any]) -> None:
         """Prepare the decoder's start: features and embeddings of one length, names pointing at what they name.
 
         Without this, questions that name something ("Does the cat appear?") stay at chance: docs/log.md.
         """
+        batch = {name: tensor.to(backbone.device) for name, tensor in given.items()}
         video = self.visual(batch["patches"], grid_thw=batch["grid"]).pooler_output
         audio = self.audio_tower(batch["mel"], feature_lens=batch["lengths"]).last_hidden_state
         embeddings, tokenizer = backbone.text.embed_tokens.weight, backbone.tokenizer
@@ -127,20 +130,9 @@ class Taught(nn.Module):
                         embeddings[first] = direction / direction.norm() * length
 
 
-def train_towers(backbone: QwenOmni, recipe: Recipe, out: Path) -> None:
-    """Train the towers of `backbone` in place; resumes from OUT/towers.pt."""
-    taught = Taught(backbone)
-    saved = out / "towers.pt"
-    first = torch.load(saved, weights_only=True)["step"] if saved.exists() else 0
-    made = DataLoader(Batches(recipe, first), batch_size=None, num_workers=1, prefetch_factor=4)
-    batches = iter(made) if first < recipe.towers.steps else iter(())
-    loop.train(
-        taught,
-        lambda step: taught.loss(next(batches)),
-        recipe.towers.steps,
-        recipe.towers.lr,
-        out,
-        "towers",
-        recipe.save_every,
-    )
-    taught.settle(backbone, next(iter(Batches(recipe, 0))))
+def figures(logits: Tensor, labels: Tensor, name: str) -> Iterator[tuple[str, float]]:
+    """Accuracy over all labelled places and over those that are not class 0."""
+    right = logits.argmax(-1) == labels
+    for figure, scored in ((name, labels >= 0), (f"{name}_found", labels > 0)):
+        if bool(scored.any()):
+            yield figure, float(right[scored].float().mean())

@@ -1,0 +1,56 @@
+"""What each step learns from: clips and questions by seed, step and stage, so that a resumed run draws the same."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from ..synth.questions import Question, pick
+from .bank import Example, Supply
+from .recipe import Stage, Task
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Clips, each with the questions asked of it, and how: all tokens or a `share` of them, or the sieve at `keep`."""
+
+    task: Task
+    item: int
+    asked: list[tuple[Example, tuple[Question, ...]]]
+    share: float = 1.0
+    keep: float = 1.0
+    figure: str = "right"  # what the share of right tokens is called
+
+
+class Draws(Dataset[Any]):
+    """One Draw an item, in any order always the same as long as the source is."""
+
+    def __init__(self, source: Supply, stage: Stage, seed: int, number: int, most: int) -> None:
+        self.source, self.stage, self.seed, self.number, self.most = source, stage, seed, number, most
+
+    def __len__(self) -> int:
+        return self.stage.steps * self.stage.accumulate
+
+    def __getitem__(self, item: int) -> Draw:
+        stage = self.stage
+        rng = np.random.default_rng([self.seed, item, self.number])
+        if stage.task == "answers":
+            share = stage.share[item % len(stage.share)]
+            return Draw("answers", item, self._whole(rng, stage.batch), share)
+        if stage.full_every and item % stage.full_every == 0:
+            return Draw("answers", item, self._whole(rng, stage.full_batch), figure="right_full")
+        clips = self.source.draw(rng, stage.batch)
+        asked = [(clip, tuple(pick(clip.questions, rng, 1))) for clip in clips]
+        keep = float(rng.choice(stage.ratios(item // stage.accumulate)))
+        return Draw(stage.task, item, [pair for pair in asked if pair[1]], keep=keep)
+
+    def _whole(self, rng: np.random.Generator, n: int) -> list[tuple[Example, tuple[Question, ...]]]:
+        """n clips, each with all its questions, or so many of them."""
+        clips = self.source.draw(rng, n)
+        few = [
+            c.questions if len(c.questions) <= self.most else tuple(pick(c.questions, rng, self.most)) for c in clips
+        ]
+        return [(clip, asked + clip.statements) for clip, asked in zip(clips, few, strict=True)]

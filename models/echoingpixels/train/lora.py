@@ -1,0 +1,34 @@
+"""LoRA on the decoder through PEFT: adapters put in place of its weights, and merged into them. Saves nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..backbones.qwen_omni import QwenOmni
+from ..errors import DataError
+from .log import check_extra
+from .recipe import Lora
+
+
+def check_lora() -> None:
+    """ModelError where PEFT is missing."""
+    check_extra("peft", "LoRA")
+
+
+def adapt(backbone: QwenOmni, lora: Lora) -> Any:
+    """Put adapters into the decoder's layers, which then learn alone; returns what `merge` takes."""
+    check_lora()
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=list(lora.targets))
+    try:
+        return get_peft_model(backbone.text, config)
+    except ValueError as error:  # no module has such a name
+        hint = "Name linear layers of the decoder, such as q_proj, v_proj or down_proj."
+        raise DataError(f"LoRA finds no module named {', '.join(lora.targets)}.", hint) from error
+
+
+def merge(adapted: Any) -> None:
+    """Add the adapters, if there are any, to the decoder's weights and take them out of it."""
+    if adapted is not None:
+        adapted.merge_and_unload()

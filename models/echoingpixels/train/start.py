@@ -1,0 +1,56 @@
+"""What a recipe starts from, and the sieve of a stage: built new, loaded, or taken on from the stage before."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, fields
+from typing import Any
+
+from ..backbones.qwen_omni import QwenOmni
+from ..errors import DataError
+from ..loading import device_of, load
+from ..positions import check_sections
+from ..sieve import Sieve, SieveOptions
+from .build import build_backbone
+from .recipe import Recipe, Stage
+
+SAME = ("layers", "form", "sections", "tau", "bidirectional", "question")  # named alike in both
+
+
+def start(recipe: Recipe) -> tuple[QwenOmni, Sieve | None]:
+    """The recipe's model, with the sieve that it may come with; or one of its sizes, untrained."""
+    if recipe.model is None:
+        backbone = build_backbone(recipe.sizes, recipe.name)
+        backbone.thinker.to(device_of("auto"))
+        return backbone, None
+    model = load(recipe.model, max_pixels=recipe.data.max_pixels)
+    assert isinstance(model.backbone, QwenOmni)
+    return model.backbone, model.sieve
+
+
+def sieve_of(backbone: QwenOmni, before: Sieve | None, stage: Stage, recipe: Recipe) -> Sieve:
+    """The stage's sieve: `before` with the options that the stage changes, or a new one."""
+    options = _options(before, stage, recipe)
+    if before is not None and options.layers != before.options.layers:
+        has = f"the sieve it goes on from has {before.options.layers}"
+        raise DataError(f"Stage {stage.name!r} has layers = {options.layers}, and {has}.", "Leave layers out.")
+    if options.sections is not None:
+        backbone.set_sections(check_sections(options.sections, backbone.shape.head_size // 2))
+    sieve = Sieve(backbone, options).to(backbone.device)
+    if before is not None:
+        sieve.load_state_dict(before.state_dict())
+    return sieve
+
+
+def _options(before: Sieve | None, stage: Stage, recipe: Recipe) -> SieveOptions:
+    known = {field.name for field in fields(SieveOptions)}
+    options: dict[str, Any] = {} if before is None else asdict(before.options)
+    if before is None and recipe.model is None:
+        options["sections"] = recipe.sizes.sections
+    options |= {name: getattr(stage, name) for name in SAME if getattr(stage, name) is not None}
+    if stage.gate is not None and "gate" in known:
+        options["gate"] = stage.gate
+    elif stage.gate is not None:
+        if stage.gate == "soft":
+            raise DataError(f"Stage {stage.name!r} has gate = 'soft', which no sieve has yet.", "Use another gate.")
+        options["gumbel"] = stage.gate == "gumbel"
+    return SieveOptions(**options)
