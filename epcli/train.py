@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -27,6 +28,7 @@ def train(
     The recipe names the model to start from, the data and the stages: docs/training.md.
     Prints the model's folder, which --model takes.
     """
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns when it is imported, and the Trainer does so
     from echoingpixels.train.recipe import read_recipe
     from echoingpixels.train.run import train_model
 

@@ -108,6 +108,27 @@ def test_only_the_parts_that_learn_change(trained: Path) -> None:
     assert not same(*rated)
 
 
+def test_a_frozen_decoder_stays_as_it_is_while_its_sieve_learns_answers(begun: Path) -> None:
+    stage = replace(SIEVE, name="alone", train=("sieve",), full_every=0)
+    train_model(recipe(TOWERS, FULL, stage), begun, ("alone",))
+    assert changed(weights(begun / "full" / "model"), weights(begun / "alone" / "model")) == set()
+    assert all(name.startswith("learned.sieve/") for name in learned(begun / "alone"))
+
+
+def test_a_bfloat16_model_learns_in_float32(trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained / "bank", tmp_path / "bank")
+    stages = (DISTIL, replace(SIEVE, lora=Lora(rank=2), form="fused"), replace(FULL, share=(1.0,)))
+    wanted = recipe(*stages, model=str(trained / "full" / "model"))
+    run = Run(wanted, tmp_path, *start(wanted))
+    run.backbone.thinker.to(torch.bfloat16)  # as a large model is, on any device
+    for number, stage in enumerate(stages, 1):
+        run.stage(stage, number, train=True)
+        assert {weight.dtype for weight in learned(tmp_path / stage.name).values()} == {torch.float32}
+        assert {weight.dtype for weight in run.backbone.thinker.model.visual.parameters()} == {torch.bfloat16}
+        if stage.name != "full":
+            assert run.backbone.dtype == torch.bfloat16
+
+
 def test_a_complete_run_is_only_read(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("echoingpixels.train.run.teach", lambda *_: pytest.fail("a complete stage was trained"))
     assert train_model(WHOLE, trained) == trained / "model"
@@ -123,8 +144,8 @@ def test_the_same_seed_gives_the_same_weights(tmp_path: Path) -> None:
 def test_the_trainer_equals_a_plain_loop(trained: Path) -> None:
     run = Run(WHOLE, trained, *start(WHOLE))
     run.stage(TOWERS, 1, train=False)
-    modules, loss, _ = run._parts(FULL)
-    train, _ = run._sources()
+    modules, loss, _ = run.parts(FULL)
+    train, _ = run.sources()
     draws = Draws(train, FULL, WHOLE.seed, 2, DATA.questions)
     optimizer = torch.optim.AdamW(modules.parameters(), lr=FULL.lr, weight_decay=0.01, betas=(0.9, 0.98))
     for step in range(FULL.steps):

@@ -23,31 +23,32 @@ class Log(Protocol):
 
 
 class CsvLog:
-    """A row a checkpoint; the first row names the columns."""
+    """A row a checkpoint, under one heading; a figure that is not always there leaves its place empty."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def begin(self, step: int) -> None:
-        if self.path.exists():
-            head, *rows = self.path.read_text().splitlines(keepends=True) or [""]
-            kept = [row for row in rows if row.endswith("\n") and int(row.split(",")[0]) <= step]
-            if kept:
-                self.path.write_text("".join([head, *kept]))
-            else:
-                self.path.unlink()
+        self._write([row for row in self._rows() if int(row["step"]) <= step])
 
     def write(self, row: Row) -> None:
-        columns = list(row)
-        if self.path.exists():
-            with self.path.open(newline="") as file:
-                columns = next(csv.reader(file))
-        said = {name: f"{value:.4g}" if isinstance(value, float) else value for name, value in row.items()}
-        with self.path.open("a", newline="") as file:
-            writer = csv.DictWriter(file, columns, extrasaction="ignore")
-            if not file.tell():
-                writer.writeheader()
-            writer.writerow(said)
+        said = {name: f"{value:.4g}" if isinstance(value, float) else str(value) for name, value in row.items()}
+        self._write([*self._rows(), said])
+
+    def _rows(self) -> list[dict[str, str]]:
+        if not self.path.exists():
+            return []
+        with self.path.open(newline="") as file:
+            return list(csv.DictReader(file))
+
+    def _write(self, rows: list[dict[str, str]]) -> None:
+        """All rows anew, whole or not at all: they are few."""
+        part = self.path.with_suffix(".tmp")
+        with part.open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)))
+            writer.writeheader()
+            writer.writerows(rows)
+        part.replace(self.path)
 
 
 class BoardLog:
@@ -59,7 +60,7 @@ class BoardLog:
     def begin(self, step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self.writer: Any = SummaryWriter(str(self.folder), purge_step=step + 1)  # type: ignore[no-untyped-call]
+        self.writer: Any = SummaryWriter(str(self.folder), purge_step=step + 1)
 
     def write(self, row: Row) -> None:
         for name, value in row.items():

@@ -44,6 +44,7 @@ class Run:
     out: Path
     backbone: QwenOmni
     sieve: Sieve | None
+    read: tuple[Supply, Supply | None] | None = None
 
     def stage(self, stage: Stage, number: int, train: bool) -> None:
         """Train the stage to its end; where that is done, only read it. Without `train`, DataError if it is not."""
@@ -53,7 +54,7 @@ class Run:
         whole = checkpoint.step_of(saved) >= stage.steps
         if not (whole or train):
             raise DataError(f"Stage {stage.name!r} is not complete in {self.out}.", "Run it first, or all stages.")
-        modules, loss, end = self._parts(stage)
+        modules, loss, end = self.parts(stage)
         learner = Learner({n: p for n, p in modules.named_parameters() if p.requires_grad}, loss)
         if whole:
             assert saved is not None
@@ -77,9 +78,9 @@ class Run:
             fill(self.backbone, folder, VALID_SEED, data.valid_clips, data.valid_clips, data.questions)
             fill(self.backbone, folder, self.recipe.seed, data.clips, data.shard, data.questions)
         else:
-            self._sources()
+            self.sources()
 
-    def _parts(self, stage: Stage) -> tuple[nn.Module, Loss, Callable[[], None]]:
+    def parts(self, stage: Stage) -> tuple[nn.Module, Loss, Callable[[], None]]:
         """What the stage trains, its loss, and what is to be done when it is over; all else is frozen."""
         thinker = self.backbone.thinker.requires_grad_(False)
         if stage.task == "towers":
@@ -106,19 +107,23 @@ class Run:
         seed = self.recipe.seed
         if stage.task == "towers":
             return Batches(stage, seed, self.backbone.max_pixels), dict
-        source, valid = self._sources()
+        source, valid = self.sources()
         draws = Draws(source, stage, seed, number, self.recipe.data.questions)
         return draws, partial(self._check, stage, source, valid)
 
-    def _sources(self) -> tuple[Supply, Supply | None]:
-        """Clips to train on, and others to check on."""
+    def sources(self) -> tuple[Supply, Supply | None]:
+        """Clips to train on, and others to check on; read once."""
         data, folder = self.recipe.data, self.out / BANK
-        if data.train is None:
+        if self.read is None and data.train is None:
             valid = Reader(folder, VALID_SEED)
             valid.draw(np.random.default_rng(0), 1)  # waits until it is there
-            return Reader(folder, self.recipe.seed), valid
-        held = None if data.valid is None else read_clips(self.backbone, data, data.valid, folder)
-        return read_clips(self.backbone, data, data.train, folder), held
+            self.read = Reader(folder, self.recipe.seed), valid
+        elif self.read is None:
+            assert data.train is not None
+            held = None if data.valid is None else read_clips(self.backbone, data, data.valid, folder)
+            self.read = read_clips(self.backbone, data, data.train, folder), held
+        assert self.read is not None
+        return self.read
 
     def _check(self, stage: Stage, source: Supply, valid: Supply | None) -> dict[str, float]:
         """Figures on clips that are not trained on: from all tokens if the decoder learns, and through the sieve."""
@@ -158,7 +163,6 @@ def train_model(recipe: Recipe, out: Path, stages: tuple[str, ...] = ()) -> Path
     if any(stage.lora for stage in recipe.stage if stage.name in chosen):
         lora.check_lora()
     out.mkdir(parents=True, exist_ok=True)
-    torch.manual_seed(recipe.seed)
     run = Run(recipe, out, *start(recipe))
     numbered = {stage.name: (stage, number) for number, stage in enumerate(recipe.stage, 1)}
     for name in order[: max(order.index(name) for name in chosen) + 1]:

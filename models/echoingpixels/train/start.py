@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, fields
 from typing import Any
 
+import torch
+
 from ..backbones.qwen_omni import QwenOmni
 from ..errors import DataError
 from ..loading import device_of, load
@@ -19,6 +21,7 @@ SAME = ("layers", "form", "sections", "tau", "bidirectional", "question")  # nam
 def start(recipe: Recipe) -> tuple[QwenOmni, Sieve | None]:
     """The recipe's model, with the sieve that it may come with; or one of its sizes, untrained."""
     if recipe.model is None:
+        torch.manual_seed(recipe.seed)  # what no stage has trained yet is in no checkpoint: it is made again
         backbone = build_backbone(recipe.sizes, recipe.name)
         backbone.thinker.to(device_of("auto"))
         return backbone, None

@@ -31,7 +31,9 @@ class Learner(nn.Module):
 
     def __init__(self, learned: Mapping[str, nn.Parameter], loss: Loss) -> None:
         super().__init__()
-        self.learned = nn.ParameterDict({name.replace(".", "/"): weight for name, weight in learned.items()})
+        self.learned = nn.ParameterDict()
+        for name, weight in learned.items():  # in the model's order, which a plain dict would not keep here
+            self.learned[name.replace(".", "/")] = weight
         self.loss = loss
         self.seen: dict[str, list[float]] = {}
 
