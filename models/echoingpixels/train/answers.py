@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,11 @@ from torch.nn import functional as F
 from ..backbones.qwen_omni import QwenOmni
 from ..sieve import Sieve
 from ..stream import Stream
-from ..synth.questions import KINDS, pick
+from ..synth.questions import KINDS, Question, pick
 from . import loop
 from .bank import Example, Reader
 from .episode import Batch, batch
-from .recipe import Recipe
+from .recipe import Full, Recipe
 
 VALID_SEED = 1_000_003  # of clips never trained on
 VALID_CLIPS = 250
@@ -31,7 +32,9 @@ def train_full(backbone: QwenOmni, recipe: Recipe, out: Path) -> None:
 
     def loss(step: int) -> tuple[Tensor, dict[str, float]]:
         rng = np.random.default_rng([recipe.seed, step, 2])
-        return _full_loss(backbone, reader.draw(rng, plan.clips), plan.share[step % len(plan.share)], step)
+        return _full_loss(
+            backbone, _asked(reader.draw(rng, plan.clips), plan, rng), plan.share[step % len(plan.share)], step
+        )
 
     def check() -> dict[str, float]:
         return {"clips": len(reader.examples), **_accuracy(backbone, valid)}
@@ -47,7 +50,7 @@ def train_cs2(backbone: QwenOmni, sieve: Sieve, recipe: Recipe, out: Path) -> No
     def loss(step: int) -> tuple[Tensor, dict[str, float]]:
         rng = np.random.default_rng([recipe.seed, step, 3])
         if step % plan.full_every == 0:
-            value, _ = _full_loss(backbone, reader.draw(rng, recipe.full.clips))
+            value, _ = _full_loss(backbone, _asked(reader.draw(rng, recipe.full.clips), recipe.full, rng))
             return value, {}
         examples = reader.draw(rng, plan.questions)
         asked = [(example, tuple(pick(example.questions, rng, 1))) for example in examples]
@@ -73,6 +76,19 @@ def _readers(recipe: Recipe, out: Path) -> tuple[Reader, Reader]:
 def _decoder(backbone: QwenOmni) -> nn.ModuleDict:
     """What stages 2 and 3 train: all but the towers."""
     return nn.ModuleDict({"text": backbone.text, "head": backbone.thinker.lm_head})
+
+
+def _asked(examples: list[Example], plan: Full, rng: np.random.Generator) -> list[Example]:
+    """The same clips with no more questions and statements than the recipe wants, its `first` kinds before others."""
+
+    def some(all_: tuple[Question, ...], most: int) -> tuple[Question, ...]:
+        drawn = [all_[int(i)] for i in rng.permutation(len(all_))]
+        return tuple(sorted(drawn, key=lambda q: q.kind not in plan.first)[:most])
+
+    return [
+        replace(one, questions=some(one.questions, plan.questions), statements=some(one.statements, plan.statements))
+        for one in examples
+    ]
 
 
 def _full_loss(

@@ -63,6 +63,9 @@ class Full:
     clips: int = 16
     lr: float = 1e-3
     share: tuple[float, ...] = (1.0, 0.4, 0.4)
+    questions: int = 10  # at most, of each clip
+    first: tuple[str, ...] = ()  # kinds that are asked before others: those learned last
+    statements: int = 30  # at most, of each clip
 
 
 @dataclass(frozen=True)
