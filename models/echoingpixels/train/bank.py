@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +36,7 @@ class Example:
     features: Features
     questions: tuple[Question, ...]
     statements: tuple[Question, ...] = ()
+    index: int = -1  # of the clip in its set
 
 
 def example(backbone: Backbone, seed: int, index: int, most: int) -> Example:
@@ -76,6 +77,7 @@ class Reader:
         self.folder, self.seed = folder, seed
         self.read: set[Path] = set()
         self.examples: list[Example] = []
+        self.told: dict[int, tuple[Question, ...]] = {}
 
     def refresh(self) -> None:
         """Read the shards that are new."""
@@ -90,9 +92,7 @@ class Reader:
                     }
                     span = Span(**{**about["span"], "times": tuple(about["span"]["times"])})
                     asked = tuple(Question(**{**q, "options": tuple(q["options"])}) for q in about["questions"])
-                    index = first + i
-                    told = statements(plan(self.seed, index), np.random.default_rng([self.seed, index, 13]))
-                    self.examples.append(Example(span, Features(**found), asked, told))
+                    self.examples.append(Example(span, Features(**found), asked, index=first + i))
 
     def draw(self, rng: np.random.Generator, n: int) -> list[Example]:
         """n examples at random of like length, so that little is padded; new shards included; waits for the first."""
@@ -103,4 +103,11 @@ class Reader:
         drawn = [self.examples[int(i)] for i in rng.integers(len(self.examples), size=BUCKET * n)]
         drawn.sort(key=lambda one: one.span.tokens)
         first = int(rng.integers((BUCKET - 1) * n + 1))
-        return drawn[first : first + n]
+        return [self._told(one) for one in drawn[first : first + n]]
+
+    def _told(self, one: Example) -> Example:
+        """The clip with its statements, which are made when it is first drawn: planning 20,000 clips takes a minute."""
+        if one.index not in self.told:
+            rng = np.random.default_rng([self.seed, one.index, 13])
+            self.told[one.index] = statements(plan(self.seed, one.index), rng)
+        return replace(one, statements=self.told[one.index])
