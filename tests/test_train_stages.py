@@ -24,7 +24,7 @@ from echoingpixels.train.run import Run, train_model
 from echoingpixels.train.start import start
 from echoingpixels.train.trainer import rate
 from tests.program import environment
-from tests.smalltrain import DATA, DISTIL, FULL, SIEVE, TOWERS, learned, recipe
+from tests.smalltrain import DISTIL, FULL, SIEVE, TOWERS, learned, recipe
 
 WHOLE = recipe(TOWERS, FULL, DISTIL, SIEVE)
 NOISY = replace(SIEVE, name="noisy", gate="gumbel", steps=6)
@@ -146,7 +146,7 @@ def test_the_trainer_equals_a_plain_loop(trained: Path) -> None:
     run.stage(TOWERS, 1, train=False)
     modules, loss, _ = run.parts(FULL)
     train, _ = run.sources()
-    draws = Draws(train, FULL, WHOLE.seed, 2, DATA.questions)
+    draws = Draws(train, FULL, WHOLE.seed, 2)
     optimizer = torch.optim.AdamW(modules.parameters(), lr=FULL.lr, weight_decay=0.01, betas=(0.9, 0.98))
     for step in range(FULL.steps):
         with torch.autocast("cpu", dtype=torch.bfloat16):

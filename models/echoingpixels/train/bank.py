@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -49,6 +49,7 @@ class Example:
     features: Features
     questions: tuple[Question, ...]
     statements: tuple[Question, ...] = ()
+    index: int = -1  # of the clip in its set
 
 
 class Supply(Protocol):
@@ -110,6 +111,7 @@ class Reader:
         self.folder, self.seed = folder, seed
         self.read: set[Path] = set()
         self.examples: list[Example] = []
+        self.told: dict[int, tuple[Question, ...]] = {}
 
     def refresh(self) -> None:
         """Read the shards that are new."""
@@ -124,9 +126,7 @@ class Reader:
                     }
                     span = Span(**{**about["span"], "times": tuple(about["span"]["times"])})
                     asked = tuple(Question(**{**q, "options": tuple(q["options"])}) for q in about["questions"])
-                    index = first + i
-                    told = statements(plan(self.seed, index), np.random.default_rng([self.seed, index, 13]))
-                    self.examples.append(Example(span, Features(**found), asked, told))
+                    self.examples.append(Example(span, Features(**found), asked, index=first + i))
 
     def draw(self, rng: np.random.Generator, n: int) -> list[Example]:
         """n examples at random of like length, new shards included; waits for the first."""
@@ -136,7 +136,14 @@ class Reader:
         while not self.examples:
             time.sleep(2)
             self.refresh()
-        return alike(self.examples, rng, n)
+        return [self._told(one) for one in alike(self.examples, rng, n)]
+
+    def _told(self, one: Example) -> Example:
+        """The clip with its statements, which are made when it is first drawn: planning 20,000 clips takes a minute."""
+        if one.index not in self.told:
+            rng = np.random.default_rng([self.seed, one.index, 13])
+            self.told[one.index] = statements(plan(self.seed, one.index), rng)
+        return replace(one, statements=self.told[one.index])
 
     def __len__(self) -> int:
         return len(self.examples)

@@ -28,8 +28,8 @@ class Draw:
 class Draws(Dataset[Any]):
     """One Draw an item, in any order always the same as long as the source is."""
 
-    def __init__(self, source: Supply, stage: Stage, seed: int, number: int, most: int) -> None:
-        self.source, self.stage, self.seed, self.number, self.most = source, stage, seed, number, most
+    def __init__(self, source: Supply, stage: Stage, seed: int, number: int) -> None:
+        self.source, self.stage, self.seed, self.number = source, stage, seed, number
 
     def __len__(self) -> int:
         return self.stage.steps * self.stage.accumulate
@@ -48,9 +48,11 @@ class Draws(Dataset[Any]):
         return Draw(stage.task, item, [pair for pair in asked if pair[1]], keep=keep)
 
     def _whole(self, rng: np.random.Generator, n: int) -> list[tuple[Example, tuple[Question, ...]]]:
-        """n clips, each with all its questions, or so many of them."""
-        clips = self.source.draw(rng, n)
-        few = [
-            c.questions if len(c.questions) <= self.most else tuple(pick(c.questions, rng, self.most)) for c in clips
-        ]
-        return [(clip, asked + clip.statements) for clip, asked in zip(clips, few, strict=True)]
+        """n clips, each with no more questions and statements than the stage wants."""
+        stage, clips = self.stage, self.source.draw(rng, n)
+
+        def some(all_: tuple[Question, ...], most: int) -> tuple[Question, ...]:
+            drawn = [all_[int(i)] for i in rng.permutation(len(all_))]
+            return tuple(sorted(drawn, key=lambda q: q.kind not in stage.first)[:most])
+
+        return [(one, some(one.questions, stage.questions) + some(one.statements, stage.statements)) for one in clips]

@@ -57,8 +57,8 @@ class Sizes:
 class Data:
     """What is learned from: SyncClips made on the fly, or with `train`, questions about one's own clips.
 
-    `train` and `valid` are JSONL files as `ep evaluate` reads, found from the recipe's folder. `questions`: the most of
-    one clip. `clips`, `shard`, `valid_clips` count SyncClips clips; the others say how files are read.
+    `train` and `valid` are JSONL files as `ep evaluate` reads, found from the recipe's folder. `clips`, `valid_clips` and
+    `shard` count SyncClips clips, `questions` is the most kept of each; the others say how files are read.
     """
 
     clips: int = 20_000
@@ -96,7 +96,8 @@ class Stage:
 
     The rate climbs over `warm_up` of the steps, is full until `steady` of them, then falls as a cosine. `train` names
     the parts that learn; the others are frozen. Step after step, `share` says in turn which random share of the audio
-    and video tokens is there in task answers. In task sieve, every `full_every` steps comes one of task answers, of
+    and video tokens is there in task answers, with at most `questions` and `statements` of each clip, those of kinds in
+    `first` before others. In task sieve, every `full_every` steps comes one of task answers, of
     `full_batch` clips, so that the plain path stays as good. From `layers` on: the sieve's options; one left out is as
     the sieve already is, or as SieveOptions has it.
     """
@@ -115,6 +116,9 @@ class Stage:
     lora: Lora | None = None
     moments: int = 3  # temporal steps drawn from each clip in task towers
     share: tuple[float, ...] = (1.0,)
+    questions: int = 10
+    first: tuple[str, ...] = ()  # kinds: those learned last
+    statements: int = 30
     keep: tuple[Phase, ...] = (Phase(1.0, (0.5, 0.2, 0.1, 0.05)),)
     full_every: int = 0
     full_batch: int = 16

@@ -108,7 +108,7 @@ class Run:
         if stage.task == "towers":
             return Batches(stage, seed, self.backbone.max_pixels), dict
         source, valid = self.sources()
-        draws = Draws(source, stage, seed, number, self.recipe.data.questions)
+        draws = Draws(source, stage, seed, number)
         return draws, partial(self._check, stage, source, valid)
 
     def sources(self) -> tuple[Supply, Supply | None]:
