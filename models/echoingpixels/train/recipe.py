@@ -57,8 +57,8 @@ class Sizes:
 class Data:
     """What is learned from: SyncClips made on the fly, or with `train`, questions about one's own clips.
 
-    `train` and `valid` are JSONL files as `ep evaluate` reads, found from the recipe's folder. `clips`, `valid_clips` and
-    `shard` count SyncClips clips, `questions` is the most kept of each; the others say how files are read.
+    `train` and `valid` are JSONL files as `ep evaluate` reads, found from the recipe's folder. `clips`, `valid_clips`
+    and `shard` count SyncClips clips, `questions` is the most kept of each; the others say how files are read.
     """
 
     clips: int = 20_000
