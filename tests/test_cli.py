@@ -189,7 +189,7 @@ def test_a_recipe_with_an_unknown_key_is_refused(tmp_path: Path, ep: Program) ->
     assert done.code == 1
     assert "'colour'" in done.err and "Known keys" in done.err
     assert ep("train", tmp_path / "gone.toml").code == 1
-    recipe.write_text('name = "x"\n')
+    recipe.write_text('[[stage]]\nname = "towers"\ntask = "towers"\nsteps = 1\n')
     assert "'sleep'" in ep("train", recipe, "--stage", "sleep", "--out", tmp_path / "out").err
     assert not (tmp_path / "out").exists()
 
