@@ -16,13 +16,15 @@ from .errors import ModelError
 from .frames import fit
 from .generate import FinishReason, Text, stream_tokens
 from .inputs import Inputs, Media, prepare_media, prepare_prompt
-from .options import KEEP, SIEVED, AskOptions, GenerateOptions, check_keep, check_reducer
-from .reducers import REDUCERS
+from .options import KEEP, SIEVED, UNTRAINED, AskOptions, GenerateOptions, check_keep, check_reducer
+from .reducers import REDUCERS, by_scores
+from .shares import SHARES
 from .sieve import Sieve
-from .stats import Report, Stopwatch, Tokens, llm_flops, peak_memory, reset_peak
+from .stats import Report, Stopwatch, Tokens, layer_flops, llm_flops, peak_memory, reset_peak, sieve_flops
 from .stream import Selection, Stream
 
 OnChoice = Callable[[Stream, Selection], None]
+FASTV_LAYER = 2  # whose attention fastv goes by, as in FastV (arXiv 2403.06764)
 
 
 @dataclass(frozen=True)
@@ -49,10 +51,10 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Spent:
-    """What an answer had cost before its first token: towers, the sieve's depth, and the peak until then."""
+    """What an answer had cost before its first token: towers, choosing tokens, and the peak until then."""
 
     tower_flops: float = 0.0
-    sieve_layers: int = 0
+    choice_flops: float = 0.0
     peak_bytes: int = 0
 
 
@@ -91,9 +93,30 @@ class EchoingPixels:
         self.check(reducer)
         if reducer in REDUCERS:
             return REDUCERS[reducer](stream, keep)
+        if reducer == "fastv":
+            return self._attended(stream, keep)
         assert self.sieve is not None
         selection: Selection = self.sieve(stream, keep)
-        return selection if reducer == "cs2" else replace(selection, keep=REDUCERS["random"](stream, keep).keep)
+        if reducer == "cs2" or selection.scores is None:
+            return selection
+        return replace(selection, keep=SHARES[reducer](stream, selection.scores, keep))
+
+    def _attended(self, stream: Stream, keep: float) -> Selection:
+        """What the prompt's last token attends to in an early decoder layer: FastV's rule, as its code has it.
+
+        FastV drops the other tokens from that layer on. Here what is kept goes through the whole decoder again, from
+        its embeddings, so that only the rule differs from other reducers; the layers run for it are counted.
+        """
+        if not bool(stream.pool.any()):
+            return Selection(keep=stream.mask)
+        return by_scores(stream, self.backbone.attention_to(stream, FASTV_LAYER), keep)
+
+    def choice_flops(self, reducer: str, tokens: int) -> float:
+        """Floating-point operations of choosing among the tokens of a prompt, text included."""
+        shape = self.backbone.shape
+        if reducer in SIEVED and self.sieve is not None:
+            return sieve_flops(shape, tokens, self.sieve.options.layers)
+        return FASTV_LAYER * layer_flops(shape, tokens, causal=True) if reducer == "fastv" else 0.0
 
     def check(self, reducer: str) -> None:
         """OptionError for an unknown reducer, ModelError for cs2 without sieve weights."""
@@ -136,7 +159,7 @@ class EchoingPixels:
         said, shape = len(text.ids), self.backbone.shape
         whole, kept = sum(before.values()), sum(after.values())
         full = spent.tower_flops + llm_flops(shape, whole, said)
-        reduced = spent.tower_flops + llm_flops(shape, kept, said, spent.sieve_layers, whole)
+        reduced = spent.tower_flops + spent.choice_flops + llm_flops(shape, kept, said)
         peak = max(spent.peak_bytes, peak_memory(self.backbone.device))
         report = Report(
             tokens=Tokens.of(before, after),
@@ -175,9 +198,9 @@ class Looked:
             kept = stream.take(selection)
         if on_choice is not None:
             on_choice(stream, selection)
+        chosen_for = model.choice_flops(options.reducer, stream.kind.numel())
         del stream, selection
-        layers = model.sieve.options.layers if model.sieve and options.reducer in SIEVED else 0
-        spent = Spent(model.backbone.tower_flops(self.media), layers, self.peak_bytes)
+        spent = Spent(model.backbone.tower_flops(self.media), chosen_for, self.peak_bytes)
         yield from model.chunks(kept, options.generate, watch, spent)
 
     def answer(self, question: str, options: AskOptions, on_choice: OnChoice | None = None) -> Answer:
@@ -199,7 +222,7 @@ class Looked:
 
 def no_sieve(name: str) -> ModelError:
     """What to say when cs2 is asked of a model without its weights."""
-    others = ", ".join(REDUCERS)
+    others = ", ".join(UNTRAINED)
     return ModelError(
         f"{name} has no sieve weights, which cs2 needs.", f"Give them with --sieve PATH, or use --reducer {others}."
     )

@@ -12,8 +12,9 @@ from .errors import OptionError
 KEEP = 0.2  # default share of audio and video tokens, which the sieve is trained at
 MIN_PIXELS = 56 * 56  # of a frame: 2 x 2 tokens
 MAX_PIXELS = 224 * 224
-SIEVED = ("cs2", "cs2-random")  # need a sieve; the second is the control: the sieve's encoder, a random choice
-REDUCER_NAMES = (*SIEVED, "full", "uniform", "random")
+SIEVED = ("cs2", "cs2-random", "cs2-proportional", "cs2-half", "cs2-video")  # need a sieve
+UNTRAINED = ("full", "uniform", "random", "repeats", "fastv")
+REDUCER_NAMES = (*SIEVED, *UNTRAINED)
 Quant = Literal["none", "nf4", "int8"]
 
 

@@ -79,7 +79,8 @@ class Explanation:
         """How far the kept tokens can be believed as the reason for the answer, in one sentence."""
         if self.form == "fused":
             return FUSED
-        return EXTRACTIVE if self.reducer == "cs2" else OTHER.format(self.reducer)
+        rated = self.form is not None and self.reducer != "cs2-random"
+        return EXTRACTIVE if rated else OTHER.format(self.reducer)
 
 
 def explain(
