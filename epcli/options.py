@@ -90,16 +90,18 @@ def load_options(sieve: str | None, quant: str, device: str, max_pixels: int | N
     return LoadOptions(quant=cast(Quant, quant), device=device, sieve=sieve, max_pixels=max_pixels)
 
 
+def ratio(text: str, option: str = "--keep") -> float:
+    """A keep ratio from `0.2`, checked."""
+    try:
+        return check_keep(float(text))
+    except ValueError:
+        hint = "Give a ratio such as 0.2."
+        raise OptionError(f"{option} has {text!r}, which is no number.", hint) from None
+
+
 def ratios(text: str) -> tuple[float, ...]:
     """Keep ratios from `1,0.2,0.05`, checked."""
-    found = []
-    for part in text.split(","):
-        try:
-            found.append(check_keep(float(part)))
-        except ValueError:
-            hint = "Give ratios such as 1,0.2,0.05."
-            raise OptionError(f"--keep has {part!r}, which is no number.", hint) from None
-    return tuple(found)
+    return tuple(ratio(part) for part in text.split(","))
 
 
 def reducers(text: str) -> tuple[str, ...]:

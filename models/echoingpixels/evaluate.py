@@ -48,7 +48,7 @@ class Outcome:
 class Run:
     """One setting's scores, its tokens and seconds summed over all answered questions.
 
-    Reading and encoding a clip is done once for all runs and counted in each.
+    Reading and encoding a clip is done once for all runs and counted in each. `outcomes` are in one order in all runs.
     """
 
     setting: Setting
@@ -57,6 +57,7 @@ class Run:
     by_regime: dict[str, Score]
     tokens: Tokens
     time_s: dict[str, float]
+    outcomes: tuple[Outcome, ...]
 
 
 @dataclass
@@ -168,4 +169,5 @@ def _run(setting: Setting, tally: _Tally) -> Run:
         by_regime=by(lambda row: row.regime),
         tokens=Tokens.of(tally.before, tally.after),
         time_s={**tally.seconds, "total": sum(tally.seconds.values())},
+        outcomes=tuple(tally.outcomes),
     )
