@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from echoingpixels.evaluate import Outcome, Setting
 
 LONGEST = 32  # tokens of an answer
+KEEPS = f"Shares to keep, comma-separated; also {o.AUTO_HELP}."
 BASELINE = "Compare with an earlier evaluation, question by question: what its --out or --json wrote."
 BASELINE_RUN = "Which of its runs, such as full:1, if not the one with the same reducer and keep."
 
@@ -32,7 +33,7 @@ def evaluate(
     data: Annotated[Path, typer.Argument(help="JSONL: media, question, answer; also id, kind, regime, start, end.")],
     model: o.Model = "tiny",
     sieve: o.Sieve = None,
-    keep: Annotated[str, o.tokens_option("--keep", "Shares to keep, comma-separated.")] = "1,0.2",
+    keep: Annotated[str, o.tokens_option("--keep", KEEPS)] = "1,0.2",
     reducer: Annotated[str, o.tokens_option("--reducer", "Reducers, comma-separated.")] = "cs2",
     quant: o.QuantName = "none",
     device: o.Device = "auto",
@@ -55,7 +56,7 @@ def evaluate(
     Clips that cannot be read are reported as failed: neither right nor wrong.
     Runs of the same questions are compared in pairs: with the run from all tokens, and with --baseline.
     """
-    keeps, reducers = o.ratios(keep), o.reducers(reducer)
+    keeps, reducers = o.keeps(keep), o.reducers(reducer)
     read = o.media_options(fps, max_frames, no_audio, audio_track)
     load_options = o.load_options(sieve, quant, device, max_pixels)
     generate = GenerateOptions(max_new_tokens)
@@ -68,7 +69,7 @@ def evaluate(
     other, against = _baseline(baseline, baseline_run)
     if other is not None:
         other.check(rows, chosen, against)
-    loaded = load_model(model, load_options, reducers)
+    loaded = load_model(model, load_options, reducers, keeps)
     with outcomes_to(out) as on_outcome, console.progress("clips") as progress:
         runs = run(loaded, rows, chosen, read, generate, on_outcome, progress)
     full = within(runs)
@@ -96,7 +97,7 @@ def _baseline(path: Path | None, run: str | None) -> tuple[Baseline | None, Sett
     if run is None:
         return found, None
     name, _, keep = run.partition(":")
-    return found, Setting(check_reducer(name), o.ratio(keep, "--baseline-run"))
+    return found, Setting(check_reducer(name), o.keep_of(keep, "--baseline-run"))
 
 
 @contextmanager
@@ -131,8 +132,7 @@ def _line(outcome: Outcome) -> dict[str, Any]:
         "question": row.question,
         "kind": row.kind or None,
         "regime": row.regime or None,
-        "reducer": outcome.setting.reducer,
-        "keep": outcome.setting.keep,
+        **outcome.setting.as_dict(),
         "answer": outcome.answer,
         "expected": row.answer,
         "right": outcome.right,

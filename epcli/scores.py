@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from echoingpixels.options import keep_name
+
 if TYPE_CHECKING:
     from echoingpixels.evaluate import Run, Setting
     from echoingpixels.paired import Difference, Paired
@@ -23,7 +25,7 @@ def plain(run: Run, full: Beside, beside: Beside) -> dict[str, Any]:
     by = {name: {key: asdict(one) for key, one in scores.items()} for name, scores in _groups(run)}
     both = [found for found in (full.get(run.setting), beside.get(run.setting)) if found]
     return {
-        **asdict(run.setting),
+        **run.setting.as_dict(),
         **asdict(run.score),
         **by,
         "tokens": tokens,
@@ -101,7 +103,7 @@ def _groups(run: Run) -> tuple[tuple[str, dict[str, Score]], ...]:
 
 
 def _name(setting: Setting) -> tuple[str, str]:
-    return setting.reducer, f"{setting.keep:g}"
+    return setting.reducer, keep_name(setting.keep)
 
 
 def _percent(score: Score) -> str:

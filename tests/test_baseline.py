@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from echoingpixels.baseline import Baseline, read_baseline
+from echoingpixels.baseline import Baseline, named, read_baseline
 from echoingpixels.errors import DataError
 from echoingpixels.evaluate import Setting
+from echoingpixels.options import Auto
 from tests.test_paired import run
 
 CS2, FULL = Setting("cs2", 0.2), Setting("full", 1.0)
@@ -67,6 +68,13 @@ def test_one_id_with_another_question_is_no_partner(file: Path) -> None:
     assert beside(baseline, True, True).here == 1
 
 
+def test_a_run_that_chose_how_many_is_found_by_its_name(file: Path) -> None:
+    auto = Setting("cs2", Auto(0.95))
+    baseline = read_baseline(written(file, answer(0, False, keep="auto:0.95"), answer(0, True)))
+    assert list(baseline.runs) == [auto, CS2] and named(auto) == "cs2:auto:0.95"
+    assert beside(baseline, True, setting=auto).whole.gained == 1
+
+
 def test_the_only_run_or_the_chosen_one_is_compared_with(file: Path) -> None:
     only = read_baseline(written(file, answer(0, False)))
     assert only.against(FULL) == CS2 and only.against(CS2) == CS2
@@ -97,7 +105,7 @@ def test_a_file_with_nothing_to_compare_is_refused_before_the_work(file: Path) -
         ("[1]\n", "line 1 is not a JSON object"),
         ('{"media": "a.mp4", "question": "Who?", "answer": "cat"}\n', "line 1 is no answer of an evaluation"),
         (json.dumps({**answer(0, True), "right": "yes"}), "right 'yes'"),
-        (json.dumps({**answer(0, True), "keep": "few"}), "keep 'few'"),
+        (json.dumps({**answer(0, True), "keep": "few"}), "line 1 is no answer of an evaluation"),
         (json.dumps({**answer(0, True), "keep": []}), "line 1 is no answer"),
         ((json.dumps(answer(0, True)) + "\n") * 2, "line 2: 'q0' is there twice for cs2:0.2"),
         ('{"runs": [{"reducer": "cs2", "keep": 0.2}]}', "no marks to compare"),

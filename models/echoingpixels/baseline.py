@@ -10,6 +10,7 @@ from typing import Any
 
 from .errors import DataError
 from .evaluate import Run, Setting
+from .options import Keep, keep_name, read_keep
 from .paired import Paired, paired
 from .questions import Row
 
@@ -59,7 +60,7 @@ class Baseline:
 
 def named(setting: Setting) -> str:
     """As --baseline-run takes it: cs2:0.2."""
-    return f"{setting.reducer}:{setting.keep:g}"
+    return f"{setting.reducer}:{keep_name(setting.keep)}"
 
 
 def _mark(row: Row, marks: dict[Key, bool | None]) -> tuple[bool | None] | None:
@@ -80,12 +81,10 @@ def read_baseline(path: Path) -> Baseline:
     runs: dict[Setting, dict[Key, bool | None]] = {}
     for where, said in _answers(text, path):
         try:
-            setting, key, right = Setting(said["reducer"], said["keep"]), _key(said), said["right"]
-            known = runs.setdefault(setting, {})
-        except (KeyError, TypeError) as error:
+            setting, key, right = Setting(str(said["reducer"]), _keep(said["keep"])), _key(said), said["right"]
+        except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"{where} is no answer of an evaluation: {_reason(error)}.", HINT) from error
-        if not (isinstance(setting.reducer, str) and isinstance(setting.keep, int | float)):
-            raise DataError(f"{where} has reducer {setting.reducer!r} and keep {setting.keep!r}.", HINT)
+        known = runs.setdefault(setting, {})
         if not (right is None or isinstance(right, bool)):
             raise DataError(f"{where} has right {right!r}.", HINT)
         if key in known:
@@ -136,6 +135,10 @@ def _key(said: dict[str, Any]) -> Key:
     if said.get("id") is not None:
         return str(said["id"]), None, said.get("question")
     return None, Path(said["media"]).name, said["question"]
+
+
+def _keep(said: Any) -> Keep:
+    return read_keep(said) if isinstance(said, str) else float(said)
 
 
 def _reason(error: Exception) -> str:

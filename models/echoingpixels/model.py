@@ -10,18 +10,19 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from .auto import enough, mass_for
 from .backbones.base import Backbone, Features
 from .clip import Clip
 from .errors import ModelError
 from .frames import fit
 from .generate import FinishReason, Text, stream_tokens
 from .inputs import Inputs, Media, prepare_media, prepare_prompt
-from .options import KEEP, SIEVED, UNTRAINED, AskOptions, GenerateOptions, check_keep, check_reducer
+from .options import KEEP, SIEVED, UNTRAINED, AskOptions, Auto, GenerateOptions, Keep, check_choice
 from .reducers import REDUCERS, by_scores
 from .shares import SHARES
 from .sieve import Sieve
 from .stats import Report, Stopwatch, Tokens, layer_flops, llm_flops, peak_memory, reset_peak, sieve_flops
-from .stream import Selection, Stream
+from .stream import Selection, Stream, top_k
 
 OnChoice = Callable[[Stream, Selection], None]
 FASTV_LAYER = 2  # whose attention fastv goes by, as in FastV (arXiv 2403.06764)
@@ -87,10 +88,11 @@ class EchoingPixels:
         return self.backbone.embed(inputs, features)
 
     @torch.no_grad()
-    def select(self, stream: Stream, reducer: str = "cs2", keep: float = KEEP) -> Selection:
+    def select(self, stream: Stream, reducer: str = "cs2", keep: Keep = KEEP) -> Selection:
         """Choose tokens; OptionError for an unknown reducer or ratio, ModelError for cs2 without sieve weights."""
-        check_keep(keep)
-        self.check(reducer)
+        self.check(reducer, keep)
+        if isinstance(keep, Auto):
+            return self._enough(stream, keep)
         if reducer in REDUCERS:
             return REDUCERS[reducer](stream, keep)
         if reducer == "fastv":
@@ -100,6 +102,17 @@ class EchoingPixels:
         if reducer == "cs2" or selection.scores is None:
             return selection
         return replace(selection, keep=SHARES[reducer](stream, selection.scores, keep))
+
+    def _enough(self, stream: Stream, keep: Auto) -> Selection:
+        """As many of the best tokens of one pool as each row takes."""
+        assert self.sieve is not None and self.sieve.options.auto is not None
+        selection: Selection = self.sieve(stream, KEEP)
+        if selection.scores is None:
+            return selection
+        shares = self.sieve.shares(selection.scores, stream.pool)
+        k = enough(shares, stream.pool, mass_for(self.sieve.options.auto, keep))
+        chosen = top_k(selection.scores, stream.pool, k)
+        return replace(selection, keep=chosen | (stream.mask & ~stream.pool))
 
     def _attended(self, stream: Stream, keep: float) -> Selection:
         """What the prompt's last token attends to in an early decoder layer: FastV's rule, as its code has it.
@@ -118,10 +131,13 @@ class EchoingPixels:
             return sieve_flops(shape, tokens, self.sieve.options.layers)
         return FASTV_LAYER * layer_flops(shape, tokens, causal=True) if reducer == "fastv" else 0.0
 
-    def check(self, reducer: str) -> None:
-        """OptionError for an unknown reducer, ModelError for cs2 without sieve weights."""
-        if check_reducer(reducer) in SIEVED and self.sieve is None:
+    def check(self, reducer: str, keep: Keep = KEEP) -> None:
+        """OptionError for an unknown reducer or ratio, ModelError for cs2 without a sieve or auto uncalibrated."""
+        check_choice(reducer, keep)
+        if reducer in SIEVED and self.sieve is None:
             raise no_sieve(self.backbone.name)
+        if isinstance(keep, Auto) and self.sieve is not None and self.sieve.options.auto is None:
+            raise no_table(self.backbone.name)
 
     def generate(self, stream: Stream, options: GenerateOptions | None = None) -> Answer:
         """Answer from a stream of one row, reduced or not; the report counts from here on."""
@@ -226,6 +242,12 @@ def no_sieve(name: str) -> ModelError:
     return ModelError(
         f"{name} has no sieve weights, which cs2 needs.", f"Give them with --sieve PATH, or use --reducer {others}."
     )
+
+
+def no_table(name: str) -> ModelError:
+    """What to say when a sieve is asked how many tokens are enough, and cannot tell."""
+    hint = "Run `ep calibrate QUESTIONS.jsonl` with this model and sieve, or give a ratio such as 0.2."
+    return ModelError(f"The sieve of {name} is not calibrated, which auto needs.", hint)
 
 
 def _last(chunks: Iterator[Chunk]) -> Answer:

@@ -62,7 +62,7 @@ class Paired:
         by = {"by_kind": self.by_kind, "by_regime": self.by_regime}
         return {
             "baseline": self.source,
-            **asdict(self.against),
+            **self.against.as_dict(),
             **asdict(self.whole),
             "unmatched": {"here": self.here, "there": self.there},
             **{name: {key: asdict(one) for key, one in parts.items()} for name, parts in by.items()},
