@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from echoingpixels.options import KEEP, AskOptions, GenerateOptions, LoadOptions, MediaOptions, check_question
+from echoingpixels.options import AskOptions, GenerateOptions, LoadOptions, MediaOptions, check_question
 
 from . import console
 from . import options as o
@@ -52,7 +52,7 @@ def ask(
     model: o.Model = "tiny",
     sieve: o.Sieve = None,
     reducer: o.Reducer = "cs2",
-    keep: o.Keep = KEEP,
+    keep: o.KeepText = o.KEEP_TEXT,
     quant: o.QuantName = "none",
     device: o.Device = "auto",
     fps: o.Fps = o.FPS,
@@ -81,7 +81,7 @@ def ask(
         model,
         o.load_options(sieve, quant, device, max_pixels),
         o.media_options(fps, max_frames, no_audio, audio_track, start, end),
-        AskOptions(reducer, keep, GenerateOptions(max_new_tokens, temperature)),
+        AskOptions(reducer, o.keep_of(keep), GenerateOptions(max_new_tokens, temperature)),
     )
     view = View(compare, show, json, sys.stdout.isatty() and not (no_stream or json or compare))
     for result in _plans(request) if dry_run else _answers(request, view):
@@ -121,7 +121,7 @@ def _answers(request: Request, view: View) -> Iterator[Result]:
     from echoingpixels.media import check_media, read_clip
 
     check_media(request.media)
-    model = load_model(request.model, request.load, [request.ask.reducer])
+    model = load_model(request.model, request.load, [request.ask.reducer], [request.ask.keep])
     with console.working(f"Looking at {request.media.name} …"):
         began = time.perf_counter()
         clip = read_clip(request.media, request.read, frame_size=model.frame_size)

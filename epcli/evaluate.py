@@ -5,32 +5,35 @@ from __future__ import annotations
 import json as encoding
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from echoingpixels.errors import DataError
-from echoingpixels.options import GenerateOptions
+from echoingpixels.errors import DataError, OptionError
+from echoingpixels.options import GenerateOptions, check_reducer
 from echoingpixels.questions import read_rows
 
 from . import console
 from . import options as o
 from .model import load_model
+from .scores import plain, remarks, tables
 
 if TYPE_CHECKING:
-    from echoingpixels.evaluate import Outcome, Run
-    from echoingpixels.score import Score
+    from echoingpixels.baseline import Baseline
+    from echoingpixels.evaluate import Outcome, Setting
 
 LONGEST = 32  # tokens of an answer
+KEEPS = f"Shares to keep, comma-separated; also {o.AUTO_HELP}."
+BASELINE = "Compare with an earlier evaluation, question by question: what its --out or --json wrote."
+BASELINE_RUN = "Which of its runs, such as full:1, if not the one with the same reducer and keep."
 
 
 def evaluate(
     data: Annotated[Path, typer.Argument(help="JSONL: media, question, answer; also id, kind, regime, start, end.")],
     model: o.Model = "tiny",
     sieve: o.Sieve = None,
-    keep: Annotated[str, o.tokens_option("--keep", "Shares to keep, comma-separated.")] = "1,0.2",
+    keep: Annotated[str, o.tokens_option("--keep", KEEPS)] = "1,0.2",
     reducer: Annotated[str, o.tokens_option("--reducer", "Reducers, comma-separated.")] = "cs2",
     quant: o.QuantName = "none",
     device: o.Device = "auto",
@@ -41,6 +44,8 @@ def evaluate(
     audio_track: o.AudioTrack = None,
     max_new_tokens: o.MaxNewTokens = LONGEST,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only the first so many questions.")] = None,
+    baseline: Annotated[Path | None, typer.Option("--baseline", help=BASELINE)] = None,
+    baseline_run: Annotated[str | None, typer.Option("--baseline-run", help=BASELINE_RUN)] = None,
     out: Annotated[Path | None, o.output_option("--out", "Write every answer here, as JSONL.")] = None,
     json: o.Json = False,
 ) -> None:
@@ -49,22 +54,50 @@ def evaluate(
     A ratio of 1 in --keep is one run with all tokens (reducer full).
     Each reducer runs at each ratio below 1.
     Clips that cannot be read are reported as failed: neither right nor wrong.
+    Runs of the same questions are compared in pairs: with the run from all tokens, and with --baseline.
     """
-    keeps, reducers = o.ratios(keep), o.reducers(reducer)
+    keeps, reducers = o.keeps(keep), o.reducers(reducer)
     read = o.media_options(fps, max_frames, no_audio, audio_track)
     load_options = o.load_options(sieve, quant, device, max_pixels)
     generate = GenerateOptions(max_new_tokens)
     rows = read_rows(data, limit)
-    loaded = load_model(model, load_options, reducers)
     from echoingpixels.evaluate import evaluate as run
     from echoingpixels.evaluate import settings
+    from echoingpixels.paired import within
 
+    chosen = settings(reducers, keeps)
+    other, against = _baseline(baseline, baseline_run)
+    if other is not None:
+        other.check(rows, chosen, against)
+    loaded = load_model(model, load_options, reducers, keeps)
     with outcomes_to(out) as on_outcome, console.progress("clips") as progress:
-        runs = run(loaded, rows, settings(reducers, keeps), read, generate, on_outcome, progress)
+        runs = run(loaded, rows, chosen, read, generate, on_outcome, progress)
+    full = within(runs)
+    beside = {} if other is None else {one.setting: other.beside(one, against) for one in runs}
     if json:
-        console.out_json({"model": model, "data": str(data), "runs": [_plain(one) for one in runs]})
+        console.out_json({"model": model, "data": str(data), "runs": [plain(one, full, beside) for one in runs]})
     else:
-        _tables(runs)
+        for i, (header, cells) in enumerate(tables(runs, full, beside)):
+            console.out("\n" if i else "", end="")
+            console.columns(header, cells)
+    if beside:
+        console.pairs(remarks(beside))
+
+
+def _baseline(path: Path | None, run: str | None) -> tuple[Baseline | None, Setting | None]:
+    """What to compare with, and which of its runs if one is chosen."""
+    if path is None:
+        if run is not None:
+            raise OptionError("--baseline-run says which run of --baseline.", "Give --baseline FILE, too.")
+        return None, None
+    from echoingpixels.baseline import read_baseline
+    from echoingpixels.evaluate import Setting
+
+    found = read_baseline(path)
+    if run is None:
+        return found, None
+    name, _, keep = run.partition(":")
+    return found, Setting(check_reducer(name), o.keep_of(keep, "--baseline-run"))
 
 
 @contextmanager
@@ -99,52 +132,9 @@ def _line(outcome: Outcome) -> dict[str, Any]:
         "question": row.question,
         "kind": row.kind or None,
         "regime": row.regime or None,
-        "reducer": outcome.setting.reducer,
-        "keep": outcome.setting.keep,
+        **outcome.setting.as_dict(),
         "answer": outcome.answer,
         "expected": row.answer,
         "right": outcome.right,
         "error": outcome.error,
     }
-
-
-def _plain(run: Run) -> dict[str, Any]:
-    """One entry of `runs`."""
-    tokens = {**asdict(run.tokens), "kept_ratio": run.tokens.kept_ratio}
-    by = {name: {key: asdict(one) for key, one in scores.items()} for name, scores in _groups(run)}
-    return {**asdict(run.setting), **asdict(run.score), **by, "tokens": tokens, "time_s": run.time_s}
-
-
-def _groups(run: Run) -> tuple[tuple[str, dict[str, Score]], ...]:
-    return ("by_kind", run.by_kind), ("by_regime", run.by_regime)
-
-
-def _tables(runs: list[Run]) -> None:
-    header = ["reducer", "keep", "right", "95 % interval", "questions", "failed", "tokens kept", "time"]
-    rows = []
-    for run in runs:
-        score = run.score
-        interval = "" if score.interval is None else "–".join(f"{100 * x:.1f}" for x in score.interval)
-        counts = [str(score.questions), str(score.failed), f"{100 * run.tokens.kept_ratio:.1f} %"]
-        rows.append([*_name(run), _percent(score), interval, *counts, f"{run.time_s['total']:.1f} s"])
-    console.columns(header, rows)
-    for i, title in enumerate(("kind", "regime")):
-        groups = [_groups(run)[i][1] for run in runs]
-        names = list(dict.fromkeys(name for group in groups for name in group))
-        if names:
-            console.out("")
-            header = [title, "questions", *(" ".join(_name(run)) for run in runs)]
-            console.columns(header, [_group_row(name, groups) for name in names])
-
-
-def _group_row(name: str, groups: list[dict[str, Score]]) -> list[str]:
-    scores = [group[name] for group in groups]
-    return [name, str(scores[0].questions), *(_percent(score) for score in scores)]
-
-
-def _name(run: Run) -> tuple[str, str]:
-    return run.setting.reducer, f"{run.setting.keep:g}"
-
-
-def _percent(score: Score) -> str:
-    return "–" if score.accuracy is None else f"{100 * score.accuracy:.1f} %"

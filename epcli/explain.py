@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from echoingpixels.explain.target import PAGE, PICTURE, write
-from echoingpixels.options import KEEP, AskOptions, GenerateOptions, LoadOptions, MediaOptions, check_question
+from echoingpixels.options import AskOptions, GenerateOptions, LoadOptions, MediaOptions, check_question, keep_name
 
 from . import console
 from . import options as o
@@ -28,7 +28,7 @@ def explain(
     model: o.Model = "tiny",
     sieve: o.Sieve = None,
     reducer: o.Reducer = "cs2",
-    keep: o.Keep = KEEP,
+    keep: o.KeepText = o.KEEP_TEXT,
     quant: o.QuantName = "none",
     device: o.Device = "auto",
     fps: o.Fps = o.FPS,
@@ -49,12 +49,14 @@ def explain(
     check_question(question)
     check_outfile(out, "--out", (PAGE, PICTURE), media)
     read = o.media_options(fps, max_frames, no_audio, audio_track, start, end)
-    asked = AskOptions(reducer, keep, GenerateOptions(max_new_tokens))
+    asked = AskOptions(reducer, o.keep_of(keep), GenerateOptions(max_new_tokens))
     load = o.load_options(sieve, quant, device, max_pixels)
     made = _explain(media, question, model, load, read, asked, whole=out.suffix.lower() == PAGE)
     with console.working(f"Writing {out.name} …"):
         size = write(made, out)
-    answers = [(f"{c.setting.reducer} {c.setting.keep:g}", " ".join(c.answer.text.split())) for c in made.choices]
+    answers = [
+        (f"{c.setting.reducer} {keep_name(c.setting.keep)}", " ".join(c.answer.text.split())) for c in made.choices
+    ]
     console.pairs([*answers, ("belief", made.belief), ("size", big(size, "B"))])
     console.out(str(out))
 
@@ -69,7 +71,7 @@ def _explain(
     from echoingpixels.media import check_media, read_clip
 
     check_media(media)
-    model = load_model(name, load, [asked.reducer])
+    model = load_model(name, load, [asked.reducer], [asked.keep])
     with console.working(f"Looking at {media.name} …"):
         began = time.perf_counter()
         clip = read_clip(media, read, frame_size=model.frame_size)

@@ -13,6 +13,7 @@ from echoingpixels import __version__
 from echoingpixels.errors import EpError, OptionError
 
 from .ask import ask
+from .calibrate import calibrate
 from .evaluate import evaluate
 from .explain import explain
 from .profile import profile
@@ -23,7 +24,7 @@ DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 DEBUG = "--debug"
 
 app = typer.Typer(name="ep", add_completion=False, pretty_exceptions_enable=False)
-for command in (ask, explain, evaluate, profile, synth, train):
+for command in (ask, explain, evaluate, calibrate, profile, synth, train):
     app.command()(command)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from echoingpixels.options import SIEVED, LoadOptions
+from echoingpixels.options import SIEVED, Auto, Keep, LoadOptions
 
 from . import console
 
@@ -13,11 +13,16 @@ if TYPE_CHECKING:
     from echoingpixels.model import EchoingPixels
 
 
-def load_model(name: str, options: LoadOptions, reducers: Iterable[str]) -> EchoingPixels:
-    """The model, which can do all of these reducers."""
+def load_model(name: str, options: LoadOptions, reducers: Iterable[str], keeps: Iterable[Keep] = ()) -> EchoingPixels:
+    """The model, which can do all of these reducers, and choose how many tokens are enough where that is asked."""
     with console.working(f"Loading {name} …"):
-        from echoingpixels.loading import check_sieve, load
+        from echoingpixels.auto import beyond
+        from echoingpixels.loading import check_sieve, load, read_table
 
         if not set(SIEVED).isdisjoint(reducers):
             check_sieve(name, options)
+        for keep in keeps:
+            said = beyond(read_table(name, options), keep) if isinstance(keep, Auto) else None
+            if said:
+                console.say(f"note: {said}")
         return load(name, **vars(options))

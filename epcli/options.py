@@ -11,15 +11,22 @@ import typer
 
 from echoingpixels.errors import OptionError
 from echoingpixels.options import (
+    AUTO,
+    KEEP,
+    QUALITY,
     REDUCER_NAMES,
+    Auto,
     GenerateOptions,
+    Keep,
     LoadOptions,
     MediaOptions,
     Quant,
-    check_keep,
     check_reducer,
+    read_keep,
 )
 
+KEEP_TEXT = f"{KEEP:g}"
+AUTO_HELP = f"{AUTO}[:QUALITY] (cs2): what it takes for that share of the full accuracy, {QUALITY:g} if not said"
 FPS, MAX_FRAMES, MAX_NEW_TOKENS = MediaOptions.fps, MediaOptions.max_frames, GenerateOptions.max_new_tokens
 MODELS = "tiny, qwen2.5-omni-3b, qwen2.5-omni-7b, a hub id or a folder."
 
@@ -51,7 +58,9 @@ Device = Annotated[str, model_option("--device", "auto, cuda or cpu.")]
 MaxNewTokens = Annotated[int, model_option("--max-new-tokens", "The longest answer, in tokens.")]
 Temperature = Annotated[float, model_option("--temperature", "0 takes the likeliest token, more draws.")]
 Reducer = Annotated[str, tokens_option("--reducer", f"How tokens are chosen: {', '.join(REDUCER_NAMES)}.")]
-Keep = Annotated[float, tokens_option("--keep", "Share of audio and video tokens to keep, in (0, 1].")]
+KeepText = Annotated[
+    str, tokens_option("--keep", f"Share of audio and video tokens to keep, in (0, 1], or {AUTO_HELP}.")
+]
 Fps = Annotated[float, media_option("--fps", "Frames sampled per second.")]
 MaxFrames = Annotated[int, media_option("--max-frames", "The most frames; more are spread over the whole clip.")]
 MaxPixels = Annotated[int | None, media_option("--max-pixels", "The most pixels of a frame, if not the model's own.")]
@@ -90,16 +99,26 @@ def load_options(sieve: str | None, quant: str, device: str, max_pixels: int | N
     return LoadOptions(quant=cast(Quant, quant), device=device, sieve=sieve, max_pixels=max_pixels)
 
 
+def keep_of(text: str, option: str = "--keep") -> Keep:
+    """A keep from `0.2` or `auto:0.95`, checked."""
+    try:
+        return read_keep(text)
+    except ValueError:
+        hint = f"Give a ratio such as 0.2, or {AUTO}."
+        raise OptionError(f"{option} has {text!r}, which is no number.", hint) from None
+
+
+def keeps(text: str) -> tuple[Keep, ...]:
+    """Keeps from `1,0.2,auto`, checked."""
+    return tuple(map(keep_of, text.split(",")))
+
+
 def ratios(text: str) -> tuple[float, ...]:
     """Keep ratios from `1,0.2,0.05`, checked."""
-    found = []
-    for part in text.split(","):
-        try:
-            found.append(check_keep(float(part)))
-        except ValueError:
-            hint = "Give ratios such as 1,0.2,0.05."
-            raise OptionError(f"--keep has {part!r}, which is no number.", hint) from None
-    return tuple(found)
+    found = keeps(text)
+    if any(isinstance(keep, Auto) for keep in found):
+        raise OptionError("--keep has auto, which is no ratio.", "Give ratios such as 1,0.2,0.05.")
+    return tuple(keep for keep in found if not isinstance(keep, Auto))
 
 
 def reducers(text: str) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from echoingpixels.options import GenerateOptions, MediaOptions, ProfileOptions, check_question
+from echoingpixels.options import GenerateOptions, MediaOptions, ProfileOptions, check_question, keep_name
 from echoingpixels.questions import Row, read_rows
 
 from . import console
@@ -113,7 +113,7 @@ def _print(found: Profile) -> None:
         console.columns(header, rows)
         console.out("")
     best = found.recommended
-    console.out(f"recommended: {best.setting.reducer} at keep {best.setting.keep:g}. {best.reason}")
+    console.out(f"recommended: {best.setting.reducer} at keep {keep_name(best.setting.keep)}. {best.reason}")
     failed = [("failed", reason) for reason in found.failed.values()]
     warnings = [("warning", text) for text in found.warnings]
     console.pairs([*failed, *warnings, *(("note", text) for text in found.notes)])

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from echoingpixels.options import keep_name
+
 from .report import big
 
 if TYPE_CHECKING:
@@ -50,7 +52,7 @@ def _table(rows: list[dict[str, str]]) -> Table:
 
 
 def _setting(run: Measured) -> dict[str, str]:
-    return {"reducer": run.setting.reducer, "keep": f"{run.setting.keep:g}"}
+    return {"reducer": run.setting.reducer, "keep": keep_name(run.setting.keep)}
 
 
 def _size(run: Measured) -> dict[str, str]:

@@ -112,7 +112,7 @@ def test_parts_of_a_clip_are_clips_of_their_own(films: list[Path], model: Echoin
     assert read == [("0.mp4", 0.0, 1.0), ("0.mp4", 1.0, 2.0)]
 
 
-@pytest.mark.parametrize("reducer", ["full", "cs2", "uniform", "random"])
+@pytest.mark.parametrize("reducer", ["full", "cs2", "cs2-video", "uniform", "random", "repeats", "fastv"])
 @pytest.mark.parametrize("at_once", [16, 3])
 def test_a_batch_of_questions_is_answered_as_each_alone(
     films: list[Path], model: EchoingPixels, reducer: str, at_once: int, monkeypatch: pytest.MonkeyPatch
@@ -210,11 +210,14 @@ def test_the_command_prints_the_contracts_json(data: Callable[..., Path], tiny: 
     assert (said["model"], said["data"]) == (tiny, str(path))
     assert [(run["reducer"], run["keep"]) for run in said["runs"]] == [("full", 1), ("cs2", 0.2), ("uniform", 0.2)]
     for run in said["runs"]:
-        wanted = "reducer keep accuracy interval questions failed by_kind by_regime tokens time_s"
+        wanted = "reducer keep accuracy interval questions failed by_kind by_regime tokens time_s paired marks"
         assert set(run) == set(wanted.split())
         assert (run["questions"], run["failed"]) == (3, 1)
         assert set(run["by_kind"]["who"]) == {"accuracy", "interval", "questions", "failed"}
         assert run["tokens"]["kept_ratio"] == pytest.approx(run["keep"], abs=0.02)
+        assert [mark["id"] for mark in run["marks"]] == ["q0", "q1", "lost"] and run["marks"][2]["right"] is None
+        paired = [(one["baseline"], one["reducer"], one["questions"], one["failed"]) for one in run["paired"]]
+        assert paired == ([] if run["reducer"] == "full" else [(None, "full", 3, 1)])
     assert "gone.mp4" in done.err and "3 of 3" in done.err
 
 
@@ -233,6 +236,27 @@ def test_the_command_writes_every_answer(data: Callable[..., Path], tiny: str, t
         assert bool(line["error"]) == (line["id"] == "lost")
 
 
+def test_the_command_compares_with_what_it_wrote_before(
+    data: Callable[..., Path], tiny: str, tmp_path: Path, ep: Program
+) -> None:
+    answers, report = tmp_path / "answers.jsonl", tmp_path / "report.json"
+    run = ("evaluate", data({"id": "lost", "media": "gone.mp4", "question": "Who?", "answer": "cat"}), "--model", tiny)
+    short = ("--max-new-tokens", "2", "--json")
+    report.write_text(ep(*run, *short, "--out", answers).out)
+    lines = [json.loads(line) for line in answers.read_text().splitlines()]
+    answers.write_text("".join(json.dumps({**line, "right": line["right"] and None}) + "\n" for line in lines[:-1]))
+    for other in (answers, report):
+        done = ep(*run, *short, "--keep", "0.2", "--baseline", other)
+        (paired,) = json.loads(done.out)["runs"][0]["paired"]
+        assert (paired["baseline"], paired["reducer"], paired["keep"]) == (str(other), "cs2", 0.2)
+        assert (paired["questions"], paired["gained"], paired["lost"]) == (3 - (other == answers), 0, 0)
+        assert paired["unmatched"] == {"here": int(other == answers), "there": 0}
+    assert paired["difference"] == 0.0 and paired["by_kind"]["who"]["questions"] == 2
+    done = ep(*run, *short[:2], "--keep", "0.2", "--baseline", report, "--baseline-run", "full:1")
+    (row,) = [line for line in done.out.splitlines() if "full 1" in line]
+    assert row.startswith("cs2      0.2") and "kind, to baseline" in done.out
+
+
 def test_the_command_prints_plain_tables_in_a_pipe(data: Callable[..., Path], tiny: str, ep: Program) -> None:
     done = ep("evaluate", data(), "--model", tiny, "--max-new-tokens", "2", "--limit", "1")
     lines = done.out.splitlines()
@@ -249,6 +273,8 @@ def test_the_command_prints_plain_tables_in_a_pipe(data: Callable[..., Path], ti
         (("--keep", "1;0.2"), 2, "1;0.2"),
         (("--reducer", "cs2,best"), 2, "'best'"),
         (("--limit", "0"), 2, "--limit"),
+        (("--baseline-run", "full:1"), 2, "--baseline"),
+        (("--baseline", "no/such/file.json"), 1, "cannot be read"),
         (("--out", "no/such/folder/out.jsonl"), 1, "cannot be written"),
     ],
 )

@@ -22,7 +22,7 @@ from echoingpixels.explain.sound import mp3
 from echoingpixels.explain.target import write
 from echoingpixels.media import read_clip
 from echoingpixels.model import EchoingPixels
-from echoingpixels.options import REDUCER_NAMES, AskOptions
+from echoingpixels.options import REDUCER_NAMES, SIEVED, UNTRAINED, AskOptions
 from echoingpixels.positions import AUDIO_TOKENS_PER_S, KINDS
 from tests import clips, tinymodel
 from tests.explained import QUESTION, SHORT, explained, heard, model, still
@@ -91,9 +91,11 @@ def test_progress_counts_the_runs(clip: Clip) -> None:
 def test_only_the_fused_form_is_no_proof(clip: Clip, one: Explanation) -> None:
     assert (one.form, explained(clip, form="fused", keeps=()).form) == ("extractive", "fused")
     assert "does rest on them" in one.belief
-    for reducer in ("cs2", "cs2-random"):
+    for reducer in SIEVED:
         assert "no proof" in explained(clip, form="fused", keeps=(), reducer=reducer).belief
-    for reducer in ("uniform", "random", "full"):
+        by_score = "does rest on them" in explained(clip, keeps=(), reducer=reducer).belief
+        assert by_score == (reducer != "cs2-random")
+    for reducer in UNTRAINED:
         other = explained(clip, form="fused", keeps=(), reducer=reducer)
         assert other.form is None and f"that {reducer} kept them does not mean that they matter" in other.belief
 

@@ -14,7 +14,7 @@ from tests.program import Program, command, environment, run
 
 LIMIT_S = 0.5
 HEAVY = ("torch", "transformers", "av", "numpy", "soundfile", "PIL", "matplotlib")
-COMMANDS = ("ask", "explain", "evaluate", "profile", "synth", "train")
+COMMANDS = ("ask", "explain", "evaluate", "calibrate", "profile", "synth", "train")
 
 
 @pytest.mark.parametrize("option", ["--help", "--version"])
@@ -75,7 +75,7 @@ def test_no_command_at_all_is_wrong_usage_and_shows_the_help(ep: Program) -> Non
         (("ask",), "media"),
         (("ask", "clip.mp4"), "question"),
         (("ask", "clip.mp4", "Who?", "--frames", "3"), "--frames"),
-        (("ask", "clip.mp4", "Who?", "--keep", "few"), "--keep"),
+        (("ask", "clip.mp4", "Who?", "--fps", "few"), "--fps"),
         (("synth", "out"), "--clips"),
     ],
 )

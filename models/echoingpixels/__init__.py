@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .model import Answer as Answer
     from .model import EchoingPixels as EchoingPixels
     from .options import AskOptions as AskOptions
+    from .options import Auto as Auto
     from .options import GenerateOptions as GenerateOptions
     from .options import LoadOptions as LoadOptions
     from .options import MediaOptions as MediaOptions
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Answer": "model",
     "AskOptions": "options",
+    "Auto": "options",
     "Clip": "clip",
     "EchoingPixels": "model",
     "EpError": "errors",

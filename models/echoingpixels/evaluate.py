@@ -14,7 +14,7 @@ from .errors import EpError
 from .generate import Text, stream_tokens
 from .media import read_clip
 from .model import EchoingPixels, Looked
-from .options import GenerateOptions, MediaOptions, check_keep, check_reducer
+from .options import Auto, GenerateOptions, Keep, MediaOptions, check_choice, plain_keep
 from .positions import KINDS
 from .questions import Row
 from .score import Score, is_right, score
@@ -30,7 +30,17 @@ class Setting:
     """How tokens are chosen in one run."""
 
     reducer: str
-    keep: float
+    keep: Keep
+
+    @property
+    def ratio(self) -> float:
+        """The keep ratio. Auto has none before it has run."""
+        assert not isinstance(self.keep, Auto), f"{self.keep} is no ratio"
+        return self.keep
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return {"reducer": self.reducer, "keep": plain_keep(self.keep)}
 
 
 @dataclass(frozen=True)
@@ -48,7 +58,7 @@ class Outcome:
 class Run:
     """One setting's scores, its tokens and seconds summed over all answered questions.
 
-    Reading and encoding a clip is done once for all runs and counted in each.
+    Reading and encoding a clip is done once for all runs and counted in each. `outcomes` are in one order in all runs.
     """
 
     setting: Setting
@@ -57,6 +67,7 @@ class Run:
     by_regime: dict[str, Score]
     tokens: Tokens
     time_s: dict[str, float]
+    outcomes: tuple[Outcome, ...]
 
 
 @dataclass
@@ -69,15 +80,17 @@ class _Tally:
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
 
 
-def settings(reducers: Iterable[str], keeps: Iterable[float]) -> list[Setting]:
-    """The runs to make: one `full` if 1 is among the ratios, and each reducer at each ratio below 1.
+def settings(reducers: Iterable[str], keeps: Iterable[Keep]) -> list[Setting]:
+    """The runs to make: one `full` if 1 is among the ratios, and each reducer at each ratio below 1, or auto.
 
     At 1 every reducer but cs2 is `full`, and cs2 is asked for what it saves: its encoder at keep 1 is no run here.
     """
-    ratios = list(dict.fromkeys(check_keep(keep) for keep in keeps))
-    names = list(dict.fromkeys(check_reducer(name) for name in reducers))
+    ratios, names = list(dict.fromkeys(keeps)), list(dict.fromkeys(reducers))
+    for name in names:
+        for keep in ratios:
+            check_choice("cs2" if name == "full" else name, keep)  # full takes no notice
     whole = [Setting("full", 1.0)] if 1 in ratios or "full" in names else []
-    return whole + [Setting(name, keep) for name in names if name != "full" for keep in ratios if keep < 1]
+    return whole + [Setting(name, keep) for name in names if name != "full" for keep in ratios if keep != 1]
 
 
 def evaluate(
@@ -95,7 +108,7 @@ def evaluate(
     fails its questions and nothing else. ModelError for cs2 without sieve weights.
     """
     for setting in chosen:
-        model.check(setting.reducer)
+        model.check(setting.reducer, setting.keep)
     tallies = {setting: _Tally() for setting in chosen}
     clips: dict[Any, list[Row]] = {}
     for row in rows:
@@ -168,4 +181,5 @@ def _run(setting: Setting, tally: _Tally) -> Run:
         by_regime=by(lambda row: row.regime),
         tokens=Tokens.of(tally.before, tally.after),
         time_s={**tally.seconds, "total": sum(tally.seconds.values())},
+        outcomes=tuple(tally.outcomes),
     )

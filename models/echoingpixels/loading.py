@@ -18,9 +18,10 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from .auto import Table
 from .backbones.qwen_omni import QwenOmni
 from .errors import ModelError, OptionError
-from .model import EchoingPixels, no_sieve
+from .model import EchoingPixels, no_sieve, no_table
 from .options import MAX_PIXELS, MIN_PIXELS, LoadOptions, Quant
 from .positions import check_sections
 from .sieve import Sieve, SieveOptions
@@ -63,13 +64,23 @@ def place_of(name: str) -> str:
     )
 
 
-def check_sieve(name: str, options: LoadOptions) -> None:
-    """Raises what cs2 would raise with this model where it has no sieve, before any weights are fetched or read."""
+def check_sieve(name: str, options: LoadOptions) -> Path:
+    """The folder of a model's sieve, before any weights are fetched or read; ModelError as from cs2 if it has none."""
     place = place_of(name)
-    if sieve_folder(place, options) is None:
+    folder = sieve_folder(place, options)
+    if folder is None:
         if name.lower() not in KNOWN:
             read_config(name, place)
         raise no_sieve(name)
+    return folder
+
+
+def read_table(name: str, options: LoadOptions) -> Table:
+    """The calibration of a model's sieve, before any weights are fetched or read; ModelError where it has none."""
+    table = read_sieve_options(check_sieve(name, options)).auto
+    if table is None:
+        raise no_table(name)
+    return table
 
 
 def device_of(wanted: str) -> torch.device:
@@ -180,8 +191,12 @@ def read_sieve_options(folder: Path) -> SieveOptions:
     """What a sieve's folder says it is; ModelError if it holds none."""
     try:
         about = json.loads((folder / SIEVE_CONFIG).read_text())
-        sections = about.get("sections")
-        return SieveOptions(**{**about, "sections": None if sections is None else tuple(sections)})
+        sections, auto = about.get("sections"), about.get("auto")
+        tuples = {
+            "sections": None if sections is None else tuple(sections),
+            "auto": None if auto is None else tuple((float(quality), float(mass)) for quality, mass in auto),
+        }
+        return SieveOptions(**{**about, **tuples})
     except (OSError, ValueError, TypeError, AttributeError, OptionError) as error:
         raise _unusable(folder, error) from error
 

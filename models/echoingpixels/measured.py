@@ -86,7 +86,7 @@ class Measured:
         speedup = {"measured": self.measured, "llm": self.llm}
         score = asdict(self.score) if self.score else dict.fromkeys(field.name for field in fields(Score))
         return {
-            **asdict(self.setting),
+            **self.setting.as_dict(),
             "answer": self.replies[0].text if len(self.replies) == 1 else None,
             "agreement": self.agreement,
             "tokens": {**asdict(self.tokens), "kept_ratio": self.tokens.kept_ratio},

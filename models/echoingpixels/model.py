@@ -10,19 +10,22 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from .auto import enough, mass_for
 from .backbones.base import Backbone, Features
 from .clip import Clip
 from .errors import ModelError
 from .frames import fit
 from .generate import FinishReason, Text, stream_tokens
 from .inputs import Inputs, Media, prepare_media, prepare_prompt
-from .options import KEEP, SIEVED, AskOptions, GenerateOptions, check_keep, check_reducer
-from .reducers import REDUCERS
+from .options import KEEP, SIEVED, UNTRAINED, AskOptions, Auto, GenerateOptions, Keep, check_choice
+from .reducers import REDUCERS, by_scores
+from .shares import SHARES
 from .sieve import Sieve
-from .stats import Report, Stopwatch, Tokens, llm_flops, peak_memory, reset_peak
-from .stream import Selection, Stream
+from .stats import Report, Stopwatch, Tokens, layer_flops, llm_flops, peak_memory, reset_peak, sieve_flops
+from .stream import Selection, Stream, top_k
 
 OnChoice = Callable[[Stream, Selection], None]
+FASTV_LAYER = 2  # whose attention fastv goes by, as in FastV (arXiv 2403.06764)
 
 
 @dataclass(frozen=True)
@@ -49,10 +52,10 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Spent:
-    """What an answer had cost before its first token: towers, the sieve's depth, and the peak until then."""
+    """What an answer had cost before its first token: towers, choosing tokens, and the peak until then."""
 
     tower_flops: float = 0.0
-    sieve_layers: int = 0
+    choice_flops: float = 0.0
     peak_bytes: int = 0
 
 
@@ -85,20 +88,56 @@ class EchoingPixels:
         return self.backbone.embed(inputs, features)
 
     @torch.no_grad()
-    def select(self, stream: Stream, reducer: str = "cs2", keep: float = KEEP) -> Selection:
+    def select(self, stream: Stream, reducer: str = "cs2", keep: Keep = KEEP) -> Selection:
         """Choose tokens; OptionError for an unknown reducer or ratio, ModelError for cs2 without sieve weights."""
-        check_keep(keep)
-        self.check(reducer)
+        self.check(reducer, keep)
+        if isinstance(keep, Auto):
+            return self._enough(stream, keep)
         if reducer in REDUCERS:
             return REDUCERS[reducer](stream, keep)
+        if reducer == "fastv":
+            return self._attended(stream, keep)
         assert self.sieve is not None
         selection: Selection = self.sieve(stream, keep)
-        return selection if reducer == "cs2" else replace(selection, keep=REDUCERS["random"](stream, keep).keep)
+        if reducer == "cs2" or selection.scores is None:
+            return selection
+        return replace(selection, keep=SHARES[reducer](stream, selection.scores, keep))
 
-    def check(self, reducer: str) -> None:
-        """OptionError for an unknown reducer, ModelError for cs2 without sieve weights."""
-        if check_reducer(reducer) in SIEVED and self.sieve is None:
+    def _enough(self, stream: Stream, keep: Auto) -> Selection:
+        """As many of the best tokens of one pool as each row takes."""
+        assert self.sieve is not None and self.sieve.options.auto is not None
+        selection: Selection = self.sieve(stream, KEEP)
+        if selection.scores is None:
+            return selection
+        shares = self.sieve.shares(selection.scores, stream.pool)
+        k = enough(shares, stream.pool, mass_for(self.sieve.options.auto, keep))
+        chosen = top_k(selection.scores, stream.pool, k)
+        return replace(selection, keep=chosen | (stream.mask & ~stream.pool))
+
+    def _attended(self, stream: Stream, keep: float) -> Selection:
+        """What the prompt's last token attends to in an early decoder layer: FastV's rule, as its code has it.
+
+        FastV drops the other tokens from that layer on. Here what is kept goes through the whole decoder again, from
+        its embeddings, so that only the rule differs from other reducers; the layers run for it are counted.
+        """
+        if not bool(stream.pool.any()):
+            return Selection(keep=stream.mask)
+        return by_scores(stream, self.backbone.attention_to(stream, FASTV_LAYER), keep)
+
+    def choice_flops(self, reducer: str, tokens: int) -> float:
+        """Floating-point operations of choosing among the tokens of a prompt, text included."""
+        shape = self.backbone.shape
+        if reducer in SIEVED and self.sieve is not None:
+            return sieve_flops(shape, tokens, self.sieve.options.layers)
+        return FASTV_LAYER * layer_flops(shape, tokens, causal=True) if reducer == "fastv" else 0.0
+
+    def check(self, reducer: str, keep: Keep = KEEP) -> None:
+        """OptionError for an unknown reducer or ratio, ModelError for cs2 without a sieve or auto uncalibrated."""
+        check_choice(reducer, keep)
+        if reducer in SIEVED and self.sieve is None:
             raise no_sieve(self.backbone.name)
+        if isinstance(keep, Auto) and self.sieve is not None and self.sieve.options.auto is None:
+            raise no_table(self.backbone.name)
 
     def generate(self, stream: Stream, options: GenerateOptions | None = None) -> Answer:
         """Answer from a stream of one row, reduced or not; the report counts from here on."""
@@ -136,7 +175,7 @@ class EchoingPixels:
         said, shape = len(text.ids), self.backbone.shape
         whole, kept = sum(before.values()), sum(after.values())
         full = spent.tower_flops + llm_flops(shape, whole, said)
-        reduced = spent.tower_flops + llm_flops(shape, kept, said, spent.sieve_layers, whole)
+        reduced = spent.tower_flops + spent.choice_flops + llm_flops(shape, kept, said)
         peak = max(spent.peak_bytes, peak_memory(self.backbone.device))
         report = Report(
             tokens=Tokens.of(before, after),
@@ -175,9 +214,9 @@ class Looked:
             kept = stream.take(selection)
         if on_choice is not None:
             on_choice(stream, selection)
+        chosen_for = model.choice_flops(options.reducer, stream.kind.numel())
         del stream, selection
-        layers = model.sieve.options.layers if model.sieve and options.reducer in SIEVED else 0
-        spent = Spent(model.backbone.tower_flops(self.media), layers, self.peak_bytes)
+        spent = Spent(model.backbone.tower_flops(self.media), chosen_for, self.peak_bytes)
         yield from model.chunks(kept, options.generate, watch, spent)
 
     def answer(self, question: str, options: AskOptions, on_choice: OnChoice | None = None) -> Answer:
@@ -199,10 +238,16 @@ class Looked:
 
 def no_sieve(name: str) -> ModelError:
     """What to say when cs2 is asked of a model without its weights."""
-    others = ", ".join(REDUCERS)
+    others = ", ".join(UNTRAINED)
     return ModelError(
         f"{name} has no sieve weights, which cs2 needs.", f"Give them with --sieve PATH, or use --reducer {others}."
     )
+
+
+def no_table(name: str) -> ModelError:
+    """What to say when a sieve is asked how many tokens are enough, and cannot tell."""
+    hint = "Run `ep calibrate QUESTIONS.jsonl` with this model and sieve, or give a ratio such as 0.2."
+    return ModelError(f"The sieve of {name} is not calibrated, which auto needs.", hint)
 
 
 def _last(chunks: Iterator[Chunk]) -> Answer:

@@ -10,10 +10,13 @@ from typing import Literal
 from .errors import OptionError
 
 KEEP = 0.2  # default share of audio and video tokens, which the sieve is trained at
+QUALITY = 0.98  # default share of the accuracy with all tokens, where the sieve chooses how many it takes
 MIN_PIXELS = 56 * 56  # of a frame: 2 x 2 tokens
 MAX_PIXELS = 224 * 224
-SIEVED = ("cs2", "cs2-random")  # need a sieve; the second is the control: the sieve's encoder, a random choice
-REDUCER_NAMES = (*SIEVED, "full", "uniform", "random")
+SIEVED = ("cs2", "cs2-random", "cs2-proportional", "cs2-half", "cs2-video")  # need a sieve
+UNTRAINED = ("full", "uniform", "random", "repeats", "fastv")
+REDUCER_NAMES = (*SIEVED, *UNTRAINED)
+AUTO = "auto"
 Quant = Literal["none", "nf4", "int8"]
 
 
@@ -25,11 +28,60 @@ def check_keep(keep: float) -> float:
     return keep
 
 
+@dataclass(frozen=True)
+class Auto:
+    """In place of a keep ratio: as many tokens as the sieve takes to reach `quality`, for each clip and question.
+
+    `quality`: share of the accuracy with all tokens, in (0, 1].
+    """
+
+    quality: float = QUALITY
+
+    def __post_init__(self) -> None:
+        if not 0 < self.quality <= 1:
+            hint = f"Give the share of the accuracy with all tokens to reach, such as auto:{QUALITY}."
+            raise OptionError(f"The quality of auto is {self.quality:g}, outside (0, 1].", hint)
+
+    def __str__(self) -> str:
+        return f"auto:{self.quality:g}"
+
+
+Keep = float | Auto
+
+
+def read_keep(text: str) -> Keep:
+    """A keep from `0.2`, `auto` or `auto:0.95`; ValueError where it is none of these, OptionError out of range."""
+    word, colon, quality = text.strip().partition(":")
+    if word == AUTO:
+        return Auto(float(quality)) if colon else Auto()
+    return check_keep(float(text))
+
+
+def keep_name(keep: Keep) -> str:
+    """A keep as text: `0.2`, `auto:0.98`."""
+    return str(keep) if isinstance(keep, Auto) else f"{keep:g}"
+
+
+def plain_keep(keep: Keep) -> float | str:
+    """A keep as JSON has it: a number, or `auto:0.98`."""
+    return str(keep) if isinstance(keep, Auto) else keep
+
+
 def check_reducer(name: str) -> str:
     """Return a known reducer's name, else raise OptionError listing them."""
     if name not in REDUCER_NAMES:
         raise OptionError(f"Unknown reducer {name!r}.", f"Known reducers: {', '.join(REDUCER_NAMES)}.")
     return name
+
+
+def check_choice(reducer: str, keep: Keep) -> None:
+    """OptionError for an unknown reducer, a ratio out of range, or auto with a reducer that cannot say how many."""
+    check_reducer(reducer)
+    if not isinstance(keep, Auto):
+        check_keep(keep)
+    elif reducer != "cs2":
+        hint = f"Give {reducer} a ratio, such as the one that {keep} came to with cs2."
+        raise OptionError(f"{keep} works with the reducer cs2 alone, not with {reducer}.", hint)
 
 
 def is_unicode(text: str) -> bool:
@@ -105,12 +157,11 @@ class AskOptions:
     """How to choose tokens and how to answer."""
 
     reducer: str = "cs2"
-    keep: float = KEEP
+    keep: Keep = KEEP
     generate: GenerateOptions = GenerateOptions()
 
     def __post_init__(self) -> None:
-        check_reducer(self.reducer)
-        check_keep(self.keep)
+        check_choice(self.reducer, self.keep)
 
 
 @dataclass(frozen=True)

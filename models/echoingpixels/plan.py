@@ -6,24 +6,28 @@ from dataclasses import dataclass
 
 import torch
 
+from .auto import LEAST, MOST
 from .clip import Clip
 from .frames import MERGE
 from .inputs import Inputs, Media, mel_frames, prepare_prompt, span_of
 from .model import EchoingPixels
-from .options import SIEVED, AskOptions
+from .options import KEEP, SIEVED, AskOptions, Auto, Keep
 from .outline import Outline, weight_bytes
 from .reducers import REDUCERS
+from .shares import SHARES
 from .stats import STAGES, Report, Tokens, llm_flops
-from .stream import Stream
+from .stream import Selection, Stream, budget
+
+RATED = ("cs2", "repeats", "fastv")  # share one budget by what they find
 
 
 @dataclass(frozen=True)
 class Plan:
     """A predicted report, for a device, and what it takes for granted.
 
-    Times and peak memory are None. FLOPs go up to the first token. CS2 keeps the number of tokens said, but how it
-    shares them among picture and sound is only seen in a run: here, evenly. Without a tokenizer at hand, text tokens
-    are estimated.
+    Times and peak memory are None. FLOPs go up to the first token. The number of tokens is the one said, but where
+    picture and sound compete for it, who gets how many is only seen in a run: here, evenly. Without a tokenizer at
+    hand, text tokens are estimated.
     """
 
     report: Report
@@ -34,16 +38,14 @@ class Plan:
 def plan(outline: Outline, clip: Clip, question: str, options: AskOptions) -> Plan:
     """Predict the report of asking `question` about `clip`. ModelError for cs2 where there is no sieve."""
     model = outline.model
-    model.check(options.reducer)
+    model.check(options.reducer, options.keep if outline.own_sieve else KEEP)
     media = _media(model, clip)
     prompt = prepare_prompt(media, question, model.backbone.tokenizer, model.backbone.layout)
     before = _stream(prompt)
-    reduce = REDUCERS.get(options.reducer, REDUCERS["uniform"])
-    after = before.take(reduce(before, options.keep)).counts()
+    after = before.take(_foreseen(before, options)).counts()
     tower, shape, whole = model.backbone.tower_flops(media), model.backbone.shape, prompt.kind.numel()
-    layers = model.sieve.options.layers if model.sieve and options.reducer in SIEVED else 0
     full = tower + llm_flops(shape, whole, 1)
-    reduced = tower + llm_flops(shape, sum(after.values()), 1, layers, whole)
+    reduced = tower + model.choice_flops(options.reducer, whole) + llm_flops(shape, sum(after.values()), 1)
     report = Report(
         tokens=Tokens.of(before.counts(), after),
         time_s=dict.fromkeys(STAGES),
@@ -51,7 +53,25 @@ def plan(outline: Outline, clip: Clip, question: str, options: AskOptions) -> Pl
         flops={"full": full, "reduced": reduced},
         speedup={"estimated": full / reduced, "measured": None},
     )
-    return Plan(report, outline.device.type, _warnings(outline, options))
+    return Plan(report, outline.device.type, (*_range(before, options.keep), *_warnings(outline, options)))
+
+
+def _foreseen(stream: Stream, options: AskOptions) -> Selection:
+    """As many tokens of each kind as will be kept, or an even choice where that depends on what is in the clip."""
+    keep = MOST if isinstance(options.keep, Auto) else options.keep
+    if options.reducer in RATED:
+        return REDUCERS["uniform"](stream, keep)
+    if options.reducer in SHARES:
+        return Selection(SHARES[options.reducer](stream, torch.zeros(stream.kind.shape), keep))
+    return REDUCERS[options.reducer](stream, keep)
+
+
+def _range(stream: Stream, keep: Keep) -> tuple[str, ...]:
+    """What cannot be known of auto before a run."""
+    if not isinstance(keep, Auto):
+        return ()
+    least, most = (int(budget(stream.pool, ratio)) for ratio in (LEAST, MOST))
+    return (f"{keep} keeps {least} to {most} audio and video tokens, as the scores say: planned with {most}.",)
 
 
 def _media(model: EchoingPixels, clip: Clip) -> Media:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +91,7 @@ class Profile:
             "clips": [str(reply.clip) for reply in self.runs[0].replies],
             "failed": {str(clip): reason for clip, reason in self.failed.items()},
             "runs": [run.as_dict() for run in self.runs],
-            "recommended": {**asdict(best.setting), "reason": best.reason},
+            "recommended": {**best.setting.as_dict(), "reason": best.reason},
             "warnings": list(self.warnings),
             "notes": self.notes,
         }

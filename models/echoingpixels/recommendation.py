@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from .evaluate import Setting
 from .measured import FULL, Measured
+from .options import keep_name
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ def recommend(runs: Sequence[Measured]) -> Recommendation:
     kept = [run for run in reduced if all(_holds(other, full, scored) for other in reduced if _above(other, run))]
     fast = [run for run in kept if run.measured.low > 1]
     if fast:
-        best = min(fast, key=lambda run: (run.setting.keep, -run.measured.median))
+        best = min(fast, key=lambda run: (run.setting.ratio, -run.measured.median))
         why = f"The smallest keep down to which {best.setting.reducer} {what}; in every repeat faster"
         return Recommendation(best.setting, f"{why}: {_times(best)}.")
     if kept:
@@ -51,11 +52,11 @@ def recommend(runs: Sequence[Measured]) -> Recommendation:
 
 def name(setting: Setting) -> str:
     """Such as cs2 at keep 0.1."""
-    return f"{setting.reducer} at keep {setting.keep:g}"
+    return f"{setting.reducer} at keep {keep_name(setting.keep)}"
 
 
 def _above(other: Measured, run: Measured) -> bool:
-    return other.setting.reducer == run.setting.reducer and other.setting.keep >= run.setting.keep
+    return other.setting.reducer == run.setting.reducer and other.setting.ratio >= run.setting.ratio
 
 
 def _holds(run: Measured, full: Measured, scored: bool) -> bool:

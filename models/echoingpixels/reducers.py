@@ -1,6 +1,6 @@
 """Ways to choose tokens that need no training: baselines and controls for CS2.
 
-Each is `(stream, keep) -> Selection`.
+Each is `(stream, keep) -> Selection`. `fastv` is not here: it asks the backbone, so the model makes it of `by_scores`.
 """
 
 from __future__ import annotations
@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+from torch import Tensor
+from torch.nn import functional as F
 
-from .options import REDUCER_NAMES, SIEVED
+from .positions import AUDIO, TEXT
 from .stream import Selection, Stream, budget, top_k
 
 Reducer = Callable[[Stream, float], Selection]
@@ -36,10 +38,38 @@ def random(stream: Stream, keep: float) -> Selection:
     generator = torch.Generator().manual_seed(SEED)
     scores = torch.rand(stream.mask.shape[1], generator=generator).to(stream.mask.device)
     # drawn by place in the pool, so that padding does not change a row's choice
-    by_place = scores[(stream.pool.cumsum(1) - 1).clamp(min=0)]  # (B, L)
-    chosen = top_k(by_place, stream.pool, budget(stream.pool, keep))
-    return Selection(keep=chosen | (stream.mask & ~stream.pool), scores=by_place)
+    return by_scores(stream, scores[(stream.pool.cumsum(1) - 1).clamp(min=0)], keep)
 
 
-REDUCERS: dict[str, Reducer] = {"full": full, "uniform": uniform, "random": random}
-assert (*SIEVED, *REDUCERS) == REDUCER_NAMES, f"options.py names {REDUCER_NAMES}"
+def repeats(stream: Stream, keep: float) -> Selection:
+    """Tokens that differ most from their neighbour before: 1 - cosine of the embeddings, one pool.
+
+    A video token's neighbour is the one in its grid cell a temporal step earlier, an audio token's the audio token
+    before. What has none, such as a clip's first step, comes first; at a small ratio little else may be left.
+    """
+    before = _neighbour(stream)  # (B, L)
+    rows = torch.arange(len(before), device=before.device)[:, None]  # (B, 1)
+    embeds = stream.embeds.float()
+    alike = F.cosine_similarity(embeds, embeds[rows, before.clamp(min=0)], dim=-1)  # (B, L)
+    return by_scores(stream, torch.where(before < 0, torch.inf, 1 - alike), keep)
+
+
+def by_scores(stream: Stream, scores: Tensor, keep: float) -> Selection:
+    """The best of one pool by scores (B, L) float32."""
+    chosen = top_k(scores, stream.pool, budget(stream.pool, keep))
+    return Selection(keep=chosen | (stream.mask & ~stream.pool), scores=scores)
+
+
+def _neighbour(stream: Stream) -> Tensor:
+    """The place (B, L) int64 in its row of each token's neighbour before, -1 where it has none."""
+    row, column = stream.cell.unbind(-1)  # (B, L)
+    where = 1 + row * (int(column.max()) + 1) + column  # one number a grid cell, from 1
+    where = torch.where(stream.kind == AUDIO, 0, torch.where(stream.kind == TEXT, -1, where))
+    order = where.argsort(dim=1, stable=True)  # tokens of one cell side by side, in stream order
+    last = order.roll(1, dims=1)
+    same = where.gather(1, order) == where.gather(1, last)
+    later = stream.time.gather(1, order) > stream.time.gather(1, last)  # not so where another clip begins, nor for text
+    return torch.empty_like(order).scatter_(1, order, torch.where(same & later, last, -1))
+
+
+REDUCERS: dict[str, Reducer] = {"full": full, "uniform": uniform, "random": random, "repeats": repeats}

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .auto import Table, check_table
 from .backbones.base import Backbone
 from .errors import OptionError
 from .stream import Selection, Stream, budget, top_k
@@ -30,6 +31,7 @@ class SieveOptions:
     `extractive`: the encoder only rates; kept tokens and text enter the decoder as they were.
     `bidirectional` and `question` are ablations' switches: with the first off a token is rated from what comes before
     it, with the second off from audio and video alone.
+    `auto`: the calibration that lets it choose how many tokens to keep.
     """
 
     layers: int = 4
@@ -40,12 +42,15 @@ class SieveOptions:
     gumbel: bool = False
     bidirectional: bool = True
     question: bool = True
+    auto: Table | None = None
 
     def __post_init__(self) -> None:
         if self.form not in ("fused", "extractive"):
             raise OptionError(f"Unknown sieve form {self.form!r}.", "Known forms: fused, extractive.")
         if self.layers < 0 or self.tau <= 0:
             raise OptionError(f"A sieve needs layers ≥ 0 and tau > 0, not {self.layers} and {self.tau:g}.")
+        if self.auto is not None:
+            check_table(self.auto)
 
 
 class ScoreHead(nn.Module):

@@ -135,10 +135,13 @@ def layer_flops(shape: Shape, tokens: int, causal: bool, past: int = 0) -> float
     return 2 * tokens * weights + 4 * pairs * attention
 
 
-def llm_flops(shape: Shape, kept: int, generated: int, encoder_layers: int = 0, before: int = 0) -> float:
-    """The decoder over `kept` prompt tokens and `generated` more, with a sieve's layers and head over `before`."""
-    sieve = encoder_layers * layer_flops(shape, before, causal=False)
-    sieve += 2 * before * shape.width * (shape.width + 1) if encoder_layers else 0
+def sieve_flops(shape: Shape, tokens: int, layers: int) -> float:
+    """A sieve's layers and score head over `tokens`."""
+    return layers * layer_flops(shape, tokens, causal=False) + 2 * tokens * shape.width * (shape.width + 1)
+
+
+def llm_flops(shape: Shape, kept: int, generated: int) -> float:
+    """The decoder over `kept` prompt tokens and `generated` more."""
     prefill = shape.layers * layer_flops(shape, kept, causal=True)
     decode = sum(shape.layers * layer_flops(shape, 1, causal=True, past=kept + i) for i in range(max(0, generated - 1)))
-    return sieve + prefill + decode + 2 * max(1, generated) * shape.width * shape.vocab
+    return prefill + decode + 2 * max(1, generated) * shape.width * shape.vocab

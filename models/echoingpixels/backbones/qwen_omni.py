@@ -174,6 +174,38 @@ class QwenOmni:
             embeds = layer(embeds, attention_mask=attention, position_embeddings=rotary)
         return embeds
 
+    def attention_to(self, stream: Stream, layer: int) -> Tensor:
+        """What each row's last token pays to each token (B, L) float32 in decoder layer `layer`, from 1: mean of heads.
+
+        Only eager attention tells its weights, and it would write L x L of them. So the last token is a cached step of
+        its own, the only one under eager attention.
+        """
+        cache, layers = self.new_cache(), self.text.layers[:layer]
+        assert len(layers) == layer > 0, f"layer {layer} of {len(self.text.layers)}"
+        weights: list[Tensor] = []
+        self._run(layers, stream, slice(0, -1), cache)
+        kernel = self.text.config._attn_implementation
+        hook = layers[-1].self_attn.register_forward_hook(lambda _, __, out: weights.append(out[1]))
+        self.text.set_attn_implementation("eager")
+        try:
+            self._run(layers, stream, slice(-1, None), cache)
+        finally:
+            self.text.set_attn_implementation(kernel)
+            hook.remove()
+        return weights[0][:, :, 0].float().mean(1)  # (B, H, 1, L) → (B, L)
+
+    def _run(self, layers: nn.ModuleList, stream: Stream, part: slice, cache: Any) -> None:
+        """Run decoder layers over a part of a stream, after what is in the cache; fills the cache."""
+        from transformers.masking_utils import create_causal_mask
+
+        embeds, seen = stream.embeds[:, part], stream.mask[:, : part.stop]
+        rotary = self.text.rotary_emb(embeds, stream.positions[..., part])
+        attention = create_causal_mask(
+            config=self.text.config, inputs_embeds=embeds, attention_mask=seen, past_key_values=cache
+        )
+        for layer in layers:
+            embeds = layer(embeds, attention_mask=attention, position_embeddings=rotary, past_key_values=cache)
+
     def set_sections(self, sections: list[int]) -> None:
         """Split the rotary channel pairs; transformers reads entry i from axis i % 3, so four give [T, H, W, T]."""
         self.text.rotary_emb.mrope_section = list(sections)

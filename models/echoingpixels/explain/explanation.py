@@ -9,7 +9,7 @@ from itertools import pairwise
 from ..clip import Clip
 from ..evaluate import Setting, settings
 from ..model import Answer, Looked
-from ..options import SIEVED, AskOptions
+from ..options import SIEVED, AskOptions, Auto
 from ..positions import KINDS, Span
 from ..sieve import Form
 from ..stream import Selection, Stream
@@ -50,6 +50,12 @@ class Choice:
     scores: tuple[float, ...] | None
     answer: Answer
 
+    @property
+    def ratio(self) -> float:
+        """The keep ratio: the one asked for, or what auto came to."""
+        keep = self.setting.keep
+        return round(self.answer.report.tokens.kept_ratio, 3) if isinstance(keep, Auto) else keep
+
 
 @dataclass(frozen=True)
 class Explanation:
@@ -79,7 +85,8 @@ class Explanation:
         """How far the kept tokens can be believed as the reason for the answer, in one sentence."""
         if self.form == "fused":
             return FUSED
-        return EXTRACTIVE if self.reducer == "cs2" else OTHER.format(self.reducer)
+        rated = self.form is not None and self.reducer != "cs2-random"
+        return EXTRACTIVE if rated else OTHER.format(self.reducer)
 
 
 def explain(
@@ -96,9 +103,10 @@ def explain(
     is the run with all tokens (reducer `full`). ModelError for cs2 without sieve weights.
     """
     model = looked.model
-    model.check(options.reducer)
+    model.check(options.reducer, options.keep)
     (asked,) = settings([options.reducer], [options.keep])
-    ladder = sorted(settings([options.reducer], [*keeps, options.keep]), key=lambda setting: setting.keep)
+    ladder = settings([options.reducer], [*keeps, options.keep])
+    ladder = sorted(ladder, key=lambda setting: 0 if isinstance(setting.keep, Auto) else setting.keep)
     runs = [replace(options, reducer=setting.reducer, keep=setting.keep) for setting in ladder]
     if len(runs) > 1:  # the first run of a process is slower than the same run later
         looked.answer(question, runs[0])
@@ -111,6 +119,7 @@ def explain(
         choices.append(Choice(setting, notes.kept, notes.scores, answer))
         if on_progress is not None:
             on_progress(done, len(ladder))
+    choices.sort(key=lambda choice: len(choice.kept))
     sieve = model.sieve if options.reducer in SIEVED else None
     return Explanation(
         clip=clip,
@@ -121,7 +130,7 @@ def explain(
         span=looked.media.span,
         tokens=tokens,
         choices=tuple(choices),
-        asked=ladder.index(asked),
+        asked=[choice.setting for choice in choices].index(asked),
     )
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from ..frames import STEP
+from ..options import keep_name
 from ..positions import AUDIO_TOKENS_PER_S
 from .budget import over_time
 from .explanation import Choice, Explanation
@@ -57,7 +58,9 @@ def _parts(explanation: Explanation, choice: Choice) -> Iterator[Image.Image | N
 
 def _named(choice: Choice) -> str:
     return (
-        "all tokens" if choice.setting.reducer == "full" else f"{choice.setting.reducer}, keep {choice.setting.keep:g}"
+        "all tokens"
+        if choice.setting.reducer == "full"
+        else f"{choice.setting.reducer}, keep {keep_name(choice.setting.keep)}"
     )
 
 

@@ -1,0 +1,73 @@
+"""`ep calibrate`: measures how many tokens a sieve takes for which quality, for `--keep auto`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from echoingpixels.options import GenerateOptions
+from echoingpixels.questions import read_rows
+
+from . import console
+from . import options as o
+from .evaluate import LONGEST, outcomes_to
+from .model import load_model
+
+if TYPE_CHECKING:
+    from echoingpixels.calibrate import Calibration
+
+OUT = "Folder for a copy of the sieve with its calibration, if not the sieve itself."
+
+
+def calibrate(
+    data: Annotated[Path, typer.Argument(help="JSONL as `ep evaluate` reads; questions the sieve was not trained on.")],
+    model: o.Model = "tiny",
+    sieve: o.Sieve = None,
+    quant: o.QuantName = "none",
+    device: o.Device = "auto",
+    fps: o.Fps = o.FPS,
+    max_frames: o.MaxFrames = o.MAX_FRAMES,
+    max_pixels: o.MaxPixels = None,
+    no_audio: o.NoAudio = False,
+    audio_track: o.AudioTrack = None,
+    max_new_tokens: o.MaxNewTokens = LONGEST,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only the first so many questions.")] = None,
+    out: Annotated[Path | None, o.output_option("--out", OUT)] = None,
+    json: o.Json = False,
+) -> None:
+    """Calibrate a sieve for --keep auto: how much it has to keep for which share of the full accuracy.
+
+    Answers all questions from all tokens and at twelve settings between, in one pass.
+    Writes the calibration into the sieve's sieve.json.
+    """
+    read = o.media_options(fps, max_frames, no_audio, audio_track)
+    load_options = o.load_options(sieve, quant, device, max_pixels)
+    generate = GenerateOptions(max_new_tokens)
+    rows = read_rows(data, limit)
+    from echoingpixels.calibrate import calibrate as run
+    from echoingpixels.calibrate import sieve_to_write, write_table
+    from echoingpixels.loading import check_sieve
+
+    folder = sieve_to_write(check_sieve(model, load_options), out)
+    loaded = load_model(model, load_options, ["cs2"])
+    with outcomes_to(None) as on_outcome, console.progress("clips") as progress:
+        found = run(loaded, rows, read, generate, on_outcome=on_outcome, on_progress=progress)
+    write_table(folder, found.table)
+    if json:
+        points = [asdict(point) for point in found.points]
+        measured = {"accuracy": found.accuracy, "points": points, "table": found.table}
+        console.out_json({"model": model, "data": str(data), "sieve": str(folder), **measured})
+    else:
+        console.columns(*_table(found))
+    console.pairs([("right from all tokens", f"{100 * found.accuracy:.1f} %"), ("written to", str(folder))])
+
+
+def _table(found: Calibration) -> tuple[list[str], list[list[str]]]:
+    rows = [
+        [f"{p.mass:g}", f"{100 * p.kept_ratio:.1f} %", f"{100 * p.accuracy:.1f} %", f"{p.quality:.3f}"]
+        for p in found.points
+    ]
+    return ["mass", "tokens kept", "right", "quality"], rows

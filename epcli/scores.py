@@ -1,0 +1,118 @@
+"""An evaluation as tables to read and as JSON. Knows nothing about how answers are scored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from echoingpixels.options import keep_name
+
+if TYPE_CHECKING:
+    from echoingpixels.evaluate import Run, Setting
+    from echoingpixels.paired import Difference, Paired
+    from echoingpixels.score import Score
+
+UNKNOWN = "–"  # nothing answered
+
+Table = tuple[list[str], list[list[str]]]  # header and rows
+Beside = Mapping["Setting", "Paired | None"]  # each run's comparison, None where there is nothing to compare with
+
+
+def plain(run: Run, full: Beside, beside: Beside) -> dict[str, Any]:
+    """One entry of `runs`. `marks`: what a later evaluation needs to pair its questions with these."""
+    tokens = {**asdict(run.tokens), "kept_ratio": run.tokens.kept_ratio}
+    by = {name: {key: asdict(one) for key, one in scores.items()} for name, scores in _groups(run)}
+    both = [found for found in (full.get(run.setting), beside.get(run.setting)) if found]
+    return {
+        **run.setting.as_dict(),
+        **asdict(run.score),
+        **by,
+        "tokens": tokens,
+        "time_s": run.time_s,
+        "paired": [one.as_dict() for one in both],
+        "marks": [{"id": outcome.row.id, "right": outcome.right} for outcome in run.outcomes],
+    }
+
+
+def tables(runs: Sequence[Run], full: Beside, beside: Beside) -> Iterator[Table]:
+    """The runs, their accuracy by kind and by regime, and the same beside the baseline's."""
+    yield _whole(runs, full)
+    for i, title in enumerate(("kind", "regime")):
+        groups = [_groups(run)[i][1] for run in runs]
+        names = list(dict.fromkeys(name for group in groups for name in group))
+        if names:
+            yield [title, "questions", *(" ".join(_name(run.setting)) for run in runs)], _rows(names, groups)
+    found = {setting: one for setting, one in beside.items() if one}
+    if found:
+        yield _baseline(found)
+        for i, title in enumerate(("kind", "regime")):
+            parts = {setting: (one.by_kind, one.by_regime)[i] for setting, one in found.items()}
+            names = list(dict.fromkeys(name for part in parts.values() for name in part))
+            if names:
+                header = [f"{title}, to baseline", *(" ".join(_name(setting)) for setting in parts)]
+                yield header, [[name, *(_points(part.get(name)) for part in parts.values())] for name in names]
+
+
+def remarks(beside: Beside) -> list[tuple[str, str]]:
+    """What was not compared, as labelled lines."""
+    said = []
+    for setting, one in beside.items():
+        if one is None:
+            name = " ".join(_name(setting))
+            said.append(f"the baseline has no run to compare with {name}; choose one with --baseline-run")
+        elif one.here or one.there:
+            said.append(f"left out, in one evaluation only: {one.here} questions of this, {one.there} of the baseline")
+    return [("note", text) for text in dict.fromkeys(said)]
+
+
+def _whole(runs: Sequence[Run], full: Beside) -> Table:
+    header = ["reducer", "keep", "right", "95 % interval", "questions", "failed", "tokens kept", "time"]
+    rows = []
+    for run in runs:
+        score = run.score
+        interval = "" if score.interval is None else "–".join(f"{100 * x:.1f}" for x in score.interval)
+        counts = [str(score.questions), str(score.failed), f"{100 * run.tokens.kept_ratio:.1f} %"]
+        rows.append([*_name(run.setting), _percent(score), interval, *counts, f"{run.time_s['total']:.1f} s"])
+        if full:
+            other = full.get(run.setting)
+            rows[-1].append(_points(other.whole) if other else "")
+    return [*header, "points to full (95 %)"] if full else header, rows
+
+
+def _rows(names: Sequence[str], groups: Sequence[dict[str, Score]]) -> list[list[str]]:
+    rows = []
+    for name in names:
+        scores = [group[name] for group in groups]
+        rows.append([name, str(scores[0].questions), *(_percent(score) for score in scores)])
+    return rows
+
+
+def _baseline(found: Mapping[Setting, Paired]) -> Table:
+    header = ["reducer", "keep", "baseline", "points (95 %)", "gained", "lost", "questions", "clips", "failed"]
+    rows = []
+    for setting, one in found.items():
+        whole = one.whole
+        counts = (whole.gained, whole.lost, whole.questions, whole.clips, whole.failed)
+        rows.append([*_name(setting), " ".join(_name(one.against)), _points(whole), *map(str, counts)])
+    return header, rows
+
+
+def _groups(run: Run) -> tuple[tuple[str, dict[str, Score]], ...]:
+    return ("by_kind", run.by_kind), ("by_regime", run.by_regime)
+
+
+def _name(setting: Setting) -> tuple[str, str]:
+    return setting.reducer, keep_name(setting.keep)
+
+
+def _percent(score: Score) -> str:
+    return UNKNOWN if score.accuracy is None else f"{100 * score.accuracy:.1f} %"
+
+
+def _points(one: Difference | None) -> str:
+    """Such as +1.5 (-0.3 to +3.2)."""
+    if one is None or one.difference is None:
+        return UNKNOWN
+    interval = "" if one.interval is None else f" ({100 * one.interval[0]:+.1f} to {100 * one.interval[1]:+.1f})"
+    return f"{100 * one.difference:+.1f}{interval}"

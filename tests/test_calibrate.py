@@ -1,0 +1,174 @@
+"""Calibrating a sieve, and asking with what came of it, from the command line."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from echoingpixels import evaluate as scoring
+from echoingpixels.auto import LEAST, MOST
+from echoingpixels.calibrate import MASSES, Calibration, Point, calibrate, isotonic
+from echoingpixels.errors import DataError, ModelError
+from echoingpixels.evaluate import evaluate, settings
+from echoingpixels.loading import KNOWN, load, read_sieve_options
+from echoingpixels.model import EchoingPixels
+from echoingpixels.options import AskOptions, Auto, GenerateOptions, LoadOptions
+from echoingpixels.outline import outline
+from echoingpixels.plan import plan
+from echoingpixels.questions import Row
+from tests import tinymodel
+from tests.program import Program
+
+SHORT = GenerateOptions(max_new_tokens=2)
+TABLE = ((0.9, 0.2), (1.0, 0.6))
+
+
+@pytest.mark.parametrize(
+    ("values", "fitted"),
+    [
+        ([1, 2, 3], [1, 2, 3]),
+        ([3, 2, 1], [2, 2, 2]),
+        ([1, 3, 2, 4], [1, 2.5, 2.5, 4]),
+        ([0.5], [0.5]),
+        ([1, 4, 1, 1, 5], [1, 2, 2, 2, 5]),
+    ],
+)
+def test_the_fit_pools_what_does_not_rise(values: list[float], fitted: list[float]) -> None:
+    assert isotonic(values) == pytest.approx(fitted)
+
+
+def test_of_equal_qualities_the_table_has_the_least_mass() -> None:
+    points = [
+        Point(0.1, 0.02, 0.4, 0.5),
+        Point(0.2, 0.1, 0.4, 0.5),
+        Point(0.5, 0.2, 0.9, 1.1),
+        Point(0.9, 0.5, 0.9, 1.1),
+    ]
+    assert Calibration(0.8, tuple(points)).table == ((0.5, 0.1), (1.1, 0.5))
+
+
+def test_every_mass_is_measured_in_one_pass(film: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tinymodel.model(tau=0.3)
+    rows = [Row(f"q{i}", film, f"Who {i}?", "cat") for i in range(3)]
+    read, real = [], scoring.read_clip
+    monkeypatch.setattr(scoring, "read_clip", lambda *a, **o: read.append(a) or real(*a, **o))  # type: ignore[func-returns-value]
+    monkeypatch.setattr(scoring, "is_right", lambda answer, expected: True)
+    found = calibrate(model, rows, generate=SHORT)
+    assert len(read) == 1 and [point.mass for point in found.points] == list(MASSES)
+    ratios = [point.kept_ratio for point in found.points]
+    assert ratios == sorted(ratios) and LEAST <= ratios[0] < ratios[-1] <= MOST + 0.01
+    assert found.accuracy == 1.0 and found.table == ((1.0, MASSES[0]),)
+    assert model.sieve is not None and model.sieve.options.auto is None, "the model is as it was"
+    calibrated = tinymodel.model(tau=0.3, auto=((0.0, 0.0), (1.0, 1.0)))
+    (run,) = evaluate(calibrated, rows, settings(["cs2"], [Auto(0.5)]), generate=SHORT)
+    assert run.tokens.kept_ratio == ratios[MASSES.index(0.5)]
+
+
+def test_nothing_right_or_no_sieve_cannot_be_calibrated(film: Path) -> None:
+    rows = [Row("q", film, "Who?", "an answer never given")]
+    with pytest.raises(DataError, match="No question is answered right"):
+        calibrate(tinymodel.model(), rows, generate=SHORT, masses=(0.5,))
+    with pytest.raises(ModelError, match="no sieve"):
+        calibrate(EchoingPixels(tinymodel.backbone()), rows)
+
+
+@pytest.fixture
+def sieve(tiny: str, tmp_path: Path) -> Path:
+    """The bundled sieve, calibrated by hand."""
+    folder = tmp_path / "sieve"
+    shutil.copytree(Path(KNOWN.get(tiny, tiny)) / "sieve", folder)
+    about = json.loads((folder / "sieve.json").read_text())
+    (folder / "sieve.json").write_text(json.dumps({**about, "auto": TABLE}))
+    return folder
+
+
+def test_the_command_writes_what_ask_and_evaluate_then_read(tiny: str, film: Path, tmp_path: Path, ep: Program) -> None:
+    question, out = "Which object appears first?", tmp_path / "calibrated"
+    answer = ep("ask", film, question, "--model", tiny, "--reducer", "full").out.strip()
+    data = film.parent / f"{tmp_path.name}.jsonl"
+    data.write_text(json.dumps({"id": "q", "media": film.name, "question": question, "answer": answer}) + "\n")
+    done = ep("calibrate", data, "--model", tiny, "--out", out, "--json", "--max-new-tokens", "8")
+    said = json.loads(done.out)
+    assert done.code == 0 and said["sieve"] == str(out) and len(said["points"]) == len(MASSES)
+    assert read_sieve_options(out).auto == tuple(map(tuple, said["table"]))
+    assert set(said) == {"model", "data", "sieve", "accuracy", "points", "table"}
+
+    asked = json.loads(ep("ask", film, question, "--sieve", out, "--keep", "auto", "--json").out)
+    assert asked["keep"] == "auto:0.98" and LEAST <= asked["tokens"]["kept_ratio"] <= MOST + 0.01
+    scored = ep("evaluate", data, "--sieve", out, "--keep", "1,auto,auto:0.5,0.2", "--json", "--max-new-tokens", "8")
+    runs = json.loads(scored.out)["runs"]
+    assert [run["keep"] for run in runs] == [1.0, "auto:0.98", "auto:0.5", 0.2]
+    assert runs[1]["tokens"]["kept_ratio"] == asked["tokens"]["kept_ratio"]
+    assert "auto:0.5" in ep("evaluate", data, "--sieve", out, "--keep", "auto:0.5", "--max-new-tokens", "2").out
+
+
+def test_a_quality_out_of_reach_is_said_in_one_line(sieve: Path, film: Path, ep: Program) -> None:
+    done = ep("ask", film, "Who?", "--sieve", sieve, "--keep", "auto:0.5", "--max-new-tokens", "2", "--json")
+    (note,) = [line for line in done.err.splitlines() if line.startswith("note: auto:0.5 is outside")]
+    assert done.code == 0 and "taken as 0.9" in note
+    within = ep("ask", film, "Who?", "--sieve", sieve, "--keep", "auto:0.95", "--max-new-tokens", "2", "--json")
+    assert "outside" not in within.err
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "said"),
+    [
+        (("--keep", "auto"), 1, "is not calibrated"),
+        (("--keep", "auto", "--reducer", "uniform"), 2, "cs2 alone, not with uniform"),
+        (("--keep", "auto:2"), 2, "outside (0, 1]"),
+        (("--keep", "few"), 2, "--keep has 'few'"),
+    ],
+)
+def test_where_auto_cannot_be_had_one_line_says_why(
+    options: tuple[str, ...], code: int, said: str, tiny: str, film: Path, ep: Program
+) -> None:
+    done = ep("ask", film, "Who?", "--model", tiny, *options)
+    assert done.code == code and said in done.err.splitlines()[0]
+
+
+def test_a_plan_says_what_it_cannot_know(sieve: Path, tiny: str, film: Path, ep: Program) -> None:
+    drawn = outline(tiny, LoadOptions(device="cpu", sieve=str(sieve)))
+    clip = tinymodel.clip(3.0)
+    planned = plan(drawn, clip, "Who?", AskOptions("cs2", Auto()))
+    most = plan(drawn, clip, "Who?", AskOptions("cs2", MOST))
+    assert planned.report == most.report and "planned with" in planned.warnings[0]
+    with pytest.raises(ModelError, match="not calibrated"):
+        plan(outline(tiny, LoadOptions(device="cpu")), clip, "Who?", AskOptions("cs2", Auto()))
+    assert plan(outline("qwen2.5-omni-3b", LoadOptions()), clip, "Who?", AskOptions("cs2", Auto())).warnings
+    done = ep("ask", film, "Who?", "--sieve", sieve, "--keep", "auto", "--dry-run", "--json")
+    said = json.loads(done.out)
+    assert said["keep"] == "auto:0.98" and "auto:0.98 keeps" in said["warnings"][0]
+
+
+def test_the_real_run_keeps_within_what_the_plan_says(sieve: Path, tiny: str) -> None:
+    model = load(tiny, device="cpu", sieve=str(sieve))
+    answer = model.ask(tinymodel.clip(3.0), "Who?", keep=Auto(0.95), generate=SHORT)
+    assert LEAST <= answer.report.tokens.kept_ratio <= MOST + 0.01
+
+
+def test_explain_shows_how_many_it_took(sieve: Path, film: Path, tmp_path: Path, ep: Program) -> None:
+    for name in ("page.html", "picture.png"):
+        done = ep("explain", film, "Who?", "--sieve", sieve, "--keep", "auto", "--out", tmp_path / name)
+        assert done.code == 0 and "cs2 auto:0.98: " in done.err
+
+
+def test_profile_measures_fixed_ratios_alone(film: Path, ep: Program) -> None:
+    done = ep("profile", film, "Who?", "--keep", "auto,0.2")
+    assert done.code == 2 and "auto" in done.err.splitlines()[0]
+
+
+@pytest.mark.parametrize(("place", "said"), [("no/such/sieve", "no usable sieve"), (None, "cannot be written")])
+def test_calibrating_what_cannot_be_written_is_told_first(
+    place: str | None, said: str, film: Path, tmp_path: Path, ep: Program
+) -> None:
+    data = film.parent / f"{tmp_path.name}.jsonl"
+    data.write_text(json.dumps({"media": film.name, "question": "Who?", "answer": "cat"}) + "\n")
+    taken = tmp_path / "file"
+    taken.touch()
+    where = ("--out", taken) if place is None else ("--sieve", tmp_path / place)
+    done = ep("calibrate", data, *where)
+    assert done.code == 1 and said in done.err.splitlines()[0]
+    assert not (tmp_path / "no").exists()
