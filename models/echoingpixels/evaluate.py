@@ -1,19 +1,22 @@
 """Answers to a file of questions under several reducers and keep ratios, scored. Knows nothing about printing.
 
-Every clip is decoded and encoded once; its questions go through each setting as padded batches.
+Every clip is decoded and encoded once; questions, of several clips where they are short, go through each setting as
+padded batches.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain
 from typing import Any
 
 from .errors import EpError
 from .generate import Text, stream_tokens
 from .media import read_clip
-from .model import EchoingPixels, Looked
+from .model import EchoingPixels
 from .options import Auto, GenerateOptions, Keep, MediaOptions, check_choice, plain_keep
 from .positions import KINDS
 from .questions import Row
@@ -21,7 +24,7 @@ from .score import Score, is_right, score
 from .stats import Stopwatch, Tokens
 from .stream import Stream, pad
 
-QUESTIONS_AT_ONCE = 16  # of one clip, in one padded batch
+TOKENS_AT_ONCE = 16_384  # in one padded batch of questions; a longer prompt goes alone
 STAGES = ("decode", "prepare", "encode", "select", "prefill", "generate")
 
 
@@ -70,6 +73,20 @@ class Run:
     outcomes: tuple[Outcome, ...]
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """One question ready to be answered, and the seconds that took; or why its clip failed."""
+
+    row: Row
+    stream: Stream | None
+    seconds: dict[str, float]
+    error: str | None = None
+
+    @property
+    def tokens(self) -> int:
+        return 0 if self.stream is None else self.stream.mask.shape[1]
+
+
 @dataclass
 class _Tally:
     """A run in the making."""
@@ -113,49 +130,78 @@ def evaluate(
     clips: dict[Any, list[Row]] = {}
     for row in rows:
         clips.setdefault(row.clip, []).append(row)
-    for done, group in enumerate(clips.values(), 1):
-        for outcome in _clip(model, group, tallies, media or MediaOptions(), generate or GenerateOptions()):
-            tallies[outcome.setting].outcomes.append(outcome)
-            if on_outcome is not None:
-                on_outcome(outcome)
-        if on_progress is not None:
-            on_progress(done, len(clips))
+    asked = chain.from_iterable(
+        _look(model, group, media or MediaOptions(), on_progress and partial(on_progress, done, len(clips)))
+        for done, group in enumerate(clips.values(), 1)
+    )
+    for part in _batches(asked):
+        for setting, tally in tallies.items():
+            for outcome in _outcomes(model, part, setting, tally, generate or GenerateOptions()):
+                tally.outcomes.append(outcome)
+                if on_outcome is not None:
+                    on_outcome(outcome)
     return [_run(setting, tally) for setting, tally in tallies.items()]
 
 
-def _clip(
-    model: EchoingPixels,
-    group: list[Row],
-    tallies: dict[Setting, _Tally],
-    media: MediaOptions,
-    generate: GenerateOptions,
-) -> Iterable[Outcome]:
-    """All questions about one clip."""
+def _look(
+    model: EchoingPixels, group: list[Row], media: MediaOptions, on_done: Callable[[], None] | None
+) -> list[_Asked]:
+    """All questions about one clip, which is read and encoded once."""
     path, start, end = group[0].clip
     began = time.perf_counter()
+    asked: list[_Asked] = []
     try:
         clip = read_clip(path, media, start=start, end=end, frame_size=model.frame_size)
         looked = model.look(clip, time.perf_counter() - began)
-        with looked.watch.stage("prepare"):
-            streams = [model.embed(model.prepare(looked.media, row.question), (looked.features,)) for row in group]
+        for row in group:
+            watch = Stopwatch(looked.watch.device) if asked else looked.watch  # the clip's own cost counts once
+            with watch.stage("prepare"):
+                stream = model.embed(model.prepare(looked.media, row.question), (looked.features,))
+            asked.append(_Asked(row, stream, watch.seconds))
     except EpError as error:
-        for setting in tallies:
-            yield from (Outcome(row, setting, None, None, error.message) for row in group)
-        return
-    for setting, tally in tallies.items():
-        for name, seconds in looked.watch.seconds.items():
+        asked = [_Asked(row, None, {}, error.message) for row in group]
+    if on_done is not None:
+        on_done()
+    return asked
+
+
+def _batches(asked: Iterable[_Asked]) -> Iterator[list[_Asked]]:
+    """Questions in order, as many at once as stay under TOKENS_AT_ONCE when padded; of any number of clips."""
+    part: list[_Asked] = []
+    longest = 0
+    for one in asked:
+        longest = max(longest, one.tokens)
+        if part and longest * (len(part) + 1) > TOKENS_AT_ONCE:
+            yield part
+            part, longest = [], one.tokens
+        part.append(one)
+    if part:
+        yield part
+
+
+def _outcomes(
+    model: EchoingPixels, part: list[_Asked], setting: Setting, tally: _Tally, generate: GenerateOptions
+) -> Iterator[Outcome]:
+    """What comes of one batch under one setting, in order."""
+    for one in part:
+        for name, seconds in one.seconds.items():
             if name in tally.seconds:
                 tally.seconds[name] += seconds
-        for first in range(0, len(group), QUESTIONS_AT_ONCE):
-            part = slice(first, first + QUESTIONS_AT_ONCE)
-            texts = _answers(looked, pad(streams[part]), setting, tally, generate)
-            for row, text in zip(group[part], texts, strict=True):
-                yield Outcome(row, setting, text, is_right(text, row.answer))
+    streams = [one.stream for one in part if one.stream is not None]
+    texts = iter(_answers(model, pad(streams), setting, tally, generate) if streams else ())
+    for one in part:
+        if one.stream is None:
+            yield Outcome(one.row, setting, None, None, one.error)
+        else:
+            text = next(texts)
+            yield Outcome(one.row, setting, text, is_right(text, one.row.answer))
 
 
-def _answers(looked: Looked, stream: Stream, setting: Setting, tally: _Tally, generate: GenerateOptions) -> list[str]:
+def _answers(
+    model: EchoingPixels, stream: Stream, setting: Setting, tally: _Tally, generate: GenerateOptions
+) -> list[str]:
     """The answers of one padded batch."""
-    model, watch = looked.model, Stopwatch(looked.watch.device, tally.seconds)
+    watch = Stopwatch(model.backbone.device, tally.seconds)
     with watch.stage("select"):
         kept = stream.take(model.select(stream, setting.reducer, setting.keep))
     for counts, new in ((tally.before, stream.counts()), (tally.after, kept.counts())):

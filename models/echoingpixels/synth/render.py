@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, lru_cache
 
@@ -12,6 +13,9 @@ from PIL import Image, ImageDraw, ImageEnhance, ImageFilter
 
 from echoingpixels.synth import assets
 from echoingpixels.synth.timeline import Event, Look, Timeline
+
+Wave = NDArray[np.float32]
+Play = Callable[[Event, int], Wave]  # an event at a rate in Hz
 
 MARGIN = 0.12  # of the background beyond the picture, room for panning
 FADE_S = 0.04  # where a take is cut short
@@ -168,16 +172,22 @@ def _shapes(rng: np.random.Generator, picture: Image.Image, colours: NDArray[np.
     return picture.filter(ImageFilter.GaussianBlur(float(rng.uniform(1, 6))))
 
 
-def waveform(timeline: Timeline, rate: int) -> NDArray[np.float32] | None:
-    """The clip's sound: (S,) float32 mono in [-1, 1] at `rate` Hz, or None where it has no audio track."""
+def waveform(
+    timeline: Timeline, rate: int, play: Play | None = None, hiss: Callable[[Wave], Wave] | None = None
+) -> Wave | None:
+    """The clip's sound: (S,) float32 mono in [-1, 1] at `rate` Hz, or None where it has no audio track.
+
+    `play` renders one event in place of its recording, `hiss` changes the noise floor of unit power; both for training.
+    """
     track = timeline.track
     if track is None:
         return None
-    mix = _noise(timeline, rate) * _level(track.level - track.snr)
+    noise = _noise(timeline, rate)
+    mix = (noise if hiss is None else hiss(noise)) * _level(track.level - track.snr)
     for event in timeline.events:
         if event.kind == "object":
             continue
-        sound = _recording(event, rate)
+        sound = (play or recording)(event, rate)
         first = round(event.start * rate)
         sound = sound[: len(mix) - first]
         power = float(np.sqrt(np.mean(np.square(sound)))) or 1.0
@@ -191,7 +201,7 @@ def _level(db: float) -> np.float32:
 
 
 @lru_cache(maxsize=1024)
-def _take(what: str, take: int, rate: int) -> NDArray[np.float32]:
+def take_at(what: str, take: int, rate: int) -> Wave:
     """A recording at `rate` Hz, resampled by cutting or extending its spectrum: no aliasing, no delay."""
     source = assets.takes(what)[take]
     if rate == assets.RATE:
@@ -203,16 +213,20 @@ def _take(what: str, take: int, rate: int) -> NDArray[np.float32]:
     return (np.fft.irfft(spectrum, out)[:length] * (out / padded)).astype(np.float32)
 
 
-def _recording(event: Event, rate: int) -> NDArray[np.float32]:
+def recording(event: Event, rate: int) -> Wave:
     """What is heard between the event's start and end: (S,) float32, faded where the take is cut."""
-    source = _take(event.what, event.take, rate)
-    samples = max(1, round(event.length * rate))
-    at = np.arange(samples, dtype=np.float32) * np.float32(event.pitch)
+    return pitched(take_at(event.what, event.take, rate), event.pitch, event.length, rate)
+
+
+def pitched(source: Wave, pitch: float, seconds: float, rate: int) -> Wave:
+    """A take played `pitch` times as fast for so long: (S,) float32, faded where it is cut, silent where it is over."""
+    samples = max(1, round(seconds * rate))
+    at = np.arange(samples, dtype=np.float32) * np.float32(pitch)
     places = np.arange(len(source), dtype=np.float32)
     sound = np.asarray(np.interp(at, places, source, right=0.0), np.float32)
-    cut = samples * event.pitch < len(source) - 2
-    for edge, seconds in ((sound, EDGE_S), (sound[::-1], FADE_S if cut else EDGE_S)):
-        fade = min(samples, round(seconds * rate))
+    cut = samples * pitch < len(source) - 2
+    for edge, fade_s in ((sound, EDGE_S), (sound[::-1], FADE_S if cut else EDGE_S)):
+        fade = min(samples, round(fade_s * rate))
         edge[:fade] *= np.linspace(0, 1, fade, dtype=np.float32)
     return sound
 

@@ -15,6 +15,7 @@ from PIL import Image
 from echoingpixels.synth.plan import plan
 from echoingpixels.synth.render import Scene, frame_number, waveform
 from echoingpixels.synth.timeline import Timeline
+from echoingpixels.synth.variety import hissing, played
 
 SAMPLE_RATE = 16_000
 
@@ -34,8 +35,13 @@ def sample(
     times = np.array([frame_number(timeline, float(t)) / timeline.fps for t in wanted])
     quality = int(rng.integers(25, 95))
     frames = np.stack([lossy(scene.frame(float(t)), quality) for t in times])  # (F, H, W, 3)
-    audio = waveform(timeline, SAMPLE_RATE)
-    return timeline, frames, times, None if audio is None else lossy_audio(rng, audio)
+    return timeline, frames, times, heard(timeline, rng)
+
+
+def heard(timeline: Timeline, rng: np.random.Generator) -> NDArray[np.float32] | None:
+    """The clip's sound as someone else might have made and coded it: (S,) float32 at 16 kHz, or None."""
+    audio = waveform(timeline, SAMPLE_RATE, played(rng), lambda noise: hissing(rng, noise))
+    return None if audio is None else lossy_audio(rng, audio)
 
 
 def scene_of(timeline: Timeline, max_side: int | None) -> Scene:

@@ -15,8 +15,7 @@ from .. import frames
 from ..backbones.qwen_omni import QwenOmni
 from ..inputs import audio_tokens, log_mel
 from ..synth.plan import plan
-from ..synth.render import waveform
-from ..synth.sample import lossy, lossy_audio, scene_of
+from ..synth.sample import heard, lossy, scene_of
 from . import labels
 from .recipe import Stage
 
@@ -54,9 +53,9 @@ class Batches(Dataset[dict[str, Any]]):
             parts["grid"].append(grid)
             parts["seen"].append(torch.stack([labels.seen(scene, t, rows, columns) for t in times], 1))
             parts["quadrant"].append(labels.quadrant(rows, columns))
-        wave = waveform(timeline, 16_000)
+        wave = heard(timeline, rng)
         if wave is not None:
-            mel = log_mel(lossy_audio(rng, wave))
+            mel = log_mel(wave)
             what, onset = labels.heard(timeline, audio_tokens(mel.shape[1]))
             parts["mel"].append(mel)
             parts["heard"].append(what)

@@ -1,0 +1,83 @@
+"""Other ways to play a SyncClips sound than its recording, and other noise floors: for training only.
+
+The benchmark's text leaves pitch, phrase, voice, timbre and noise open, and whoever makes clips from it chooses
+differently. A model that heard one set of recordings knows these recordings; one that heard many ways knows the sound.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from echoingpixels.synth import assets
+from echoingpixels.synth.render import Play, Wave, pitched, recording, take_at
+from echoingpixels.synth.timeline import Event
+
+AS_RECORDED = 0.3  # share of the events that are left as they are
+MELODIC = ("piano", "marimba", "bell", "organ", "guitar", "violin", "harp", "trumpet", "flute", "whistle")
+WORD_SPEED = (0.85, 1.2)
+SWELL = 2000  # samples between two levels of a noise that comes and goes
+NOTES = 5  # at most, of a phrase
+
+
+def played(rng: np.random.Generator) -> Play:
+    """A way to render events: other takes, notes, chords, voices and timbres, drawn anew for every event."""
+
+    def play(event: Event, rate: int) -> Wave:
+        if rng.random() < AS_RECORDED:
+            return recording(event, rate)
+        sound = _word(rng, event, rate) if event.kind == "word" else _phrase(rng, event, rate)
+        return _coloured(rng, sound, rate)
+
+    return play
+
+
+def hissing(rng: np.random.Generator, noise: Wave) -> Wave:
+    """The noise floor, at times coming and going as a crowd or a street does, or of another colour; of unit power."""
+    if rng.random() < 0.5:
+        return noise
+    if rng.random() < 0.5:
+        beats = np.arange(len(noise) // SWELL + 2, dtype=np.float32) * SWELL
+        levels = rng.uniform(0.2, 1.6, len(beats)).astype(np.float32)
+        noise = noise * np.interp(np.arange(len(noise), dtype=np.float32), beats, levels).astype(np.float32)
+    noise = _coloured(rng, noise, 16_000)
+    return np.asarray(noise / np.sqrt(np.mean(np.square(noise)) + 1e-12), np.float32)
+
+
+def _phrase(rng: np.random.Generator, event: Event, rate: int) -> Wave:
+    """Notes after one another, or at once, each of any take at any pitch near it; an effect is bent less."""
+    melodic = event.what in MELODIC
+    notes = int(rng.integers(1, NOTES + 1)) if melodic else int(rng.integers(1, 3))
+    total = max(1, round(event.length * rate))
+    edges = np.sort(np.append(rng.uniform(0, 0.9, notes - 1), 0.0)) * total
+    bend = 6.0 if melodic else 2.5  # semitones
+    sound = np.zeros(total, np.float32)
+    same = int(rng.integers(len(assets.takes(event.what))))
+    rings = rng.random() < 0.4  # each note sounds on under the next
+    for i, first in enumerate(edges.astype(int)):
+        end = total if rings or i + 1 == notes else int(edges[i + 1])
+        take = same if rng.random() < 0.6 else int(rng.integers(len(assets.takes(event.what))))
+        for _ in range(2 if melodic and rng.random() < 0.2 else 1):
+            pitch = 2 ** (float(rng.uniform(-bend, bend)) / 12)
+            note = pitched(take_at(event.what, take, rate), pitch, max(0.03, (end - first) / rate), rate)
+            note = note[: total - first]
+            sound[first : first + len(note)] += note * np.float32(rng.uniform(0.6, 1.0))
+    return sound
+
+
+def _word(rng: np.random.Generator, event: Event, rate: int) -> Wave:
+    """The word by any voice that says it in about the time there is."""
+    takes = [take_at(event.what, i, rate) for i in range(len(assets.takes(event.what)))]
+    speeds = [len(take) / rate / event.length for take in takes]
+    fitting = [i for i, speed in enumerate(speeds) if WORD_SPEED[0] <= speed <= WORD_SPEED[1]]
+    if not fitting:
+        return recording(event, rate)
+    chosen = fitting[int(rng.integers(len(fitting)))]
+    return pitched(takes[chosen], speeds[chosen], event.length, rate)
+
+
+def _coloured(rng: np.random.Generator, sound: Wave, rate: int) -> Wave:
+    """Brighter or duller: its spectrum tilted about 1 kHz, as instruments struck harder or softer and rooms do."""
+    padded = 1 << (len(sound) - 1).bit_length()
+    hertz = np.maximum(np.arange(padded // 2 + 1, dtype=np.float32) * np.float32(rate / padded), 60)
+    tilt = (hertz / 1000) ** np.float32(rng.uniform(-0.4, 0.4))
+    return np.fft.irfft(np.fft.rfft(sound, padded) * tilt, padded)[: len(sound)].astype(np.float32)
