@@ -48,8 +48,13 @@ class Draws(Dataset[Any]):
         return Draw(stage.task, item, [pair for pair in asked if pair[1]], keep=keep)
 
     def _whole(self, rng: np.random.Generator, n: int) -> list[tuple[Example, tuple[Question, ...]]]:
-        """n clips, each with no more questions and statements than the stage wants."""
-        stage, clips = self.stage, self.source.draw(rng, n)
+        """n clips, each with no more questions and statements than the stage wants, its `first` kinds before others.
+
+        Of a few clips more those are left out that allow the fewest questions of these kinds.
+        """
+        stage = self.stage
+        clips = self.source.draw(rng, n + (n // 4 if stage.first else 0))
+        clips = sorted(clips, key=lambda clip: -sum(q.kind in stage.first for q in clip.questions))[:n]
 
         def some(all_: tuple[Question, ...], most: int) -> tuple[Question, ...]:
             drawn = [all_[int(i)] for i in rng.permutation(len(all_))]
