@@ -37,7 +37,7 @@ def test_the_committed_recipes_read(path: Path) -> None:
         (STAGE + "share = 0.5\n", r"share = 0.5.*list.*float"),
         (STAGE + 'share = ["a"]\n', r"share = 'a'.*float"),
         (STAGE.replace("answers", "answer"), r"task = 'answer'.*towers, answers, distil, sieve"),
-        (STAGE + 'gate = "hard"\n', r"gate = 'hard'.*straight-through, gumbel, soft"),
+        (STAGE + 'gate = "hard"\n', r"gate = 'hard'.*straight-through, gumbel"),
         (STAGE + 'train = ["head"]\n', r"train = 'head'.*towers, decoder, sieve"),
         (STAGE + "[stage.lora]\nrnak = 3\n", r"\[lora\].*rnak.*rank"),
         ('[[stage]]\nname = "full"\n', r"lacks task, steps"),

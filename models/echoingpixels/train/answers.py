@@ -20,18 +20,21 @@ def loss_of(backbone: QwenOmni, sieve: Sieve | None, draw: Draw) -> tuple[Tensor
     """A draw's loss and figures."""
     if draw.task == "answers" or sieve is None:
         return _full_loss(backbone, draw)
-    stream = batch(backbone, draw.asked).stream
+    stream = _thinned(backbone, draw).stream
     if draw.task == "distil":
         return distil_loss(backbone, sieve, stream)
     value, right = answer_loss(backbone, stream.take(sieve(stream, draw.keep)))
     return value, {"right": float(right.float().mean())}
 
 
-def _full_loss(backbone: QwenOmni, draw: Draw) -> tuple[Tensor, dict[str, float]]:
-    """All tokens, or a random share of them; many questions of one clip in one sequence."""
+def _thinned(backbone: QwenOmni, draw: Draw) -> Batch:
     made = batch(backbone, draw.asked)
-    if draw.share < 1:
-        made = made.thin(draw.share, draw.item)
+    return made if draw.share == 1 else made.thin(draw.share, draw.item)
+
+
+def _full_loss(backbone: QwenOmni, draw: Draw) -> tuple[Tensor, dict[str, float]]:
+    """Many questions of one clip in one sequence."""
+    made = _thinned(backbone, draw)
     weights = _evenly([question.kind for _, asked in draw.asked for question in asked]).to(backbone.device)
     value, right = answer_loss(backbone, made.stream, made, weights)
     return value, {draw.figure: float(right.float().mean())}

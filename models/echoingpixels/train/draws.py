@@ -37,15 +37,15 @@ class Draws(Dataset[Any]):
     def __getitem__(self, item: int) -> Draw:
         stage = self.stage
         rng = np.random.default_rng([self.seed, item, self.number])
+        share = stage.share[item % len(stage.share)]
         if stage.task == "answers":
-            share = stage.share[item % len(stage.share)]
             return Draw("answers", item, self._whole(rng, stage.batch), share)
         if stage.full_every and item % stage.full_every == 0:
             return Draw("answers", item, self._whole(rng, stage.full_batch), figure="right_full")
         clips = self.source.draw(rng, stage.batch)
         asked = [(clip, tuple(pick(clip.questions, rng, 1))) for clip in clips]
         keep = float(rng.choice(stage.ratios(item // stage.accumulate)))
-        return Draw(stage.task, item, [pair for pair in asked if pair[1]], keep=keep)
+        return Draw(stage.task, item, [pair for pair in asked if pair[1]], share, keep)
 
     def _whole(self, rng: np.random.Generator, n: int) -> list[tuple[Example, tuple[Question, ...]]]:
         """n clips, each with no more questions and statements than the stage wants, its `first` kinds before others.

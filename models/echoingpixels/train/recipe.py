@@ -18,7 +18,7 @@ from ..sieve import Form
 
 Task = Literal["towers", "answers", "distil", "sieve"]
 Part = Literal["towers", "decoder", "sieve"]
-Gate = Literal["straight-through", "gumbel", "soft"]
+Gate = Literal["straight-through", "gumbel"]
 Log = Literal["csv", "tensorboard"]
 T = TypeVar("T")
 

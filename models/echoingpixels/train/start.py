@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -45,15 +45,10 @@ def sieve_of(backbone: QwenOmni, before: Sieve | None, stage: Stage, recipe: Rec
 
 
 def _options(before: Sieve | None, stage: Stage, recipe: Recipe) -> SieveOptions:
-    known = {field.name for field in fields(SieveOptions)}
     options: dict[str, Any] = {} if before is None else asdict(before.options)
     if before is None and recipe.model is None:
         options["sections"] = recipe.sizes.sections
     options |= {name: getattr(stage, name) for name in SAME if getattr(stage, name) is not None}
-    if stage.gate is not None and "gate" in known:
-        options["gate"] = stage.gate
-    elif stage.gate is not None:
-        if stage.gate == "soft":
-            raise DataError(f"Stage {stage.name!r} has gate = 'soft', which no sieve has yet.", "Use another gate.")
+    if stage.gate is not None:
         options["gumbel"] = stage.gate == "gumbel"
     return SieveOptions(**options)
