@@ -25,6 +25,7 @@ from echoingpixels.options import (
     read_keep,
 )
 
+ONE_KEEP, RATIOS = f"Give a ratio such as 0.2, or {AUTO}.", "Give ratios such as 1,0.2,0.05."
 KEEP_TEXT = f"{KEEP:g}"
 AUTO_HELP = f"{AUTO}[:QUALITY] (cs2): what it takes for that share of the full accuracy, {QUALITY:g} if not said"
 FPS, MAX_FRAMES, MAX_NEW_TOKENS = MediaOptions.fps, MediaOptions.max_frames, GenerateOptions.max_new_tokens
@@ -99,25 +100,24 @@ def load_options(sieve: str | None, quant: str, device: str, max_pixels: int | N
     return LoadOptions(quant=cast(Quant, quant), device=device, sieve=sieve, max_pixels=max_pixels)
 
 
-def keep_of(text: str, option: str = "--keep") -> Keep:
+def keep_of(text: str, option: str = "--keep", hint: str = ONE_KEEP) -> Keep:
     """A keep from `0.2` or `auto:0.95`, checked."""
     try:
         return read_keep(text)
     except ValueError:
-        hint = f"Give a ratio such as 0.2, or {AUTO}."
         raise OptionError(f"{option} has {text!r}, which is no number.", hint) from None
 
 
 def keeps(text: str) -> tuple[Keep, ...]:
     """Keeps from `1,0.2,auto`, checked."""
-    return tuple(map(keep_of, text.split(",")))
+    return tuple(keep_of(part, hint=f"{RATIOS[:-1]}, or {AUTO}.") for part in text.split(","))
 
 
 def ratios(text: str) -> tuple[float, ...]:
     """Keep ratios from `1,0.2,0.05`, checked."""
-    found = keeps(text)
+    found = [keep_of(part, hint=RATIOS) for part in text.split(",")]
     if any(isinstance(keep, Auto) for keep in found):
-        raise OptionError("--keep has auto, which is no ratio.", "Give ratios such as 1,0.2,0.05.")
+        raise OptionError(f"--keep has {AUTO}, which is no ratio.", RATIOS)
     return tuple(keep for keep in found if not isinstance(keep, Auto))
 
 
