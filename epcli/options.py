@@ -53,7 +53,9 @@ def output_option(name: str, help: str) -> Any:
 
 
 Model = Annotated[str, model_option("--model", MODELS)]
-Sieve = Annotated[str | None, model_option("--sieve", "Folder with trained CS2 weights, if not the model's own.")]
+Sieve = Annotated[
+    str | None, model_option("--sieve", "Folder with trained CS2 weights, or the name of another one the model has.")
+]
 QuantName = Annotated[str, model_option("--quant", "nf4 or int8 (both need bitsandbytes), or none.")]
 Device = Annotated[str, model_option("--device", "auto, cuda or cpu.")]
 MaxNewTokens = Annotated[int, model_option("--max-new-tokens", "The longest answer, in tokens.")]

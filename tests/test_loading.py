@@ -207,6 +207,14 @@ def test_a_sieve_from_elsewhere_is_used_when_given(copy: Path, tiny: str, tmp_pa
     assert load(str(copy), sieve=str(tmp_path / "elsewhere")).sieve is not None
 
 
+def test_another_sieve_of_the_model_is_used_by_its_name(copy: Path) -> None:
+    shutil.copytree(copy / "sieve", copy / "sieve-other")
+    about = copy / "sieve-other" / "sieve.json"
+    about.write_text(about.read_text().replace('"tau": 1.0', '"tau": 0.5'))
+    taus = [load(str(copy), sieve=name).sieve.options.tau for name in (None, "other")]  # type: ignore[union-attr]
+    assert taus == [1.0, 0.5]
+
+
 def test_a_missing_sieve_is_told_before_weights_are_read(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loading, "load", None)
     shutil.rmtree(copy / "sieve")

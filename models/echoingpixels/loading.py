@@ -182,9 +182,15 @@ def _quantization(quant: Quant, dtype: torch.dtype) -> Any:
 
 
 def sieve_folder(place: str, options: LoadOptions) -> Path | None:
-    """Where the sieve is: the folder asked for, or the one beside the weights, or None."""
+    """Where the sieve is: the folder asked for, else the model's own, or None where it has none.
+
+    A model may have several, `sieve` and `sieve-NAME` beside its weights; NAME is asked for like a folder.
+    """
+    if options.sieve:
+        named = Path(place) / f"sieve-{options.sieve}"
+        return named if named.is_dir() else Path(options.sieve)
     beside = Path(place) / "sieve"
-    return Path(options.sieve) if options.sieve else beside if beside.is_dir() else None
+    return beside if beside.is_dir() else None
 
 
 def read_sieve_options(folder: Path) -> SieveOptions:

@@ -193,8 +193,8 @@ class ProfileOptions:
 class LoadOptions:
     """`device` auto takes CUDA when there is one. `quant` none means bfloat16, or float32 for a small model on a CPU.
 
-    `sieve`: folder with a trained sieve; None takes the one beside the weights, if any. `max_pixels`: of each frame;
-    None takes the model's own.
+    `sieve`: folder with a trained sieve, or the name of one the model has; None takes the model's own, if any.
+    `max_pixels`: of each frame; None takes the model's own.
     """
 
     quant: Quant = "none"
