@@ -40,8 +40,10 @@ def sample(
 
 def heard(timeline: Timeline, rng: np.random.Generator) -> NDArray[np.float32] | None:
     """The clip's sound as someone else might have made and coded it: (S,) float32 at 16 kHz, or None."""
-    audio = waveform(timeline, SAMPLE_RATE, played(rng), lambda noise: hissing(rng, noise))
-    return None if audio is None else lossy_audio(rng, audio)
+    audio = waveform(timeline, SAMPLE_RATE, played(rng), lambda noise: hissing(rng, noise, SAMPLE_RATE))
+    if audio is None:
+        return None
+    return lossy_audio(rng, audio * np.float32(10 ** (-rng.exponential(5) / 20)))  # dB; some clips are faint
 
 
 def scene_of(timeline: Timeline, max_side: int | None) -> Scene:

@@ -31,16 +31,45 @@ def played(rng: np.random.Generator) -> Play:
     return play
 
 
-def hissing(rng: np.random.Generator, noise: Wave) -> Wave:
-    """The noise floor, at times coming and going as a crowd or a street does, or of another colour; of unit power."""
-    if rng.random() < 0.5:
+def hissing(rng: np.random.Generator, noise: Wave, rate: int) -> Wave:
+    """The noise floor as it is, or of any spectrum, or many voices at once, and at times coming and going."""
+    roll = rng.random()
+    if roll < 0.3:
         return noise
+    if roll < 0.7:
+        noise = _shaped(rng, noise, rate)
+    elif roll < 0.85:
+        noise = _babble(rng, len(noise), rate)
     if rng.random() < 0.5:
         beats = np.arange(len(noise) // SWELL + 2, dtype=np.float32) * SWELL
         levels = rng.uniform(0.2, 1.6, len(beats)).astype(np.float32)
         noise = noise * np.interp(np.arange(len(noise), dtype=np.float32), beats, levels).astype(np.float32)
-    noise = _coloured(rng, noise, 16_000)
     return np.asarray(noise / np.sqrt(np.mean(np.square(noise)) + 1e-12), np.float32)
+
+
+def _shaped(rng: np.random.Generator, noise: Wave, rate: int) -> Wave:
+    """Through random gains over ten bands up to half the rate, some of them shut: a crowd, a fan, a far-off street."""
+    bands = np.geomspace(60, rate / 2, 10)
+    gains = rng.uniform(-30, 6, len(bands)) / 20
+    low, high = sorted(rng.integers(0, len(bands), 2))
+    if rng.random() < 0.5:
+        gains[:low] = gains[high + 1 :] = -3.0  # 60 dB down
+    padded = 1 << (len(noise) - 1).bit_length()
+    hertz = np.maximum(np.arange(padded // 2 + 1) * (rate / padded), 60)
+    curve = 10 ** np.interp(np.log(hertz), np.log(bands), gains)
+    return np.fft.irfft(np.fft.rfft(noise, padded) * curve, padded)[: len(noise)].astype(np.float32)
+
+
+def _babble(rng: np.random.Generator, samples: int, rate: int) -> Wave:
+    """Words said backwards by many at once: voices without a word in them."""
+    mix = np.zeros(samples, np.float32)
+    for _ in range(int(rng.integers(20, 60))):
+        what = assets.WORDS[int(rng.integers(len(assets.WORDS)))]
+        said = take_at(what, int(rng.integers(len(assets.takes(what)))), rate)[::-1]
+        first = int(rng.integers(-len(said) + 1, samples))
+        part = said[max(0, -first) : samples - first]
+        mix[max(0, first) : max(0, first) + len(part)] += part
+    return mix
 
 
 def _phrase(rng: np.random.Generator, event: Event, rate: int) -> Wave:
