@@ -1,0 +1,57 @@
+"""Other ways to play a sound: always as long as the event, the same for the same seed, and not the recording."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from echoingpixels.synth import assets
+from echoingpixels.synth.plan import plan
+from echoingpixels.synth.render import recording, waveform
+from echoingpixels.synth.sample import heard
+from echoingpixels.synth.timeline import Event
+from echoingpixels.synth.variety import hissing, played
+
+RATE = 16_000
+
+
+def event(what: str, seconds: float = 1.0) -> Event:
+    return Event(what, "word" if what in assets.WORDS else "sound", 0.5, 0.5 + seconds, take=1)
+
+
+@pytest.mark.parametrize("what", [*assets.SOUNDS, "seven"])
+def test_a_sound_is_as_long_as_its_event_and_heard_however_it_is_played(what: str) -> None:
+    play = played(np.random.default_rng(1))
+    made = [play(event(what, 0.6), RATE) for _ in range(12)]
+    assert {len(sound) for sound in made} == {round(0.6 * RATE)}
+    assert all(np.isfinite(sound).all() and float(np.abs(sound).max()) > 1e-3 for sound in made)
+    different = {sound.tobytes() for sound in made}
+    assert len(different) > 4
+
+
+def test_some_events_are_left_as_recorded() -> None:
+    play, plain = played(np.random.default_rng(2)), recording(event("bell"), RATE)
+    same = sum(np.array_equal(play(event("bell"), RATE), plain) for _ in range(60))
+    assert 5 < same < 35
+
+
+def test_the_same_seed_plays_the_same() -> None:
+    timeline = next(t for t in (plan(5, i) for i in range(20)) if t.of("sound"))
+    first, second, other = (heard(timeline, np.random.default_rng(seed)) for seed in (7, 7, 8))
+    assert first is not None and second is not None and other is not None
+    assert np.array_equal(first, second)
+    assert not np.array_equal(first, other)
+    plain = waveform(timeline, RATE)
+    assert plain is not None and len(plain) == len(first)
+
+
+def test_a_noise_floor_has_unit_power_whatever_its_spectrum() -> None:
+    rng = np.random.default_rng(3)
+    noise = rng.standard_normal(4 * RATE, dtype=np.float32)
+    kept = 0
+    for _ in range(40):
+        made = hissing(rng, noise, RATE)
+        assert made.dtype == np.float32 and len(made) == len(noise)
+        assert float(np.sqrt(np.mean(np.square(made)))) == pytest.approx(1.0, abs=0.05)
+        kept += made is noise
+    assert 3 < kept < 25
