@@ -116,7 +116,7 @@ def test_a_quality_out_of_reach_is_said_in_one_line(sieve: Path, film: Path, ep:
 @pytest.mark.parametrize(
     ("options", "code", "said"),
     [
-        (("--keep", "auto"), 1, "is not calibrated"),
+        (("--keep", "auto", "--sieve", "fused"), 1, "is not calibrated"),
         (("--keep", "auto", "--reducer", "uniform"), 2, "cs2 alone, not with uniform"),
         (("--keep", "auto:2"), 2, "outside (0, 1]"),
         (("--keep", "few"), 2, "--keep has 'few'"),
@@ -136,7 +136,7 @@ def test_a_plan_says_what_it_cannot_know(sieve: Path, tiny: str, film: Path, ep:
     most = plan(drawn, clip, "Who?", AskOptions("cs2", MOST))
     assert planned.report == most.report and "planned with" in planned.warnings[0]
     with pytest.raises(ModelError, match="not calibrated"):
-        plan(outline(tiny, LoadOptions(device="cpu")), clip, "Who?", AskOptions("cs2", Auto()))
+        plan(outline(tiny, LoadOptions(device="cpu", sieve="fused")), clip, "Who?", AskOptions("cs2", Auto()))
     assert plan(outline("qwen2.5-omni-3b", LoadOptions()), clip, "Who?", AskOptions("cs2", Auto())).warnings
     done = ep("ask", film, "Who?", "--sieve", sieve, "--keep", "auto", "--dry-run", "--json")
     said = json.loads(done.out)

@@ -45,7 +45,9 @@ def sieve_of(backbone: QwenOmni, before: Sieve | None, stage: Stage, recipe: Rec
 
 
 def _options(before: Sieve | None, stage: Stage, recipe: Recipe) -> SieveOptions:
-    options: dict[str, Any] = {} if before is None else asdict(before.options)
+    options: dict[str, Any] = {}
+    if before is not None:
+        options = asdict(before.options) | {"auto": None}  # trained on, it has to be calibrated again
     if before is None and recipe.model is None:
         options["sections"] = recipe.sizes.sections
     options |= {name: getattr(stage, name) for name in SAME if getattr(stage, name) is not None}
