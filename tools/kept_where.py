@@ -31,9 +31,7 @@ def on(stream: Stream, sound: dict[str, Any], thing: dict[str, Any], together: b
     time, kind, cell = stream.time[0], stream.kind[0], stream.cell[0]
     rows, columns = cell[kind == VIDEO].amax(0) + 1
     heard = (sound["start"] <= time) & (time < sound["end"])
-    span = (max(thing["start"], sound["start"]), min(thing["end"], sound["end"])) if together else None
-    start, end = span or (thing["start"], thing["end"])
-    there = (start <= time) & (time < end)
+    there = (thing["start"] <= time) & (time < thing["end"]) & (heard if together else True)
     low, right = "bottom" in thing["corner"], "right" in thing["corner"]
     middle = ((cell + 0.5) / torch.stack([rows, columns])).T  # (2, L)
     corner = ((middle[0] > 0.5) == low) & ((middle[1] > 0.5) == right)

@@ -12,7 +12,7 @@ from .errors import DataError
 from .evaluate import Run, Setting
 from .options import Keep, keep_name, read_keep
 from .paired import Paired, paired
-from .questions import Row
+from .questions import Row, read_object
 
 Key = tuple[str | None, str | None, str | None]  # id, name of the media file, question; None where not known
 HINT = "Give what `ep evaluate --out` or `ep evaluate --json` wrote."
@@ -110,13 +110,7 @@ def _answers(text: str, path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         return
     for number, line in lines:
         where = f"{path}, line {number}"
-        try:
-            said = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{where} is not JSON: {error}.", HINT) from None
-        if not isinstance(said, dict):
-            raise DataError(f"{where} is not a JSON object.", HINT)
-        yield where, said
+        yield where, read_object(line, where, HINT)
 
 
 def _report(runs: Any, path: Path) -> Iterator[tuple[str, dict[str, Any]]]:

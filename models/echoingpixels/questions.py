@@ -50,14 +50,20 @@ def read_rows(path: Path, limit: int | None = None) -> list[Row]:
     return rows
 
 
-def _row(line: str, path: Path, number: int) -> Row:
-    where = f"{path}, line {number}"
+def read_object(line: str, where: str, hint: str) -> dict[str, Any]:
+    """The JSON object on one line; DataError, which says `where`, for anything else."""
     try:
         said = json.loads(line)
     except json.JSONDecodeError as error:
-        raise DataError(f"{where} is not JSON: {error}.", NEEDED) from None
+        raise DataError(f"{where} is not JSON: {error}.", hint) from None
     if not isinstance(said, dict):
-        raise DataError(f"{where} is not a JSON object.", NEEDED)
+        raise DataError(f"{where} is not a JSON object.", hint)
+    return said
+
+
+def _row(line: str, path: Path, number: int) -> Row:
+    where = f"{path}, line {number}"
+    said = read_object(line, where, NEEDED)
     for key in ("media", "question", "answer"):
         if not (isinstance(said.get(key), str) and said[key].strip() and is_unicode(said[key])):
             what = f"has {key} {said[key]!r}, not text" if key in said else f"has no {key}"
