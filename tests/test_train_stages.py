@@ -19,7 +19,7 @@ from echoingpixels.errors import DataError, ModelError, OptionError
 from echoingpixels.loading import load
 from echoingpixels.train import checkpoint
 from echoingpixels.train.draws import Draws
-from echoingpixels.train.recipe import Lora, Recipe, Stage
+from echoingpixels.train.recipe import Gate, Lora, Recipe, Stage
 from echoingpixels.train.run import Run, train_model
 from echoingpixels.train.start import start
 from echoingpixels.train.trainer import rate
@@ -28,6 +28,7 @@ from tests.smalltrain import DISTIL, FULL, SIEVE, TOWERS, learned, recipe
 
 WHOLE = recipe(TOWERS, FULL, DISTIL, SIEVE)
 NOISY = replace(SIEVE, name="noisy", gate="gumbel", steps=6)
+ALONE = replace(SIEVE, name="alone", train=("sieve",), full_every=0, form="extractive")
 KILL = """
 import os, signal, sys
 from pathlib import Path
@@ -108,11 +109,22 @@ def test_only_the_parts_that_learn_change(trained: Path) -> None:
     assert not same(*rated)
 
 
-def test_a_frozen_decoder_stays_as_it_is_while_its_sieve_learns_answers(begun: Path) -> None:
-    stage = replace(SIEVE, name="alone", train=("sieve",), full_every=0)
-    train_model(recipe(TOWERS, FULL, stage), begun, ("alone",))
+@pytest.mark.parametrize("gate", ["straight-through", "soft"])
+def test_a_frozen_decoder_stays_as_it_is_while_its_sieve_learns_answers(begun: Path, gate: Gate) -> None:
+    train_model(recipe(TOWERS, FULL, replace(ALONE, gate=gate)), begun, ("alone",))
     assert changed(weights(begun / "full" / "model"), weights(begun / "alone" / "model")) == set()
     assert all(name.startswith("learned.sieve/") for name in learned(begun / "alone"))
+
+
+def test_a_soft_gate_is_refused_where_the_encoders_output_enters_the_decoder(begun: Path) -> None:
+    with pytest.raises(DataError, match="soft gate and a fused sieve"):
+        train_model(recipe(TOWERS, FULL, replace(ALONE, gate="soft", form="fused")), begun, ("alone",))
+
+
+def test_a_soft_gate_narrows_from_the_first_temperature_to_the_last() -> None:
+    stage = replace(ALONE, gate="soft", steps=100, temperature=(0.8, 0.1))
+    assert [stage.temperature_at(step) for step in (0, 50, 100)] == pytest.approx([0.8, (0.8 * 0.1) ** 0.5, 0.1])
+    assert ALONE.temperature_at(0) is None
 
 
 def test_a_bfloat16_model_learns_in_float32(trained: Path, tmp_path: Path) -> None:

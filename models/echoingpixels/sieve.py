@@ -19,6 +19,7 @@ from .errors import OptionError
 from .stream import Selection, Stream, budget, top_k
 
 NORM_EPS = 1e-6  # the selector's own, whatever the decoder's config says
+BELOW = -1e4  # lower than any centred score, and finite, for the gradient's sake
 
 Form = Literal["fused", "extractive"]
 
@@ -111,6 +112,27 @@ class Sieve(nn.Module):
         keys = seen | ~seen.any(1, keepdim=True)  # a row that sees nothing still needs a key; its output is dropped
         hidden = self._run(self.layers, stream.embeds, stream.positions, keys)
         return torch.where(seen[..., None], hidden, stream.embeds)
+
+    def soft_attention(self, stream: Stream, keep: float, temperature: float) -> Tensor:
+        """What the decoder adds to its attention (B, 1, L, L) float32 in training, so that every token stays, fainter.
+
+        A key of the pool gets log σ((score − edge) / temperature), scores standardised over the row's pool, the edge
+        halfway between the last that is kept and the next; other keys get 0. At temperature 0 this is what `take`
+        leaves. Gradient reaches every score, also of tokens left out. Extractive form only.
+        """
+        pool = stream.pool
+        scores = self.rate(self.encode(stream))
+        n = pool.sum(1, keepdim=True).clamp(min=1)  # (B, 1)
+        centred = torch.where(pool, scores - (scores * pool).sum(1, keepdim=True) / n, 0.0)
+        spread = (centred.square().sum(1, keepdim=True) / n).sqrt().clamp(min=NORM_EPS)
+        ranked = F.pad(centred.masked_fill(~pool, BELOW).sort(1, descending=True).values, (0, 1), value=BELOW)
+        k = budget(pool, keep)[:, None].clamp(min=1)
+        edge = (ranked.gather(1, k - 1) + ranked.gather(1, k)) / 2  # (B, 1)
+        bias = torch.where(pool, F.logsigmoid((centred - edge) / (spread * temperature)), 0.0)
+        length = pool.shape[1]
+        itself = torch.eye(length, dtype=torch.bool, device=pool.device)  # padding, which sees nothing else
+        seen = (stream.mask[:, None, :] & torch.ones_like(itself).tril()) | itself  # (B, L, L)
+        return torch.where(seen, bias[:, None, :], -torch.inf)[:, None]
 
     def _noisy(self, scores: Tensor) -> Tensor:
         if not self.options.gumbel:

@@ -219,7 +219,7 @@ class QwenOmni:
     def hidden(self, stream: Stream, cache: Any = None, attention: Tensor | None = None) -> Tensor:
         """Run the decoder over a stream: normalised hidden states (B, L, D); fills the KV cache if given.
 
-        `attention` (B, 1, L, L) bool says who sees whom, in place of the causal mask.
+        `attention` (B, 1, L, L), bool or what to add to the logits, says who sees whom, in place of the causal mask.
         """
         mask: Any = None if bool(stream.mask.all()) else stream.mask
         if attention is not None:

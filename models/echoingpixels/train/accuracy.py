@@ -34,7 +34,7 @@ def accuracy(
         with torch.autocast(backbone.device.type, dtype=torch.bfloat16):
             made = batch(backbone, asked)
             stream = made.stream if sieve is None else made.stream.take(sieve(made.stream, keep))
-            value, good = answer_loss(backbone, stream, made if sieve is None else None)
+            value, good = answer_loss(backbone, stream, made.attention() if sieve is None else None)
         losses, tokens = losses + float(value) * good.numel(), tokens + good.numel()
         for question, whole in zip([q for _, qs in asked for q in qs], _whole(stream, good), strict=True):
             right[question.kind].append(whole)

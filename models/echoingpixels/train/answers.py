@@ -23,7 +23,10 @@ def loss_of(backbone: QwenOmni, sieve: Sieve | None, draw: Draw) -> tuple[Tensor
     stream = _thinned(backbone, draw).stream
     if draw.task == "distil":
         return distil_loss(backbone, sieve, stream)
-    value, right = answer_loss(backbone, stream.take(sieve(stream, draw.keep)))
+    if draw.temperature is not None:
+        value, right = answer_loss(backbone, stream, sieve.soft_attention(stream, draw.keep, draw.temperature))
+    else:
+        value, right = answer_loss(backbone, stream.take(sieve(stream, draw.keep)))
     return value, {"right": float(right.float().mean())}
 
 
@@ -36,7 +39,7 @@ def _full_loss(backbone: QwenOmni, draw: Draw) -> tuple[Tensor, dict[str, float]
     """Many questions of one clip in one sequence."""
     made = _thinned(backbone, draw)
     weights = _evenly([question.kind for _, asked in draw.asked for question in asked]).to(backbone.device)
-    value, right = answer_loss(backbone, made.stream, made, weights)
+    value, right = answer_loss(backbone, made.stream, made.attention(), weights)
     return value, {draw.figure: float(right.float().mean())}
 
 
@@ -47,11 +50,14 @@ def _evenly(kinds: list[str]) -> Tensor:
 
 
 def answer_loss(
-    backbone: QwenOmni, stream: Stream, packed: Batch | None = None, weights: Tensor | None = None
+    backbone: QwenOmni, stream: Stream, attention: Tensor | None = None, weights: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Next-token loss over the answers, by `weights` (Q,) if given, and which answer tokens are right, row by row."""
+    """Next-token loss over the answers, by `weights` (Q,) if given, and which answer tokens are right, row by row.
+
+    `attention` says who sees whom, as in `QwenOmni.hidden`.
+    """
     assert stream.labels is not None
-    hidden = backbone.hidden(stream, attention=None if packed is None else packed.attention())
+    hidden = backbone.hidden(stream, attention=attention)
     wanted = stream.labels[:, 1:] != -100
     logits = backbone.logits(hidden[:, :-1][wanted]).float()
     labels = stream.labels[:, 1:][wanted]

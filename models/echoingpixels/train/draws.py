@@ -22,6 +22,7 @@ class Draw:
     asked: list[tuple[Example, tuple[Question, ...]]]
     share: float = 1.0
     keep: float = 1.0
+    temperature: float | None = None  # of a soft gate
     figure: str = "right"  # what the share of right tokens is called
 
 
@@ -44,8 +45,10 @@ class Draws(Dataset[Any]):
             return Draw("answers", item, self._whole(rng, stage.full_batch), figure="right_full")
         clips = self.source.draw(rng, stage.batch)
         asked = [(clip, tuple(pick(clip.questions, rng, 1))) for clip in clips]
-        keep = float(rng.choice(stage.ratios(item // stage.accumulate)))
-        return Draw(stage.task, item, [pair for pair in asked if pair[1]], share, keep)
+        step = item // stage.accumulate
+        keep = float(rng.choice(stage.ratios(step)))
+        asked = [pair for pair in asked if pair[1]]
+        return Draw(stage.task, item, asked, share, keep, stage.temperature_at(step))
 
     def _whole(self, rng: np.random.Generator, n: int) -> list[tuple[Example, tuple[Question, ...]]]:
         """n clips, each with no more questions and statements than the stage wants, its `first` kinds before others.

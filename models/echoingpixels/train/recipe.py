@@ -18,7 +18,7 @@ from ..sieve import Form
 
 Task = Literal["towers", "answers", "distil", "sieve"]
 Part = Literal["towers", "decoder", "sieve"]
-Gate = Literal["straight-through", "gumbel"]
+Gate = Literal["straight-through", "gumbel", "soft"]
 Log = Literal["csv", "tensorboard"]
 T = TypeVar("T")
 
@@ -98,7 +98,8 @@ class Stage:
     the parts that learn; the others are frozen. Step after step, `share` says in turn which random share of the audio
     and video tokens is there in task answers, with at most `questions` and `statements` of each clip, those of kinds in
     `first` before others. In task sieve, every `full_every` steps comes one of task answers, of
-    `full_batch` clips, so that the plain path stays as good. From `layers` on: the sieve's options; one left out is as
+    `full_batch` clips, so that the plain path stays as good; a soft gate narrows from the first `temperature` to the
+    last. From `layers` on: the sieve's options; one left out is as
     the sieve already is, or as SieveOptions has it.
     """
 
@@ -122,6 +123,7 @@ class Stage:
     keep: tuple[Phase, ...] = (Phase(1.0, (0.5, 0.2, 0.1, 0.05)),)
     full_every: int = 0
     full_batch: int = 16
+    temperature: tuple[float, ...] = (0.8, 0.1)
     layers: int | None = None
     form: Form | None = None
     sections: tuple[int, ...] | None = None
@@ -147,8 +149,17 @@ class Stage:
             raise DataError(f"{where} has [stage.lora] and a frozen decoder.", 'Add "decoder" to train.')
         if not self.share or not self.keep:
             raise DataError(f"{where} has an empty list.", "share and keep need at least one ratio.")
+        if not self.temperature or min(self.temperature) <= 0:
+            raise DataError(f"{where} has temperature = {list(self.temperature)}.", "Give two above 0, as [0.8, 0.1].")
         for ratio in (*self.share, *(ratio for phase in self.keep for ratio in phase.ratios)):
             check_keep(ratio)
+
+    def temperature_at(self, step: int) -> float | None:
+        """A soft gate's width at step `step`, counted from 0, on the standardised scores; None for the other gates."""
+        if self.gate != "soft":
+            return None
+        first, last = self.temperature[0], self.temperature[-1]
+        return float(first * (last / first) ** (step / self.steps))
 
     @property
     def learns(self) -> tuple[Part, ...]:

@@ -36,6 +36,8 @@ def sieve_of(backbone: QwenOmni, before: Sieve | None, stage: Stage, recipe: Rec
     if before is not None and options.layers != before.options.layers:
         has = f"the sieve it goes on from has {before.options.layers}"
         raise DataError(f"Stage {stage.name!r} has layers = {options.layers}, and {has}.", "Leave layers out.")
+    if stage.gate == "soft" and options.form == "fused":
+        raise DataError(f"Stage {stage.name!r} has a soft gate and a fused sieve.", 'Set form = "extractive".')
     if options.sections is not None:
         backbone.set_sections(check_sections(options.sections, backbone.shape.head_size // 2))
     sieve = Sieve(backbone, options).to(backbone.device)
