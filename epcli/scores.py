@@ -21,14 +21,14 @@ Beside = Mapping["Setting", "Paired | None"]  # each run's comparison, None wher
 
 def plain(run: Run, full: Beside, beside: Beside) -> dict[str, Any]:
     """One entry of `runs`. `marks`: what a later evaluation needs to pair its questions with these."""
-    tokens = {**asdict(run.tokens), "kept_ratio": run.tokens.kept_ratio}
     by = {name: {key: asdict(one) for key, one in scores.items()} for name, scores in _groups(run)}
     both = [found for found in (full.get(run.setting), beside.get(run.setting)) if found]
     return {
         **run.setting.as_dict(),
         **asdict(run.score),
         **by,
-        "tokens": tokens,
+        "tokens": run.tokens.as_dict(),
+        "tokens_by_regime": {regime: tokens.as_dict() for regime, tokens in run.tokens_by_regime.items()},
         "time_s": run.time_s,
         "paired": [one.as_dict() for one in both],
         "marks": [{"id": outcome.row.id, "right": outcome.right} for outcome in run.outcomes],

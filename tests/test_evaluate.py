@@ -16,6 +16,7 @@ from echoingpixels.evaluate import Outcome, Setting, evaluate, settings
 from echoingpixels.model import EchoingPixels
 from echoingpixels.options import GenerateOptions
 from echoingpixels.questions import Row
+from echoingpixels.stats import Tokens
 from tests import clips, tinymodel
 from tests.program import Program
 
@@ -140,6 +141,16 @@ def test_right_and_wrong_are_counted_by_kind_and_regime(
     assert (run.score.accuracy, run.score.questions, run.score.failed) == (0.75, 8, 0)
 
 
+def test_tokens_are_counted_by_regime(films: list[Path], model: EchoingPixels) -> None:
+    asked = rows(films)
+    (run,) = evaluate(model, asked, HALF[:1], generate=SHORT)
+    assert Tokens.total(run.tokens_by_regime.values()) == run.tokens
+    for regime, tokens in run.tokens_by_regime.items():
+        (alone,) = evaluate(model, [row for row in asked if row.regime == regime], HALF[:1], generate=SHORT)
+        assert alone.tokens == tokens
+    assert run.tokens_by_regime.keys() == {"watch", "listen"}
+
+
 def test_a_failed_clip_is_reported_and_scores_nothing(films: list[Path], model: EchoingPixels, tmp_path: Path) -> None:
     empty = tmp_path / "empty.mp4"
     empty.touch()
@@ -211,7 +222,7 @@ def test_the_command_prints_the_contracts_json(data: Callable[..., Path], tiny: 
     assert [(run["reducer"], run["keep"]) for run in said["runs"]] == [("full", 1), ("cs2", 0.2), ("uniform", 0.2)]
     for run in said["runs"]:
         wanted = "reducer keep accuracy interval questions failed by_kind by_regime tokens time_s paired marks"
-        assert set(run) == set(wanted.split())
+        assert set(run) == {*wanted.split(), "tokens_by_regime"}
         assert (run["questions"], run["failed"]) == (3, 1)
         assert set(run["by_kind"]["who"]) == {"accuracy", "interval", "questions", "failed"}
         assert run["tokens"]["kept_ratio"] == pytest.approx(run["keep"], abs=0.02)

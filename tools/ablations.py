@@ -1,17 +1,19 @@
-"""A table and a plot of several evaluations: `python tools/ablations.py docs/ablations.png NAME=FILE.json …`.
+"""Tables and a plot of several evaluations: `python tools/ablations.py docs/ablations.png NAME=FILE.json …`.
 
 Each file is what `ep evaluate --json` printed over the same questions. A row is a NAME with a reducer, a column a keep
-ratio; accuracy in % with its 95 % interval, and by modality the share of kept tokens that is audio.
+ratio: right answers in % with their 95 % interval, then by regime the share of the kept tokens that is audio.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-Runs = dict[tuple[str, str], dict[float, dict[str, Any]]]
+Run = dict[str, Any]
+Runs = dict[tuple[str, str], dict[float, Run]]
 
 
 def read(arguments: list[str]) -> Runs:
@@ -25,46 +27,61 @@ def read(arguments: list[str]) -> Runs:
     return found
 
 
-def table(runs: Runs) -> str:
-    """Markdown."""
+def table(runs: Runs, cell: Callable[[Run], str]) -> str:
+    """Markdown, a cell for each run."""
     keeps = sorted({keep for of in runs.values() for keep in of}, reverse=True)
     lines = ["| | reducer | " + " | ".join(f"{keep:g}" for keep in keeps) + " |", "|---" * (len(keeps) + 2) + "|"]
     for (name, reducer), of in runs.items():
-        lines.append(f"| {name} | `{reducer}` | " + " | ".join(cell(of.get(keep)) for keep in keeps) + " |")
+        cells = (cell(of[keep]) if keep in of else "" for keep in keeps)
+        lines.append(f"| {name} | `{reducer}` | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def cell(run: dict[str, Any] | None) -> str:
-    """Accuracy, interval, and audio's share of what was kept."""
-    if run is None or run["accuracy"] is None:
+def right(run: Run) -> str:
+    """Right answers in % and their 95 % interval."""
+    if run["accuracy"] is None:
         return ""
     low, high = run["interval"]
-    after = {kind: run["tokens"][kind]["after"] for kind in ("video", "audio")}
-    audio = after["audio"] / max(1, sum(after.values()))
-    return f"{100 * run['accuracy']:.1f} ({100 * low:.1f}–{100 * high:.1f}), {100 * audio:.0f} % audio"
+    return f"{100 * run['accuracy']:.1f} ({100 * low:.1f}–{100 * high:.1f})"
+
+
+def heard(run: Run) -> str:
+    """By regime, in the order of their names, the share in % of the kept tokens that is audio."""
+    shares = []
+    for regime in sorted(run["tokens_by_regime"]):
+        after = {kind: run["tokens_by_regime"][regime][kind]["after"] for kind in ("video", "audio")}
+        shares.append(f"{100 * after['audio'] / max(1, sum(after.values())):.0f}")
+    return " / ".join(shares)
 
 
 def plot(runs: Runs, path: Path) -> None:
     """Accuracy by keep ratio, a line a row; the run with all tokens is a level."""
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(8, 5), layout="constrained")
+    figure, axes = pyplot.subplots(figsize=(9, 6), layout="constrained")
+    keeps = sorted({keep for of in runs.values() for keep in of if keep < 1})
     for (name, reducer), of in runs.items():
         if reducer == "full":
             axes.axhline(100 * of[1.0]["accuracy"], color="0.6", linestyle="--", label=f"{name}: all tokens")
             continue
-        keeps = sorted(keep for keep, run in of.items() if run["accuracy"] is not None)
-        (line,) = axes.plot(keeps, [100 * of[k]["accuracy"] for k in keeps], marker="o", label=f"{name}: {reducer}")
-        bounds = [[100 * of[k]["interval"][side] for k in keeps] for side in (0, 1)]
-        axes.fill_between(keeps, *bounds, color=line.get_color(), alpha=0.12)
-    axes.set(xscale="log", xlabel="share of audio and video tokens kept", ylabel="right answers, %")
-    axes.set_xticks([0.05, 0.1, 0.2, 1], ["0.05", "0.1", "0.2", "1"])
+        there = [keep for keep in keeps if keep in of and of[keep]["accuracy"] is not None]
+        places = [keeps.index(keep) for keep in there]
+        style = {"fused": "--", "untra": ":"}.get(name[:5], "-")
+        (line,) = axes.plot(
+            places, [100 * of[k]["accuracy"] for k in there], style, marker="o", label=f"{name}: {reducer}"
+        )
+        bounds = [[100 * of[k]["interval"][side] for k in there] for side in (0, 1)]
+        axes.fill_between(places, *bounds, color=line.get_color(), alpha=0.06)
+    axes.set_xticks(range(len(keeps)), ["one token" if keep < 0.01 else f"{keep:g}" for keep in keeps])
+    axes.set(xlabel="share of audio and video tokens kept", ylabel="right answers, %")
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     figure.savefig(path, dpi=110)
 
 
 if __name__ == "__main__":
     made = read(sys.argv[2:])
-    print(table(made))
+    print(table(made, right))
+    print()
+    print(table(made, heard))
     plot(made, Path(sys.argv[1]))

@@ -18,7 +18,6 @@ from .generate import Text, stream_tokens
 from .media import read_clip
 from .model import EchoingPixels
 from .options import Auto, GenerateOptions, Keep, MediaOptions, check_choice, plain_keep
-from .positions import KINDS
 from .questions import Row
 from .score import Score, is_right, score
 from .stats import Stopwatch, Tokens
@@ -48,13 +47,14 @@ class Setting:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one question under one setting: an answer that is right or not, or why its clip failed."""
+    """What came of one question under one setting: an answer, right or not, and its tokens; or why its clip failed."""
 
     row: Row
     setting: Setting
     answer: str | None
     right: bool | None
     error: str | None = None
+    tokens: Tokens | None = None
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,7 @@ class Run:
     by_kind: dict[str, Score]
     by_regime: dict[str, Score]
     tokens: Tokens
+    tokens_by_regime: dict[str, Tokens]
     time_s: dict[str, float]
     outcomes: tuple[Outcome, ...]
 
@@ -92,8 +93,6 @@ class _Tally:
     """A run in the making."""
 
     outcomes: list[Outcome] = field(default_factory=list)
-    before: dict[str, int] = field(default_factory=lambda: dict.fromkeys(KINDS, 0))
-    after: dict[str, int] = field(default_factory=lambda: dict.fromkeys(KINDS, 0))
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
 
 
@@ -188,44 +187,48 @@ def _outcomes(
             if name in tally.seconds:
                 tally.seconds[name] += seconds
     streams = [one.stream for one in part if one.stream is not None]
-    texts = iter(_answers(model, pad(streams), setting, tally, generate) if streams else ())
+    answers = iter(_answers(model, pad(streams), setting, tally, generate) if streams else ())
     for one in part:
         if one.stream is None:
             yield Outcome(one.row, setting, None, None, one.error)
         else:
-            text = next(texts)
-            yield Outcome(one.row, setting, text, is_right(text, one.row.answer))
+            text, tokens = next(answers)
+            yield Outcome(one.row, setting, text, is_right(text, one.row.answer), tokens=tokens)
 
 
 def _answers(
     model: EchoingPixels, stream: Stream, setting: Setting, tally: _Tally, generate: GenerateOptions
-) -> list[str]:
-    """The answers of one padded batch."""
+) -> list[tuple[str, Tokens]]:
+    """The answers of one padded batch, and each row's tokens."""
     watch = Stopwatch(model.backbone.device, tally.seconds)
     with watch.stage("select"):
         kept = stream.take(model.select(stream, setting.reducer, setting.keep))
-    for counts, new in ((tally.before, stream.counts()), (tally.after, kept.counts())):
-        for kind, n in new.items():
-            counts[kind] += n
     texts = [Text(model.backbone) for _ in range(len(stream.mask))]
     for tokens in stream_tokens(model.backbone, kept, generate, watch):
         for text, token in zip(texts, tokens.tolist(), strict=True):
             if token >= 0:
                 text.push(token)
-    return [text.text for text in texts]
+    counts = zip(stream.row_counts(), kept.row_counts(), strict=True)
+    return [(text.text, Tokens.of(*both)) for text, both in zip(texts, counts, strict=True)]
 
 
 def _run(setting: Setting, tally: _Tally) -> Run:
+    def tokens(regime: str | None = None) -> Tokens:
+        every = (o for o in tally.outcomes if regime is None or o.row.regime == regime)
+        return Tokens.total(o.tokens for o in every if o.tokens is not None)
+
     def by(key: Callable[[Row], str]) -> dict[str, Score]:
         names = sorted({key(outcome.row) for outcome in tally.outcomes} - {""})
         return {name: score(o.right for o in tally.outcomes if key(o.row) == name) for name in names}
 
+    regimes = by(lambda row: row.regime)
     return Run(
         setting=setting,
         score=score(outcome.right for outcome in tally.outcomes),
         by_kind=by(lambda row: row.kind),
-        by_regime=by(lambda row: row.regime),
-        tokens=Tokens.of(tally.before, tally.after),
+        by_regime=regimes,
+        tokens=tokens(),
+        tokens_by_regime={regime: tokens(regime) for regime in regimes},
         time_s={**tally.seconds, "total": sum(tally.seconds.values())},
         outcomes=tuple(tally.outcomes),
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import resource
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ import torch
 
 from .backbones.base import Shape
 
+TOKEN_KINDS = ("video", "audio", "image", "text")
 STAGES = ("load", "decode", "prepare", "encode", "select", "prefill", "generate", "first_token", "total")
 
 
@@ -47,7 +48,22 @@ class Tokens:
 
     @classmethod
     def of(cls, before: dict[str, int], after: dict[str, int]) -> Tokens:
-        return cls(**{kind: TokenCount(before[kind], after[kind]) for kind in ("video", "audio", "image", "text")})
+        return cls(**{kind: TokenCount(before[kind], after[kind]) for kind in TOKEN_KINDS})
+
+    @classmethod
+    def total(cls, each: Iterable[Tokens]) -> Tokens:
+        """All of them together."""
+        before, after = dict.fromkeys(TOKEN_KINDS, 0), dict.fromkeys(TOKEN_KINDS, 0)
+        for one in each:
+            for kind in TOKEN_KINDS:
+                count: TokenCount = getattr(one, kind)
+                before[kind] += count.before
+                after[kind] += count.after
+        return cls.of(before, after)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return {**asdict(self), "kept_ratio": self.kept_ratio}
 
 
 @dataclass(frozen=True)
@@ -68,9 +84,7 @@ class Report:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
-        plain = asdict(self)
-        plain["tokens"]["kept_ratio"] = self.tokens.kept_ratio
-        return plain
+        return {**asdict(self), "tokens": self.tokens.as_dict()}
 
 
 class Stopwatch:

@@ -37,7 +37,13 @@ class Stream:
 
     def counts(self) -> dict[str, int]:
         """Number of tokens of each kind, over all rows."""
-        return {name: int((self.mask & (self.kind == i)).sum()) for i, name in enumerate(KINDS)}
+        rows = self.row_counts()
+        return {name: sum(row[name] for row in rows) for name in KINDS}
+
+    def row_counts(self) -> list[dict[str, int]]:
+        """Number of tokens of each kind, row by row."""
+        found = [(self.mask & (self.kind == i)).sum(1).tolist() for i in range(len(KINDS))]
+        return [dict(zip(KINDS, row, strict=True)) for row in zip(*found, strict=True)]
 
     def moments(self) -> dict[str, tuple[float, ...]]:
         """When its audio, video and image tokens are, in s from the clip's start, by kind, over all rows."""
