@@ -1,89 +1,131 @@
-"""Trains and scores variants of the sieve, each alike but for one thing: `python tools/ablate.py --help`.
+"""Trains variants of the sieve side by side, and scores them: `python tools/ablate.py --help`.
 
-Every variant begins anew on the same frozen decoder, takes as many steps on the same clips, and answers the same
-questions. OUT/NAME.json is as `ep evaluate --json` prints it; tools/ablations.py makes a table and a plot of them.
+Every variant begins anew on the same frozen decoder and takes the same steps on the same clips, by the losses of
+`ep train` (tasks distil and sieve); the full model's saliency is worked out once for all. OUT/NAME.json is as
+`ep evaluate --json` prints it; tools/ablations.py makes tables and a plot of them.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 import typer
+from torch import Tensor, nn
 
+from echoingpixels.backbones.qwen_omni import QwenOmni
 from echoingpixels.evaluate import Setting, evaluate
-from echoingpixels.loading import load
+from echoingpixels.loading import load, save_sieve
+from echoingpixels.model import EchoingPixels
 from echoingpixels.options import GenerateOptions, MediaOptions
 from echoingpixels.paired import within
 from echoingpixels.questions import read_rows
-from echoingpixels.train.recipe import Phase, Recipe, Stage
-from echoingpixels.train.run import train_model
+from echoingpixels.sieve import Sieve, SieveOptions
+from echoingpixels.train.answers import answer_loss, thinned
+from echoingpixels.train.bank import Reader
+from echoingpixels.train.draws import Draw, Draws
+from echoingpixels.train.recipe import Stage
+from echoingpixels.train.saliency import divergence, saliency
+from echoingpixels.train.trainer import BETAS, CLIP_NORM, rate
 from epcli.console import progress
 from epcli.scores import plain
 
-ONE = 0.001  # of some 340 tokens: exactly one
-RATIOS = (0.2, 0.1, 0.05, ONE)
-DISTIL = Stage("sieve", "distil", 200, batch=16, share=(0.5, 0.4, 1.0), form="extractive", layers=2, steady=0.35)
-FUSED = Stage("sieve", "sieve", 200, batch=16, train=("sieve",), form="fused", layers=2, steady=0.35, lr=5e-4)
-FUSED = replace(FUSED, keep=(Phase(1.0, (0.5, 0.2, 0.1, 0.05)),))
-VARIANTS: dict[str, Stage] = {
-    "extractive": DISTIL,
-    "fused": FUSED,
-    "extractive-1": replace(DISTIL, layers=1),
-    "extractive-4": replace(DISTIL, layers=4),
-    "extractive-causal": replace(DISTIL, bidirectional=False),
-    "extractive-blind": replace(DISTIL, question=False),
-    "fused-1": replace(FUSED, layers=1),
-    "fused-4": replace(FUSED, layers=4),
-    "fused-causal": replace(FUSED, bidirectional=False),
-    "fused-blind": replace(FUSED, question=False),
+SEED = 1
+RATE = {"extractive": 1e-3, "fused": 5e-4}
+VARIANTS = {
+    "extractive": SieveOptions(2, "extractive"),
+    "extractive-1": SieveOptions(1, "extractive"),
+    "extractive-4": SieveOptions(4, "extractive"),
+    "extractive-causal": SieveOptions(2, "extractive", bidirectional=False),
+    "extractive-blind": SieveOptions(2, "extractive", question=False),
+    "fused": SieveOptions(2, "fused"),
+    "fused-causal": SieveOptions(2, "fused", bidirectional=False),
+    "fused-blind": SieveOptions(2, "fused", question=False),
 }
 UNTRAINED = "untrained"
 BESIDE = {  # reducers that go by the same scores, or by none
-    "extractive": ("cs2", "cs2-proportional", "cs2-half"),
+    "extractive": ("cs2", "cs2-proportional", "cs2-half", "cs2-video"),
     "fused": ("cs2", "cs2-random"),
     UNTRAINED: ("uniform", "random", "repeats", "fastv"),
 }
+RATIOS = (0.2, 0.1, 0.05, 0.001)  # the last: exactly one token of some 340
+
+
+def train(backbone: QwenOmni, sieves: dict[str, Sieve], bank: Path, steps: int, out: Path) -> None:
+    """Train all sieves on the same draws, each by the loss of its form; they are saved every 100 steps."""
+    stage = Stage("ablate", "distil", steps, share=(0.5, 0.4, 1.0), steady=0.35)
+    draws = Draws(Reader(bank, SEED), stage, SEED, 1)
+    backbone.thinker.requires_grad_(False)
+    optimizers = {
+        name: torch.optim.AdamW(sieve.parameters(), RATE[sieve.options.form], BETAS, weight_decay=stage.weight_decay)
+        for name, sieve in sieves.items()
+    }
+    began = time.monotonic()
+    for step in range(steps):
+        draw: Draw = draws[step]
+        said = []
+        with torch.autocast(backbone.device.type, dtype=torch.bfloat16):
+            stream = thinned(backbone, draw).stream
+            target = saliency(backbone, stream)
+        for name, sieve in sieves.items():
+            with torch.autocast(backbone.device.type, dtype=torch.bfloat16):
+                if sieve.options.form == "extractive":
+                    loss: Tensor = divergence(sieve.shares(sieve.rate(sieve.encode(stream)), stream.pool), target)
+                else:
+                    loss, _ = answer_loss(backbone, stream.take(sieve(stream, draw.keep)))
+            loss.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(sieve.parameters(), CLIP_NORM)
+            for group in optimizers[name].param_groups:
+                group["lr"] = RATE[sieve.options.form] * rate(stage, step)
+            optimizers[name].step()
+            optimizers[name].zero_grad()
+            said.append(f"{name} {float(loss.detach()):.3f}")
+        if (step + 1) % 10 == 0:
+            print(step + 1, round(time.monotonic() - began), *said, flush=True)
+        if (step + 1) % 100 == 0 or step + 1 == steps:
+            for name, sieve in sieves.items():
+                save_sieve(sieve, out / name)
 
 
 def settings(name: str) -> list[Setting]:
     """What is asked of a variant."""
     full = [Setting("full", 1.0)] if name == UNTRAINED else []
-    video = [Setting("cs2-video", keep) for keep in RATIOS[:3]] if name == "extractive" else []
-    return full + [Setting(reducer, keep) for reducer in BESIDE.get(name, ("cs2",)) for keep in RATIOS] + video
+    return full + [Setting(reducer, keep) for reducer in BESIDE.get(name, ("cs2",)) for keep in RATIOS]
+
+
+def score(model: EchoingPixels, place: str, data: Path, asked: list[Setting], to: Path) -> None:
+    """Answer the questions, and write what `ep evaluate --json` would print."""
+    with progress("clips") as on_clip:
+        runs = evaluate(model, read_rows(data), asked, MediaOptions(), GenerateOptions(32), None, on_clip)
+    full = within(runs)
+    written: dict[str, Any] = {"model": place, "data": str(data), "runs": [plain(run, full, {}) for run in runs]}
+    to.write_text(json.dumps(written) + "\n")
 
 
 def main(
-    model: Annotated[str, typer.Argument(help="The model, without a sieve.")],
+    model: Annotated[str, typer.Argument(help="The model; a sieve it has is not used.")],
     bank: Annotated[Path, typer.Argument(help="OUT/bank of its training: the clips to learn from.")],
     data: Annotated[Path, typer.Argument(help="Questions to answer, as for `ep evaluate`.")],
     out: Annotated[Path, typer.Argument(help="Folder for the trained sieves and the scores.")],
     only: Annotated[list[str] | None, typer.Option(help="Variants, if not all.")] = None,
+    steps: Annotated[int, typer.Option(help="0: score what is trained.")] = 300,
 ) -> None:
-    """Train and score the sieve's variants; what is done already is left as it is."""
-    for name in only or [UNTRAINED, *VARIANTS]:
-        folder = out / name
-        folder.mkdir(parents=True, exist_ok=True)
-        place = model
-        if name != UNTRAINED:
-            if not (folder / "bank").exists():
-                (folder / "bank").symlink_to(bank.resolve())
-            recipe = Recipe(name=name, model=model, stage=(replace(VARIANTS[name], save_every=200),))
-            place = str(train_model(recipe, folder, ("sieve",)))
-        score(place, data, settings(name), out / f"{name}.json")
-
-
-def score(model: str, data: Path, asked: list[Setting], to: Path) -> None:
-    """Answer the questions, unless that is done."""
-    if to.exists():
-        return
-    with progress("clips") as on_clip:
-        runs = evaluate(load(model), read_rows(data), asked, MediaOptions(), GenerateOptions(32), None, on_clip)
-    full = within(runs)
-    written: dict[str, Any] = {"model": model, "data": str(data), "runs": [plain(run, full, {}) for run in runs]}
-    to.write_text(json.dumps(written) + "\n")
+    """Train the variants, then score those that have no scores in OUT yet."""
+    loaded = load(model)
+    assert isinstance(loaded.backbone, QwenOmni)
+    names = only or [UNTRAINED, *VARIANTS]
+    torch.manual_seed(SEED)
+    sieves = {name: Sieve(loaded.backbone, VARIANTS[name]) for name in names if name != UNTRAINED}
+    out.mkdir(parents=True, exist_ok=True)
+    if steps and sieves:
+        train(loaded.backbone, sieves, bank, steps, out)
+    for name in names:
+        if not (out / f"{name}.json").exists():
+            sieve = None if name == UNTRAINED else str(out / name)
+            score(load(model, sieve=sieve), model, data, settings(name), out / f"{name}.json")
 
 
 if __name__ == "__main__":

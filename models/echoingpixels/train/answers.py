@@ -20,7 +20,7 @@ def loss_of(backbone: QwenOmni, sieve: Sieve | None, draw: Draw) -> tuple[Tensor
     """A draw's loss and figures."""
     if draw.task == "answers" or sieve is None:
         return _full_loss(backbone, draw)
-    stream = _thinned(backbone, draw).stream
+    stream = thinned(backbone, draw).stream
     if draw.task == "distil":
         return distil_loss(backbone, sieve, stream)
     if draw.temperature is not None:
@@ -30,14 +30,15 @@ def loss_of(backbone: QwenOmni, sieve: Sieve | None, draw: Draw) -> tuple[Tensor
     return value, {"right": float(right.float().mean())}
 
 
-def _thinned(backbone: QwenOmni, draw: Draw) -> Batch:
+def thinned(backbone: QwenOmni, draw: Draw) -> Batch:
+    """What is drawn as one batch, with the share of its audio and video tokens that the draw leaves it."""
     made = batch(backbone, draw.asked)
     return made if draw.share == 1 else made.thin(draw.share, draw.item)
 
 
 def _full_loss(backbone: QwenOmni, draw: Draw) -> tuple[Tensor, dict[str, float]]:
     """Many questions of one clip in one sequence."""
-    made = _thinned(backbone, draw)
+    made = thinned(backbone, draw)
     weights = _evenly([question.kind for _, asked in draw.asked for question in asked]).to(backbone.device)
     value, right = answer_loss(backbone, made.stream, made.attention(), weights)
     return value, {draw.figure: float(right.float().mean())}
