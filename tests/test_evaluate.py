@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from echoingpixels import evaluate as under_test
+from echoingpixels import padded
 from echoingpixels.errors import ModelError, OptionError
 from echoingpixels.evaluate import Outcome, Setting, evaluate, settings
 from echoingpixels.model import EchoingPixels
@@ -119,7 +120,7 @@ def test_a_batch_of_questions_is_answered_as_each_alone(
     films: list[Path], model: EchoingPixels, reducer: str, at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chosen = Setting(reducer, 0.3)
-    monkeypatch.setattr(under_test, "TOKENS_AT_ONCE", at_once)
+    monkeypatch.setattr(padded, "TOKENS_AT_ONCE", at_once)
     asked = rows(films)
     together = {outcome.row.id: outcome.answer for outcome in collect(model, asked, [chosen])}
     alone = {row.id: collect(model, [row], [chosen])[0].answer for row in asked}

@@ -14,16 +14,14 @@ from itertools import chain
 from typing import Any
 
 from .errors import EpError
-from .generate import Text, stream_tokens
 from .media import read_clip
 from .model import EchoingPixels
-from .options import Auto, GenerateOptions, Keep, MediaOptions, check_choice, plain_keep
+from .options import AskOptions, Auto, GenerateOptions, Keep, MediaOptions, check_choice, plain_keep
+from .padded import Asked, answers, ask, batches
 from .questions import Row
 from .score import Score, is_right, score
 from .stats import Stopwatch, Tokens
-from .stream import Stream, pad
 
-TOKENS_AT_ONCE = 16_384  # in one padded batch of questions; a longer prompt goes alone
 STAGES = ("decode", "prepare", "encode", "select", "prefill", "generate")
 
 
@@ -74,20 +72,6 @@ class Run:
     outcomes: tuple[Outcome, ...]
 
 
-@dataclass(frozen=True)
-class _Asked:
-    """One question ready to be answered, and the seconds that took; or why its clip failed."""
-
-    row: Row
-    stream: Stream | None
-    seconds: dict[str, float]
-    error: str | None = None
-
-    @property
-    def tokens(self) -> int:
-        return 0 if self.stream is None else self.stream.mask.shape[1]
-
-
 @dataclass
 class _Tally:
     """A run in the making."""
@@ -133,7 +117,7 @@ def evaluate(
         _look(model, group, media or MediaOptions(), on_progress and partial(on_progress, done, len(clips)))
         for done, group in enumerate(clips.values(), 1)
     )
-    for part in _batches(asked):
+    for part in batches(asked):
         for setting, tally in tallies.items():
             for outcome in _outcomes(model, part, setting, tally, generate or GenerateOptions()):
                 tally.outcomes.append(outcome)
@@ -144,42 +128,22 @@ def evaluate(
 
 def _look(
     model: EchoingPixels, group: list[Row], media: MediaOptions, on_done: Callable[[], None] | None
-) -> list[_Asked]:
+) -> list[Asked[Row]]:
     """All questions about one clip, which is read and encoded once."""
     path, start, end = group[0].clip
     began = time.perf_counter()
-    asked: list[_Asked] = []
     try:
         clip = read_clip(path, media, start=start, end=end, frame_size=model.frame_size)
-        looked = model.look(clip, time.perf_counter() - began)
-        for row in group:
-            watch = Stopwatch(looked.watch.device) if asked else looked.watch  # the clip's own cost counts once
-            with watch.stage("prepare"):
-                stream = model.embed(model.prepare(looked.media, row.question), (looked.features,))
-            asked.append(_Asked(row, stream, watch.seconds))
+        asked = ask(model.look(clip, time.perf_counter() - began), group)
     except EpError as error:
-        asked = [_Asked(row, None, {}, error.message) for row in group]
+        asked = [Asked(row, None, {}, error) for row in group]
     if on_done is not None:
         on_done()
     return asked
 
 
-def _batches(asked: Iterable[_Asked]) -> Iterator[list[_Asked]]:
-    """Questions in order, as many at once as stay under TOKENS_AT_ONCE when padded; of any number of clips."""
-    part: list[_Asked] = []
-    longest = 0
-    for one in asked:
-        longest = max(longest, one.tokens)
-        if part and longest * (len(part) + 1) > TOKENS_AT_ONCE:
-            yield part
-            part, longest = [], one.tokens
-        part.append(one)
-    if part:
-        yield part
-
-
 def _outcomes(
-    model: EchoingPixels, part: list[_Asked], setting: Setting, tally: _Tally, generate: GenerateOptions
+    model: EchoingPixels, part: list[Asked[Row]], setting: Setting, tally: _Tally, generate: GenerateOptions
 ) -> Iterator[Outcome]:
     """What comes of one batch under one setting, in order."""
     for one in part:
@@ -187,29 +151,16 @@ def _outcomes(
             if name in tally.seconds:
                 tally.seconds[name] += seconds
     streams = [one.stream for one in part if one.stream is not None]
-    answers = iter(_answers(model, pad(streams), setting, tally, generate) if streams else ())
-    for one in part:
-        if one.stream is None:
-            yield Outcome(one.row, setting, None, None, one.error)
-        else:
-            text, tokens = next(answers)
-            yield Outcome(one.row, setting, text, is_right(text, one.row.answer), tokens=tokens)
-
-
-def _answers(
-    model: EchoingPixels, stream: Stream, setting: Setting, tally: _Tally, generate: GenerateOptions
-) -> list[tuple[str, Tokens]]:
-    """The answers of one padded batch, and each row's tokens."""
+    options = AskOptions(setting.reducer, setting.keep, generate)
     watch = Stopwatch(model.backbone.device, tally.seconds)
-    with watch.stage("select"):
-        kept = stream.take(model.select(stream, setting.reducer, setting.keep))
-    texts = [Text(model.backbone) for _ in range(len(stream.mask))]
-    for tokens in stream_tokens(model.backbone, kept, generate, watch):
-        for text, token in zip(texts, tokens.tolist(), strict=True):
-            if token >= 0:
-                text.push(token)
-    counts = zip(stream.row_counts(), kept.row_counts(), strict=True)
-    return [(text.text, Tokens.of(*both)) for text, both in zip(texts, counts, strict=True)]
+    said = iter(answers(model, streams, options, watch) if streams else ())
+    for one in part:
+        if one.error is not None:
+            yield Outcome(one.row, setting, None, None, one.error.message)
+        else:
+            answer = next(said)
+            right = is_right(answer.text, one.row.answer)
+            yield Outcome(one.row, setting, answer.text, right, tokens=Tokens.of(answer.before, answer.after))
 
 
 def _run(setting: Setting, tally: _Tally) -> Run:

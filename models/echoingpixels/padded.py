@@ -1,0 +1,97 @@
+"""Questions about any number of clips, answered together as padded batches: each as it would be alone.
+
+Knows nothing about files, scores or where answers go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+from .errors import EpError
+from .generate import FinishReason, Text, stream_tokens
+from .model import EchoingPixels, Looked
+from .options import AskOptions
+from .stats import Stopwatch
+from .stream import Stream, pad
+
+TOKENS_AT_ONCE = 16_384  # in one padded batch of questions; a longer prompt goes alone
+
+
+class Question(Protocol):
+    """Anything with a question."""
+
+    @property
+    def question(self) -> str: ...
+
+
+R = TypeVar("R", bound=Question)
+
+
+@dataclass(frozen=True)
+class Asked(Generic[R]):
+    """One question ready to be answered, and the seconds that took; or why its clip failed."""
+
+    row: R
+    stream: Stream | None
+    seconds: dict[str, float]
+    error: EpError | None = None
+
+    @property
+    def tokens(self) -> int:
+        """Length of its prompt."""
+        return 0 if self.stream is None else self.stream.mask.shape[1]
+
+
+@dataclass(frozen=True)
+class Said:
+    """One answer, why it ended, and its tokens by kind before and after choosing."""
+
+    text: str
+    reason: FinishReason
+    before: dict[str, int]
+    after: dict[str, int]
+
+
+def ask(looked: Looked, rows: Iterable[R]) -> list[Asked[R]]:
+    """All questions about one clip, embedded; the first one carries what the clip itself cost."""
+    asked: list[Asked[R]] = []
+    for row in rows:
+        watch = Stopwatch(looked.watch.device) if asked else looked.watch
+        with watch.stage("prepare"):
+            stream = looked.model.embed(looked.model.prepare(looked.media, row.question), (looked.features,))
+        asked.append(Asked(row, stream, watch.seconds))
+    return asked
+
+
+def batches(asked: Iterable[Asked[R] | None]) -> Iterator[list[Asked[R]]]:
+    """Questions in order, as many at once as stay under TOKENS_AT_ONCE when padded; of any number of clips.
+
+    A None means that nothing more is ready now: what has come is not kept waiting.
+    """
+    part: list[Asked[R]] = []
+    longest = 0
+    for one in asked:
+        longest = max(longest, one.tokens if one else 0)
+        if part and (one is None or longest * (len(part) + 1) > TOKENS_AT_ONCE):
+            yield part
+            part, longest = [], one.tokens if one else 0
+        if one is not None:
+            part.append(one)
+    if part:
+        yield part
+
+
+def answers(model: EchoingPixels, streams: Sequence[Stream], options: AskOptions, watch: Stopwatch) -> list[Said]:
+    """The answers of one batch, in order; adds its seconds to `watch`."""
+    stream = pad(list(streams))
+    with watch.stage("select"):
+        kept = stream.take(model.select(stream, options.reducer, options.keep))
+    texts = [Text(model.backbone) for _ in streams]
+    for tokens in stream_tokens(model.backbone, kept, options.generate, watch):
+        for text, token in zip(texts, tokens.tolist(), strict=True):
+            if token >= 0:
+                text.push(token)
+    counts = zip(texts, stream.row_counts(), kept.row_counts(), strict=True)
+    return [Said(text.text, text.reason, before, after) for text, before, after in counts]
