@@ -114,7 +114,7 @@ def test_parts_of_a_clip_are_clips_of_their_own(films: list[Path], model: Echoin
     assert read == [("0.mp4", 0.0, 1.0), ("0.mp4", 1.0, 2.0)]
 
 
-@pytest.mark.parametrize("reducer", ["full", "cs2", "cs2-video", "uniform", "random", "repeats", "fastv"])
+@pytest.mark.parametrize("reducer", ["full", "cs2", "cs2-video", "uniform", "random", "repeats", "fastv", "relevance"])
 @pytest.mark.parametrize("at_once", [16_384, 1000, 1])
 def test_a_batch_of_questions_is_answered_as_each_alone(
     films: list[Path], model: EchoingPixels, reducer: str, at_once: int, monkeypatch: pytest.MonkeyPatch

@@ -49,7 +49,7 @@ UNTRAINED = "untrained"
 BESIDE = {  # reducers that go by the same scores, or by none
     "extractive": ("cs2", "cs2-proportional", "cs2-half", "cs2-video"),
     "fused": ("cs2", "cs2-random"),
-    UNTRAINED: ("uniform", "random", "repeats", "fastv"),
+    UNTRAINED: ("uniform", "random", "repeats", "fastv", "relevance"),
 }
 RATIOS = (0.2, 0.1, 0.05, 0.001)  # the last: exactly one token of some 340
 

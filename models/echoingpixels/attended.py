@@ -1,0 +1,53 @@
+"""Ways to choose tokens that need no training and ask the decoder's first layers what they attend to.
+
+Each is `(backbone, stream, keep) -> Selection`; what is kept goes through the whole decoder afterwards, from its
+embeddings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from .backbones.base import Backbone
+from .reducers import by_scores, news
+from .stream import Selection, Stream
+
+Attended = Callable[[Backbone, Stream, float], Selection]
+LAYERS = 2  # of the decoder, run over all tokens
+
+
+def fastv(backbone: Backbone, stream: Stream, keep: float) -> Selection:
+    """What the prompt's last token attends to in layer 2, mean of the heads: FastV's rule, as its code has it.
+
+    Source: FastV (arXiv 2403.06764), which drops the other tokens from that layer on; so only its rule is compared.
+    """
+    if not bool(stream.pool.any()):
+        return Selection(keep=stream.mask)
+    return by_scores(stream, backbone.attention_of(stream, 1, LAYERS)[-1][:, :, 0].mean(1), keep)
+
+
+def relevance(backbone: Backbone, stream: Stream, keep: float) -> Selection:
+    """What any word of the question looks for with any head, less where the token repeats its neighbour before.
+
+    One pool of audio and video, by max of the attention x sqrt(1 - cosine to the neighbour). A mean over words or heads
+    would drown the one that finds something. With several clips only text after the last one asks.
+    """
+    if not bool(stream.pool.any()):
+        return Selection(keep=stream.mask)
+    asks = _after(stream)  # (B, L)
+    last = int(asks.sum(1).amax())
+    found = torch.zeros_like(stream.time)
+    for weights in backbone.attention_of(stream, last, LAYERS):
+        found = torch.maximum(found, (weights * asks[:, None, -last:, None]).amax((1, 2)))
+    return by_scores(stream, found * news(stream, 1.0).sqrt(), keep)
+
+
+def _after(stream: Stream) -> Tensor:
+    """The text (B, L) that comes after a row's last audio or video token."""
+    return stream.mask & (stream.pool.flip(1).cumsum(1).flip(1) == 0)
+
+
+ATTENDED: dict[str, Attended] = {"fastv": fastv, "relevance": relevance}
