@@ -32,22 +32,26 @@ def fastv(backbone: Backbone, stream: Stream, keep: float) -> Selection:
 def relevance(backbone: Backbone, stream: Stream, keep: float) -> Selection:
     """What any word of the question looks for with any head, less where the token repeats its neighbour before.
 
-    One pool of audio and video, by max of the attention x sqrt(1 - cosine to the neighbour). A mean over words or heads
-    would drown the one that finds something. With several clips only text after the last one asks.
+    One pool of audio and video.
     """
     if not bool(stream.pool.any()):
         return Selection(keep=stream.mask)
-    asks = _after(stream)  # (B, L)
-    last = int(asks.sum(1).amax())
+    return by_scores(stream, relevant(backbone, stream), keep)
+
+
+def relevant(backbone: Backbone, stream: Stream) -> Tensor:
+    """Max of the attention x sqrt(1 - cosine to the neighbour): (B, L) float32, meaningful inside the pool.
+
+    A mean over words or heads would drown the one that finds something. Only text after a row's last clip asks, answers
+    in training do not.
+    """
+    after = stream.mask & (stream.pool.flip(1).cumsum(1).flip(1) == 0)  # (B, L)
+    asks = after if stream.labels is None else after & (stream.labels == -100)
+    last = int(after.sum(1).amax())
     found = torch.zeros_like(stream.time)
     for weights in backbone.attention_of(stream, last, LAYERS):
         found = torch.maximum(found, (weights * asks[:, None, -last:, None]).amax((1, 2)))
-    return by_scores(stream, found * news(stream, 1.0).sqrt(), keep)
-
-
-def _after(stream: Stream) -> Tensor:
-    """The text (B, L) that comes after a row's last audio or video token."""
-    return stream.mask & (stream.pool.flip(1).cumsum(1).flip(1) == 0)
+    return found * news(stream, 1.0).sqrt()
 
 
 ATTENDED: dict[str, Attended] = {"fastv": fastv, "relevance": relevance}
