@@ -122,6 +122,8 @@ class Worker:
             try:
                 self._greet(process)
                 answer = self._talk(process, path, options)
+                if process.memory() > self.limits.bytes // 2:  # what it has not given back, the next file would lack
+                    self._forget()
             except BaseException:  # whatever it was, the two are out of step
                 self._forget()
                 raise

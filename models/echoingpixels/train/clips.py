@@ -102,8 +102,6 @@ def _features(
         return span, path
     read = read_clip(source, media, start=start, end=end, frame_size=lambda h, w: fit(h, w, *pixels))
     prepared = prepare_media(read, *pixels)
-    if not prepared.span.tokens:
-        raise MediaError(f"{source} gives no audio and no video tokens.")
     with torch.autocast(backbone.device.type, dtype=torch.bfloat16):
         features = backbone.encode(prepared)
     tensors = {
