@@ -6,13 +6,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .entry import Reader as Reader
     from .entry import check_media as check_media
     from .entry import read_clip as read_clip
     from .folder import find_clips as find_clips
     from .worker import Limits as Limits
     from .worker import Worker as Worker
 
-_HOMES = {"Limits": "worker", "Worker": "worker", "check_media": "entry", "find_clips": "folder", "read_clip": "entry"}
+_HOMES = {
+    "Limits": "worker",
+    "Reader": "entry",
+    "Worker": "worker",
+    "check_media": "entry",
+    "find_clips": "folder",
+    "read_clip": "entry",
+}
 __all__ = sorted(_HOMES)
 
 

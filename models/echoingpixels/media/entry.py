@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from .recording import read_recording
 from .sound import PREROLL, SILENCE, Samples
 from .video import EPS
 
+Reader = Callable[[Path, MediaOptions], Clip]  # such as `read_clip`, or the `read` of a worker
 DEFAULTS = MediaOptions()
 NO_FRAMES = np.zeros((0, 0, 0, 3), np.uint8)
 SEEK_BACK = (PREROLL, 10.0)  # s before the start to look for a key frame, before reading from the beginning
