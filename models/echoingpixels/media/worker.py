@@ -23,7 +23,7 @@ from .exchange import Failed, Read, Request, Resize, SizeOf, too_large
 from .host import nothing, resize_here
 from .process import Process
 
-START = 60.0  # s until the process is ready
+START = 300.0  # s until the process is ready: a busy machine may take seconds to import NumPy
 PACE = 1 << 14  # bytes of a file a second, at the very least
 TICK = 0.25  # s between looks at the process
 DEFAULTS = MediaOptions()
@@ -97,7 +97,8 @@ class Worker:
     @property
     def pid(self) -> int | None:
         """The process's number; None where there is no process now."""
-        return self._process.pid if self._process is not None and self._process.alive else None
+        process = self._process
+        return process.pid if process is not None and process.alive else None
 
     def _start(self) -> None:
         if sys.platform == "win32" or self.pid is not None:
