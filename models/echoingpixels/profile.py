@@ -194,7 +194,8 @@ def _answer(looked: Looked, question: str, options: AskOptions, resets: bool) ->
 
 
 def _none(failed: dict[Path, str]) -> MediaError:
-    return MediaError(f"None of the {len(failed)} clips can be read; the last: {[*failed.values()][-1]}")
+    what = f"None of the {len(failed)} clips can be read; the last: {[*failed.values()][-1]}"
+    return MediaError(what, "Give at least one file with picture or sound.")
 
 
 def _said(sources: Sequence[Source], texts: Callable[[Source], tuple[str, ...]]) -> tuple[str, ...]:
