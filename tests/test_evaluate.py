@@ -15,7 +15,7 @@ from echoingpixels import padded
 from echoingpixels.errors import ModelError, OptionError
 from echoingpixels.evaluate import Outcome, Setting, evaluate, settings
 from echoingpixels.model import EchoingPixels
-from echoingpixels.options import GenerateOptions
+from echoingpixels.options import GenerateOptions, MediaOptions
 from echoingpixels.questions import Row
 from echoingpixels.stats import Tokens
 from tests import clips, tinymodel
@@ -45,9 +45,9 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The clips that were decoded, in order."""
     seen, real = [], under_test.read_clip
 
-    def spy(path: Path, *arguments: Any, **options: Any) -> Any:
-        seen.append((path.name, options["start"], options["end"]))
-        return real(path, *arguments, **options)
+    def spy(path: Path, options: MediaOptions) -> Any:
+        seen.append((path.name, options.start, options.end))
+        return real(path, options)
 
     monkeypatch.setattr(under_test, "read_clip", spy)
     return seen

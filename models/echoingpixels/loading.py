@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 
 from .auto import Table
 from .backbones.qwen_omni import QwenOmni
+from .contents import check_contents, own_code
 from .errors import ModelError, OptionError
 from .model import EchoingPixels, no_sieve, no_table
 from .options import MAX_PIXELS, MIN_PIXELS, LoadOptions, Quant
@@ -125,10 +126,13 @@ def read_config(name: str, place: str) -> Any:
     hub_logging.set_verbosity_error()
     hub_logging.disable_progress_bar()
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it tells of every retry
+    check_contents(name, Path(place))
     try:
         config = _fetch(AutoConfig, place)
     except (OSError, ValueError) as error:
         raise _unloadable(name, place, error) from error
+    if hasattr(config, "auto_map"):
+        raise own_code(name, "config.json")
     config = getattr(config, "thinker_config", config)
     if config.model_type != "qwen2_5_omni_thinker":
         raise ModelError(f"{name} is a {config.model_type} model.", "ep runs the Qwen2.5-Omni family.")
@@ -136,7 +140,11 @@ def read_config(name: str, place: str) -> Any:
 
 
 def _fetch(kind: Any, place: str, **options: Any) -> Any:
-    """Read with transformers; from the hub only what is not on this machine yet, so that what is works offline."""
+    """Read with transformers; from the hub only what is not on this machine yet, so that what is works offline.
+
+    Never with code from there: left to itself, transformers asks at the terminal whether to run it.
+    """
+    options["trust_remote_code"] = False
     if not Path(place).exists():
         with suppress(OSError, ValueError):
             return kind.from_pretrained(place, local_files_only=True, **options)
