@@ -5,6 +5,7 @@ Defaults are the library's own; values are checked there, when the objects are m
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, cast
 
 import typer
@@ -71,6 +72,11 @@ Start = Annotated[str | None, media_option("--start", "Begin here: seconds, or 1
 End = Annotated[str | None, media_option("--end", "Stop here: seconds, or 1:30.", "TIME")]
 NoAudio = Annotated[bool, media_option("--no-audio", "Leave the sound out.")]
 AudioTrack = Annotated[int | None, media_option("--audio-track", "Which sound track, from 0, if not the default one.")]
+Format = Annotated[
+    str,
+    typer.Option("--format", help="Of the questions, such as daily-omni; auto tells it by their keys."),
+]
+Clips = Annotated[Path | None, typer.Option("--media", help="The folder of the clips, if not the questions' own.")]
 Compare = Annotated[bool, output_option("--compare", "Run with all tokens too: measured speedup, both answers.")]
 DryRun = Annotated[bool, output_option("--dry-run", "Predict tokens and cost; run nothing.")]
 Show = Annotated[bool, output_option("--show", "Draw what was kept, and when it is.")]
