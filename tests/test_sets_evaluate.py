@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +33,12 @@ def test_what_names_no_option_is_wrong_and_unparsed_and_a_missing_clip_has_faile
     data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said = ["The answer is A.", "a dog", "A cat and a dog", ""]
-    real = under_test._answers
+    real = under_test.answers
 
     def answers(*arguments: Any) -> Any:
-        return [(text, tokens) for text, (_, tokens) in zip(said, real(*arguments), strict=True)]
+        return [replace(one, text=text) for text, one in zip(said, real(*arguments), strict=True)]
 
-    monkeypatch.setattr(under_test, "_answers", answers)
+    monkeypatch.setattr(under_test, "answers", answers)
     (run,) = evaluate(tinymodel.model(), read_questions(data), [Setting("uniform", 0.5)])
     assert [(o.right, o.unparsed) for o in run.outcomes] == [
         (True, False),
