@@ -34,6 +34,7 @@ def evaluate(
     data: Annotated[Path, typer.Argument(help=DATA)],
     model: o.Model = "tiny",
     sieve: o.Sieve = None,
+    sections: o.Sections = None,
     keep: Annotated[str, o.tokens_option("--keep", KEEPS)] = "1,0.2",
     reducer: Annotated[str, o.tokens_option("--reducer", "Reducers, comma-separated.")] = "cs2",
     quant: o.QuantName = "none",
@@ -62,7 +63,7 @@ def evaluate(
     """
     keeps, reducers = o.keeps(keep), o.reducers(reducer)
     read = o.media_options(fps, max_frames, no_audio, audio_track)
-    load_options = o.load_options(sieve, quant, device, max_pixels)
+    load_options = o.load_options(sieve, quant, device, max_pixels, sections)
     generate = GenerateOptions(max_new_tokens)
     rows = read_questions(data, limit, format, media)
     from echoingpixels.evaluate import evaluate as run

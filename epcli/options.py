@@ -30,6 +30,7 @@ ONE_KEEP, RATIOS = f"Give a ratio such as 0.2, or {AUTO}.", "Give ratios such as
 KEEP_TEXT = f"{KEEP:g}"
 AUTO_HELP = f"{AUTO}[:QUALITY] (cs2): what it takes for that share of the full accuracy, {QUALITY:g} if not said"
 FPS, MAX_FRAMES, MAX_NEW_TOKENS = MediaOptions.fps, MediaOptions.max_frames, GenerateOptions.max_new_tokens
+SPLIT = "Rotary split of a sieve inside a checkpoint, if not the published 18,18,18,10."
 MODELS = "tiny, qwen2.5-omni-3b, qwen2.5-omni-7b, a hub id or a folder."
 
 
@@ -55,8 +56,10 @@ def output_option(name: str, help: str) -> Any:
 
 Model = Annotated[str, model_option("--model", MODELS)]
 Sieve = Annotated[
-    str | None, model_option("--sieve", "Folder with trained CS2 weights, or the name of another one the model has.")
+    str | None,
+    model_option("--sieve", "Folder or hub id of trained CS2 weights, or the name of another one the model has."),
 ]
+Sections = Annotated[str | None, model_option("--sections", SPLIT)]
 QuantName = Annotated[str, model_option("--quant", "nf4 or int8 (both need bitsandbytes), or none.")]
 Device = Annotated[str, model_option("--device", "auto, cuda or cpu.")]
 MaxNewTokens = Annotated[int, model_option("--max-new-tokens", "The longest answer, in tokens.")]
@@ -103,9 +106,15 @@ def media_options(
     )
 
 
-def load_options(sieve: str | None, quant: str, device: str, max_pixels: int | None) -> LoadOptions:
+def load_options(
+    sieve: str | None, quant: str, device: str, max_pixels: int | None, sections: str | None = None
+) -> LoadOptions:
     """How to load a model, checked."""
-    return LoadOptions(quant=cast(Quant, quant), device=device, sieve=sieve, max_pixels=max_pixels)
+    try:
+        split = None if sections is None else tuple(int(part) for part in sections.split(","))
+    except ValueError:
+        raise OptionError(f"--sections has {sections!r}.", "Give four whole numbers, such as 18,18,18,10.") from None
+    return LoadOptions(quant=cast(Quant, quant), device=device, sieve=sieve, max_pixels=max_pixels, sections=split)
 
 
 def keep_of(text: str, option: str = "--keep", hint: str = ONE_KEEP) -> Keep:
