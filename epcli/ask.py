@@ -53,6 +53,7 @@ def ask(
     question: Annotated[list[str], typer.Argument(help="One or more; the clip is read and encoded once.")],
     model: o.Model = "tiny",
     sieve: o.Sieve = None,
+    sections: o.Sections = None,
     reducer: o.Reducer = "cs2",
     keep: o.KeepText = o.KEEP_TEXT,
     quant: o.QuantName = "none",
@@ -81,7 +82,7 @@ def ask(
         media,
         tuple(map(check_question, question)),
         model,
-        o.load_options(sieve, quant, device, max_pixels),
+        o.load_options(sieve, quant, device, max_pixels, sections),
         o.media_options(fps, max_frames, no_audio, audio_track, start, end),
         AskOptions(reducer, o.keep_of(keep), GenerateOptions(max_new_tokens, temperature)),
     )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from echoingpixels.options import GenerateOptions
-from echoingpixels.questions import read_rows
+from echoingpixels.sets.reading import read_questions
 
 from . import console
 from . import options as o
@@ -35,6 +35,8 @@ def calibrate(
     no_audio: o.NoAudio = False,
     audio_track: o.AudioTrack = None,
     max_new_tokens: o.MaxNewTokens = LONGEST,
+    format: o.Format = "auto",
+    media: o.Clips = None,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only the first so many questions.")] = None,
     out: Annotated[Path | None, o.output_option("--out", OUT)] = None,
     json: o.Json = False,
@@ -47,7 +49,7 @@ def calibrate(
     read = o.media_options(fps, max_frames, no_audio, audio_track)
     load_options = o.load_options(sieve, quant, device, max_pixels)
     generate = GenerateOptions(max_new_tokens)
-    rows = read_rows(data, limit)
+    rows = read_questions(data, limit, format, media)
     from echoingpixels.calibrate import calibrate as run
     from echoingpixels.calibrate import sieve_to_write, write_table
     from echoingpixels.loading import check_sieve

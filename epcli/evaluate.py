@@ -12,7 +12,7 @@ import typer
 
 from echoingpixels.errors import DataError, OptionError
 from echoingpixels.options import GenerateOptions, check_reducer
-from echoingpixels.questions import read_rows
+from echoingpixels.sets.reading import read_questions
 
 from . import console
 from . import options as o
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from echoingpixels.baseline import Baseline
     from echoingpixels.evaluate import Outcome, Setting
 
+DATA = "JSONL: media, question, answer; also id, kind, regime, choices, start, end. Or a published set's file."
 LONGEST = 32  # tokens of an answer
 KEEPS = f"Shares to keep, comma-separated; also {o.AUTO_HELP}."
 BASELINE = "Compare with an earlier evaluation, question by question: what its --out or --json wrote."
@@ -31,9 +32,10 @@ BASELINE_RUN = "Which of its runs, such as full:1, if not the one with the same 
 
 
 def evaluate(
-    data: Annotated[Path, typer.Argument(help="JSONL: media, question, answer; also id, kind, regime, start, end.")],
+    data: Annotated[Path, typer.Argument(help=DATA)],
     model: o.Model = "tiny",
     sieve: o.Sieve = None,
+    sections: o.Sections = None,
     keep: Annotated[str, o.tokens_option("--keep", KEEPS)] = "1,0.2",
     reducer: Annotated[str, o.tokens_option("--reducer", "Reducers, comma-separated.")] = "cs2",
     quant: o.QuantName = "none",
@@ -44,6 +46,8 @@ def evaluate(
     no_audio: o.NoAudio = False,
     audio_track: o.AudioTrack = None,
     max_new_tokens: o.MaxNewTokens = LONGEST,
+    format: o.Format = "auto",
+    media: o.Clips = None,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only the first so many questions.")] = None,
     baseline: Annotated[Path | None, typer.Option("--baseline", help=BASELINE)] = None,
     baseline_run: Annotated[str | None, typer.Option("--baseline-run", help=BASELINE_RUN)] = None,
@@ -52,6 +56,7 @@ def evaluate(
 ) -> None:
     """Score a model on questions with known answers: exact match, by kind and regime, with 95 % intervals.
 
+    Lettered choices are right by letter or text; an answer that names none, or several, is unparsed and wrong.
     A ratio of 1 in --keep is one run with all tokens (reducer full).
     Each reducer runs at each ratio below 1.
     Clips that cannot be read are reported as failed: neither right nor wrong.
@@ -59,9 +64,9 @@ def evaluate(
     """
     keeps, reducers = o.keeps(keep), o.reducers(reducer)
     read = o.media_options(fps, max_frames, no_audio, audio_track)
-    load_options = o.load_options(sieve, quant, device, max_pixels)
+    load_options = o.load_options(sieve, quant, device, max_pixels, sections)
     generate = GenerateOptions(max_new_tokens)
-    rows = read_rows(data, limit)
+    rows = read_questions(data, limit, format, media)
     from echoingpixels.evaluate import evaluate as run
     from echoingpixels.evaluate import settings
     from echoingpixels.paired import within
@@ -138,5 +143,6 @@ def _line(outcome: Outcome) -> dict[str, Any]:
         "answer": outcome.answer,
         "expected": row.answer,
         "right": outcome.right,
+        "unparsed": outcome.unparsed,
         "error": outcome.error,
     }

@@ -29,6 +29,7 @@ def explain(
     out: Annotated[Path, o.output_option("--out", "The file to write: .html for a page, .png for a picture.")],
     model: o.Model = "tiny",
     sieve: o.Sieve = None,
+    sections: o.Sections = None,
     reducer: o.Reducer = "cs2",
     keep: o.KeepText = o.KEEP_TEXT,
     quant: o.QuantName = "none",
@@ -52,7 +53,7 @@ def explain(
     check_outfile(out, "--out", (PAGE, PICTURE), media)
     read = o.media_options(fps, max_frames, no_audio, audio_track, start, end)
     asked = AskOptions(reducer, o.keep_of(keep), GenerateOptions(max_new_tokens))
-    load = o.load_options(sieve, quant, device, max_pixels)
+    load = o.load_options(sieve, quant, device, max_pixels, sections)
     made = _explain(media, question, model, load, read, asked, whole=out.suffix.lower() == PAGE)
     with console.working(f"Writing {out.name} …"):
         size = write(made, out)

@@ -5,6 +5,7 @@ Defaults are the library's own; values are checked there, when the objects are m
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, cast
 
 import typer
@@ -29,6 +30,7 @@ ONE_KEEP, RATIOS = f"Give a ratio such as 0.2, or {AUTO}.", "Give ratios such as
 KEEP_TEXT = f"{KEEP:g}"
 AUTO_HELP = f"{AUTO}[:QUALITY] (cs2): what it takes for that share of the full accuracy, {QUALITY:g} if not said"
 FPS, MAX_FRAMES, MAX_NEW_TOKENS = MediaOptions.fps, MediaOptions.max_frames, GenerateOptions.max_new_tokens
+SPLIT = "Rotary split of a sieve inside a checkpoint, if not the published 18,18,18,10."
 MODELS = "tiny, qwen2.5-omni-3b, qwen2.5-omni-7b, a hub id or a folder."
 
 
@@ -54,8 +56,10 @@ def output_option(name: str, help: str) -> Any:
 
 Model = Annotated[str, model_option("--model", MODELS)]
 Sieve = Annotated[
-    str | None, model_option("--sieve", "Folder with trained CS2 weights, or the name of another one the model has.")
+    str | None,
+    model_option("--sieve", "Folder or hub id of trained CS2 weights, or the name of another one the model has."),
 ]
+Sections = Annotated[str | None, model_option("--sections", SPLIT)]
 QuantName = Annotated[str, model_option("--quant", "nf4 or int8 (both need bitsandbytes), or none.")]
 Device = Annotated[str, model_option("--device", "auto, cuda or cpu.")]
 MaxNewTokens = Annotated[int, model_option("--max-new-tokens", "The longest answer, in tokens.")]
@@ -71,6 +75,11 @@ Start = Annotated[str | None, media_option("--start", "Begin here: seconds, or 1
 End = Annotated[str | None, media_option("--end", "Stop here: seconds, or 1:30.", "TIME")]
 NoAudio = Annotated[bool, media_option("--no-audio", "Leave the sound out.")]
 AudioTrack = Annotated[int | None, media_option("--audio-track", "Which sound track, from 0, if not the default one.")]
+Format = Annotated[
+    str,
+    typer.Option("--format", help="Of the questions, such as daily-omni; auto tells it by their keys."),
+]
+Clips = Annotated[Path | None, typer.Option("--media", help="The folder of the clips, if not the questions' own.")]
 Compare = Annotated[bool, output_option("--compare", "Run with all tokens too: measured speedup, both answers.")]
 DryRun = Annotated[bool, output_option("--dry-run", "Predict tokens and cost; run nothing.")]
 Show = Annotated[bool, output_option("--show", "Draw what was kept, and when it is.")]
@@ -97,9 +106,15 @@ def media_options(
     )
 
 
-def load_options(sieve: str | None, quant: str, device: str, max_pixels: int | None) -> LoadOptions:
+def load_options(
+    sieve: str | None, quant: str, device: str, max_pixels: int | None, sections: str | None = None
+) -> LoadOptions:
     """How to load a model, checked."""
-    return LoadOptions(quant=cast(Quant, quant), device=device, sieve=sieve, max_pixels=max_pixels)
+    try:
+        split = None if sections is None else tuple(int(part) for part in sections.split(","))
+    except ValueError:
+        raise OptionError(f"--sections has {sections!r}.", "Give four whole numbers, such as 18,18,18,10.") from None
+    return LoadOptions(quant=cast(Quant, quant), device=device, sieve=sieve, max_pixels=max_pixels, sections=split)
 
 
 def keep_of(text: str, option: str = "--keep", hint: str = ONE_KEEP) -> Keep:

@@ -35,6 +35,7 @@ def profile(
     question: Annotated[str, typer.Argument(help="What every clip is asked.")],
     model: o.Model = "tiny",
     sieve: o.Sieve = None,
+    sections: o.Sections = None,
     keep: Annotated[str, o.tokens_option("--keep", "Shares to keep, comma-separated.")] = KEEPS,
     reducer: Annotated[str | None, o.tokens_option("--reducer", REDUCERS)] = None,
     quant: o.QuantName = "none",
@@ -63,7 +64,7 @@ def profile(
     asked = None if reducer is None else o.reducers(reducer)
     options = ProfileOptions(o.ratios(keep), asked, repeat, warm_up)
     read = o.media_options(fps, max_frames, no_audio, audio_track, start, end)
-    load = o.load_options(sieve, quant, device, max_pixels)
+    load = o.load_options(sieve, quant, device, max_pixels, sections)
     generate = GenerateOptions(max_new_tokens)
     rows = read_rows(data) if data else []
     _check_outputs(csv, plot, media)

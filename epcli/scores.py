@@ -67,13 +67,16 @@ def remarks(beside: Beside) -> list[tuple[str, str]]:
 
 
 def _whole(runs: Sequence[Run], full: Beside) -> Table:
-    header = ["reducer", "keep", "right", "95 % interval", "questions", "failed", "tokens kept", "time"]
+    lettered = any(outcome.row.choices for run in runs for outcome in run.outcomes)
+    unparsed = ["unparsed"] if lettered else []
+    header = ["reducer", "keep", "right", "95 % interval", "questions", "failed", *unparsed, "tokens kept", "time"]
     rows = []
     for run in runs:
         score = run.score
         interval = "" if score.interval is None else "–".join(f"{100 * x:.1f}" for x in score.interval)
-        counts = [str(score.questions), str(score.failed), f"{100 * run.tokens.kept_ratio:.1f} %"]
-        rows.append([*_name(run.setting), _percent(score), interval, *counts, f"{run.time_s['total']:.1f} s"])
+        counts = [score.questions, score.failed, *([score.unparsed] if lettered else [])]
+        cost = [f"{100 * run.tokens.kept_ratio:.1f} %", f"{run.time_s['total']:.1f} s"]
+        rows.append([*_name(run.setting), _percent(score), interval, *map(str, counts), *cost])
         if full:
             other = full.get(run.setting)
             rows[-1].append(_points(other.whole) if other else "")

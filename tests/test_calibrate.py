@@ -13,12 +13,13 @@ from echoingpixels.auto import LEAST, MOST
 from echoingpixels.calibrate import MASSES, Calibration, Point, calibrate, isotonic
 from echoingpixels.errors import DataError, ModelError
 from echoingpixels.evaluate import evaluate, settings
-from echoingpixels.loading import KNOWN, load, read_sieve_options
+from echoingpixels.loading import KNOWN, load
 from echoingpixels.model import EchoingPixels
 from echoingpixels.options import AskOptions, Auto, GenerateOptions, LoadOptions
 from echoingpixels.outline import outline
 from echoingpixels.plan import plan
 from echoingpixels.questions import Row
+from echoingpixels.sievefolder import read_sieve_options
 from tests import tinymodel
 from tests.program import Program
 

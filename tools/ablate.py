@@ -18,12 +18,13 @@ from torch import Tensor, nn
 
 from echoingpixels.backbones.qwen_omni import QwenOmni
 from echoingpixels.evaluate import Setting, evaluate
-from echoingpixels.loading import load, save_sieve
+from echoingpixels.loading import load
 from echoingpixels.model import EchoingPixels
 from echoingpixels.options import GenerateOptions, MediaOptions
 from echoingpixels.paired import within
 from echoingpixels.questions import read_rows
 from echoingpixels.sieve import Sieve, SieveOptions
+from echoingpixels.sievefolder import save_sieve
 from echoingpixels.train.answers import answer_loss, thinned
 from echoingpixels.train.bank import Reader
 from echoingpixels.train.draws import Draw, Draws
@@ -87,7 +88,7 @@ def train(backbone: QwenOmni, sieves: dict[str, Sieve], bank: Path, steps: int, 
             print(step + 1, round(time.monotonic() - began), *said, flush=True)
         if (step + 1) % 100 == 0 or step + 1 == steps:
             for name, sieve in sieves.items():
-                save_sieve(sieve, out / name)
+                save_sieve(sieve, out / name, backbone)
 
 
 def settings(name: str) -> list[Setting]:

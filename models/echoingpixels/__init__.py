@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .options import GenerateOptions as GenerateOptions
     from .options import LoadOptions as LoadOptions
     from .options import MediaOptions as MediaOptions
+    from .sievefolder import save_sieve as save_sieve
 
 _HOMES = {
     "Answer": "model",
@@ -35,6 +36,7 @@ _HOMES = {
     "load": "loading",
     "read_clip": "media",
     "save": "loading",
+    "save_sieve": "sievefolder",
 }
 __all__ = sorted(_HOMES)
 __version__ = "0.1.0"

@@ -14,13 +14,13 @@ from pathlib import Path
 from statistics import mean
 
 from .auto import Table
-from .errors import DataError
+from .errors import DataError, ModelError
 from .evaluate import Outcome, Setting, evaluate
-from .loading import SIEVE_CONFIG, SIEVE_WEIGHTS, read_sieve_options
 from .media import Reader
 from .model import EchoingPixels
 from .options import Auto, GenerateOptions, MediaOptions
 from .questions import Row
+from .sievefolder import SIEVE_CONFIG, SIEVE_WEIGHTS, read_sieve_options
 
 MASSES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 SAME = ((0.0, 0.0), (1.0, 1.0))  # a table by which quality is mass
@@ -102,11 +102,14 @@ def _by_mass(model: EchoingPixels) -> EchoingPixels:
     return EchoingPixels(model.backbone, sieve, model.quant, model.load_s)
 
 
-def sieve_to_write(folder: Path, out: Path | None) -> Path:
+def sieve_to_write(folder: Path | None, out: Path | None) -> Path:
     """The sieve's folder, or a copy of it at `out`; asked before the work.
 
-    ModelError where it holds no sieve, DataError where it cannot be written.
+    ModelError where it holds no sieve or there is no folder, DataError where it cannot be written.
     """
+    if folder is None:
+        hint = "Save it as a folder with echoingpixels.save_sieve, and give that with --sieve."
+        raise ModelError("The sieve is inside the model's checkpoint, where no calibration can be written.", hint)
     read_sieve_options(folder)
     target = out or folder
     try:

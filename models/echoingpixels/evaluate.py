@@ -13,6 +13,7 @@ from functools import partial
 from itertools import chain
 from typing import Any
 
+from .choices import chosen
 from .clip import Clip
 from .errors import EpError
 from .media import Reader, read_clip
@@ -46,7 +47,10 @@ class Setting:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one question under one setting: an answer, right or not, and its tokens; or why its clip failed."""
+    """What came of one question under one setting: an answer, right or not, and its tokens; or why its clip failed.
+
+    `unparsed`: the answer names none of the row's choices, or several.
+    """
 
     row: Row
     setting: Setting
@@ -54,6 +58,7 @@ class Outcome:
     right: bool | None
     error: str | None = None
     tokens: Tokens | None = None
+    unparsed: bool = False
 
 
 @dataclass(frozen=True)
@@ -167,8 +172,10 @@ def _outcomes(
             yield Outcome(one.row, setting, None, None, one.error.message)
         else:
             answer = next(said)
-            right = is_right(answer.text, one.row.answer)
-            yield Outcome(one.row, setting, answer.text, right, tokens=Tokens.of(answer.before, answer.after))
+            named = chosen(answer.text, one.row.choices) if one.row.choices else answer.text
+            right = named is not None and is_right(named, one.row.answer)
+            tokens = Tokens.of(answer.before, answer.after)
+            yield Outcome(one.row, setting, answer.text, right, tokens=tokens, unparsed=named is None)
 
 
 def _run(setting: Setting, tally: _Tally) -> Run:
@@ -176,14 +183,17 @@ def _run(setting: Setting, tally: _Tally) -> Run:
         every = (o for o in tally.outcomes if regime is None or o.row.regime == regime)
         return Tokens.total(o.tokens for o in every if o.tokens is not None)
 
+    def scored(group: list[Outcome]) -> Score:
+        return score((outcome.right for outcome in group), sum(outcome.unparsed for outcome in group))
+
     def by(key: Callable[[Row], str]) -> dict[str, Score]:
         names = sorted({key(outcome.row) for outcome in tally.outcomes} - {""})
-        return {name: score(o.right for o in tally.outcomes if key(o.row) == name) for name in names}
+        return {name: scored([o for o in tally.outcomes if key(o.row) == name]) for name in names}
 
     regimes = by(lambda row: row.regime)
     return Run(
         setting=setting,
-        score=score(outcome.right for outcome in tally.outcomes),
+        score=scored(tally.outcomes),
         by_kind=by(lambda row: row.kind),
         by_regime=regimes,
         tokens=tokens(),

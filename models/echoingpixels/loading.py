@@ -5,27 +5,24 @@ Knows nothing about prompts. A hub id, a local folder and the bundled tiny model
 
 from __future__ import annotations
 
-import json
 import logging
-import re
 import time
-from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 
 from .auto import Table
 from .backbones.qwen_omni import QwenOmni
 from .contents import check_contents, own_code
-from .errors import ModelError, OptionError
+from .errors import ModelError
+from .hub import HUB_ID, fetch, unloadable
 from .model import EchoingPixels, no_sieve, no_table
 from .options import MAX_PIXELS, MIN_PIXELS, LoadOptions, Quant
-from .positions import check_sections
-from .sieve import Sieve, SieveOptions
+from .published import load_published, published_options
+from .sieve import Sieve
+from .sievefolder import load_sieve, read_sieve_options, save_sieve, sieve_folder
 
 ASSETS = Path(__file__).parent / "assets"
 KNOWN = {
@@ -34,8 +31,6 @@ KNOWN = {
     "qwen2.5-omni-7b": "Qwen/Qwen2.5-Omni-7B",
 }
 UNQUANTIZED = ["model.visual", "model.audio_tower", "lm_head"]
-HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
-SIEVE_WEIGHTS, SIEVE_CONFIG = "sieve.safetensors", "sieve.json"
 SMALL = 100_000_000  # parameters under which float32 is the better choice on a CPU
 
 
@@ -49,7 +44,11 @@ def load(name: str = "tiny", **options: Any) -> EchoingPixels:
     place = place_of(name)
     backbone = _load_backbone(name, place, chosen, device)
     folder = sieve_folder(place, chosen)
-    sieve = None if folder is None else load_sieve(backbone, folder)
+    inside = published_options(backbone.thinker.config, chosen.sections, folder is not None)
+    if folder is not None:
+        sieve: Sieve | None = load_sieve(backbone, folder)
+    else:
+        sieve = None if inside is None else load_published(backbone, place, inside)
     return EchoingPixels(backbone, sieve, chosen.quant, time.perf_counter() - began)
 
 
@@ -65,20 +64,25 @@ def place_of(name: str) -> str:
     )
 
 
-def check_sieve(name: str, options: LoadOptions) -> Path:
-    """The folder of a model's sieve, before any weights are fetched or read; ModelError as from cs2 if it has none."""
+def check_sieve(name: str, options: LoadOptions) -> Path | None:
+    """The folder of a model's sieve, before any of its weights are fetched or read; None if the checkpoint holds it.
+
+    ModelError as from cs2 if there is none.
+    """
     place = place_of(name)
     folder = sieve_folder(place, options)
+    known = folder is not None or name.lower() in KNOWN
+    if not known and published_options(read_config(name, place), options.sections) is not None:
+        return None
     if folder is None:
-        if name.lower() not in KNOWN:
-            read_config(name, place)
         raise no_sieve(name)
     return folder
 
 
 def read_table(name: str, options: LoadOptions) -> Table:
     """The calibration of a model's sieve, before any weights are fetched or read; ModelError where it has none."""
-    table = read_sieve_options(check_sieve(name, options)).auto
+    folder = check_sieve(name, options)
+    table = None if folder is None else read_sieve_options(folder).auto
     if table is None:
         raise no_table(name)
     return table
@@ -98,7 +102,7 @@ def _load_backbone(name: str, place: str, options: LoadOptions, device: torch.de
     dtype = dtype_of(config, device)
     quantization = _quantization(options.quant, dtype)
     try:
-        thinker, found = _fetch(
+        thinker, found = fetch(
             Qwen2_5OmniThinkerForConditionalGeneration,
             place,
             config=config,
@@ -108,9 +112,9 @@ def _load_backbone(name: str, place: str, options: LoadOptions, device: torch.de
             device_map={"": device},
             output_loading_info=True,
         )
-        tokenizer = _fetch(AutoTokenizer, place)
+        tokenizer = fetch(AutoTokenizer, place)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise _unloadable(name, place, error) from error
+        raise unloadable(name, place, error) from error
     if found["missing_keys"]:  # transformers would fill them with noise
         lacks = sorted(found["missing_keys"])
         raise ModelError(f"{name} lacks {len(lacks)} weights, such as {lacks[0]}.", "Download or save it again.")
@@ -128,33 +132,15 @@ def read_config(name: str, place: str) -> Any:
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it tells of every retry
     check_contents(name, Path(place))
     try:
-        config = _fetch(AutoConfig, place)
+        config = fetch(AutoConfig, place)
     except (OSError, ValueError) as error:
-        raise _unloadable(name, place, error) from error
+        raise unloadable(name, place, error) from error
     if hasattr(config, "auto_map"):
         raise own_code(name, "config.json")
     config = getattr(config, "thinker_config", config)
     if config.model_type != "qwen2_5_omni_thinker":
         raise ModelError(f"{name} is a {config.model_type} model.", "ep runs the Qwen2.5-Omni family.")
     return config
-
-
-def _fetch(kind: Any, place: str, **options: Any) -> Any:
-    """Read with transformers; from the hub only what is not on this machine yet, so that what is works offline.
-
-    Never with code from there: left to itself, transformers asks at the terminal whether to run it.
-    """
-    options["trust_remote_code"] = False
-    if not Path(place).exists():
-        with suppress(OSError, ValueError):
-            return kind.from_pretrained(place, local_files_only=True, **options)
-    return kind.from_pretrained(place, **options)
-
-
-def _unloadable(name: str, place: str, error: Exception) -> ModelError:
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-    hint = f"Download it once with `hf download {place}`, or give a folder."
-    return ModelError(f"{name} could not be loaded: {reason}", "Check the folder." if Path(place).exists() else hint)
 
 
 def dtype_of(config: Any, device: torch.device) -> torch.dtype:
@@ -189,67 +175,6 @@ def _quantization(quant: Quant, dtype: torch.dtype) -> Any:
     )
 
 
-def sieve_folder(place: str, options: LoadOptions) -> Path | None:
-    """Where the sieve is: the folder asked for, else the model's own, or None where it has none.
-
-    A model may have several, `sieve` and `sieve-NAME` beside its weights; NAME is asked for like a folder.
-    """
-    if options.sieve:
-        named = Path(place) / f"sieve-{options.sieve}"
-        return named if named.is_dir() else Path(options.sieve)
-    beside = Path(place) / "sieve"
-    return beside if beside.is_dir() else None
-
-
-def read_sieve_options(folder: Path) -> SieveOptions:
-    """What a sieve's folder says it is; ModelError if it holds none."""
-    try:
-        about = json.loads((folder / SIEVE_CONFIG).read_text())
-        sections, auto = about.get("sections"), about.get("auto")
-        tuples = {
-            "sections": None if sections is None else tuple(sections),
-            "auto": None if auto is None else tuple((float(quality), float(mass)) for quality, mass in auto),
-        }
-        return SieveOptions(**{**about, **tuples})
-    except (OSError, ValueError, TypeError, AttributeError, OptionError) as error:
-        raise _unusable(folder, error) from error
-
-
-def load_sieve(backbone: QwenOmni, folder: Path) -> Sieve:
-    """Load a sieve's folder onto a backbone, and split the rotary channels as it was trained."""
-    options = read_sieve_options(folder)
-    try:
-        weights = load_file(folder / SIEVE_WEIGHTS)
-    except (OSError, SafetensorError) as error:
-        raise _unusable(folder, error) from error
-    if options.layers > backbone.shape.layers:
-        raise _misfit(folder, backbone)
-    if options.sections is not None:
-        backbone.set_sections(check_sections(options.sections, backbone.shape.head_size // 2))
-    sieve = Sieve(backbone, options)
-    try:
-        sieve.load_state_dict(weights)
-    except RuntimeError as error:
-        raise _misfit(folder, backbone) from error
-    return sieve.to(backbone.device, backbone.dtype).eval()
-
-
-def _unusable(folder: Path, error: Exception) -> ModelError:
-    reason = getattr(error, "strerror", None) or error
-    return ModelError(f"{folder} holds no usable sieve: {reason}.", f"It needs {SIEVE_CONFIG} and {SIEVE_WEIGHTS}.")
-
-
-def _misfit(folder: Path, backbone: QwenOmni) -> ModelError:
-    return ModelError(f"The sieve in {folder} does not fit {backbone.name}.", "Use a sieve made for this model.")
-
-
-def save_sieve(sieve: Sieve, folder: Path) -> None:
-    """Write a sieve's weights and options as their own small folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / SIEVE_CONFIG).write_text(json.dumps(asdict(sieve.options), indent=1) + "\n")
-    save_file({k: v.to(torch.bfloat16).contiguous() for k, v in sieve.state_dict().items()}, folder / SIEVE_WEIGHTS)
-
-
 def save(model: EchoingPixels, folder: Path) -> None:
     """Write a model and its sieve in bfloat16, so that `load(folder)` reads them back."""
     from transformers.utils import logging as hub_logging
@@ -260,4 +185,4 @@ def save(model: EchoingPixels, folder: Path) -> None:
     thinker.save_pretrained(folder, state_dict={k: v.to(torch.bfloat16) for k, v in thinker.state_dict().items()})
     model.backbone.tokenizer.save_pretrained(folder)  # type: ignore[attr-defined]
     if model.sieve is not None:
-        save_sieve(model.sieve, folder / "sieve")
+        save_sieve(model.sieve, folder / "sieve", model.backbone)

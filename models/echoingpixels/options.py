@@ -193,7 +193,8 @@ class ProfileOptions:
 class LoadOptions:
     """`device` auto takes CUDA when there is one. `quant` none means bfloat16, or float32 for a small model on a CPU.
 
-    `sieve`: folder with a trained sieve, or the name of one the model has; None takes the model's own, if any.
+    `sieve`: folder or hub id of a trained sieve, or the name of one the model has; None takes the model's own, if any.
+    `sections`: rotary split [T, H, W, T] of a sieve inside a checkpoint; None takes the published one.
     `max_pixels`: of each frame; None takes the model's own.
     """
 
@@ -201,6 +202,7 @@ class LoadOptions:
     device: str = "auto"
     sieve: str | None = None
     max_pixels: int | None = None
+    sections: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.quant not in ("none", "nf4", "int8"):

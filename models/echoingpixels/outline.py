@@ -15,10 +15,12 @@ from torch import nn
 
 from .backbones.qwen_omni import QwenOmni
 from .inputs import Tokenizer
-from .loading import KNOWN, dtype_of, max_pixels_of, place_of, read_config, read_sieve_options, sieve_folder
+from .loading import KNOWN, dtype_of, max_pixels_of, place_of, read_config
 from .model import EchoingPixels
 from .options import MIN_PIXELS, LoadOptions
+from .published import published_options
 from .sieve import Sieve, SieveOptions
+from .sievefolder import read_sieve_options, sieve_folder
 
 BYTES = {"nf4": 0.5, "int8": 1.0}  # of one quantized weight
 VISION_WIDTH = 1280
@@ -72,8 +74,12 @@ def outline(name: str, options: LoadOptions) -> Outline:
     tokenizer: Tokenizer = (
         AutoTokenizer.from_pretrained(place, trust_remote_code=False) if Path(place).is_dir() else Words()
     )
-    folder = sieve_folder(place, options)
-    about = read_sieve_options(folder) if folder else None if sizes is None else SieveOptions()
+    folder = sieve_folder(place, options, weights=False)
+    inside = published_options(config, options.sections, folder is not None)
+    about = read_sieve_options(folder) if folder else inside
+    own = about is not None
+    if about is None and sizes is not None:
+        about = SieveOptions()
     cuda = options.device == "cuda" or (options.device == "auto" and torch.cuda.is_available())
     device = torch.device("cuda" if cuda else "cpu")
     dtype = dtype_of(config, device)
@@ -81,7 +87,7 @@ def outline(name: str, options: LoadOptions) -> Outline:
         thinker = Qwen2_5OmniThinkerForConditionalGeneration(config).to(dtype)
         backbone = QwenOmni(thinker, tokenizer, name, MIN_PIXELS, max_pixels_of(config, options))
         sieve = None if about is None else Sieve(backbone, about).to(dtype)
-    return Outline(EchoingPixels(backbone, sieve, options.quant), device, folder is not None)
+    return Outline(EchoingPixels(backbone, sieve, options.quant), device, own)
 
 
 def weight_bytes(model: EchoingPixels) -> int:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .choices import LETTERS, letter_of, prompt, unlabelled
 from .errors import DataError
 from .options import is_unicode
 
@@ -16,7 +17,11 @@ NEEDED = "Each line is a JSON object with media, question and answer."
 
 @dataclass(frozen=True)
 class Row:
-    """One question. `media` is resolved against the data file's folder; `kind` and `regime` are empty if not said."""
+    """One question. `media` is resolved against the data file's folder; `kind` and `regime` are empty if not said.
+
+    `options`: what may be answered, word for word. `choices`: lettered options, which the question shows; the answer is
+    then a letter.
+    """
 
     id: str
     media: Path
@@ -27,6 +32,7 @@ class Row:
     options: tuple[str, ...] = ()
     start: float | None = None  # s
     end: float | None = None  # s
+    choices: tuple[str, ...] = ()
 
     @property
     def clip(self) -> tuple[Path, float | None, float | None]:
@@ -34,20 +40,27 @@ class Row:
         return self.media, self.start, self.end
 
 
-def read_rows(path: Path, limit: int | None = None) -> list[Row]:
-    """Read at most `limit` questions; other keys are left alone. DataError names the file and line of a bad row."""
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise DataError(f"{path} cannot be read: {reason.lower()}.", NEEDED) from error
+def read_rows(path: Path, limit: int | None = None, media: Path | None = None) -> list[Row]:
+    """Read at most `limit` questions; other keys are left alone. DataError names the file and line of a bad row.
+
+    `media`: the folder of the clips, if not the file's own.
+    """
     rows: list[Row] = []
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(read_text(path, NEEDED).splitlines(), 1):
         if line.strip() and (limit is None or len(rows) < limit):
-            rows.append(_row(line, path, number))
+            rows.append(_row(line, path, number, media or path.parent))
     if not rows:
         raise DataError(f"{path} holds no question.", NEEDED)
     return rows
+
+
+def read_text(path: Path, hint: str) -> str:
+    """A file's text; DataError where it is none."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise DataError(f"{path} cannot be read: {reason.lower()}.", hint) from error
 
 
 def read_object(line: str, where: str, hint: str) -> dict[str, Any]:
@@ -61,30 +74,44 @@ def read_object(line: str, where: str, hint: str) -> dict[str, Any]:
     return said
 
 
-def _row(line: str, path: Path, number: int) -> Row:
+def _row(line: str, path: Path, number: int, folder: Path) -> Row:
     where = f"{path}, line {number}"
     said = read_object(line, where, NEEDED)
     for key in ("media", "question", "answer"):
         if not (isinstance(said.get(key), str) and said[key].strip() and is_unicode(said[key])):
             what = f"has {key} {said[key]!r}, not text" if key in said else f"has no {key}"
             raise DataError(f"{where} {what}.", NEEDED)
-    options = said.get("options") or []
-    if not (isinstance(options, list) and all(isinstance(option, str) for option in options)):
-        raise DataError(f"{where} has options {options!r}.", "They are a list of texts.")
+    options, choices = (_texts(said, key, where) for key in ("options", "choices"))
+    question, answer = said["question"], said["answer"]
+    if choices:
+        choices = unlabelled(choices)
+        question, letter = prompt(question, choices), letter_of(answer, choices)
+        if letter is None or len(choices) > len(LETTERS):
+            hint = "Give the letter of a choice, or its text."
+            raise DataError(f"{where} has the answer {answer!r}, which is none of its choices.", hint)
+        answer = letter
     start, end = _seconds(said, "start", where), _seconds(said, "end", where)
     if end is not None and end <= (start or 0.0):
         raise DataError(f"{where}: start ({start or 0:g} s) is not before end ({end:g} s).", "Mend the line.")
     return Row(
         id=str(said.get("id", number)),
-        media=path.parent / said["media"],
-        question=said["question"],
-        answer=said["answer"],
+        media=folder / said["media"],
+        question=question,
+        answer=answer,
         kind=str(said.get("kind") or ""),
         regime=str(said.get("regime") or ""),
-        options=tuple(options),
+        options=options,
         start=start,
         end=end,
+        choices=choices,
     )
+
+
+def _texts(said: dict[str, Any], key: str, where: str) -> tuple[str, ...]:
+    value = said.get(key) or []
+    if not (isinstance(value, list) and all(isinstance(text, str) for text in value)):
+        raise DataError(f"{where} has {key} {value!r}.", "They are a list of texts.")
+    return tuple(value)
 
 
 def _seconds(said: dict[str, Any], key: str, where: str) -> float | None:

@@ -22,14 +22,15 @@ SEED = 0
 class Score:
     """The share of right answers, with its 95 % bootstrap interval, over the questions that were answered.
 
-    `questions` were asked, `failed` of them have no answer because their clip could not be read. Accuracy and
-    interval are None where nothing was answered.
+    `questions` were asked, `failed` of them have no answer because their clip could not be read. `unparsed` answers
+    name no option, or several, and count as wrong. Accuracy and interval are None where nothing was answered.
     """
 
     accuracy: float | None
     interval: tuple[float, float] | None
     questions: int
     failed: int
+    unparsed: int = 0
 
 
 def normalise(text: str) -> str:
@@ -45,15 +46,15 @@ def is_right(answer: str, expected: str) -> bool:
     return bool(said) and said == normalise(expected)
 
 
-def score(rights: Iterable[bool | None]) -> Score:
-    """Score answers: True right, False wrong, None for a clip that failed."""
+def score(rights: Iterable[bool | None], unparsed: int = 0) -> Score:
+    """Score answers: True right, False wrong, `unparsed` of these; None for a clip that failed."""
     marks = list(rights)
     answered = [mark for mark in marks if mark is not None]
     n, failed = len(answered), len(marks) - len(answered)
     if not n:
-        return Score(None, None, len(marks), failed)
+        return Score(None, None, len(marks), failed, unparsed)
     share = sum(answered) / n
     # Resampling n right-or-wrong answers with replacement draws the number of right ones from Binomial(n, share).
     shares = np.random.default_rng(SEED).binomial(n, share, RESAMPLES) / n
     low, high = np.percentile(shares, [2.5, 97.5])
-    return Score(share, (float(low), float(high)), len(marks), failed)
+    return Score(share, (float(low), float(high)), len(marks), failed, unparsed)

@@ -21,7 +21,8 @@ from ..inputs import prepare_media
 from ..media import read_clip
 from ..options import MediaOptions
 from ..positions import Span
-from ..questions import Row, read_rows
+from ..questions import Row
+from ..sets.reading import read_questions
 from ..synth.questions import Question
 from .bank import Example, alike
 from .recipe import Data
@@ -67,7 +68,7 @@ def read_clips(backbone: QwenOmni, data: Data, questions: Path, folder: Path) ->
     """
     media = MediaOptions(fps=data.fps, max_frames=data.max_frames, audio=data.audio)
     asked: dict[tuple[Path, float | None, float | None], list[Row]] = {}
-    for row in read_rows(questions):
+    for row in read_questions(questions, media=data.media):
         asked.setdefault(row.clip, []).append(row)
     kept = []
     for clip, rows in asked.items():

@@ -58,7 +58,8 @@ class Sizes:
 class Data:
     """What is learned from: SyncClips made on the fly, or with `train`, questions about one's own clips.
 
-    `train` and `valid` are JSONL files as `ep evaluate` reads, found from the recipe's folder. `clips`, `valid_clips`
+    `train` and `valid` are files as `ep evaluate` reads, found from the recipe's folder; `media`, found so too, is the
+    folder of their clips, if not their own. `clips`, `valid_clips`
     and `shard` count SyncClips clips, `questions` is the most kept of each; the others say how files are read.
     """
 
@@ -68,6 +69,7 @@ class Data:
     questions: int = 10
     train: Path | None = None
     valid: Path | None = None
+    media: Path | None = None
     fps: float = 2.0
     max_frames: int = 120
     max_pixels: int | None = None

@@ -1,0 +1,55 @@
+"""Which weights a sieve was made for, so that it is not used with others. Knows nothing about files."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .backbones.qwen_omni import QwenOmni
+from .hub import on_hub
+
+ROWS = 16  # of a matrix, which stand for all of it
+
+
+@dataclass(frozen=True)
+class Identity:
+    """A decoder by name and by weights, as bfloat16 has them, so that neither folder nor precision matters.
+
+    `weights`: digest of its norms and embeddings, which quantization leaves alone. `layers`: digest of its linear
+    layers; None of a quantized one, whose layers compare with nothing.
+    """
+
+    id: str
+    weights: str
+    layers: str | None = None
+
+    def is_of(self, other: Identity) -> bool:
+        """Whether both are the same decoder, as far as both can tell."""
+        known = self.layers is not None and other.layers is not None
+        return self.weights == other.weights and (not known or self.layers == other.layers)
+
+
+def identity_of(backbone: QwenOmni, id: str) -> Identity:
+    """A loaded model's decoder; LoRA that is not merged is no part of it."""
+    text = backbone.text
+    norms = [norm.weight for layer in text.layers for norm in (layer.input_layernorm, layer.post_attention_layernorm)]
+    quantized = getattr(backbone.thinker, "is_quantized", False)
+    linear = [part.weight for layer in text.layers for part in (layer.self_attn.q_proj, layer.mlp.down_proj)]
+    return Identity(
+        id=id if on_hub(id) else Path(id).name,
+        weights=_digest([*norms, text.norm.weight, text.embed_tokens.weight]),
+        layers=None if quantized else _digest(linear),
+    )
+
+
+def _digest(weights: Iterable[Tensor]) -> str:
+    digest = hashlib.sha256()
+    for weight in weights:
+        rows = weight.detach()[:ROWS] if weight.ndim > 1 else weight.detach()
+        digest.update(rows.to("cpu", torch.bfloat16).contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
