@@ -5,6 +5,7 @@ Defaults are the library's own; values are checked there, when the objects are m
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, cast
 
 import typer
@@ -71,6 +72,10 @@ Start = Annotated[str | None, media_option("--start", "Begin here: seconds, or 1
 End = Annotated[str | None, media_option("--end", "Stop here: seconds, or 1:30.", "TIME")]
 NoAudio = Annotated[bool, media_option("--no-audio", "Leave the sound out.")]
 AudioTrack = Annotated[int | None, media_option("--audio-track", "Which sound track, from 0, if not the default one.")]
+CacheDir = Annotated[
+    Path | None, model_option("--cache-dir", "Where what the towers make of clips is kept, if not in the user's cache.")
+]
+NoCache = Annotated[bool, model_option("--no-cache", "Keep nothing, and take nothing that was kept.")]
 Compare = Annotated[bool, output_option("--compare", "Run with all tokens too: measured speedup, both answers.")]
 DryRun = Annotated[bool, output_option("--dry-run", "Predict tokens and cost; run nothing.")]
 Show = Annotated[bool, output_option("--show", "Draw what was kept, and when it is.")]
@@ -100,6 +105,15 @@ def media_options(
 def load_options(sieve: str | None, quant: str, device: str, max_pixels: int | None) -> LoadOptions:
     """How to load a model, checked."""
     return LoadOptions(quant=cast(Quant, quant), device=device, sieve=sieve, max_pixels=max_pixels)
+
+
+def cache_folder(given: Path | None, no_cache: bool) -> Path | None:
+    """Where features are kept; None for nowhere."""
+    from echoingpixels.cache import default_folder
+
+    if no_cache:
+        return None
+    return given or default_folder()
 
 
 def keep_of(text: str, option: str = "--keep", hint: str = ONE_KEEP) -> Keep:

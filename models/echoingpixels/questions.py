@@ -36,18 +36,22 @@ class Row:
 
 def read_rows(path: Path, limit: int | None = None) -> list[Row]:
     """Read at most `limit` questions; other keys are left alone. DataError names the file and line of a bad row."""
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise DataError(f"{path} cannot be read: {reason.lower()}.", NEEDED) from error
     rows: list[Row] = []
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(read_lines(path, NEEDED), 1):
         if line.strip() and (limit is None or len(rows) < limit):
             rows.append(_row(line, path, number))
     if not rows:
         raise DataError(f"{path} holds no question.", NEEDED)
     return rows
+
+
+def read_lines(path: Path, hint: str) -> list[str]:
+    """The lines of a text file; DataError where it is none."""
+    try:
+        return path.read_text(encoding="utf-8-sig").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise DataError(f"{path} cannot be read: {reason.lower()}.", hint) from error
 
 
 def read_object(line: str, where: str, hint: str) -> dict[str, Any]:
@@ -71,7 +75,7 @@ def _row(line: str, path: Path, number: int) -> Row:
     options = said.get("options") or []
     if not (isinstance(options, list) and all(isinstance(option, str) for option in options)):
         raise DataError(f"{where} has options {options!r}.", "They are a list of texts.")
-    start, end = _seconds(said, "start", where), _seconds(said, "end", where)
+    start, end = seconds(said, "start", where), seconds(said, "end", where)
     if end is not None and end <= (start or 0.0):
         raise DataError(f"{where}: start ({start or 0:g} s) is not before end ({end:g} s).", "Mend the line.")
     return Row(
@@ -87,7 +91,8 @@ def _row(line: str, path: Path, number: int) -> Row:
     )
 
 
-def _seconds(said: dict[str, Any], key: str, where: str) -> float | None:
+def seconds(said: dict[str, Any], key: str, where: str) -> float | None:
+    """A time in s that a row may give; DataError, which says `where`, for anything that is none."""
     value = said.get(key)
     if value is None:
         return None
