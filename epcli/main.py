@@ -14,6 +14,7 @@ from echoingpixels.errors import EpError, OptionError
 
 from .ask import ask
 from .batch import batch
+from .cache import cache
 from .calibrate import calibrate
 from .evaluate import evaluate
 from .explain import explain
@@ -25,7 +26,7 @@ DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130  # and 3: `ep batch` finished, b
 DEBUG = "--debug"
 
 app = typer.Typer(name="ep", add_completion=False, pretty_exceptions_enable=False)
-for command in (ask, batch, explain, evaluate, calibrate, profile, synth, train):
+for command in (ask, batch, explain, evaluate, calibrate, profile, cache, synth, train):
     app.command()(command)
 
 

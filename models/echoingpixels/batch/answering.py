@@ -12,10 +12,11 @@ from functools import cached_property
 import torch
 
 from ..cache import FeatureCache, Seen
-from ..clip import Clip, Source
+from ..clip import Source
 from ..errors import EpError, InternalError, OutOfMemoryError
 from ..frames import STEP
-from ..model import EchoingPixels, Looked
+from ..looking import look as see
+from ..model import EchoingPixels
 from ..options import plain_keep
 from ..padded import Asked, Said, answers, ask, batches
 from ..stats import Stopwatch, Tokens
@@ -72,23 +73,14 @@ class Answerer:
         if isinstance(look, EpError) or not rows:
             return _failed(rows, look, opened) if isinstance(look, EpError) else []
         model = self.model  # what keeps it from loading ends the batch
+        cached = isinstance(look, Seen)
         frames = STEP * len(look.media.span.times) if isinstance(look, Seen) else len(look.frames)
-        rows = [replace(row, source=look.source, frames=frames, cached=isinstance(look, Seen)) for row in rows]
+        rows = [replace(row, source=look.source, frames=frames, cached=cached) for row in rows]
         try:
-            return ask(self._looked(model, look, opened), rows)
+            return ask(see(model, look, opened.seconds, self._cache, opened.features).looked, rows)
         except Exception as error:  # one clip must not end the batch
             failed = _told(error, rows[0])
         return self._again(rows, failed) or _failed(rows, failed, opened)
-
-    def _looked(self, model: EchoingPixels, look: Clip | Seen, opened: Opened) -> Looked:
-        if isinstance(look, Seen):
-            watch = Stopwatch(model.backbone.device, dict(opened.seconds))
-            return Looked(model, look.media, look.features, watch, 0)
-        looked = model.look(look)
-        looked.watch.seconds.update(opened.seconds)
-        if self._cache is not None:
-            self._cache.put(opened.features, Seen(looked.media, looked.features, look.source, look.duration))
-        return looked
 
     def _again(self, rows: list[_Row], failed: EpError) -> list[Asked[_Row]]:
         """The same questions about half the frames, where memory ran out for the first time."""
