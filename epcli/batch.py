@@ -71,6 +71,7 @@ def batch(
     journal_at = _journal_path(out, resume)
     tasks = _tasks(source, question or [], questions)
     check_model(model, load_options, [reducer], [ask.keep])
+    from echoingpixels.batch.cluster import run_ray
     from echoingpixels.batch.job import make_job
     from echoingpixels.batch.journal import Journal
     from echoingpixels.batch.run import nothing, run
@@ -81,16 +82,11 @@ def batch(
     rows = sum(len(task.rows) for task in tasks)
     ids = frozenset(wanted.id for task in tasks for wanted in task.rows)
     with Journal(journal_at, ids, resume, not no_retry) as journal, _stopping() as stop, bar(rows) as shown:
-        tally = run(
-            job,
-            tasks,
-            journal,
-            lambda: load(model, **vars(load_options)),
-            workers,
-            on_rows=shown,
-            on_results=_print if json else nothing,
-            stop=stop,
-        )
+        told: dict[str, Any] = {"on_rows": shown, "on_results": _print if json else nothing, "stop": stop}
+        if engine == "ray":
+            tally = run_ray(job, tasks, journal, workers, address=ray_address, **told)
+        else:
+            tally = run(job, tasks, journal, lambda: load(model, **vars(load_options)), workers, **told)
     console.pairs(summary(tally))
     if tally.done < rows:
         console.say(f"stopped: {tally.done} of {rows} rows are in {journal_at}; go on by the same command and --resume")
