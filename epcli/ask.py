@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,9 +21,12 @@ from .report import Result
 from .show import picture
 
 if TYPE_CHECKING:
-    from echoingpixels.clip import Clip
+    from echoingpixels.looking import View as Seen
     from echoingpixels.media import Worker
     from echoingpixels.model import Answer, EchoingPixels, Looked
+
+
+CACHED = "The clip was known: nothing was decoded or encoded (--no-cache does both)."
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,7 @@ class Request:
     load: LoadOptions
     read: MediaOptions
     ask: AskOptions
+    cache: Path | None  # folder of what the towers made of clips
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,8 @@ def ask(
     audio_track: o.AudioTrack = None,
     max_new_tokens: o.MaxNewTokens = o.MAX_NEW_TOKENS,
     temperature: o.Temperature = 0.0,
+    cache_dir: o.CacheDir = None,
+    no_cache: o.NoCache = False,
     compare: o.Compare = False,
     dry_run: o.DryRun = False,
     show: o.Show = False,
@@ -85,6 +91,7 @@ def ask(
         o.load_options(sieve, quant, device, max_pixels, sections),
         o.media_options(fps, max_frames, no_audio, audio_track, start, end),
         AskOptions(reducer, o.keep_of(keep), GenerateOptions(max_new_tokens, temperature)),
+        o.cache_folder(cache_dir, no_cache),
     )
     view = View(compare, show, json, sys.stdout.isatty() and not (no_stream or json or compare))
     with reading() as worker:
@@ -122,16 +129,24 @@ def _plans(request: Request, worker: Worker) -> Iterator[Result]:
 def _answers(request: Request, view: View, worker: Worker) -> Iterator[Result]:
     """Results of real runs; answers are printed as they come."""
     worker.check(request.media)
+    from echoingpixels.cache import FeatureCache, seen_key
+    from echoingpixels.fingerprint import file_mark
+    from echoingpixels.looking import look_at
+    from echoingpixels.weights import weights_of
+
     model = load_model(request.model, request.load, [request.ask.reducer], [request.ask.keep])
+    cache, key = None, ""
+    if request.cache is not None and not view.compare:  # a comparison times the whole way
+        cache = FeatureCache(request.cache)
+        key = seen_key(file_mark(request.media), weights_of(request.model, request.load).towers, request.read)
     with console.working(f"Looking at {request.media.name} …"):
-        began = time.perf_counter()
-        clip = worker.read(request.media, replace(request.read, frame_size=model.frame_size))
-        looked = model.look(clip, time.perf_counter() - began)
+        read = partial(worker.read, request.media, replace(request.read, frame_size=model.frame_size))
+        seen = look_at(model, request.media, read, cache, key)
     for question in request.questions:
-        answer, full = _answer(looked, question, request, view)
+        answer, full = _answer(seen.looked, question, request, view)
         if view.show:
-            console.pairs(picture(answer, clip.duration))
-        yield _result(request, question, clip, model, answer, full)
+            console.pairs(picture(answer, seen.duration))
+        yield _result(request, question, seen, model, answer, full)
 
 
 def _answer(looked: Looked, question: str, request: Request, view: View) -> tuple[Answer, Answer | None]:
@@ -160,7 +175,7 @@ def _streamed(looked: Looked, question: str, request: Request) -> Answer:
 
 
 def _result(
-    request: Request, question: str, clip: Clip, model: EchoingPixels, answer: Answer, full: Answer | None
+    request: Request, question: str, seen: Seen, model: EchoingPixels, answer: Answer, full: Answer | None
 ) -> Result:
     return Result(
         media=str(request.media),
@@ -170,8 +185,8 @@ def _result(
         quant=model.quant,
         device=model.backbone.device.type,
         report=answer.report,
-        warnings=clip.source.warnings,
-        notes=clip.source.notes,
+        warnings=seen.source.warnings,
+        notes=(*seen.source.notes, *((CACHED,) if seen.cached else ())),
         answer=answer,
         full=full,
     )

@@ -13,6 +13,8 @@ from echoingpixels import __version__
 from echoingpixels.errors import EpError, OptionError
 
 from .ask import ask
+from .batch import batch
+from .cache import cache
 from .calibrate import calibrate
 from .evaluate import evaluate
 from .explain import explain
@@ -20,11 +22,11 @@ from .profile import profile
 from .synth import synth
 from .train import train
 
-DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130  # and 3: `ep batch` finished, but some rows failed
 DEBUG = "--debug"
 
 app = typer.Typer(name="ep", add_completion=False, pretty_exceptions_enable=False)
-for command in (ask, explain, evaluate, calibrate, profile, synth, train):
+for command in (ask, batch, explain, evaluate, calibrate, profile, cache, synth, train):
     app.command()(command)
 
 
@@ -45,7 +47,7 @@ def ep(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run `ep` and exit: 0 done, 1 an error the message explains, 2 wrong usage, 130 interrupted."""
+    """Run `ep` and exit: 0 done, 1 an error the message explains, 2 wrong usage, 3 rows failed, 130 interrupted."""
     given = sys.argv[1:] if arguments is None else list(arguments)
     ours = given[: given.index("--")] if "--" in given else given
     debug = DEBUG in ours

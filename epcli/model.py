@@ -16,13 +16,20 @@ if TYPE_CHECKING:
 def load_model(name: str, options: LoadOptions, reducers: Iterable[str], keeps: Iterable[Keep] = ()) -> EchoingPixels:
     """The model, which can do all of these reducers, and choose how many tokens are enough where that is asked."""
     with console.working(f"Loading {name} …"):
-        from echoingpixels.auto import beyond
-        from echoingpixels.loading import check_sieve, load, read_table
+        from echoingpixels.loading import load
 
-        if not set(SIEVED).isdisjoint(reducers):
-            check_sieve(name, options)
-        for keep in keeps:
-            said = beyond(read_table(name, options), keep) if isinstance(keep, Auto) else None
-            if said:
-                console.say(f"note: {said}")
+        check_model(name, options, reducers, keeps)
         return load(name, **vars(options))
+
+
+def check_model(name: str, options: LoadOptions, reducers: Iterable[str], keeps: Iterable[Keep] = ()) -> None:
+    """ModelError where a model cannot do what will be asked of it, before its weights are read."""
+    from echoingpixels.auto import beyond
+    from echoingpixels.loading import check_sieve, read_table
+
+    if not set(SIEVED).isdisjoint(reducers):
+        check_sieve(name, options)
+    for keep in keeps:
+        said = beyond(read_table(name, options), keep) if isinstance(keep, Auto) else None
+        if said:
+            console.say(f"note: {said}")

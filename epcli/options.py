@@ -80,6 +80,10 @@ Format = Annotated[
     typer.Option("--format", help="Of the questions, such as daily-omni; auto tells it by their keys."),
 ]
 Clips = Annotated[Path | None, typer.Option("--media", help="The folder of the clips, if not the questions' own.")]
+CacheDir = Annotated[
+    Path | None, model_option("--cache-dir", "Where what the towers make of clips is kept, if not in the user's cache.")
+]
+NoCache = Annotated[bool, model_option("--no-cache", "Keep nothing, and take nothing that was kept.")]
 Compare = Annotated[bool, output_option("--compare", "Run with all tokens too: measured speedup, both answers.")]
 DryRun = Annotated[bool, output_option("--dry-run", "Predict tokens and cost; run nothing.")]
 Show = Annotated[bool, output_option("--show", "Draw what was kept, and when it is.")]
@@ -115,6 +119,15 @@ def load_options(
     except ValueError:
         raise OptionError(f"--sections has {sections!r}.", "Give four whole numbers, such as 18,18,18,10.") from None
     return LoadOptions(quant=cast(Quant, quant), device=device, sieve=sieve, max_pixels=max_pixels, sections=split)
+
+
+def cache_folder(given: Path | None, no_cache: bool) -> Path | None:
+    """Where features are kept; None for nowhere."""
+    from echoingpixels.cache import default_folder
+
+    if no_cache:
+        return None
+    return given or default_folder()
 
 
 def keep_of(text: str, option: str = "--keep", hint: str = ONE_KEEP) -> Keep:

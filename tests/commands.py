@@ -22,7 +22,8 @@ WIDTH, COLUMN = 100, 26  # characters of a line, and before what an option means
 HEAD = f"""# Commands
 
 What `ep COMMAND --help` says, made by `{WRITE}`. Answers and data go to stdout,
-everything else to stderr. Exit codes: 0 done, 1 an error the message explains, 2 wrong usage, 130 interrupted.
+everything else to stderr. Exit codes: 0 done, 1 an error the message explains, 2 wrong usage,
+3 `ep batch` finished but some rows failed, 130 interrupted.
 """
 
 

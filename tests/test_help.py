@@ -14,7 +14,7 @@ from tests.program import Program, command, environment, run
 
 LIMIT_S = 0.5
 HEAVY = ("torch", "transformers", "av", "numpy", "soundfile", "PIL", "matplotlib")
-COMMANDS = ("ask", "explain", "evaluate", "calibrate", "profile", "synth", "train")
+COMMANDS = ("ask", "batch", "explain", "evaluate", "calibrate", "profile", "cache", "synth", "train")
 
 
 @pytest.mark.parametrize("option", ["--help", "--version"])

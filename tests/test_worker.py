@@ -132,7 +132,7 @@ def test_a_hang_ends(film: Path) -> None:
     with Worker(Limits(seconds=4.0)) as worker:
         began = time.monotonic()
         error = broken(worker, film, during(lambda: os.kill(worker.pid or 0, signal.SIGSTOP)))
-        assert "nothing more came of it for 4 s" in error.message
+        assert re.search(r"nothing more came of it for 4 s|had not ended after \d+ s", error.message)
         assert time.monotonic() - began < 60
 
 
@@ -173,7 +173,7 @@ def test_a_process_that_keeps_its_memory_is_replaced(film: Path, monkeypatch: py
 @LINUX
 def test_what_is_handed_over_is_limited(tmp_path: Path) -> None:
     path = write(tmp_path / "a.mp4", Film(seconds=1, size=(720, 1280)))
-    with Worker(Limits(bytes=250 << 20)) as worker:
+    with Worker(Limits(bytes=800 << 20)) as worker:
         assert worker.read(path, MediaOptions(fps=20)).frames.nbytes > 50 << 20
         assert os.fstat(worker._process.shelf.fd).st_size > 50 << 20  # type: ignore[union-attr]
         worker.check(path)

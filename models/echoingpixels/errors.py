@@ -32,3 +32,11 @@ class ModelError(EpError):
 
 class DataError(EpError):
     """A question file or a data set cannot be read."""
+
+
+class OutOfMemoryError(EpError):
+    """A clip needs more memory than there is."""
+
+
+class InternalError(EpError):
+    """Something went wrong that is no fault of the user's."""

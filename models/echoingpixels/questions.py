@@ -46,12 +46,17 @@ def read_rows(path: Path, limit: int | None = None, media: Path | None = None) -
     `media`: the folder of the clips, if not the file's own.
     """
     rows: list[Row] = []
-    for number, line in enumerate(read_text(path, NEEDED).splitlines(), 1):
+    for number, line in enumerate(read_lines(path, NEEDED), 1):
         if line.strip() and (limit is None or len(rows) < limit):
             rows.append(_row(line, path, number, media or path.parent))
     if not rows:
         raise DataError(f"{path} holds no question.", NEEDED)
     return rows
+
+
+def read_lines(path: Path, hint: str) -> list[str]:
+    """The lines of a text file; DataError where it is none."""
+    return read_text(path, hint).split("\n")
 
 
 def read_text(path: Path, hint: str) -> str:
@@ -90,7 +95,7 @@ def _row(line: str, path: Path, number: int, folder: Path) -> Row:
             hint = "Give the letter of a choice, or its text."
             raise DataError(f"{where} has the answer {answer!r}, which is none of its choices.", hint)
         answer = letter
-    start, end = _seconds(said, "start", where), _seconds(said, "end", where)
+    start, end = seconds(said, "start", where), seconds(said, "end", where)
     if end is not None and end <= (start or 0.0):
         raise DataError(f"{where}: start ({start or 0:g} s) is not before end ({end:g} s).", "Mend the line.")
     return Row(
@@ -114,7 +119,8 @@ def _texts(said: dict[str, Any], key: str, where: str) -> tuple[str, ...]:
     return tuple(value)
 
 
-def _seconds(said: dict[str, Any], key: str, where: str) -> float | None:
+def seconds(said: dict[str, Any], key: str, where: str) -> float | None:
+    """A time in s that a row may give; DataError, which says `where`, for anything that is none."""
     value = said.get(key)
     if value is None:
         return None

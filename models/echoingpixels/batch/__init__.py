@@ -1,0 +1,1 @@
+"""Many questions about many clips, each answered once whatever happens."""

@@ -1,0 +1,163 @@
+"""From opened clips to results: padded batches, failures that stay with their clip, and a second try with less memory.
+
+Knows nothing about where clips come from or results go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+
+from ..cache import FeatureCache, Seen
+from ..clip import Source
+from ..errors import EpError, InternalError, OutOfMemoryError
+from ..frames import STEP
+from ..looking import look as see
+from ..model import EchoingPixels
+from ..options import plain_keep
+from ..padded import Asked, Said, answers, ask, batches
+from ..stats import Stopwatch, Tokens
+from .job import Job
+from .opening import Opened, Opener
+from .result import STAGES, Failure, Result
+from .task import Task, Wanted
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A row in the making. `frames` of its clip, as the model saw it."""
+
+    key: str
+    wanted: Wanted
+    task: Task
+    source: Source | None = None
+    frames: int = 0
+    cached: bool = False
+
+    @property
+    def question(self) -> str:
+        return self.wanted.question
+
+
+class Answerer:
+    """A model that answers the questions of opened clips. It is loaded when the first one is there."""
+
+    def __init__(self, load: Callable[[], EchoingPixels], job: Job) -> None:
+        self._load, self.job = load, job
+        self._cache = None if job.cache is None else FeatureCache(job.cache)
+
+    @cached_property
+    def model(self) -> EchoingPixels:
+        """The loaded model."""
+        return self._load()
+
+    def __call__(self, opened: Iterable[Opened | None]) -> Iterator[list[Result]]:
+        """The results of every clip, as they come. A None lets what has come be answered without waiting for more."""
+        for part in batches(self._asked(opened)):
+            yield self._results(part)
+
+    def _asked(self, opened: Iterable[Opened | None]) -> Iterator[Asked[_Row] | None]:
+        for one in opened:
+            if one is None:
+                yield None
+            else:
+                yield from self._look(one)
+
+    def _look(self, opened: Opened) -> list[Asked[_Row]]:
+        """All questions about a clip, which is encoded once."""
+        look = opened.look
+        rows = [_Row(key, wanted, opened.task) for key, wanted in opened.rows]
+        if isinstance(look, EpError) or not rows:
+            return _failed(rows, look, opened) if isinstance(look, EpError) else []
+        model = self.model  # what keeps it from loading ends the batch
+        cached = isinstance(look, Seen)
+        frames = STEP * len(look.media.span.times) if isinstance(look, Seen) else len(look.frames)
+        rows = [replace(row, source=look.source, frames=frames, cached=cached) for row in rows]
+        try:
+            return ask(see(model, look, opened.seconds, self._cache, opened.features).looked, rows)
+        except Exception as error:  # one clip must not end the batch
+            failed = _told(error, rows[0])
+        return self._again(rows, failed) or _failed(rows, failed, opened)
+
+    def _again(self, rows: list[_Row], failed: EpError) -> list[Asked[_Row]]:
+        """The same questions about half the frames, where memory ran out for the first time."""
+        row = rows[0]
+        if not isinstance(failed, OutOfMemoryError) or row.task.retried or row.frames < 2:
+            return []
+        half = row.frames // 2
+        said = f"Memory ran out with {row.frames} frames; this is from at most {half}."
+        task = replace(row.task, rows=tuple(one.wanted for one in rows), max_frames=half, retried=said)
+        with Opener(self.job) as opener:
+            return self._look(opener.open(task))
+
+    def _results(self, part: list[Asked[_Row]]) -> list[Result]:
+        """What came of one batch, in order. Where it fails, each question is tried alone."""
+        streams = [one.stream for one in part if one.stream is not None]
+        if not streams:
+            return [self._result(one, None, {}) for one in part]
+        watch = Stopwatch(self.model.backbone.device)
+        found: list[Said] = []
+        failed: EpError | None = None
+        try:
+            found = answers(self.model, streams, self.job.ask, watch)
+        except Exception as error:  # one clip must not end the batch
+            failed = _told(error, next(one.row for one in part if one.stream is not None))
+        if failed is not None and len(part) > 1:
+            del streams
+            return [result for one in part for result in self._results([one])]
+        if failed is not None:
+            again = self._again([part[0].row], failed)
+            return self._results(again or [replace(part[0], stream=None, error=failed)])
+        share = {stage: seconds / len(streams) for stage, seconds in watch.seconds.items()}
+        said = iter(found)
+        return [self._result(one, None if one.error else next(said), share) for one in part]
+
+    def _result(self, one: Asked[_Row], said: Said | None, share: dict[str, float]) -> Result:
+        row, ask = one.row, self.job.ask
+        parts = [one.seconds] if said is None else [one.seconds, share]
+        options = row.task.options(self.job.read)
+        tokens = None if said is None else Tokens.of(said.before, said.after)
+        counts = None if said is None else {k: {"before": n, "after": said.after[k]} for k, n in said.before.items()}
+        return Result(
+            key=row.key,
+            id=row.wanted.id,
+            media=row.task.media,
+            start=options.start,
+            end=options.end,
+            question=row.question,
+            answer=None if said is None else said.text,
+            finish_reason=None if said is None else said.reason,
+            model=self.job.model,
+            reducer=ask.reducer,
+            keep=plain_keep(ask.keep),
+            kept_ratio=None if tokens is None else tokens.kept_ratio,
+            tokens=counts,
+            time_s={stage: sum(p.get(stage, 0.0) for p in parts) for stage in STAGES},
+            warnings=row.source.warnings if row.source else (),
+            notes=row.source.notes if row.source else (),
+            cached=row.cached,
+            retried=row.task.retried,
+            error=None if one.error is None else Failure.of(one.error),
+        )
+
+
+def _failed(rows: list[_Row], error: EpError, opened: Opened) -> list[Asked[_Row]]:
+    """No answer for any row of a clip; what it took counts in the first one."""
+    return [Asked(row, None, {} if i else opened.seconds, error) for i, row in enumerate(rows)]
+
+
+def _told(error: Exception, row: _Row) -> EpError:
+    """Any error as one that a row can tell."""
+    if isinstance(error, EpError):
+        return error
+    said = " ".join(str(error).split())
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in said:
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        hint = "Give a smaller --max-frames or --max-pixels."
+        return OutOfMemoryError(f"{row.task.media} with {row.frames} frames needs more memory than there is.", hint)
+    what = f"{row.task.media} could not be answered: {type(error).__name__}: {said}"
+    return InternalError(what, "Please report it; `ep ask --debug` shows where it is.")

@@ -1,0 +1,155 @@
+"""The same batch on Ray Data: any number of decoders and models, on this machine or a cluster.
+
+Rows come back here, where one journal holds them. A worker that dies is started again by Ray and its clips are done
+again; their rows had not come back yet. Knows nothing about printing.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from ..errors import DataError, EpError
+from .answering import Answerer
+from .job import Job
+from .journal import Done, Journal
+from .opening import Opener, mark_of
+from .result import Result
+from .run import never, nothing
+from .tally import READING, Tally
+from .task import Task
+
+CLIPS = 4  # in one block: what a model gets at once, and what is done again when its worker dies
+MARKS_AT_ONCE = 16  # files looked at side by side for what is done
+
+
+def run_ray(
+    job: Job,
+    tasks: Sequence[Task],
+    journal: Journal,
+    workers: int = 1,
+    on_rows: Callable[[Tally], None] = nothing,
+    on_results: Callable[[list[Result]], object] = nothing,
+    stop: Callable[[], bool] = never,
+    address: str | None = None,
+) -> Tally:
+    """What `run` does, on Ray: at most `workers` decoders, and a model for each GPU (without one, for each worker).
+
+    `address`: a cluster's, None for one of its own on this machine. DataError where Ray is missing or not reached.
+    """
+    tally = Tally(sum(len(task.rows) for task in tasks), workers)
+    left = _left(job, tasks, journal.done)
+    tally.skipped = tally.rows - sum(len(task.rows) for task in left)
+    if not left:
+        return tally
+    written: set[tuple[str, str]] = set()
+    with _cluster(address, workers) as gpus:
+        tally.models = gpus if gpus and job.load.device != "cpu" else workers
+        tally.begin()
+        for results in _answers(job, left, tally, on_gpus=tally.models == gpus and gpus > 0):
+            new = [one for one in results if (one.key, one.id) not in written]
+            written.update((one.key, one.id) for one in new)
+            journal.write(new)
+            on_results(new)
+            tally.add(new)
+            tally.reading = sum(tally.seconds[stage] for stage in READING)
+            on_rows(tally)
+            if stop():
+                break
+        tally.end()
+    return tally
+
+
+def _answers(job: Job, tasks: Sequence[Task], tally: Tally, on_gpus: bool) -> Iterator[list[Result]]:
+    import ray
+
+    where = os.getcwd()
+    items = [{"task": pickle.dumps(task)} for task in tasks]
+    data = ray.data.from_items(items, override_num_blocks=-(-len(items) // CLIPS))
+    opened = data.map(Decode, fn_constructor_args=(job, where), concurrency=(1, tally.workers), num_cpus=1)
+    answered = opened.map_batches(
+        Answer,
+        fn_constructor_args=(job, where),
+        concurrency=tally.models,
+        batch_size=None,
+        **({"num_gpus": 1} if on_gpus else {"num_cpus": 1}),
+    )
+    for row in answered.iter_rows():
+        yield pickle.loads(row["results"])
+
+
+class Decode:
+    """A worker that reads clips, each in a process that can be ended."""
+
+    def __init__(self, job: Job, folder: str) -> None:
+        with suppress(OSError):  # on another machine paths are absolute, or addresses
+            os.chdir(folder)
+        self.opener = Opener(job)
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        return {"opened": pickle.dumps(self.opener.open(pickle.loads(row["task"])), protocol=5)}
+
+
+class Answer:
+    """A worker that holds the model."""
+
+    def __init__(self, job: Job, folder: str) -> None:
+        from ..loading import load
+
+        with suppress(OSError):
+            os.chdir(folder)
+        self.answerer = Answerer(partial(load, job.model, **vars(job.load)), job)
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, list[bytes]]:
+        parts = self.answerer(map(pickle.loads, batch["opened"]))
+        return {"results": [pickle.dumps(part) for part in parts]}
+
+
+def _left(job: Job, tasks: Sequence[Task], done: Done) -> list[Task]:
+    """What is not done yet."""
+    if not len(done):
+        return list(tasks)
+
+    def rest(task: Task) -> Task:
+        try:
+            mark = mark_of(task.media)
+        except EpError:
+            mark = f"unread:{task.media}"
+        rows = tuple(one for one in task.rows if not done.take(job.key(mark, task, one.question), one.id))
+        return replace(task, rows=rows)
+
+    with ThreadPoolExecutor(MARKS_AT_ONCE) as pool:
+        return [task for task in pool.map(rest, tasks) if task.rows]
+
+
+@contextmanager
+def _cluster(address: str | None, workers: int) -> Iterator[int]:
+    """A connection to Ray for as long as it is needed; gives the number of GPUs."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would report to its makers
+    try:
+        import ray
+        import ray.data
+    except ImportError as error:
+        hint = "Install it with `pip install 'echoingpixels[ray]'`, or leave --engine out."
+        raise DataError("--engine ray needs the package ray[data].", hint) from error
+    # On a machine of our own, as many slots as there are decoders and models: else they would wait for one another.
+    own: dict[str, Any] = {"num_cpus": 2 * workers, "include_dashboard": False} if address is None else {}
+    try:
+        ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **own)
+    except (ConnectionError, OSError, ValueError, RuntimeError) as error:
+        said = " ".join(str(error).split())
+        raise DataError(f"Ray could not be reached: {said}", "Check --ray-address, or leave it out.") from error
+    try:
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = False
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
+        yield int(ray.cluster_resources().get("GPU", 0))
+    finally:
+        ray.shutdown()

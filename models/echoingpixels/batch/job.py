@@ -1,0 +1,48 @@
+"""Everything about a batch that is the same for all clips, and the key of a row. Knows nothing about files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from ..frames import fit
+from ..options import MIN_PIXELS, AskOptions, LoadOptions, MediaOptions, plain_keep
+from ..weights import Weights, weights_of
+from .task import Task
+
+
+@dataclass(frozen=True)
+class Job:
+    """Which model answers, how clips are read and tokens chosen. `cache`: the folder of features, None for none."""
+
+    model: str
+    load: LoadOptions
+    read: MediaOptions
+    ask: AskOptions
+    weights: Weights
+    cache: Path | None = None
+
+    def key(self, mark: str, task: Task, question: str) -> str:
+        """Of a row: everything its answer depends on, so that it is known again whatever its clip is called."""
+        read, ask = replace(task, max_frames=None).options(self.read), self.ask
+        what = {
+            "clip": mark,
+            "read": [read.fps, read.max_frames, read.start, read.end, read.audio, read.audio_track],
+            "pixels": self.weights.max_pixels,
+            "question": question,
+            "model": [self.model, self.weights.model, self.load.quant],
+            "sieve": self.weights.sieve,
+            "choice": [ask.reducer, plain_keep(ask.keep)],
+            "answer": [ask.generate.max_new_tokens, ask.generate.temperature, ask.generate.seed],
+        }
+        return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def make_job(model: str, load: LoadOptions, read: MediaOptions, ask: AskOptions, cache: Path | None = None) -> Job:
+    """A job for a model by name, whose weights are told apart but not loaded. ModelError as from `load`."""
+    weights = weights_of(model, load)
+    size = partial(fit, min_pixels=MIN_PIXELS, max_pixels=weights.max_pixels)  # as the model's, and can be sent around
+    return Job(model, load, replace(read, frame_size=size), ask, weights, cache)

@@ -1,0 +1,68 @@
+"""A batch on this machine: clips are decoded in processes of their own while the model answers.
+
+Knows nothing about printing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+from ..model import EchoingPixels
+from .ahead import Ahead
+from .answering import Answerer
+from .job import Job
+from .journal import Journal
+from .opening import Opened
+from .result import Result
+from .tally import Tally
+from .task import Task
+
+
+def never() -> bool:
+    """Go on to the end."""
+    return False
+
+
+def nothing(_: object) -> None:
+    """Show nothing."""
+
+
+def run(
+    job: Job,
+    tasks: Sequence[Task],
+    journal: Journal,
+    load: Callable[[], EchoingPixels],
+    workers: int = 1,
+    on_rows: Callable[[Tally], None] = nothing,
+    on_results: Callable[[list[Result]], object] = nothing,
+    stop: Callable[[], bool] = never,
+) -> Tally:
+    """Answer every row that the journal does not hold yet, and write each as it comes; returns what it came to.
+
+    `on_results` gets what was written and `on_rows` how far it is, after every batch; once `stop` says so, the batch at
+    hand is finished and no other begun. What goes wrong with one clip is written in its rows. DataError where rows
+    cannot be written.
+    """
+    tally = Tally(sum(len(task.rows) for task in tasks), workers)
+    with Ahead(job, tasks, journal.done, workers, stop) as ahead:
+        answerer = Answerer(load, job)
+        if not journal.done:  # while the first clips are decoded
+            answerer.model  # noqa: B018
+        tally.begin()
+        ahead.begin()
+        for results in answerer(_counted(ahead, tally, on_rows)):
+            journal.write(results)
+            on_results(results)
+            tally.add(results)
+            tally.reading = ahead.busy
+            on_rows(tally)
+        tally.end()
+    return tally
+
+
+def _counted(opened: Ahead, tally: Tally, on_rows: Callable[[Tally], None]) -> Iterator[Opened | None]:
+    for one in opened:
+        if one is not None and one.skipped:
+            tally.skipped += one.skipped
+            on_rows(tally)
+        yield one
