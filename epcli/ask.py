@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,11 +16,13 @@ from echoingpixels.options import AskOptions, GenerateOptions, LoadOptions, Medi
 from . import console
 from . import options as o
 from .model import load_model
+from .reading import reading
 from .report import Result
 from .show import picture
 
 if TYPE_CHECKING:
     from echoingpixels.clip import Clip
+    from echoingpixels.media import Worker
     from echoingpixels.model import Answer, EchoingPixels, Looked
 
 
@@ -85,22 +87,22 @@ def ask(
         AskOptions(reducer, o.keep_of(keep), GenerateOptions(max_new_tokens, temperature)),
     )
     view = View(compare, show, json, sys.stdout.isatty() and not (no_stream or json or compare))
-    for result in _plans(request) if dry_run else _answers(request, view):
-        if json:
-            console.out_json(result.as_dict())
-        else:
-            console.pairs(result.lines())
+    with reading() as worker:
+        for result in _plans(request, worker) if dry_run else _answers(request, view, worker):
+            if json:
+                console.out_json(result.as_dict())
+            else:
+                console.pairs(result.lines())
 
 
-def _plans(request: Request) -> Iterator[Result]:
+def _plans(request: Request, worker: Worker) -> Iterator[Result]:
     """Predicted results; no weights are read."""
-    from echoingpixels.media import check_media, read_clip
+    worker.check(request.media)
     from echoingpixels.outline import outline
     from echoingpixels.plan import plan
 
-    check_media(request.media)
     drawn = outline(request.model, request.load)
-    clip = read_clip(request.media, request.read, frame_size=drawn.model.frame_size)
+    clip = worker.read(request.media, replace(request.read, frame_size=drawn.model.frame_size))
     for question in request.questions:
         planned = plan(drawn, clip, question, request.ask)
         warnings = (*clip.source.warnings, *planned.warnings)
@@ -117,15 +119,13 @@ def _plans(request: Request) -> Iterator[Result]:
         )
 
 
-def _answers(request: Request, view: View) -> Iterator[Result]:
+def _answers(request: Request, view: View, worker: Worker) -> Iterator[Result]:
     """Results of real runs; answers are printed as they come."""
-    from echoingpixels.media import check_media, read_clip
-
-    check_media(request.media)
+    worker.check(request.media)
     model = load_model(request.model, request.load, [request.ask.reducer], [request.ask.keep])
     with console.working(f"Looking at {request.media.name} …"):
         began = time.perf_counter()
-        clip = read_clip(request.media, request.read, frame_size=model.frame_size)
+        clip = worker.read(request.media, replace(request.read, frame_size=model.frame_size))
         looked = model.look(clip, time.perf_counter() - began)
     for question in request.questions:
         answer, full = _answer(looked, question, request, view)

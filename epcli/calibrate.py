@@ -14,6 +14,7 @@ from . import console
 from . import options as o
 from .evaluate import LONGEST, outcomes_to
 from .model import load_model
+from .reading import reading
 
 if TYPE_CHECKING:
     from echoingpixels.calibrate import Calibration
@@ -55,9 +56,10 @@ def calibrate(
     from echoingpixels.loading import check_sieve
 
     folder = sieve_to_write(check_sieve(model, load_options), out)
-    loaded = load_model(model, load_options, ["cs2"])
-    with outcomes_to(None) as on_outcome, console.progress("clips") as progress:
-        found = run(loaded, rows, read, generate, on_outcome=on_outcome, on_progress=progress)
+    with reading() as worker:
+        loaded = load_model(model, load_options, ["cs2"])
+        with outcomes_to(None) as on_outcome, console.progress("clips") as progress:
+            found = run(loaded, rows, read, generate, on_outcome=on_outcome, on_progress=progress, reader=worker.read)
     write_table(folder, found.table)
     if json:
         points = [asdict(point) for point in found.points]

@@ -16,6 +16,7 @@ from echoingpixels.options import GenerateOptions, check_reducer
 from . import console
 from . import options as o
 from .model import load_model
+from .reading import reading
 from .scores import plain, remarks, tables
 
 if TYPE_CHECKING:
@@ -75,9 +76,10 @@ def evaluate(
     other, against = _baseline(baseline, baseline_run)
     if other is not None:
         other.check(rows, chosen, against)
-    loaded = load_model(model, load_options, reducers, keeps)
-    with outcomes_to(out) as on_outcome, console.progress("clips") as progress:
-        runs = run(loaded, rows, chosen, read, generate, on_outcome, progress)
+    with reading() as worker:
+        loaded = load_model(model, load_options, reducers, keeps)
+        with outcomes_to(out) as on_outcome, console.progress("clips") as progress:
+            runs = run(loaded, rows, chosen, read, generate, on_outcome, progress, worker.read)
     full = within(runs)
     beside = {} if other is None else {one.setting: other.beside(one, against) for one in runs}
     if json:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +16,7 @@ from . import console
 from . import options as o
 from .model import load_model
 from .outfile import check_outfile
+from .reading import reading
 from .report import big
 
 if TYPE_CHECKING:
@@ -66,17 +68,17 @@ def _explain(
     media: Path, question: str, name: str, load: LoadOptions, read: MediaOptions, asked: AskOptions, whole: bool
 ) -> Explanation:
     """The explanation, at the ratio asked for or at the `whole` ladder."""
-    from echoingpixels.explain.explanation import LADDER
-    from echoingpixels.explain.explanation import explain as run
-    from echoingpixels.explain.pictures import shown_size
-    from echoingpixels.media import check_media, read_clip
+    with reading() as worker:
+        worker.check(media)
+        from echoingpixels.explain.explanation import LADDER
+        from echoingpixels.explain.explanation import explain as run
+        from echoingpixels.explain.pictures import shown_size
 
-    check_media(media)
-    model = load_model(name, load, [asked.reducer], [asked.keep])
-    with console.working(f"Looking at {media.name} …"):
-        began = time.perf_counter()
-        clip = read_clip(media, read, frame_size=model.frame_size)
-        looked = model.look(clip, time.perf_counter() - began)
-        shown = read_clip(media, read, frame_size=shown_size)
+        model = load_model(name, load, [asked.reducer], [asked.keep])
+        with console.working(f"Looking at {media.name} …"):
+            began = time.perf_counter()
+            clip = worker.read(media, replace(read, frame_size=model.frame_size))
+            looked = model.look(clip, time.perf_counter() - began)
+            shown = worker.read(media, replace(read, frame_size=shown_size))
     with console.progress("keep ratios") as progress:
         return run(looked, shown, question, asked, LADDER if whole else (), progress)

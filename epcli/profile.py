@@ -15,9 +15,11 @@ from . import options as o
 from .evaluate import outcomes_to
 from .model import load_model
 from .outfile import check_outfile
+from .reading import reading
 from .sheet import tables, write_csv
 
 if TYPE_CHECKING:
+    from echoingpixels.media import Worker
     from echoingpixels.model import EchoingPixels
     from echoingpixels.profile import Profile
 
@@ -66,16 +68,17 @@ def profile(
     generate = GenerateOptions(max_new_tokens)
     rows = read_rows(data) if data else []
     _check_outputs(csv, plot, media)
-    from echoingpixels.media import find_clips
+    with reading() as worker:
+        from echoingpixels.media import find_clips
 
-    clips = find_clips(media)
-    loaded = load_model(model, load, asked or ())
-    from echoingpixels.profile import profile as measure
+        clips = find_clips(media, worker.check)
+        loaded = load_model(model, load, asked or ())
+        from echoingpixels.profile import profile as measure
 
-    with console.progress("answers") as progress:
-        found = measure(loaded, clips, question, options, read, generate, progress)
-    if rows:
-        found = _scored(found, loaded, rows, read, generate)
+        with console.progress("answers") as progress:
+            found = measure(loaded, clips, question, options, read, generate, progress, worker.read)
+        if rows:
+            found = _scored(found, loaded, rows, read, generate, worker)
     if json:
         console.out_json({"media": str(media), **found.as_dict(), "data": str(data) if data else None})
     else:
@@ -100,13 +103,18 @@ def _check_outputs(csv: Path | None, plot: Path | None, media: Path) -> None:
 
 
 def _scored(
-    found: Profile, model: EchoingPixels, rows: list[Row], read: MediaOptions, generate: GenerateOptions
+    found: Profile,
+    model: EchoingPixels,
+    rows: list[Row],
+    read: MediaOptions,
+    generate: GenerateOptions,
+    worker: Worker,
 ) -> Profile:
     """With the share of right answers, by setting."""
     from echoingpixels.evaluate import evaluate
 
     with outcomes_to(None) as on_outcome, console.progress("clips of questions") as progress:
-        return found.scored(evaluate(model, rows, found.settings, read, generate, on_outcome, progress))
+        return found.scored(evaluate(model, rows, found.settings, read, generate, on_outcome, progress, worker.read))
 
 
 def _print(found: Profile) -> None:

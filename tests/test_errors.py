@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from echoingpixels import media
 from echoingpixels.loading import KNOWN
+from echoingpixels.media import Worker
 from tests.program import Done, Program, run
 
 QUESTION = "Which object appears first?"
@@ -146,10 +146,10 @@ def test_debug_after_the_dashes_is_part_of_the_question(film: Path, tiny: str, e
 
 
 def test_our_own_mistake_is_one_line_and_exit_code_1(film: Path, ep: Program, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(path: Path) -> None:
+    def broken(_: Worker, path: Path) -> None:
         raise ZeroDivisionError(f"{path.name}\nis to blame")
 
-    monkeypatch.setattr(media, "check_media", broken)
+    monkeypatch.setattr(Worker, "check", broken)
     done = ep("ask", film, QUESTION)
     error, hint = done.err.splitlines()
     assert (done.code, error) == (1, "error: internal error: ZeroDivisionError: film.mp4 is to blame")
@@ -158,10 +158,10 @@ def test_our_own_mistake_is_one_line_and_exit_code_1(film: Path, ep: Program, mo
 
 
 def test_an_interrupt_is_exit_code_130(film: Path, ep: Program, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(path: Path) -> None:
+    def interrupted(_: Worker, path: Path) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(media, "check_media", interrupted)
+    monkeypatch.setattr(Worker, "check", interrupted)
     done = ep("ask", film, QUESTION)
     assert done.code == 130
     assert "Traceback" not in done.err

@@ -15,7 +15,7 @@ from echoingpixels import padded
 from echoingpixels.errors import ModelError, OptionError
 from echoingpixels.evaluate import Outcome, Setting, evaluate, settings
 from echoingpixels.model import EchoingPixels
-from echoingpixels.options import GenerateOptions
+from echoingpixels.options import GenerateOptions, MediaOptions
 from echoingpixels.questions import Row
 from echoingpixels.stats import Tokens
 from tests import clips, tinymodel
@@ -45,9 +45,9 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The clips that were decoded, in order."""
     seen, real = [], under_test.read_clip
 
-    def spy(path: Path, *arguments: Any, **options: Any) -> Any:
-        seen.append((path.name, options["start"], options["end"]))
-        return real(path, *arguments, **options)
+    def spy(path: Path, options: MediaOptions) -> Any:
+        seen.append((path.name, options.start, options.end))
+        return real(path, options)
 
     monkeypatch.setattr(under_test, "read_clip", spy)
     return seen
@@ -114,7 +114,7 @@ def test_parts_of_a_clip_are_clips_of_their_own(films: list[Path], model: Echoin
     assert read == [("0.mp4", 0.0, 1.0), ("0.mp4", 1.0, 2.0)]
 
 
-@pytest.mark.parametrize("reducer", ["full", "cs2", "cs2-video", "uniform", "random", "repeats", "fastv"])
+@pytest.mark.parametrize("reducer", ["full", "cs2", "cs2-video", "uniform", "random", "repeats", "fastv", "relevance"])
 @pytest.mark.parametrize("at_once", [16_384, 1000, 1])
 def test_a_batch_of_questions_is_answered_as_each_alone(
     films: list[Path], model: EchoingPixels, reducer: str, at_once: int, monkeypatch: pytest.MonkeyPatch

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 import torch
 
+from echoingpixels.attended import relevant
 from echoingpixels.backbones.qwen_omni import QwenOmni
-from echoingpixels.stream import Stream, pad
-from echoingpixels.train.saliency import distil_loss, divergence, saliency
+from echoingpixels.stream import Selection, Stream, pad
+from echoingpixels.train.saliency import TARGETS, agreed, distil_loss, divergence, saliency
 from tests import tinymodel
 
 SAID = 3
@@ -70,14 +72,35 @@ def test_divergence_is_zero_only_from_itself() -> None:
     assert float(divergence(target.roll(1, 1), target)) > 0.1
 
 
-def test_a_few_steps_of_distilling_bring_the_scores_nearer_to_the_saliency() -> None:
+def test_what_is_agreed_is_the_geometric_mean_of_saliency_and_relevance() -> None:
+    on = tinymodel.backbone()
+    together = pad(rows(on))
+    found, pool = agreed(on, together), together.pool
+    torch.testing.assert_close(found.sum(1), torch.ones(len(pool)))
+    product = (saliency(on, together) * relevant(on, together)).sqrt()
+    torch.testing.assert_close((found / product)[1][pool[1]].std(), torch.tensor(0.0), rtol=0, atol=1e-3)
+    assert not found[~pool].any()
+
+
+@torch.no_grad()
+def test_the_answer_is_not_what_asks() -> None:
+    on = tinymodel.backbone()
+    row = rows(on)[0]
+    asked = row.take(Selection(row.labels == -100))
+    found, wanted = relevant(on, row), relevant(on, replace(asked, labels=None))
+    torch.testing.assert_close(found[row.pool], wanted[asked.pool])
+    assert not torch.allclose(relevant(on, replace(row, labels=None))[row.pool], wanted[asked.pool])
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_few_steps_of_distilling_bring_the_scores_nearer_to_the_target(target: str) -> None:
     on = tinymodel.backbone()
     together = pad(rows(on))
     sieve = tinymodel.sieve(on, form="extractive")
     optimizer = torch.optim.AdamW(sieve.parameters(), lr=1e-3)
     losses = []
     for _ in range(15):
-        loss, figures = distil_loss(on, sieve, together)
+        loss, figures = distil_loss(on, sieve, together, target)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

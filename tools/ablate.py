@@ -1,7 +1,7 @@
 """Trains variants of the sieve side by side, and scores them: `python tools/ablate.py --help`.
 
 Every variant begins anew on the same frozen decoder and takes the same steps on the same clips, by the losses of
-`ep train` (tasks distil and sieve); the full model's saliency is worked out once for all. OUT/NAME.json is as
+`ep train` (tasks distil and sieve); what they are distilled from is worked out once for all. OUT/NAME.json is as
 `ep evaluate --json` prints it; tools/ablations.py makes tables and a plot of them.
 """
 
@@ -29,7 +29,7 @@ from echoingpixels.train.answers import answer_loss, thinned
 from echoingpixels.train.bank import Reader
 from echoingpixels.train.draws import Draw, Draws
 from echoingpixels.train.recipe import Stage
-from echoingpixels.train.saliency import divergence, saliency
+from echoingpixels.train.saliency import TARGETS, divergence
 from echoingpixels.train.trainer import BETAS, CLIP_NORM, rate
 from epcli.console import progress
 from epcli.scores import plain
@@ -50,12 +50,12 @@ UNTRAINED = "untrained"
 BESIDE = {  # reducers that go by the same scores, or by none
     "extractive": ("cs2", "cs2-proportional", "cs2-half", "cs2-video"),
     "fused": ("cs2", "cs2-random"),
-    UNTRAINED: ("uniform", "random", "repeats", "fastv"),
+    UNTRAINED: ("uniform", "random", "repeats", "fastv", "relevance"),
 }
 RATIOS = (0.2, 0.1, 0.05, 0.001)  # the last: exactly one token of some 340
 
 
-def train(backbone: QwenOmni, sieves: dict[str, Sieve], bank: Path, steps: int, out: Path) -> None:
+def train(backbone: QwenOmni, sieves: dict[str, Sieve], bank: Path, steps: int, target: str, out: Path) -> None:
     """Train all sieves on the same draws, each by the loss of its form; they are saved every 100 steps."""
     stage = Stage("ablate", "distil", steps, share=(0.5, 0.4, 1.0), steady=0.35)
     draws = Draws(Reader(bank, SEED), stage, SEED, 1)
@@ -70,11 +70,11 @@ def train(backbone: QwenOmni, sieves: dict[str, Sieve], bank: Path, steps: int, 
         said = []
         with torch.autocast(backbone.device.type, dtype=torch.bfloat16):
             stream = thinned(backbone, draw).stream
-            target = saliency(backbone, stream)
+            wanted = TARGETS[target](backbone, stream)
         for name, sieve in sieves.items():
             with torch.autocast(backbone.device.type, dtype=torch.bfloat16):
                 if sieve.options.form == "extractive":
-                    loss: Tensor = divergence(sieve.shares(sieve.rate(sieve.encode(stream)), stream.pool), target)
+                    loss: Tensor = divergence(sieve.shares(sieve.rate(sieve.encode(stream)), stream.pool), wanted)
                 else:
                     loss, _ = answer_loss(backbone, stream.take(sieve(stream, draw.keep)))
             loss.backward()  # type: ignore[no-untyped-call]
@@ -113,6 +113,9 @@ def main(
     out: Annotated[Path, typer.Argument(help="Folder for the trained sieves and the scores.")],
     only: Annotated[list[str] | None, typer.Option(help="Variants, if not all.")] = None,
     steps: Annotated[int, typer.Option(help="0: score what is trained.")] = 300,
+    target: Annotated[
+        str, typer.Option(help=f"What extractive forms are distilled from: {', '.join(TARGETS)}.")
+    ] = "agreed",
 ) -> None:
     """Train the variants, then score those that have no scores in OUT yet."""
     loaded = load(model)
@@ -122,7 +125,7 @@ def main(
     sieves = {name: Sieve(loaded.backbone, VARIANTS[name]) for name in names if name != UNTRAINED}
     out.mkdir(parents=True, exist_ok=True)
     if steps and sieves:
-        train(loaded.backbone, sieves, bank, steps, out)
+        train(loaded.backbone, sieves, bank, steps, target, out)
     for name in names:
         if not (out / f"{name}.json").exists():
             sieve = None if name == UNTRAINED else str(out / name)

@@ -16,6 +16,7 @@ from statistics import mean
 from .auto import Table
 from .errors import DataError, ModelError
 from .evaluate import Outcome, Setting, evaluate
+from .media import Reader
 from .model import EchoingPixels
 from .options import Auto, GenerateOptions, MediaOptions
 from .questions import Row
@@ -64,6 +65,7 @@ def calibrate(
     masses: Sequence[float] = MASSES,
     on_outcome: Callable[[Outcome], None] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
+    reader: Reader | None = None,
 ) -> Calibration:
     """Answer all rows from all tokens and from as many as each mass takes.
 
@@ -72,7 +74,7 @@ def calibrate(
     """
     model.check("cs2")
     settings = [Setting("full", 1.0), *(Setting("cs2", Auto(mass)) for mass in sorted(masses))]
-    full, *runs = evaluate(_by_mass(model), rows, settings, media, generate, on_outcome, on_progress)
+    full, *runs = evaluate(_by_mass(model), rows, settings, media, generate, on_outcome, on_progress, reader)
     if not full.score.accuracy:
         hint = "Calibrate with clips that can be read and questions that the model can answer."
         raise DataError("No question is answered right from all tokens.", hint)

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
 from typing import Any
 
 from .choices import chosen
+from .clip import Clip
 from .errors import EpError
-from .media import read_clip
+from .media import Reader, read_clip
 from .model import EchoingPixels
 from .options import AskOptions, Auto, GenerateOptions, Keep, MediaOptions, check_choice, plain_keep
 from .padded import Asked, answers, ask, batches
@@ -106,11 +107,13 @@ def evaluate(
     generate: GenerateOptions | None = None,
     on_outcome: Callable[[Outcome], None] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
+    reader: Reader | None = None,
 ) -> list[Run]:
     """Answer all rows under every setting; returns one Run each.
 
-    `on_outcome` gets each result as it comes, `on_progress` the clips done and in all. A clip that cannot be read
-    fails its questions and nothing else. ModelError for cs2 without sieve weights.
+    `on_outcome` gets each result as it comes, `on_progress` the clips done and in all. `reader` reads the clips: a
+    worker's `read`, or `read_clip` if left out. A clip that cannot be read fails its questions and nothing else.
+    ModelError for cs2 without sieve weights.
     """
     for setting in chosen:
         model.check(setting.reducer, setting.keep)
@@ -118,8 +121,9 @@ def evaluate(
     clips: dict[Any, list[Row]] = {}
     for row in rows:
         clips.setdefault(row.clip, []).append(row)
+    read = partial(_read, reader or read_clip, media or MediaOptions(), model)
     asked = chain.from_iterable(
-        _look(model, group, media or MediaOptions(), on_progress and partial(on_progress, done, len(clips)))
+        _look(model, group, read, on_progress and partial(on_progress, done, len(clips)))
         for done, group in enumerate(clips.values(), 1)
     )
     for part in batches(asked):
@@ -131,14 +135,18 @@ def evaluate(
     return [_run(setting, tally) for setting, tally in tallies.items()]
 
 
+def _read(reader: Reader, media: MediaOptions, model: EchoingPixels, row: Row) -> Clip:
+    path, start, end = row.clip
+    return reader(path, replace(media, start=start, end=end, frame_size=model.frame_size))
+
+
 def _look(
-    model: EchoingPixels, group: list[Row], media: MediaOptions, on_done: Callable[[], None] | None
+    model: EchoingPixels, group: list[Row], read: Callable[[Row], Clip], on_done: Callable[[], None] | None
 ) -> list[Asked[Row]]:
     """All questions about one clip, which is read and encoded once."""
-    path, start, end = group[0].clip
     began = time.perf_counter()
     try:
-        clip = read_clip(path, media, start=start, end=end, frame_size=model.frame_size)
+        clip = read(group[0])
         asked = ask(model.look(clip, time.perf_counter() - began), group)
     except EpError as error:
         asked = [Asked(row, None, {}, error) for row in group]

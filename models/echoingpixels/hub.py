@@ -21,7 +21,11 @@ def on_hub(place: str) -> bool:
 
 
 def fetch(kind: Any, place: str, **options: Any) -> Any:
-    """Read with a class of transformers; from the hub only what is not on this machine yet."""
+    """Read with a class of transformers; from the hub only what is not on this machine yet.
+
+    Never with code from there: left to itself, transformers asks at the terminal whether to run it.
+    """
+    options["trust_remote_code"] = False
     if not Path(place).exists():
         with suppress(OSError, ValueError):
             return kind.from_pretrained(place, local_files_only=True, **options)

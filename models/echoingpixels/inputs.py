@@ -15,6 +15,7 @@ from torch import Tensor
 
 from . import frames as F
 from .clip import SAMPLE_RATE, Clip
+from .errors import MediaError
 from .options import MAX_PIXELS, MIN_PIXELS
 from .positions import Layout, Placed, Span, place
 
@@ -88,13 +89,18 @@ def prepare_media(clip: Clip, min_pixels: int = MIN_PIXELS, max_pixels: int = MA
 
 
 def span_of(clip: Clip, min_pixels: int = MIN_PIXELS, max_pixels: int = MAX_PIXELS) -> Span:
-    """The tokens that a clip becomes, from its sizes alone."""
+    """The tokens that a clip becomes, from its sizes alone. MediaError where it becomes none."""
     rows = columns = 0
     if len(clip.frames):
         height, width = clip.frames.shape[1:3]
         rows, columns = (side // F.FACTOR for side in F.fit(height, width, min_pixels, max_pixels))
     heard = 0 if clip.audio is None else audio_tokens(mel_frames(len(clip.audio)))
-    return Span(tuple(clip.times[:: F.STEP].tolist()), rows, columns, heard, clip.source.kind == "image")
+    span = Span(tuple(clip.times[:: F.STEP].tolist()), rows, columns, heard, clip.source.kind == "image")
+    if not span.tokens:
+        sound = "its sound is digitally silent" if clip.source.silent else f"only {clip.duration:.3g} s of sound"
+        what = f"{clip.source.path} holds nothing to answer from: no picture, and {sound}."
+        raise MediaError(what, "Give a longer part of it, or another file.")
+    return span
 
 
 def mel_frames(samples: int) -> int:

@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 
 from .auto import Table
 from .backbones.qwen_omni import QwenOmni
+from .contents import check_contents, own_code
 from .errors import ModelError
 from .hub import HUB_ID, fetch, unloadable
 from .model import EchoingPixels, no_sieve, no_table
@@ -128,10 +129,13 @@ def read_config(name: str, place: str) -> Any:
     hub_logging.set_verbosity_error()
     hub_logging.disable_progress_bar()
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it tells of every retry
+    check_contents(name, Path(place))
     try:
         config = fetch(AutoConfig, place)
     except (OSError, ValueError) as error:
         raise unloadable(name, place, error) from error
+    if hasattr(config, "auto_map"):
+        raise own_code(name, "config.json")
     config = getattr(config, "thinker_config", config)
     if config.model_type != "qwen2_5_omni_thinker":
         raise ModelError(f"{name} is a {config.model_type} model.", "ep runs the Qwen2.5-Omni family.")

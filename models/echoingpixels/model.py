@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from .attended import ATTENDED, LAYERS
 from .auto import enough, mass_for
 from .backbones.base import Backbone, Features
 from .clip import Clip
@@ -18,14 +19,13 @@ from .frames import fit
 from .generate import FinishReason, Text, stream_tokens
 from .inputs import Inputs, Media, prepare_media, prepare_prompt
 from .options import KEEP, SIEVED, UNTRAINED, AskOptions, Auto, GenerateOptions, Keep, check_choice
-from .reducers import REDUCERS, by_scores
+from .reducers import REDUCERS
 from .shares import SHARES
 from .sieve import Sieve
 from .stats import Report, Stopwatch, Tokens, layer_flops, llm_flops, peak_memory, reset_peak, sieve_flops
 from .stream import Selection, Stream, top_k
 
 OnChoice = Callable[[Stream, Selection], None]
-FASTV_LAYER = 2  # whose attention fastv goes by, as in FastV (arXiv 2403.06764)
 
 
 @dataclass(frozen=True)
@@ -95,8 +95,8 @@ class EchoingPixels:
             return self._enough(stream, keep)
         if reducer in REDUCERS:
             return REDUCERS[reducer](stream, keep)
-        if reducer == "fastv":
-            return self._attended(stream, keep)
+        if reducer in ATTENDED:
+            return ATTENDED[reducer](self.backbone, stream, keep)
         assert self.sieve is not None
         selection: Selection = self.sieve(stream, keep)
         if reducer == "cs2" or selection.scores is None:
@@ -114,22 +114,12 @@ class EchoingPixels:
         chosen = top_k(selection.scores, stream.pool, k)
         return replace(selection, keep=chosen | (stream.mask & ~stream.pool))
 
-    def _attended(self, stream: Stream, keep: float) -> Selection:
-        """What the prompt's last token attends to in an early decoder layer: FastV's rule, as its code has it.
-
-        FastV drops the other tokens from that layer on. Here what is kept goes through the whole decoder again, from
-        its embeddings, so that only the rule differs from other reducers; the layers run for it are counted.
-        """
-        if not bool(stream.pool.any()):
-            return Selection(keep=stream.mask)
-        return by_scores(stream, self.backbone.attention_to(stream, FASTV_LAYER), keep)
-
     def choice_flops(self, reducer: str, tokens: int) -> float:
         """Floating-point operations of choosing among the tokens of a prompt, text included."""
         shape = self.backbone.shape
         if reducer in SIEVED and self.sieve is not None:
             return sieve_flops(shape, tokens, self.sieve.options.layers)
-        return FASTV_LAYER * layer_flops(shape, tokens, causal=True) if reducer == "fastv" else 0.0
+        return LAYERS * layer_flops(shape, tokens, causal=True) if reducer in ATTENDED else 0.0
 
     def check(self, reducer: str, keep: Keep = KEEP) -> None:
         """OptionError for an unknown reducer or ratio, ModelError for cs2 without a sieve or auto uncalibrated."""

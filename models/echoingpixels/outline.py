@@ -71,7 +71,9 @@ def outline(name: str, options: LoadOptions) -> Outline:
     place = place_of(name)
     sizes = SIZES.get(place)
     config = read_config(name, place) if sizes is None else Qwen2_5OmniThinkerConfig(**sizes, **MARKS)
-    tokenizer: Tokenizer = AutoTokenizer.from_pretrained(place) if Path(place).is_dir() else Words()
+    tokenizer: Tokenizer = (
+        AutoTokenizer.from_pretrained(place, trust_remote_code=False) if Path(place).is_dir() else Words()
+    )
     folder = sieve_folder(place, options, weights=False)
     inside = published_options(config, options.sections, folder is not None)
     about = read_sieve_options(folder) if folder else inside

@@ -18,7 +18,7 @@ from .shares import SHARES
 from .stats import STAGES, Report, Tokens, llm_flops
 from .stream import Selection, Stream, budget
 
-RATED = ("cs2", "repeats", "fastv")  # share one budget by what they find
+RATED = ("cs2", "repeats", "fastv", "relevance")  # share one budget by what they find
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from .clip import Source
 from .errors import EpError, MediaError, ModelError
 from .evaluate import Run, Setting, settings
 from .measured import Measured, Sample, fold
-from .media import read_clip
+from .media import Reader, read_clip
 from .model import Answer, EchoingPixels, Looked
 from .options import AskOptions, GenerateOptions, MediaOptions, ProfileOptions
 from .recommendation import Recommendation, name, recommend
@@ -105,11 +105,13 @@ def profile(
     read: MediaOptions | None = None,
     generate: GenerateOptions | None = None,
     on_progress: Callable[[int, int], None] | None = None,
+    reader: Reader | None = None,
 ) -> Profile:
     """Ask one question of every clip under every setting, round after round, and fold the times.
 
-    `on_progress` gets the answers done and in all. Of several clips, those that cannot be read are left out and told
-    in `failed`. MediaError if that leaves none, ModelError for cs2 asked of a model without sieve weights.
+    `on_progress` gets the answers done and in all. `reader` reads the clips: a worker's `read`, or `read_clip` if left
+    out. Of several clips, those that cannot be read are left out and told in `failed`. MediaError if that leaves none,
+    ModelError for cs2 asked of a model without sieve weights.
     """
     options, read, generate = options or ProfileOptions(), read or MediaOptions(), generate or GenerateOptions()
     chosen, left_out = choose(model, options)
@@ -123,7 +125,7 @@ def profile(
         if path in failed:
             continue
         try:
-            looked, sources[path] = _look(model, path, read)
+            looked, sources[path] = _look(model, path, read, reader or read_clip)
         except EpError as error:
             failed[path] = error.message
             if len(failed) == len(clips):
@@ -176,9 +178,9 @@ def in_turn(chosen: Sequence[Setting], turn: int, turns: int, seed: int) -> list
     return order[first:] + order[:first]
 
 
-def _look(model: EchoingPixels, path: Path, read: MediaOptions) -> tuple[Looked, Source]:
+def _look(model: EchoingPixels, path: Path, read: MediaOptions, reader: Reader) -> tuple[Looked, Source]:
     began = time.perf_counter()
-    clip = read_clip(path, read, frame_size=model.frame_size)
+    clip = reader(path, replace(read, frame_size=model.frame_size))
     return model.look(clip, time.perf_counter() - began), clip.source
 
 
@@ -192,7 +194,8 @@ def _answer(looked: Looked, question: str, options: AskOptions, resets: bool) ->
 
 
 def _none(failed: dict[Path, str]) -> MediaError:
-    return MediaError(f"None of the {len(failed)} clips can be read; the last: {[*failed.values()][-1]}")
+    what = f"None of the {len(failed)} clips can be read; the last: {[*failed.values()][-1]}"
+    return MediaError(what, "Give at least one file with picture or sound.")
 
 
 def _said(sources: Sequence[Source], texts: Callable[[Source], tuple[str, ...]]) -> tuple[str, ...]:

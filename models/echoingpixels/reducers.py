@@ -1,6 +1,6 @@
 """Ways to choose tokens that need no training: baselines and controls for CS2.
 
-Each is `(stream, keep) -> Selection`. `fastv` is not here: it asks the backbone, so the model makes it of `by_scores`.
+Each is `(stream, keep) -> Selection`. Those that ask the decoder are in attended.py.
 """
 
 from __future__ import annotations
@@ -47,17 +47,22 @@ def repeats(stream: Stream, keep: float) -> Selection:
     A video token's neighbour is the one in its grid cell a temporal step earlier, an audio token's the audio token
     before. What has none, such as a clip's first step, comes first; at a small ratio little else may be left.
     """
-    before = _neighbour(stream)  # (B, L)
-    rows = torch.arange(len(before), device=before.device)[:, None]  # (B, 1)
-    embeds = stream.embeds.float()
-    alike = F.cosine_similarity(embeds, embeds[rows, before.clamp(min=0)], dim=-1)  # (B, L)
-    return by_scores(stream, torch.where(before < 0, torch.inf, 1 - alike), keep)
+    return by_scores(stream, news(stream, torch.inf), keep)
 
 
 def by_scores(stream: Stream, scores: Tensor, keep: float) -> Selection:
     """The best of one pool by scores (B, L) float32."""
     chosen = top_k(scores, stream.pool, budget(stream.pool, keep))
     return Selection(keep=chosen | (stream.mask & ~stream.pool), scores=scores)
+
+
+def news(stream: Stream, first: float) -> Tensor:
+    """1 - cosine of each token (B, L) to its neighbour before, or `first` where it has none."""
+    before = _neighbour(stream)  # (B, L)
+    rows = torch.arange(len(before), device=before.device)[:, None]  # (B, 1)
+    embeds = stream.embeds.float()
+    alike = F.cosine_similarity(embeds, embeds[rows, before.clamp(min=0)], dim=-1)  # (B, L)
+    return torch.where(before < 0, first, (1 - alike).clamp(min=0.0))
 
 
 def _neighbour(stream: Stream) -> Tensor:

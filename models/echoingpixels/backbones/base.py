@@ -77,11 +77,8 @@ class Backbone(Protocol):
         `attention` (B, 1, L, L) bool says who sees whom, in place of the causal mask.
         """
 
-    def attention_to(self, stream: Stream, layer: int) -> Tensor:
-        """What each row's last token pays to each token (B, L) float32 in decoder layer `layer`, from 1: mean of heads.
-
-        Runs no further than that layer.
-        """
+    def attention_of(self, stream: Stream, last: int, layers: int) -> list[Tensor]:
+        """What each row's last tokens pay to each token: float32 (B, H, last, L), one of each of the first `layers`."""
 
     def new_cache(self) -> Any:
         """An empty KV cache."""

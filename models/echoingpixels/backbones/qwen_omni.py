@@ -174,25 +174,28 @@ class QwenOmni:
             embeds = layer(embeds, attention_mask=attention, position_embeddings=rotary)
         return embeds
 
-    def attention_to(self, stream: Stream, layer: int) -> Tensor:
-        """What each row's last token pays to each token (B, L) float32 in decoder layer `layer`, from 1: mean of heads.
+    def attention_of(self, stream: Stream, last: int, layers: int) -> list[Tensor]:
+        """What each row's last tokens pay to each token: float32 (B, H, last, L), one of each of the first `layers`.
 
-        Only eager attention tells its weights, and it would write L x L of them. So the last token is a cached step of
-        its own, the only one under eager attention.
+        Only eager attention tells its weights, and it would write L x L of them. So the last tokens are a cached step
+        of their own, the only one under eager attention.
         """
-        cache, layers = self.new_cache(), self.text.layers[:layer]
-        assert len(layers) == layer > 0, f"layer {layer} of {len(self.text.layers)}"
+        cache, few = self.new_cache(), self.text.layers[:layers]
+        assert len(few) == layers > 0, f"{layers} of {len(self.text.layers)} layers"
         weights: list[Tensor] = []
-        self._run(layers, stream, slice(0, -1), cache)
+        self._run(few, stream, slice(0, -last), cache)
         kernel = self.text.config._attn_implementation
-        hook = layers[-1].self_attn.register_forward_hook(lambda _, __, out: weights.append(out[1]))
+        hooks = [
+            layer.self_attn.register_forward_hook(lambda _, __, out: weights.append(out[1].float())) for layer in few
+        ]
         self.text.set_attn_implementation("eager")
         try:
-            self._run(layers, stream, slice(-1, None), cache)
+            self._run(few, stream, slice(-last, None), cache)
         finally:
             self.text.set_attn_implementation(kernel)
-            hook.remove()
-        return weights[0][:, :, 0].float().mean(1)  # (B, H, 1, L) → (B, L)
+            for hook in hooks:
+                hook.remove()
+        return weights
 
     def _run(self, layers: nn.ModuleList, stream: Stream, part: slice, cache: Any) -> None:
         """Run decoder layers over a part of a stream, after what is in the cache; fills the cache."""

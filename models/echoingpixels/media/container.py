@@ -78,7 +78,8 @@ def _head(path: Path) -> bytes:
         with path.open("rb") as file:
             return file.read(512)
     except OSError as error:
-        raise MediaError(f"{path} cannot be read: {(error.strerror or 'unknown error').lower()}.") from None
+        what = f"{path} cannot be read: {(error.strerror or 'unknown error').lower()}."
+        raise MediaError(what, "Check whether you may read it, and the disk it is on.") from None
 
 
 def advice(path: Path) -> str:

@@ -16,13 +16,14 @@ from .sampler import Pixels
 HDR = (16, 18)  # transfer characteristics PQ and HLG
 
 FrameSize = Callable[[int, int], tuple[int, int]]
+Resizer = Callable[[Pixels, tuple[int, int]], Pixels]
 
 
 class Developer:
     """Turns decoded frames into RGB pixels, upright and all of one size."""
 
-    def __init__(self, frame_size: FrameSize | None) -> None:
-        self._frame_size = frame_size
+    def __init__(self, frame_size: FrameSize | None, resize: Resizer) -> None:
+        self._frame_size, self._resize = frame_size, resize
         self._reformatter = VideoReformatter()
         self._size: tuple[int, int] | None = None
         self.shape: tuple[int, int] | None = None  # (height, width) of the first frame as shown, before resizing
@@ -38,9 +39,7 @@ class Developer:
             self.shape, self.rotation, self.hdr = (height, width), frame.rotation % 360, frame.color_trc in HDR
             self._size = self._frame_size(height, width) if self._frame_size else (height, width)
         if pixels.shape[:2] != self._size:
-            from ..frames import resize
-
-            pixels = resize(pixels, self._size)
+            pixels = self._resize(pixels, self._size)
         return pixels
 
 

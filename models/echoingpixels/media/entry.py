@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,14 @@ from ..clip import Clip, Source, VideoTrack
 from ..errors import MediaError, OptionError
 from ..options import MediaOptions
 from .container import check_file, file_end, open_media, picture_stream
+from .host import HERE, Host
 from .image import read_still
 from .reading import SHORTFALL, Reading, choose, window
 from .recording import read_recording
 from .sound import PREROLL, SILENCE, Samples
 from .video import EPS
 
+Reader = Callable[[Path, MediaOptions], Clip]  # such as `read_clip`, or the `read` of a worker
 DEFAULTS = MediaOptions()
 NO_FRAMES = np.zeros((0, 0, 0, 3), np.uint8)
 SEEK_BACK = (PREROLL, 10.0)  # s before the start to look for a key frame, before reading from the beginning
@@ -42,12 +45,20 @@ def read_clip(path: str | Path, options: MediaOptions = DEFAULTS, **overrides: A
         if name not in known:
             raise OptionError(f"There is no media option {name!r}.", f"Known: {', '.join(known)}.")
     options = replace(options, **overrides)
+    try:
+        return read(path, options, HERE)
+    except MemoryError:
+        raise MediaError(f"{path} does not fit in memory.", "Scale it down, or read a part of it.") from None
+
+
+def read(path: str | Path, options: MediaOptions, host: Host) -> Clip:
+    """As `read_clip`, with frames resized by `host`."""
     file = check_file(path)
-    clip = _still(file, options)
+    clip = _still(file, options, host)
     if clip is not None:
         return clip
     try:
-        return _timed(file, options)
+        return _timed(file, options, host)
     except FFmpegError as error:
         reason = (error.strerror or str(error)).lower()
         raise MediaError(f"{file} cannot be decoded: {reason}.", "Try converting it to MP4.") from error
@@ -63,7 +74,7 @@ def check_media(path: str | Path) -> None:
             raise
 
 
-def _still(file: Path, options: MediaOptions) -> Clip | None:
+def _still(file: Path, options: MediaOptions, host: Host) -> Clip | None:
     still = read_still(file)
     if still is None:
         return None
@@ -72,30 +83,29 @@ def _still(file: Path, options: MediaOptions) -> Clip | None:
     pixels, kind, turned, warnings = still
     track = VideoTrack(kind, None, (pixels.shape[0], pixels.shape[1]), turned)
     if options.frame_size is not None:
-        from ..frames import resize
-
-        pixels = resize(pixels, options.frame_size(*track.size))
+        size = options.frame_size(*track.size)
+        pixels = pixels if size == track.size else host.resize(pixels, size)
     source = Source(str(file), "image", kind, None, track, warnings=warnings)
     return Clip(pixels[None], np.zeros(1), None, 0.0, source)
 
 
-def _timed(file: Path, options: MediaOptions) -> Clip:
+def _timed(file: Path, options: MediaOptions, host: Host) -> Clip:
     """A video, or sound from a file that only FFmpeg can read."""
     start = options.start or 0.0
     for back in (*(back for back in SEEK_BACK if back < start), None):
         try:
             container = open_media(file)
         except MediaError:
-            clip = _recording(file, options, None)
+            clip = _recording(file, options, None, host)
             if clip is None:
                 raise
             return clip
         with container:
             if _recorded(container):
-                clip = _recording(file, options, container)
+                clip = _recording(file, options, container, host)
                 if clip is not None:
                     return clip
-            reading = choose(file, container, options)
+            reading = choose(file, container, options, host)
             if reading.run(back):
                 return _read(reading)
     raise AssertionError("the last try reads from the beginning")
@@ -107,12 +117,12 @@ def _recorded(container: InputContainer) -> bool:
     return sound_only and container.format.name != "mp3"
 
 
-def _recording(file: Path, options: MediaOptions, container: InputContainer | None) -> Clip | None:
+def _recording(file: Path, options: MediaOptions, container: InputContainer | None, host: Host) -> Clip | None:
     """A sound-only file through libsndfile; None if it cannot read all of it and FFmpeg (`container`) may do better."""
     if not options.audio or options.audio_track:
         return None
     start, limit = window(options)
-    recording = read_recording(file, start, limit)
+    recording = read_recording(file, start, limit, host.beat)
     if recording is None:
         return None
     declared, reached, warnings = recording.duration, start + recording.end, []

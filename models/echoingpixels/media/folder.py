@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from ..errors import MediaError
-from .entry import check_media
 
 # Still images are left out: beside clips they are covers and plots. One is read where it is named itself.
 VIDEO = "3gp asf avi flv m2ts m4v mjpeg mkv mov mp4 mpeg mpg mts mxf ogv ts vob webm wmv"
@@ -13,13 +13,19 @@ SOUND = "aac aif aiff amr caf flac m4a mka mp3 oga ogg opus wav wma"
 ENDINGS = frozenset(f"{VIDEO} {SOUND}".split())
 
 
-def find_clips(path: Path) -> list[Path]:
+def find_clips(path: Path, check: Callable[[Path], None] | None = None) -> list[Path]:
     """The file itself, or every video and sound file in a folder and those below it, sorted, hidden ones left out.
 
-    MediaError for a file that cannot be read, and for a folder without any.
+    MediaError for a file that cannot be read, which `check` tells (a worker's; `check_media` if left out), and for a
+    folder without any.
     """
     if not path.is_dir():
-        check_media(path)
+        if check is not None:
+            check(path)
+        else:
+            from .entry import check_media
+
+            check_media(path)
         return [path]
     found = sorted(file for file in path.rglob("*") if _is_clip(file, path))
     if not found:

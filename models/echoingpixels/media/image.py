@@ -28,6 +28,8 @@ def read_still(path: Path) -> tuple[npt.NDArray[np.uint8], str, int, tuple[str, 
             name, moving = str(image.format), getattr(image, "is_animated", False)
     except Image.DecompressionBombError as error:
         raise MediaError(f"{path} is too large an image: {error}.", "Scale it down first.") from None
+    except MemoryError:
+        raise
     except Exception:  # on a damaged file Pillow's plugins raise whatever they stumble over
         return None
     with image:
@@ -37,6 +39,8 @@ def read_still(path: Path) -> tuple[npt.NDArray[np.uint8], str, int, tuple[str, 
             turned = ROTATIONS.get(image.getexif().get(ORIENTATION, 1), 0)
             upright = ImageOps.exif_transpose(image)
             pixels = np.array(_rgb(upright))
+        except MemoryError:
+            raise
         except Exception as error:  # as above
             raise MediaError(
                 f"{path} ({name}) cannot be decoded: {str(error).lower()}.",

@@ -26,6 +26,8 @@ from .container import (
     states_length,
     stream_end,
 )
+from .developer import Developer
+from .host import Host
 from .sound import JITTER, SoundReader
 from .video import EPS, PictureReader
 
@@ -49,6 +51,7 @@ class Reading:
     picture: PictureReader | None
     sound: SoundReader | None
     undecodable: list[str]  # streams without a decoder
+    host: Host
     losses: Losses = field(default_factory=Losses)
 
     def run(self, back: float | None) -> bool:
@@ -63,6 +66,7 @@ class Reading:
         streams = [stream for stream in (self.video, self.audio) if stream is not None]
         readers = [reader for reader in (self.picture, self.sound) if reader is not None]
         for packet in packets(self.container, streams, self.losses):
+            self.host.beat()
             if packet.stream is self.video and self.picture is not None:
                 self.picture.feed(packet)
             elif self.sound is not None:
@@ -160,7 +164,7 @@ def window(options: MediaOptions) -> tuple[float, float]:
     return start, math.inf if options.end is None else round(options.end - start, 9)
 
 
-def choose(file: Path, container: InputContainer, options: MediaOptions) -> Reading:
+def choose(file: Path, container: InputContainer, options: MediaOptions, host: Host) -> Reading:
     """Picks the streams to read and makes their readers. MediaError when there is nothing to decode."""
     start, limit = window(options)
     video, default = picture_stream(container), sound_stream(container, None, file.name)
@@ -182,10 +186,11 @@ def choose(file: Path, container: InputContainer, options: MediaOptions) -> Read
     picture = sound = None
     if video is not None:
         span = _span(file, container, video, zero, start, limit, options)
-        picture = PictureReader(video, begin, limit, span, options.fps, options.max_frames, options.frame_size)
+        developer = Developer(options.frame_size, host.resize)
+        picture = PictureReader(video, begin, limit, span, options.fps, options.max_frames, developer)
     if audio is not None:
         sound = SoundReader(begin, limit, audio)
-    return Reading(file, container, start, limit, zero, video, audio, picture, sound, undecodable)
+    return Reading(file, container, start, limit, zero, video, audio, picture, sound, undecodable, host)
 
 
 def _span(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import av
 
 from ..clip import AudioTrack
+from .host import nothing
 from .sound import PREROLL, Samples, SoundReader
 
 BLOCK = 65_536  # samples read at a time
@@ -29,7 +31,7 @@ class Recording:
     reason: str = ""
 
 
-def read_recording(path: Path, start: float, limit: float) -> Recording | None:
+def read_recording(path: Path, start: float, limit: float, beat: Callable[[], None] = nothing) -> Recording | None:
     """The part of `path` from `start`, at most `limit` long (s); None if libsndfile cannot read the file, or if it has
     more than two channels (it does not say which speaker each belongs to)."""
     import soundfile
@@ -51,6 +53,7 @@ def read_recording(path: Path, start: float, limit: float) -> Recording | None:
                 block = file.read(BLOCK, dtype="float32", always_2d=True)
                 if not len(block):
                     break
+                beat()
                 frame = av.AudioFrame.from_ndarray(block.reshape(1, -1), format="flt", layout=layout)
                 frame.sample_rate = file.samplerate
                 reader.add(position / file.samplerate - start, frame)

@@ -19,7 +19,7 @@ from av.error import EOFError as DrainedError
 from av.error import FFmpegError
 
 from .clock import clock
-from .developer import Developer, FrameSize
+from .developer import Developer
 from .sampler import ROUNDING, Sampler
 
 THREADS = 4  # at most, for decoding
@@ -44,7 +44,7 @@ class PictureReader:
         span: float | None,
         fps: float,
         max_frames: int,
-        frame_size: FrameSize | None,
+        developer: Developer,
     ) -> None:
         self._context = stream.codec_context
         self._context.thread_type = "AUTO"
@@ -52,7 +52,7 @@ class PictureReader:
         self._clock, self._limit = clock(stream.time_base, origin), limit
         self._unit = float(stream.time_base or 1)  # s
         self._interval = float(1 / (stream.average_rate or stream.guessed_rate or 25))
-        self.developer = Developer(frame_size)
+        self.developer = developer
         self._rounding = min(self._unit / 2, ROUNDING)
         self._sampler: Sampler[av.VideoFrame] = Sampler(fps, max_frames, span, self.developer, self._rounding)
         self._backlog: list[av.Packet[av.VideoStream]] = []

@@ -1,93 +1,215 @@
-"""Reading files in another process, which can be ended. Knows nothing about decoding."""
+"""Reading files in another process, which can be ended: how long it may take and how much memory.
+
+Knows nothing about decoding, and imports none of it.
+"""
 
 from __future__ import annotations
 
-import multiprocessing
-import signal
-from dataclasses import dataclass
-from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
+import os
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import TracebackType
 
 from ..clip import Clip
-from ..errors import EpError, MediaError
+from ..errors import MediaError
 from ..options import MediaOptions
+from .exchange import Failed, Read, Request, Resize, SizeOf, too_large
+from .host import nothing, resize_here
+from .process import Process
 
+START = 300.0  # s until the process is ready: a busy machine may take seconds to import NumPy
+PACE = 1 << 14  # bytes of a file a second, at the very least
+TICK = 0.25  # s between looks at the process
 DEFAULTS = MediaOptions()
+CONVERT = "It may be damaged: try converting it to MP4, or leave it out."
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What reading one file may take."""
+    """What reading one file may take.
 
-    seconds: float = 600.0
-    bytes: int = 4 << 30  # not looked at yet
+    `seconds`: without another packet read, before the process counts as hung. Decoding one takes milliseconds, and
+    searching a file without an index some seconds. A long film may take longer as long as it gets on: a file has that
+    many seconds and one more for every 16 KiB of it, against those that never end. `bytes`: of memory, beyond which
+    the process is ended (on Linux; the kernel gives it a quarter more at most), and as many of what it hands over.
+    """
+
+    seconds: float = 60.0
+    bytes: int = 4 << 30
 
 
 class Worker:
-    """Reads files in a process of its own, one at a time; it is started by the first file, and again after it ended."""
+    """Reads files in a process of its own, one at a time whichever thread asks. On Windows, in this process.
+
+    The process is started by `start`, or else by the first file, and again after it was ended.
+    """
 
     def __init__(self, limits: Limits | None = None) -> None:
         self.limits = limits or Limits()
-        self._process: BaseProcess | None = None
-        self._connection: Connection | None = None
+        self._lock = threading.Lock()
+        self._process: Process | None = None
+        self._end: Callable[[], object] = nothing
 
     def __enter__(self) -> Worker:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
+    def start(self) -> None:
+        """Begins to start the process and returns at once. MediaError where none can be started."""
+        with self._lock:
+            self._start()
+
     def read(self, path: str | Path, options: MediaOptions = DEFAULTS) -> Clip:
-        """What `read_clip` gives and raises; MediaError also where a limit was passed or the process ended."""
-        connection = self._started()
-        try:
-            connection.send((str(path), options))
-            if not connection.poll(self.limits.seconds):
-                raise MediaError(f"Reading {path} took more than {self.limits.seconds:g} s.", "Convert it to MP4.")
-            answer: Clip | EpError = connection.recv()
-        except (EOFError, OSError):
-            self.close()
-            raise MediaError(f"{path} ended the process that read it.", "Try converting it to MP4.") from None
-        except MediaError:
-            self.close()
-            raise
-        if isinstance(answer, Clip):
-            return answer
-        raise answer
+        """What `read_clip` gives and raises; MediaError also where a limit was passed or the process crashed."""
+        if sys.platform == "win32":
+            from .entry import read_clip
+
+            return read_clip(path, options)
+        clip = self._ask(str(path), options)
+        assert clip is not None, "a request to read ends with a clip or an error"
+        return clip
+
+    def check(self, path: str | Path) -> None:
+        """What `check_media` raises; MediaError also as from `read`."""
+        if sys.platform == "win32":
+            from .entry import check_media
+
+            check_media(path)
+        else:
+            self._ask(str(path), None)
 
     def close(self) -> None:
-        """End the process."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.join()
-        if self._connection is not None:
-            self._connection.close()
-        self._process = self._connection = None
+        """Ends the process; a file that it reads for another thread fails. The next one starts another process."""
+        process = self._process
+        if process is not None:
+            process.kill()
+        with self._lock:
+            self._forget()
 
-    def _started(self) -> Connection:
-        if self._connection is None:
-            context = multiprocessing.get_context("spawn")
-            self._connection, there = context.Pipe()
-            self._process = context.Process(target=_serve, args=(there,), daemon=True)
-            self._process.start()
-            there.close()
-        return self._connection
+    @property
+    def pid(self) -> int | None:
+        """The process's number; None where there is no process now."""
+        process = self._process
+        return process.pid if process is not None and process.alive else None
 
-
-def _serve(connection: Connection) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever asked decides when to stop
-    from .entry import read_clip
-
-    while True:
-        try:
-            path, options = connection.recv()
-        except (EOFError, OSError):
+    def _start(self) -> None:
+        if sys.platform == "win32" or self.pid is not None:
             return
+        self._forget()
         try:
-            answer: Clip | EpError = read_clip(path, options)
-        except EpError as error:
-            answer = type(error)(error.message, error.hint)
-        except Exception as error:
-            answer = MediaError(f"{path} cannot be decoded: {type(error).__name__}: {error}.", "Please report it.")
-        connection.send(answer)
+            self._process = Process(self.limits.bytes)
+        except OSError as error:
+            what = f"The process that reads files could not be started: {(error.strerror or str(error)).lower()}."
+            raise MediaError(what, "Close other programs, and try again.") from error
+        self._end = weakref.finalize(self, self._process.close)  # with this object at the latest, or the program
+
+    def _forget(self) -> None:
+        self._end()
+        self._process, self._end = None, nothing
+
+    def _ask(self, path: str, options: MediaOptions | None) -> Clip | None:
+        with self._lock:
+            self._start()
+            process = self._process
+            assert process is not None
+            try:
+                self._greet(process)
+                answer = self._talk(process, path, options)
+                if process.memory() > self.limits.bytes // 2:  # what it has not given back, the next file would lack
+                    self._forget()
+            except BaseException:  # whatever it was, the two are out of step
+                self._forget()
+                raise
+        if isinstance(answer, Failed):
+            if answer.trace:
+                answer.error.add_note(answer.trace)
+            raise answer.error
+        return answer
+
+    def _greet(self, process: Process) -> None:
+        """Waits until the process is ready."""
+        if process.ready:
+            return
+        with suppress(EOFError, OSError):
+            process.ready = process.connection.poll(START) and process.connection.recv() is None
+        if not process.ready:
+            what = f"The process that reads files did not start ({process.end()})."
+            raise MediaError(what, "Try again; if that does not help, install echoingpixels again.")
+
+    def _talk(self, process: Process, path: str, options: MediaOptions | None) -> Clip | Failed | None:
+        """Has one file read: answers what the process asks until it has an answer."""
+        connection, shelf = process.connection, process.shelf
+        fit = None if options is None else options.frame_size
+        plain = None if options is None else replace(options, frame_size=None)
+        patience = _Patience(process, path, self.limits)
+        shelf.clear()
+        try:
+            connection.send(Request(path, _folder(), plain, fit is not None))
+            while True:
+                while not connection.poll(TICK):
+                    patience.tick()
+                message = connection.recv()
+                patience.tick(heard=True)
+                match message:
+                    case SizeOf(height, width):
+                        assert fit is not None
+                        connection.send(fit(height, width))
+                    case Resize(place, size):
+                        connection.send(*shelf.put([resize_here(shelf.take(place), size)]))
+                    case Read(places, duration, source):
+                        frames, times, *audio = map(shelf.take, places)
+                        return Clip(frames, times, audio[0] if audio else None, duration, source)
+                    case Failed(error, spent=True):
+                        raise error
+                    case Failed():
+                        return message
+                    case _:
+                        return None
+        except (EOFError, OSError):
+            why = process.end()
+            more = ", as the system does when memory runs out" if why == "SIGKILL" else ""
+            raise MediaError(f"{path} ended the process that read it ({why}{more}).", CONVERT) from None
+
+
+class _Patience:
+    """How long a file may still take, in small steps: a program that was stopped does not wake up past a limit."""
+
+    def __init__(self, process: Process, path: str, limits: Limits) -> None:
+        self._process, self._path, self._limits = process, path, limits
+        self._most = limits.seconds  # in all, s
+        with suppress(OSError, ValueError):  # such a file will be refused
+            self._most += os.stat(path).st_size / PACE
+        self._beats = b""
+        self._all = self._quiet = 0.0  # s
+        self._last = time.monotonic()
+
+    def tick(self, heard: bool = False) -> None:
+        """Some time has passed; `heard` from the process or not. MediaError past a limit."""
+        now, beats = time.monotonic(), self._process.shelf.beats()
+        passed, self._last = min(now - self._last, 2 * TICK), now
+        self._all += passed
+        self._quiet = 0.0 if heard or beats != self._beats else self._quiet + passed
+        self._beats = beats
+        if self._process.memory() > self._limits.bytes:
+            raise too_large(self._path, self._limits.bytes)
+        gave_up = f"Reading {self._path} was given up: "
+        if self._quiet > self._limits.seconds:
+            raise MediaError(f"{gave_up}nothing more came of it for {self._limits.seconds:g} s.", CONVERT)
+        if self._all > self._most:
+            raise MediaError(f"{gave_up}it had not ended after {self._all:.0f} s.", CONVERT)
+
+
+def _folder() -> str:
+    """Where relative paths begin."""
+    try:
+        return os.getcwd()
+    except OSError:  # it has been deleted
+        return os.sep

@@ -22,7 +22,7 @@ def loss_of(backbone: QwenOmni, sieve: Sieve | None, draw: Draw) -> tuple[Tensor
         return _full_loss(backbone, draw)
     stream = thinned(backbone, draw).stream
     if draw.task == "distil":
-        return distil_loss(backbone, sieve, stream)
+        return distil_loss(backbone, sieve, stream, draw.target)
     if draw.temperature is not None:
         value, right = answer_loss(backbone, stream, sieve.soft_attention(stream, draw.keep, draw.temperature))
     else:

@@ -93,7 +93,8 @@ def _features(
     try:
         file = source.stat()
     except OSError as error:
-        raise MediaError(f"{source} cannot be read: {(error.strerror or str(error)).lower()}.") from error
+        what = f"{source} cannot be read: {(error.strerror or str(error)).lower()}."
+        raise MediaError(what, "Mend its path in the question file.") from error
     pixels = (backbone.min_pixels, backbone.max_pixels)
     about = [str(source.resolve()), file.st_size, file.st_mtime_ns, start, end, backbone.name, *pixels]
     about += [media.fps, media.max_frames, media.audio]
@@ -103,8 +104,6 @@ def _features(
         return span, path
     read = read_clip(source, media, start=start, end=end, frame_size=lambda h, w: fit(h, w, *pixels))
     prepared = prepare_media(read, *pixels)
-    if not prepared.span.tokens:
-        raise MediaError(f"{source} gives no audio and no video tokens.")
     with torch.autocast(backbone.device.type, dtype=torch.bfloat16):
         features = backbone.encode(prepared)
     tensors = {

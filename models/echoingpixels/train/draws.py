@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 
 from ..synth.questions import Question, pick
 from .bank import Example, Supply
-from .recipe import Stage, Task
+from .recipe import Stage, Target, Task
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,7 @@ class Draw:
     share: float = 1.0
     keep: float = 1.0
     temperature: float | None = None  # of a soft gate
+    target: Target = "agreed"  # of task distil
     figure: str = "right"  # what the share of right tokens is called
 
 
@@ -48,7 +49,7 @@ class Draws(Dataset[Any]):
         step = item // stage.accumulate
         keep = float(rng.choice(stage.ratios(step)))
         asked = [pair for pair in asked if pair[1]]
-        return Draw(stage.task, item, asked, share, keep, stage.temperature_at(step))
+        return Draw(stage.task, item, asked, share, keep, stage.temperature_at(step), stage.target)
 
     def _whole(self, rng: np.random.Generator, n: int) -> list[tuple[Example, tuple[Question, ...]]]:
         """n clips, each with no more questions and statements than the stage wants, its `first` kinds before others.

@@ -19,6 +19,7 @@ from ..sieve import Form
 Task = Literal["towers", "answers", "distil", "sieve"]
 Part = Literal["towers", "decoder", "sieve"]
 Gate = Literal["straight-through", "gumbel", "soft"]
+Target = Literal["saliency", "agreed"]
 Log = Literal["csv", "tensorboard"]
 T = TypeVar("T")
 
@@ -122,6 +123,7 @@ class Stage:
     questions: int = 10
     first: tuple[str, ...] = ()  # kinds: those learned last
     statements: int = 30
+    target: Target = "agreed"  # of task distil
     keep: tuple[Phase, ...] = (Phase(1.0, (0.5, 0.2, 0.1, 0.05)),)
     full_every: int = 0
     full_batch: int = 16

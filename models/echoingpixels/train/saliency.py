@@ -1,7 +1,7 @@
 """What the full model itself reads an answer from: gradient × input of every audio and video token.
 
-The extractive sieve is distilled from it: it learns to rate tokens as the full model uses them, before the question is
-answered. Needs no labels and leaves the decoder as it is.
+The extractive sieve is distilled from it, and from what the question attends to: it learns to rate tokens as the full
+model uses them, before the question is answered. Needs no labels and leaves the decoder as it is.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from ..attended import relevant
 from ..backbones.base import Backbone
 from ..positions import KINDS
 from ..sieve import Sieve
@@ -52,9 +53,22 @@ def divergence(shares: Tensor, target: Tensor) -> Tensor:
     return (target * ratio).sum(1).mean()
 
 
-def distil_loss(backbone: Backbone, sieve: Sieve, stream: Stream) -> tuple[Tensor, dict[str, float]]:
-    """KL from the sieve's shares to the full model's saliency; only the sieve learns."""
-    target = saliency(backbone, stream)
+@torch.no_grad()
+def agreed(backbone: Backbone, stream: Stream) -> Tensor:
+    """Shares (B, L) as of `saliency`, of the geometric mean of it and of what the question attends to.
+
+    Either alone is a worse choice of tokens, the first most where an answer is read from many (docs/log.md).
+    """
+    both = (saliency(backbone, stream) * torch.where(stream.pool, relevant(backbone, stream), 0.0)).sqrt()
+    return both / both.sum(1, keepdim=True).clamp(min=1e-12)
+
+
+TARGETS = {"saliency": saliency, "agreed": agreed}
+
+
+def distil_loss(backbone: Backbone, sieve: Sieve, stream: Stream, target: str) -> tuple[Tensor, dict[str, float]]:
+    """KL from the sieve's shares to those of one of TARGETS; only the sieve learns."""
+    wanted = TARGETS[target](backbone, stream)
     scores = sieve.rate(sieve.encode(stream))
-    loss = divergence(sieve.shares(scores, stream.pool), target)
+    loss = divergence(sieve.shares(scores, stream.pool), wanted)
     return loss, {"kl": float(loss.detach())}

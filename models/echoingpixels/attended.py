@@ -1,0 +1,57 @@
+"""Ways to choose tokens that need no training and ask the decoder's first layers what they attend to.
+
+Each is `(backbone, stream, keep) -> Selection`; what is kept goes through the whole decoder afterwards, from its
+embeddings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from .backbones.base import Backbone
+from .reducers import by_scores, news
+from .stream import Selection, Stream
+
+Attended = Callable[[Backbone, Stream, float], Selection]
+LAYERS = 2  # of the decoder, run over all tokens
+
+
+def fastv(backbone: Backbone, stream: Stream, keep: float) -> Selection:
+    """What the prompt's last token attends to in layer 2, mean of the heads: FastV's rule, as its code has it.
+
+    Source: FastV (arXiv 2403.06764), which drops the other tokens from that layer on; so only its rule is compared.
+    """
+    if not bool(stream.pool.any()):
+        return Selection(keep=stream.mask)
+    return by_scores(stream, backbone.attention_of(stream, 1, LAYERS)[-1][:, :, 0].mean(1), keep)
+
+
+def relevance(backbone: Backbone, stream: Stream, keep: float) -> Selection:
+    """What any word of the question looks for with any head, less where the token repeats its neighbour before.
+
+    One pool of audio and video.
+    """
+    if not bool(stream.pool.any()):
+        return Selection(keep=stream.mask)
+    return by_scores(stream, relevant(backbone, stream), keep)
+
+
+def relevant(backbone: Backbone, stream: Stream) -> Tensor:
+    """Max of the attention x sqrt(1 - cosine to the neighbour): (B, L) float32, meaningful inside the pool.
+
+    A mean over words or heads would drown the one that finds something. Only text after a row's last clip asks, answers
+    in training do not.
+    """
+    after = stream.mask & (stream.pool.flip(1).cumsum(1).flip(1) == 0)  # (B, L)
+    asks = after if stream.labels is None else after & (stream.labels == -100)
+    last = int(after.sum(1).amax())
+    found = torch.zeros_like(stream.time)
+    for weights in backbone.attention_of(stream, last, LAYERS):
+        found = torch.maximum(found, (weights * asks[:, None, -last:, None]).amax((1, 2)))
+    return found * news(stream, 1.0).sqrt()
+
+
+ATTENDED: dict[str, Attended] = {"fastv": fastv, "relevance": relevance}
