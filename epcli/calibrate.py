@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from echoingpixels.options import GenerateOptions
-from echoingpixels.sets.reading import read_questions
 
 from . import console
 from . import options as o
@@ -49,6 +48,8 @@ def calibrate(
     read = o.media_options(fps, max_frames, no_audio, audio_track)
     load_options = o.load_options(sieve, quant, device, max_pixels)
     generate = GenerateOptions(max_new_tokens)
+    from echoingpixels.sets.reading import read_questions
+
     rows = read_questions(data, limit, format, media)
     from echoingpixels.calibrate import calibrate as run
     from echoingpixels.calibrate import sieve_to_write, write_table

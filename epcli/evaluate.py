@@ -12,7 +12,6 @@ import typer
 
 from echoingpixels.errors import DataError, OptionError
 from echoingpixels.options import GenerateOptions, check_reducer
-from echoingpixels.sets.reading import read_questions
 
 from . import console
 from . import options as o
@@ -66,6 +65,8 @@ def evaluate(
     read = o.media_options(fps, max_frames, no_audio, audio_track)
     load_options = o.load_options(sieve, quant, device, max_pixels, sections)
     generate = GenerateOptions(max_new_tokens)
+    from echoingpixels.sets.reading import read_questions
+
     rows = read_questions(data, limit, format, media)
     from echoingpixels.evaluate import evaluate as run
     from echoingpixels.evaluate import settings

@@ -21,7 +21,7 @@ NAMES = {  # ours, and a published checkpoint's: Qwen2.5-Omni's own layout
     "layers.": "thinker.model.bidir_encoder.layers.",
     "compressor.": "thinker.model.compressor.",
 }
-TALKER = 3 * 2**30  # bytes of a talker that is nothing but a hole in its file
+TALKER = 8 * 2**30  # bytes of a talker that is nothing but a hole in its file
 
 
 def write(folder: Path, on: QwenOmni, sieve: Sieve | None = None, talker: bool = False, **fields: Any) -> Path:

@@ -223,9 +223,9 @@ def test_the_command_prints_the_contracts_json(data: Callable[..., Path], tiny: 
     assert [(run["reducer"], run["keep"]) for run in said["runs"]] == [("full", 1), ("cs2", 0.2), ("uniform", 0.2)]
     for run in said["runs"]:
         wanted = "reducer keep accuracy interval questions failed by_kind by_regime tokens time_s paired marks"
-        assert set(run) == {*wanted.split(), "tokens_by_regime"}
+        assert set(run) == {*wanted.split(), "tokens_by_regime", "unparsed"}
         assert (run["questions"], run["failed"]) == (3, 1)
-        assert set(run["by_kind"]["who"]) == {"accuracy", "interval", "questions", "failed"}
+        assert set(run["by_kind"]["who"]) == {"accuracy", "interval", "questions", "failed", "unparsed"}
         assert run["tokens"]["kept_ratio"] == pytest.approx(run["keep"], abs=0.02)
         assert [mark["id"] for mark in run["marks"]] == ["q0", "q1", "lost"] and run["marks"][2]["right"] is None
         paired = [(one["baseline"], one["reducer"], one["questions"], one["failed"]) for one in run["paired"]]

@@ -23,7 +23,7 @@ def run(setting: Setting, *rights: bool | None) -> Run:
         Row(f"q{i}", Path(f"{i // 2}.mp4"), f"Who {i}?", "cat", ("who", "where")[i % 2]) for i in range(len(rights))
     ]
     outcomes = tuple(Outcome(row, setting, None, right) for row, right in zip(rows, rights, strict=True))
-    return Run(setting, score(rights), {}, {}, NOTHING, {}, outcomes)
+    return Run(setting, score(rights), {}, {}, NOTHING, {}, {}, outcomes)
 
 
 def test_gained_and_lost_are_counted_and_a_failed_clip_is_left_out() -> None:

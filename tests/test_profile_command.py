@@ -66,7 +66,7 @@ def test_json_has_the_keys_of_ask_and_evaluate(made: Made, film: Path, tiny: str
     for one in said["runs"]:
         assert set(one) == {
             *("reducer", "keep", "answer", "agreement", "tokens", "time_s", "tokens_per_s", "memory_bytes", "flops"),
-            *("speedup", "accuracy", "interval", "questions", "failed", "spread", "answers"),
+            *("speedup", "accuracy", "interval", "questions", "failed", "unparsed", "spread", "answers"),
         }
         stages = "load decode prepare encode select prefill generate first_token total llm"
         assert set(one["time_s"]) == set(one["spread"]["time_s"]) == set(stages.split())

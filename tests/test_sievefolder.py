@@ -158,6 +158,9 @@ def test_lora_that_does_not_fit_is_one_line(tuned: tuple[Path, EchoingPixels], b
     with pytest.raises(ModelError, match=r"The LoRA in .* could not be loaded") as error:
         load(str(base), device="cpu", sieve=str(place))
     assert "\n" not in error.value.message
+    (place / "adapter_model.safetensors").rename(place / "adapter_model.bin")  # a pickle is not opened
+    with pytest.raises(ModelError, match=r"The LoRA in .* lacks adapter_model\.safetensors"):
+        load(str(base), device="cpu", sieve=str(place))
 
 
 @pytest.fixture

@@ -91,6 +91,20 @@ def test_a_file_whose_clips_are_all_broken_is_refused(folder: Path, tmp_path: Pa
         read_clips(backbone, Data(), folder / "broken.jsonl", tmp_path)
 
 
+def test_ms_swift_rows_and_published_sets_are_trained_on_as_they_are(
+    folder: Path, tmp_path: Path, backbone: QwenOmni
+) -> None:
+    turns = [{"role": "user", "content": "<video>What is heard?"}, {"role": "assistant", "content": "a beep"}]
+    (tmp_path / "swift.jsonl").write_text(json.dumps({"messages": turns, "videos": ["a.mp4"]}))
+    choice = {"video_name": "b", "question_text": "What?", "multi_choice": ["a cat", "a number"], "answer": 1}
+    (tmp_path / "avqa.json").write_text(json.dumps([choice]))
+    data = Data(media=folder)
+    (heard,) = read_clips(backbone, data, tmp_path / "swift.jsonl", tmp_path)
+    (seen,) = read_clips(backbone, data, tmp_path / "avqa.json", tmp_path)
+    assert [(one.question, one.answer) for one in heard.questions] == [("What is heard?", "a beep")]
+    assert seen.questions[0].answer == "B" and "\nB. a number\n" in seen.questions[0].question
+
+
 def test_a_pretrained_model_learns_from_them_by_lora_and_through_a_sieve(
     folder: Path, tmp_path: Path, tiny: str
 ) -> None:

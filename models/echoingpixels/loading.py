@@ -42,9 +42,9 @@ def load(name: str = "tiny", **options: Any) -> EchoingPixels:
     chosen, began = LoadOptions(**options), time.perf_counter()
     device = device_of(chosen.device)
     place = place_of(name)
-    backbone = _load_backbone(name, place, chosen, device)
-    folder = sieve_folder(place, chosen)
-    inside = published_options(backbone.thinker.config, chosen.sections, folder is not None)
+    config, folder = read_config(name, place), sieve_folder(place, chosen)
+    inside = published_options(config, chosen.sections, folder is not None)
+    backbone = _load_backbone(name, place, config, chosen, device)
     if folder is not None:
         sieve: Sieve | None = load_sieve(backbone, folder)
     else:
@@ -95,10 +95,9 @@ def device_of(wanted: str) -> torch.device:
     return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def _load_backbone(name: str, place: str, options: LoadOptions, device: torch.device) -> QwenOmni:
+def _load_backbone(name: str, place: str, config: Any, options: LoadOptions, device: torch.device) -> QwenOmni:
     from transformers import AutoTokenizer, Qwen2_5OmniThinkerForConditionalGeneration
 
-    config = read_config(name, place)
     dtype = dtype_of(config, device)
     quantization = _quantization(options.quant, dtype)
     try:

@@ -10,8 +10,6 @@ import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import numpy as np
-
 ARTICLE = re.compile(r"^(a|an|the) ")
 JOINERS = re.compile(r"[-_/\u2010-\u2015]")  # they stand between words, where other signs stand beside them
 RESAMPLES = 2000
@@ -54,6 +52,8 @@ def score(rights: Iterable[bool | None], unparsed: int = 0) -> Score:
     if not n:
         return Score(None, None, len(marks), failed, unparsed)
     share = sum(answered) / n
+    import numpy as np  # here, since reading questions needs no more than `normalise`
+
     # Resampling n right-or-wrong answers with replacement draws the number of right ones from Binomial(n, share).
     shares = np.random.default_rng(SEED).binomial(n, share, RESAMPLES) / n
     low, high = np.percentile(shares, [2.5, 97.5])

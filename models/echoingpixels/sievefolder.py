@@ -92,16 +92,18 @@ def _adapt(backbone: QwenOmni, folder: Path) -> None:
     """Put the folder's LoRA, if any, into the decoder: merged, but for a quantized one, which would lose by it."""
     if not (folder / ADAPTER[0]).exists():
         return
+    hint = f"It needs {' and '.join(ADAPTER)} of a decoder like this one's."
+    if not (folder / ADAPTER[1]).exists():  # left to itself, PEFT takes a pickle, or asks the hub
+        raise ModelError(f"The LoRA in {folder} lacks {ADAPTER[1]}.", hint)
     try:
         from peft import PeftModel
     except ImportError as error:
-        hint = "Install it with `pip install 'echoingpixels[train]'`."
-        raise ModelError(f"The sieve in {folder} comes with LoRA, which needs the package peft.", hint) from error
+        install = "Install it with `pip install 'echoingpixels[train]'`."
+        raise ModelError(f"The sieve in {folder} comes with LoRA, which needs the package peft.", install) from error
     try:
         adapted = PeftModel.from_pretrained(backbone.text, str(folder))
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        hint = f"It needs {' and '.join(ADAPTER)} of a decoder like this one's."
         raise ModelError(f"The LoRA in {folder} could not be loaded: {reason}", hint) from error
     if not getattr(backbone.thinker, "is_quantized", False):
         adapted.merge_and_unload()
