@@ -106,22 +106,24 @@ def terminal(arguments: list[str], on_text: Callable[[str, subprocess.Popen[byte
 
 def test_ctrl_c_finishes_what_is_at_hand_and_says_how_to_go_on(folder: Path, tmp_path: Path) -> None:
     out, sent = tmp_path / "out.jsonl", []
-    slow = (folder, "--fps", "20")  # more to do for each clip
+    many = [f"{QUESTION} {i}" for i in range(50)]  # of each clip: several padded batches, so that something is left
+    asked = [word for question in many for word in ("--question", question)]
 
     def interrupt(text: str, program: subprocess.Popen[bytes]) -> None:
         if not sent and out.exists() and out.stat().st_size:
             sent.append(True)
             program.send_signal(signal.SIGINT)
 
-    arguments = command("batch", *slow, "--question", QUESTION, "--out", out, "--no-cache", *SHORT)
+    arguments = command("batch", folder, *asked, "--out", out, "--no-cache", *SHORT)
     code, text = terminal(arguments, interrupt)
     assert sent, text
     assert "answers" in text and "clips/min" in text  # the bar
     found = rows(out)
     assert code == 130, text
     assert "stopping after the answers at hand" in text
-    assert f"stopped: {len(found)} of 12 rows" in " ".join(text.split()) and "--resume" in text
-    assert 0 < len(found) < 12
+    whole = 12 * len(many)
+    assert f"stopped: {len(found)} of {whole} rows" in " ".join(text.split()) and "--resume" in text
+    assert 0 < len(found) < whole
     assert "Traceback" not in text
 
 

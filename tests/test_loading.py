@@ -209,10 +209,11 @@ def test_a_sieve_from_elsewhere_is_used_when_given(copy: Path, tiny: str, tmp_pa
 
 def test_another_sieve_of_the_model_is_used_by_its_name(copy: Path) -> None:
     shutil.copytree(copy / "sieve", copy / "sieve-other")
-    about = copy / "sieve-other" / "sieve.json"
-    about.write_text(about.read_text().replace('"tau": 1.0', '"tau": 0.5'))
+    file = copy / "sieve-other" / "sieve.json"
+    about = json.loads(file.read_text())
+    file.write_text(json.dumps({**about, "tau": about["tau"] / 2}))
     taus = [load(str(copy), sieve=name).sieve.options.tau for name in (None, "other")]  # type: ignore[union-attr]
-    assert taus == [1.0, 0.5]
+    assert taus == [about["tau"], about["tau"] / 2]
 
 
 def test_a_missing_sieve_is_told_before_weights_are_read(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
