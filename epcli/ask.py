@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from echoingpixels.options import AskOptions, GenerateOptions, LoadOptions, MediaOptions, check_question
+from echoingpixels.options import AUTO, AskOptions, GenerateOptions, LoadOptions, MediaOptions, check_question
 
 from . import console
 from . import options as o
@@ -58,7 +58,7 @@ def ask(
     model: o.Model = "tiny",
     sieve: o.Sieve = None,
     sections: o.Sections = None,
-    reducer: o.Reducer = "cs2",
+    reducer: o.Reducer = AUTO,
     keep: o.KeepText = o.KEEP_TEXT,
     quant: o.QuantName = "none",
     device: o.Device = "auto",
@@ -117,7 +117,7 @@ def _plans(request: Request, worker: Worker) -> Iterator[Result]:
             media=str(request.media),
             question=question,
             model=request.model,
-            options=request.ask,
+            options=planned.options,
             quant=request.load.quant,
             device=planned.device,
             report=planned.report,
@@ -135,6 +135,7 @@ def _answers(request: Request, view: View, worker: Worker) -> Iterator[Result]:
     from echoingpixels.weights import weights_of
 
     model = load_model(request.model, request.load, [request.ask.reducer], [request.ask.keep])
+    request = replace(request, ask=request.ask.settled(model.sieve is not None))
     cache, key = None, ""
     if request.cache is not None and not view.compare:  # a comparison times the whole way
         cache = FeatureCache(request.cache)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from echoingpixels.errors import DataError, OptionError
-from echoingpixels.options import AskOptions, GenerateOptions
+from echoingpixels.options import AUTO, AskOptions, GenerateOptions
 
 from . import console
 from . import options as o
@@ -41,7 +41,7 @@ def batch(
     workers: Annotated[int, typer.Option("--workers", min=1, help="Processes that decode; with ray, at most.")] = 1,
     model: o.Model = "tiny",
     sieve: o.Sieve = None,
-    reducer: o.Reducer = "cs2",
+    reducer: o.Reducer = AUTO,
     keep: o.KeepText = o.KEEP_TEXT,
     quant: o.QuantName = "none",
     device: o.Device = "auto",

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from echoingpixels.errors import DataError, OptionError
-from echoingpixels.options import GenerateOptions, check_reducer
+from echoingpixels.options import AUTO, GenerateOptions, check_reducer
 
 from . import console
 from . import options as o
-from .model import load_model
+from .model import load_model, named
 from .reading import reading
 from .scores import plain, remarks, tables
 
@@ -36,7 +36,7 @@ def evaluate(
     sieve: o.Sieve = None,
     sections: o.Sections = None,
     keep: Annotated[str, o.tokens_option("--keep", KEEPS)] = "1,0.2",
-    reducer: Annotated[str, o.tokens_option("--reducer", "Reducers, comma-separated.")] = "cs2",
+    reducer: Annotated[str, o.tokens_option("--reducer", f"Reducers, comma-separated; {o.AUTO_REDUCER}.")] = AUTO,
     quant: o.QuantName = "none",
     device: o.Device = "auto",
     fps: o.Fps = o.FPS,
@@ -72,6 +72,7 @@ def evaluate(
     from echoingpixels.evaluate import settings
     from echoingpixels.paired import within
 
+    reducers = named(model, load_options, reducers, keeps)
     chosen = settings(reducers, keeps)
     other, against = _baseline(baseline, baseline_run)
     if other is not None:

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from echoingpixels.explain.target import PAGE, PICTURE, write
-from echoingpixels.options import AskOptions, GenerateOptions, LoadOptions, MediaOptions, check_question, keep_name
+from echoingpixels.options import (
+    AUTO,
+    AskOptions,
+    GenerateOptions,
+    LoadOptions,
+    MediaOptions,
+    check_question,
+    keep_name,
+)
 
 from . import console
 from . import options as o
@@ -30,7 +38,7 @@ def explain(
     model: o.Model = "tiny",
     sieve: o.Sieve = None,
     sections: o.Sections = None,
-    reducer: o.Reducer = "cs2",
+    reducer: o.Reducer = AUTO,
     keep: o.KeepText = o.KEEP_TEXT,
     quant: o.QuantName = "none",
     device: o.Device = "auto",
@@ -75,6 +83,7 @@ def _explain(
         from echoingpixels.explain.pictures import shown_size
 
         model = load_model(name, load, [asked.reducer], [asked.keep])
+        asked = asked.settled(model.sieve is not None)
         with console.working(f"Looking at {media.name} …"):
             began = time.perf_counter()
             clip = worker.read(media, replace(read, frame_size=model.frame_size))

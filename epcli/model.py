@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from echoingpixels.options import SIEVED, Auto, Keep, LoadOptions
+from echoingpixels.options import AUTO, SIEVED, Auto, Keep, LoadOptions, reducer_of
 
 from . import console
 
@@ -20,6 +20,17 @@ def load_model(name: str, options: LoadOptions, reducers: Iterable[str], keeps: 
 
         check_model(name, options, reducers, keeps)
         return load(name, **vars(options))
+
+
+def named(name: str, options: LoadOptions, reducers: Iterable[str], keeps: Iterable[Keep]) -> tuple[str, ...]:
+    """The reducers, with auto as what it stands for with this model. ModelError where there is no such model."""
+    from echoingpixels.loading import has_sieve
+
+    asked = tuple(reducers)
+    if AUTO not in asked:
+        return asked
+    sieved = has_sieve(name, options) or any(isinstance(keep, Auto) for keep in keeps)  # else said when it is checked
+    return tuple(reducer_of(reducer, sieved) for reducer in asked)
 
 
 def check_model(name: str, options: LoadOptions, reducers: Iterable[str], keeps: Iterable[Keep] = ()) -> None:

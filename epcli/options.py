@@ -28,6 +28,7 @@ from echoingpixels.options import (
 
 ONE_KEEP, RATIOS = f"Give a ratio such as 0.2, or {AUTO}.", "Give ratios such as 1,0.2,0.05."
 KEEP_TEXT = f"{KEEP:g}"
+AUTO_REDUCER = f"{AUTO} takes cs2 where the model has a sieve, else relevance"
 AUTO_HELP = f"{AUTO}[:QUALITY] (cs2): what it takes for that share of the full accuracy, {QUALITY:g} if not said"
 FPS, MAX_FRAMES, MAX_NEW_TOKENS = MediaOptions.fps, MediaOptions.max_frames, GenerateOptions.max_new_tokens
 SPLIT = "Rotary split of a sieve inside a checkpoint, if not the published 18,18,18,10."
@@ -64,7 +65,9 @@ QuantName = Annotated[str, model_option("--quant", "nf4 or int8 (both need bitsa
 Device = Annotated[str, model_option("--device", "auto, cuda or cpu.")]
 MaxNewTokens = Annotated[int, model_option("--max-new-tokens", "The longest answer, in tokens.")]
 Temperature = Annotated[float, model_option("--temperature", "0 takes the likeliest token, more draws.")]
-Reducer = Annotated[str, tokens_option("--reducer", f"How tokens are chosen: {', '.join(REDUCER_NAMES)}.")]
+Reducer = Annotated[
+    str, tokens_option("--reducer", f"How tokens are chosen: {', '.join(REDUCER_NAMES)}; {AUTO_REDUCER}.")
+]
 KeepText = Annotated[
     str, tokens_option("--keep", f"Share of audio and video tokens to keep, in (0, 1], or {AUTO_HELP}.")
 ]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from echoingpixels.options import GenerateOptions, MediaOptions, ProfileOptions, check_question, keep_name
+from echoingpixels.options import AUTO, GenerateOptions, MediaOptions, ProfileOptions, check_question, keep_name
 from echoingpixels.questions import Row, read_rows
 
 from . import console
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from echoingpixels.profile import Profile
 
 KEEPS = ",".join(f"{keep:g}" for keep in ProfileOptions.keeps)
-REDUCERS = "Reducers, comma-separated: cs2, if the model can, when left out; uniform and random always run."
+REDUCERS = f"Reducers, comma-separated; {o.AUTO_REDUCER}. uniform and random always run."
 REPEAT = "Rounds that are measured."
 WARM_UP = "Rounds before them, not counted."
 DATA = "JSONL as `ep evaluate` reads: adds how many questions are answered right."
@@ -37,7 +37,7 @@ def profile(
     sieve: o.Sieve = None,
     sections: o.Sections = None,
     keep: Annotated[str, o.tokens_option("--keep", "Shares to keep, comma-separated.")] = KEEPS,
-    reducer: Annotated[str | None, o.tokens_option("--reducer", REDUCERS)] = None,
+    reducer: Annotated[str, o.tokens_option("--reducer", REDUCERS)] = AUTO,
     quant: o.QuantName = "none",
     device: o.Device = "auto",
     fps: o.Fps = o.FPS,
@@ -61,8 +61,7 @@ def profile(
     Ends with the one setting to use, and why.
     """
     check_question(question)
-    asked = None if reducer is None else o.reducers(reducer)
-    options = ProfileOptions(o.ratios(keep), asked, repeat, warm_up)
+    options = ProfileOptions(o.ratios(keep), o.reducers(reducer), repeat, warm_up)
     read = o.media_options(fps, max_frames, no_audio, audio_track, start, end)
     load = o.load_options(sieve, quant, device, max_pixels, sections)
     generate = GenerateOptions(max_new_tokens)
@@ -72,7 +71,7 @@ def profile(
         from echoingpixels.media import find_clips
 
         clips = find_clips(media, worker.check)
-        loaded = load_model(model, load, asked or ())
+        loaded = load_model(model, load, options.reducers)
         from echoingpixels.profile import profile as measure
 
         with console.progress("answers") as progress:

@@ -78,7 +78,8 @@ class Result:
     def _tokens(self) -> list[tuple[str, str]]:
         budget = self.report.tokens
         counts = [(f"{name} tokens", f"{n.before} → {n.after}") for name, n in vars(budget).items() if n.before]
-        return [*counts, ("kept", f"{100 * budget.kept_ratio:.1f} % of what is seen and heard")]
+        by = "" if self.options.reducer == "full" else f", chosen by {self.options.reducer}"
+        return [*counts, ("kept", f"{100 * budget.kept_ratio:.1f} % of what is seen and heard{by}")]
 
     def _times(self) -> str:
         spent = self.report.time_s

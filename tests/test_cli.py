@@ -139,6 +139,9 @@ def test_a_dry_run_of_a_known_model_needs_no_download(ep: Program, film: Path, m
         done = ep("ask", film, QUESTION, "--model", name, "--dry-run", "--json", "--quant", "nf4")
         said = json.loads(done.out)
         assert done.code == 0 and said["model"] == name
+        assert said["reducer"] == "relevance" and not said["warnings"]
+        done = ep("ask", film, QUESTION, "--model", name, "--dry-run", "--json", "--quant", "nf4", "--reducer", "cs2")
+        said = json.loads(done.out)
         assert 4e9 < said["memory_bytes"]["weights"] < 11e9
         assert "no sieve weights" in said["warnings"][0]
 

@@ -86,7 +86,7 @@ CASES = {
     "empty question": Case(lambda p: (p.film, " "), 2, ("empty",), ("Ask",)),
     "question that is no text": Case(lambda p: (p.film, "caf\udce9?"), 2, ("'caf\\udce9?'", "text"), ("UTF-8",)),
     "no sieve for cs2": Case(
-        lambda p: (p.film, QUESTION, "--model", p.model_without_sieve()),
+        lambda p: (p.film, QUESTION, "--model", p.model_without_sieve(), "--reducer", "cs2"),
         1,
         ("bare", "no sieve weights", "cs2"),
         ("--sieve", "full", "uniform", "random"),

@@ -15,7 +15,7 @@ from echoingpixels.clip import Clip
 from echoingpixels.errors import ModelError, OptionError
 from echoingpixels.inputs import prepare_media, span_of
 from echoingpixels.model import Answer, EchoingPixels
-from echoingpixels.options import REDUCER_NAMES, AskOptions, GenerateOptions
+from echoingpixels.options import REDUCER_NAMES, AskOptions, Auto, GenerateOptions
 from echoingpixels.stats import STAGES, layer_flops, peak_memory, reset_peak
 from tests import tinymodel
 
@@ -181,8 +181,24 @@ def test_the_outline_of_a_clip_is_what_preparing_it_makes() -> None:
 
 def test_cs2_without_sieve_weights_names_what_can_be_used() -> None:
     with pytest.raises(ModelError, match="no sieve weights") as error:
-        EchoingPixels(tinymodel.backbone()).ask(tinymodel.clip(), QUESTION)
+        EchoingPixels(tinymodel.backbone()).ask(tinymodel.clip(), QUESTION, reducer="cs2")
     assert all(name in error.value.hint for name in ("--sieve", "full", "uniform", "random"))
+
+
+def test_the_reducer_is_cs2_with_a_sieve_and_relevance_without_unless_another_is_asked_for(
+    model: EchoingPixels,
+) -> None:
+    bare, clip = EchoingPixels(model.backbone), tinymodel.clip()
+    for one, name in ((model, "cs2"), (bare, "relevance")):
+        stream = one.embed(one.prepare(clip, QUESTION))
+        wanted = one.select(stream, name, 0.3)
+        assert torch.equal(one.select(stream, keep=0.3).keep, wanted.keep)
+        said = one.ask(clip, QUESTION, generate=SHORT)
+        assert said.moments == one.ask(clip, QUESTION, reducer=name, generate=SHORT).moments
+        assert AskOptions().settled(one.sieve is not None) == AskOptions(name)
+    assert AskOptions("uniform").settled(False) == AskOptions("uniform")
+    with pytest.raises(ModelError, match="no sieve"):
+        bare.ask(clip, QUESTION, keep=Auto())
 
 
 @pytest.mark.parametrize("options", [{"reducer": "best"}, {"keep": 0.0}, {"keep": 1.01}])

@@ -67,15 +67,16 @@ def test_the_hub_id_of_a_known_model_is_the_same_plan() -> None:
     assert by_id.model.backbone.shape == outline("qwen2.5-omni-7b", LoadOptions()).model.backbone.shape
 
 
-def test_a_plan_for_a_folder_without_a_sieve_is_refused_for_cs2(tiny: str, tmp_path: Path) -> None:
+def test_a_folder_without_a_sieve_is_planned_with_relevance_and_refused_for_cs2(tiny: str, tmp_path: Path) -> None:
     import shutil
 
     bare = tmp_path / "bare"
     shutil.copytree(KNOWN.get(tiny, tiny), bare, ignore=shutil.ignore_patterns("sieve", "*.safetensors"))
     drawn = outline(str(bare), LoadOptions())
     with pytest.raises(ModelError, match="no sieve weights"):
-        plan(drawn, tinymodel.clip(1.0), QUESTION, AskOptions())
-    assert plan(drawn, tinymodel.clip(1.0), QUESTION, AskOptions("uniform")).report.tokens.kept_ratio < 0.3
+        plan(drawn, tinymodel.clip(1.0), QUESTION, AskOptions("cs2"))
+    planned = plan(drawn, tinymodel.clip(1.0), QUESTION, AskOptions())
+    assert planned.options.reducer == "relevance" and planned.report.tokens.kept_ratio < 0.3
 
 
 def test_words_stand_in_for_tokens() -> None:

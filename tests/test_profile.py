@@ -155,18 +155,16 @@ def test_progress_counts_answers_with_those_that_warm_up(model: EchoingPixels, f
 
 
 def test_the_full_run_and_the_baselines_are_always_there(model: EchoingPixels) -> None:
-    chosen, left_out = choose(model, ProfileOptions(keeps=(0.1,), reducers=("cs2-random",)))
+    chosen = choose(model, ProfileOptions(keeps=(0.1,), reducers=("cs2-random",)))
     assert chosen == [FULL, *(Setting(reducer, 0.1) for reducer in ("cs2-random", "uniform", "random"))]
-    assert left_out == ()
-    chosen, _ = choose(model, ProfileOptions(keeps=(1.0, 0.5), reducers=("random", "full")))
+    chosen = choose(model, ProfileOptions(keeps=(1.0, 0.5), reducers=("random", "full")))
     assert chosen == [FULL, Setting("random", 0.5), Setting("uniform", 0.5)]
 
 
-def test_a_model_without_a_sieve_is_measured_without_cs2_unless_that_was_asked_for(films: list[Path]) -> None:
+def test_a_model_without_a_sieve_is_measured_with_relevance_unless_cs2_was_asked_for(films: list[Path]) -> None:
     bare = EchoingPixels(tinymodel.backbone())
     found = profile(bare, films[:1], "Who?", replace(QUICK, warm_up=0, repeat=1), generate=SHORT)
-    assert [setting.reducer for setting in found.settings] == ["full", "uniform", "random"]
-    assert found.notes[0] == "cs2 was not measured: random has no sieve weights, which cs2 needs."
+    assert [setting.reducer for setting in found.settings] == ["full", "relevance", "uniform", "random"]
     with pytest.raises(ModelError, match="no sieve"):
         profile(bare, films, "Who?", replace(QUICK, reducers=("cs2",)))
 

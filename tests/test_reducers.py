@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from echoingpixels.attended import LAYERS
+from echoingpixels.attended import COVERED, LAYERS, WINDOW_S
 from echoingpixels.backbones.qwen_omni import QwenOmni
 from echoingpixels.errors import OptionError
 from echoingpixels.model import EchoingPixels
@@ -257,6 +257,25 @@ def test_relevance_keeps_what_a_word_of_the_question_finds_unless_it_repeats(on:
     still = replace(stream, embeds=torch.where(stream.pool[..., None], torch.ones_like(stream.embeds), stream.embeds))
     kept = model.select(still, "relevance", float((fresh[0].isinf() & pool).sum() / pool.sum()) - 1e-6).keep
     assert torch.equal(kept[0] & pool, fresh[0].isinf() & pool)  # of what never changes, the first step
+
+
+@pytest.mark.parametrize("keep", [0.1, 0.3])
+@torch.no_grad()
+def test_relevance_gives_every_window_its_part_of_a_share_and_the_rest_to_the_best(on: QwenOmni, keep: float) -> None:
+    stream = tinymodel.stream(on, 9.0)
+    selection = EchoingPixels(on).select(stream, "relevance", keep)
+    assert selection.scores is not None
+    scores, pool, kept = selection.scores[0], stream.pool[0], selection.keep[0] & stream.pool[0]
+    windows = [pool & (stream.time[0] // WINDOW_S == i) for i in range(5)]
+    part = int(COVERED * int(budget(stream.pool, keep)) / len(windows))
+    assert part > 0 and sum(int(window.sum()) for window in windows) == int(pool.sum())
+    outline = torch.zeros_like(pool)
+    for window in windows:
+        outline |= pool & window & (scores >= scores[window].sort(descending=True).values[part - 1])
+    rest = int(budget(stream.pool, keep)) - part * len(windows)
+    best = scores.masked_fill(~pool | outline, -1.0).topk(rest).indices
+    wanted = outline.index_fill(0, best, True)
+    assert torch.equal(kept, wanted)
 
 
 @torch.no_grad()

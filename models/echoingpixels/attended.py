@@ -7,16 +7,18 @@ embeddings.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from .backbones.base import Backbone
 from .reducers import by_scores, news
-from .stream import Selection, Stream
+from .stream import Selection, Stream, budget
 
 Attended = Callable[[Backbone, Stream, float], Selection]
 LAYERS = 2  # of the decoder, run over all tokens
+COVERED, WINDOW_S = 0.25, 2.0  # of relevance's budget, and the model's own chunk of interleaved picture and sound
 
 
 def fastv(backbone: Backbone, stream: Stream, keep: float) -> Selection:
@@ -32,11 +34,33 @@ def fastv(backbone: Backbone, stream: Stream, keep: float) -> Selection:
 def relevance(backbone: Backbone, stream: Stream, keep: float) -> Selection:
     """What any word of the question looks for with any head, less where the token repeats its neighbour before.
 
-    One pool of audio and video.
+    One pool of audio and video; a COVERED share of the budget goes evenly to windows of time, each to its best, so that
+    what the first layers overlook is still there in outline.
     """
     if not bool(stream.pool.any()):
         return Selection(keep=stream.mask)
-    return by_scores(stream, relevant(backbone, stream), keep)
+    scores = relevant(backbone, stream)
+    return replace(
+        by_scores(stream, scores.masked_fill(_outline(stream, scores, keep), torch.inf), keep), scores=scores
+    )
+
+
+def _outline(stream: Stream, scores: Tensor, keep: float) -> Tensor:
+    """The best of each window by scores (B, L), as many of each as the covered share has for all: (B, L) bool.
+
+    What repeats its neighbour to the bit, or is not looked for at all, is never among them.
+    """
+    window = torch.where(stream.pool, stream.time / WINDOW_S, -1.0).floor()  # (B, L)
+    order = scores.argsort(dim=1, descending=True, stable=True)
+    order = order.gather(1, window.gather(1, order).argsort(dim=1, stable=True))  # window by window, the best first
+    window = window.gather(1, order)
+    begins = window != window.roll(1, dims=1)
+    begins[:, 0] = True
+    place = torch.arange(window.shape[1], device=window.device).expand_as(order)
+    rank = place - torch.where(begins, place, 0).cummax(1).values
+    windows = (begins & (window >= 0)).sum(1).clamp(min=1)  # (B,)
+    share = (COVERED * budget(stream.pool, keep) / windows).floor()[:, None]
+    return torch.zeros_like(stream.pool).scatter_(1, order, (rank < share) & (window >= 0)) & (scores > 0)
 
 
 def relevant(backbone: Backbone, stream: Stream) -> Tensor:

@@ -17,7 +17,7 @@ from .errors import EpError, MediaError, OptionError
 from .loading import load
 from .media import read_clip
 from .model import Looked
-from .options import AskOptions, GenerateOptions, MediaOptions, read_keep
+from .options import AUTO, AskOptions, GenerateOptions, MediaOptions, read_keep
 
 NAME = "echoingpixels"
 MEDIA = ("video", "audio", "image")
@@ -54,7 +54,7 @@ class Lmms(lmms):  # type: ignore[misc]  # the harness has no types
         pretrained: str = "tiny",
         sieve: str | None = None,
         quant: str = "none",
-        reducer: str = "cs2",
+        reducer: str = AUTO,
         keep: float | str = 0.2,
         fps: float = 2.0,
         max_frames: int = 120,

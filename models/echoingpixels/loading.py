@@ -64,19 +64,20 @@ def place_of(name: str) -> str:
     )
 
 
-def check_sieve(name: str, options: LoadOptions) -> Path | None:
-    """The folder of a model's sieve, before any of its weights are fetched or read; None if the checkpoint holds it.
-
-    ModelError as from cs2 if there is none.
-    """
+def has_sieve(name: str, options: LoadOptions) -> bool:
+    """Whether a model comes with a sieve, told before any of its weights are fetched or read."""
     place = place_of(name)
-    folder = sieve_folder(place, options)
-    known = folder is not None or name.lower() in KNOWN
-    if not known and published_options(read_config(name, place), options.sections) is not None:
-        return None
-    if folder is None:
+    if sieve_folder(place, options) is not None:
+        return True
+    inside = None if name.lower() in KNOWN else published_options(read_config(name, place), options.sections)
+    return inside is not None
+
+
+def check_sieve(name: str, options: LoadOptions) -> Path | None:
+    """The folder of a model's sieve, None if the checkpoint holds it; ModelError as from cs2 if there is none."""
+    if not has_sieve(name, options):
         raise no_sieve(name)
-    return folder
+    return sieve_folder(place_of(name), options)
 
 
 def read_table(name: str, options: LoadOptions) -> Table:

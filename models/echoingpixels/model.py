@@ -18,7 +18,18 @@ from .errors import ModelError
 from .frames import fit
 from .generate import FinishReason, Text, stream_tokens
 from .inputs import Inputs, Media, prepare_media, prepare_prompt
-from .options import KEEP, SIEVED, UNTRAINED, AskOptions, Auto, GenerateOptions, Keep, check_choice
+from .options import (
+    AUTO,
+    KEEP,
+    SIEVED,
+    UNTRAINED,
+    AskOptions,
+    Auto,
+    GenerateOptions,
+    Keep,
+    check_choice,
+    reducer_of,
+)
 from .reducers import REDUCERS
 from .shares import SHARES
 from .sieve import Sieve
@@ -88,9 +99,10 @@ class EchoingPixels:
         return self.backbone.embed(inputs, features)
 
     @torch.no_grad()
-    def select(self, stream: Stream, reducer: str = "cs2", keep: Keep = KEEP) -> Selection:
+    def select(self, stream: Stream, reducer: str = AUTO, keep: Keep = KEEP) -> Selection:
         """Choose tokens; OptionError for an unknown reducer or ratio, ModelError for cs2 without sieve weights."""
         self.check(reducer, keep)
+        reducer = reducer_of(reducer, self.sieve is not None)
         if isinstance(keep, Auto):
             return self._enough(stream, keep)
         if reducer in REDUCERS:
@@ -126,8 +138,11 @@ class EchoingPixels:
         check_choice(reducer, keep)
         if reducer in SIEVED and self.sieve is None:
             raise no_sieve(self.backbone.name)
-        if isinstance(keep, Auto) and self.sieve is not None and self.sieve.options.auto is None:
-            raise no_table(self.backbone.name)
+        if isinstance(keep, Auto):
+            if self.sieve is None:
+                raise no_sieve(self.backbone.name)
+            if self.sieve.options.auto is None:
+                raise no_table(self.backbone.name)
 
     def generate(self, stream: Stream, options: GenerateOptions | None = None) -> Answer:
         """Answer from a stream of one row, reduced or not; the report counts from here on."""
@@ -195,6 +210,7 @@ class Looked:
     def stream(self, question: str, options: AskOptions, on_choice: OnChoice | None = None) -> Iterator[Chunk]:
         """Answer one question piece by piece; `on_choice` gets the whole stream and what was chosen of it, untimed."""
         model, watch = self.model, Stopwatch(self.watch.device, dict(self.watch.seconds))
+        options = options.settled(model.sieve is not None)
         reset_peak(self.watch.device)
         with watch.stage("prepare"):
             inputs = model.prepare(self.media, question)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from .errors import OptionError
@@ -68,10 +68,20 @@ def plain_keep(keep: Keep) -> float | str:
 
 
 def check_reducer(name: str) -> str:
-    """Return a known reducer's name, else raise OptionError listing them."""
-    if name not in REDUCER_NAMES:
-        raise OptionError(f"Unknown reducer {name!r}.", f"Known reducers: {', '.join(REDUCER_NAMES)}.")
+    """Return a known reducer's name, or auto, else raise OptionError listing them."""
+    if name not in (AUTO, *REDUCER_NAMES):
+        raise OptionError(f"Unknown reducer {name!r}.", f"Known reducers: {', '.join((AUTO, *REDUCER_NAMES))}.")
     return name
+
+
+def reducer_of(name: str, sieved: bool, keep: Keep = KEEP) -> str:
+    """The reducer that a name stands for: auto is cs2 where the model has a sieve, and relevance elsewhere.
+
+    How many tokens are enough (a keep of auto) only cs2 can say.
+    """
+    if name != AUTO:
+        return name
+    return "cs2" if sieved or isinstance(keep, Auto) else "relevance"
 
 
 def check_choice(reducer: str, keep: Keep) -> None:
@@ -79,7 +89,7 @@ def check_choice(reducer: str, keep: Keep) -> None:
     check_reducer(reducer)
     if not isinstance(keep, Auto):
         check_keep(keep)
-    elif reducer != "cs2":
+    elif reducer not in (AUTO, "cs2"):
         hint = f"Give {reducer} a ratio, such as the one that {keep} came to with cs2."
         raise OptionError(f"{keep} works with the reducer cs2 alone, not with {reducer}.", hint)
 
@@ -154,27 +164,30 @@ class GenerateOptions:
 
 @dataclass(frozen=True)
 class AskOptions:
-    """How to choose tokens and how to answer."""
+    """How to choose tokens and how to answer; the `reducer` auto is cs2, or relevance for a model without a sieve."""
 
-    reducer: str = "cs2"
+    reducer: str = AUTO
     keep: Keep = KEEP
     generate: GenerateOptions = GenerateOptions()
 
     def __post_init__(self) -> None:
         check_choice(self.reducer, self.keep)
 
+    def settled(self, sieved: bool) -> AskOptions:
+        """The same with the reducer that a model with or without a sieve will use."""
+        return replace(self, reducer=reducer_of(self.reducer, sieved, self.keep))
+
 
 @dataclass(frozen=True)
 class ProfileOptions:
     """What to measure, and how often.
 
-    Each reducer runs at each ratio in `keeps` below 1, beside the run with all tokens. `reducers` None means cs2 where
-    the model has a sieve; `uniform` and `random` always run. `repeat` rounds count, `warm_up` rounds before them do
-    not. `seed` shuffles the order of the runs.
+    Each reducer runs at each ratio in `keeps` below 1, beside the run with all tokens; `uniform` and `random` always
+    run. `repeat` rounds count, `warm_up` rounds before them do not. `seed` shuffles the order of the runs.
     """
 
     keeps: tuple[float, ...] = (1.0, 0.5, 0.2, 0.1, 0.05)
-    reducers: tuple[str, ...] | None = None
+    reducers: tuple[str, ...] = (AUTO,)
     repeat: int = 3
     warm_up: int = 1
     seed: int = 0
@@ -182,7 +195,7 @@ class ProfileOptions:
     def __post_init__(self) -> None:
         for keep in self.keeps:
             check_keep(keep)
-        for name in self.reducers or ():
+        for name in self.reducers:
             check_reducer(name)
         if self.repeat < 1 or self.warm_up < 0:
             seen = f"repeat is {self.repeat} and warm_up is {self.warm_up}."

@@ -23,7 +23,7 @@ RATED = ("cs2", "repeats", "fastv", "relevance")  # share one budget by what the
 
 @dataclass(frozen=True)
 class Plan:
-    """A predicted report, for a device, and what it takes for granted.
+    """A predicted report, for a device, with the options it was made for, and what it takes for granted.
 
     Times and peak memory are None. FLOPs go up to the first token. The number of tokens is the one said, but where
     picture and sound compete for it, who gets how many is only seen in a run: here, evenly. Without a tokenizer at
@@ -31,13 +31,14 @@ class Plan:
     """
 
     report: Report
+    options: AskOptions
     device: str
     warnings: tuple[str, ...] = ()
 
 
 def plan(outline: Outline, clip: Clip, question: str, options: AskOptions) -> Plan:
     """Predict the report of asking `question` about `clip`. ModelError for cs2 where there is no sieve."""
-    model = outline.model
+    model, options = outline.model, options.settled(outline.own_sieve)
     model.check(options.reducer, options.keep if outline.own_sieve else KEEP)
     media = _media(model, clip)
     prompt = prepare_prompt(media, question, model.backbone.tokenizer, model.backbone.layout)
@@ -53,7 +54,7 @@ def plan(outline: Outline, clip: Clip, question: str, options: AskOptions) -> Pl
         flops={"full": full, "reduced": reduced},
         speedup={"estimated": full / reduced, "measured": None},
     )
-    return Plan(report, outline.device.type, (*_range(before, options.keep), *_warnings(outline, options)))
+    return Plan(report, options, outline.device.type, (*_range(before, options.keep), *_warnings(outline, options)))
 
 
 def _foreseen(stream: Stream, options: AskOptions) -> Selection:

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from .clip import Source
-from .errors import EpError, MediaError, ModelError
+from .errors import EpError, MediaError
 from .evaluate import Run, Setting, settings
 from .measured import Measured, Sample, fold
 from .media import Reader, read_clip
 from .model import Answer, EchoingPixels, Looked
-from .options import AskOptions, GenerateOptions, MediaOptions, ProfileOptions
+from .options import AskOptions, GenerateOptions, MediaOptions, ProfileOptions, reducer_of
 from .recommendation import Recommendation, name, recommend
 from .stats import reset_peak
 
@@ -114,7 +114,7 @@ def profile(
     ModelError for cs2 asked of a model without sieve weights.
     """
     options, read, generate = options or ProfileOptions(), read or MediaOptions(), generate or GenerateOptions()
-    chosen, left_out = choose(model, options)
+    chosen = choose(model, options)
     resets = reset_peak(model.backbone.device)
     samples: list[Sample] = []
     sources: dict[Path, Source] = {}
@@ -147,25 +147,16 @@ def profile(
         runs=fold(chosen, (sample for sample in samples if sample.clip not in failed)),
         failed=failed,
         warnings=_said(read_well, lambda source: source.warnings),
-        remarks=(*left_out, *_said(read_well, lambda source: source.notes)),
+        remarks=_said(read_well, lambda source: source.notes),
     )
 
 
-def choose(model: EchoingPixels, options: ProfileOptions) -> tuple[list[Setting], tuple[str, ...]]:
-    """The settings to measure, all tokens first, and what is to be said of those that a model cannot do.
-
-    ModelError for cs2 without sieve weights, if it was asked for.
-    """
-    left_out: tuple[str, ...] = ()
-    names = ("cs2",) if options.reducers is None else options.reducers
-    try:
-        for reducer in names:
-            model.check(reducer)
-    except ModelError as error:
-        if options.reducers is not None:
-            raise
-        names, left_out = (), (f"cs2 was not measured: {error.message}",)
-    return settings([*names, *BASELINES], [1.0, *options.keeps]), left_out
+def choose(model: EchoingPixels, options: ProfileOptions) -> list[Setting]:
+    """The settings to measure, all tokens first. ModelError for cs2 without sieve weights, if it was asked for."""
+    names = [reducer_of(name, model.sieve is not None) for name in options.reducers]
+    for reducer in names:
+        model.check(reducer)
+    return settings([*names, *BASELINES], [1.0, *options.keeps])
 
 
 def in_turn(chosen: Sequence[Setting], turn: int, turns: int, seed: int) -> list[Setting]:

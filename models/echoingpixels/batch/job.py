@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from ..frames import fit
+from ..loading import has_sieve
 from ..options import MIN_PIXELS, AskOptions, LoadOptions, MediaOptions, plain_keep
 from ..weights import Weights, weights_of
 from .task import Task
@@ -43,6 +44,6 @@ class Job:
 
 def make_job(model: str, load: LoadOptions, read: MediaOptions, ask: AskOptions, cache: Path | None = None) -> Job:
     """A job for a model by name, whose weights are told apart but not loaded. ModelError as from `load`."""
-    weights = weights_of(model, load)
+    weights, ask = weights_of(model, load), ask.settled(has_sieve(model, load))
     size = partial(fit, min_pixels=MIN_PIXELS, max_pixels=weights.max_pixels)  # as the model's, and can be sent around
     return Job(model, load, replace(read, frame_size=size), ask, weights, cache)
