@@ -1,0 +1,107 @@
+"""How long and how much memory it takes from the joint stream to the first token: all tokens, and a sieve's choice.
+
+Random weights of real sizes. Every round runs all settings, so that speedups are ratios within a round; beside them the
+bare layers: the sieve's over all tokens and the decoder's over as many as are kept, with nothing chosen between.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from statistics import median
+from typing import Annotated
+
+import torch
+import typer
+
+from bench.stack import random_stack, random_stream
+from echoingpixels.generate import stream_tokens
+from echoingpixels.model import EchoingPixels
+from echoingpixels.options import GenerateOptions
+from echoingpixels.sieve import SieveOptions
+from echoingpixels.stats import peak_memory, reset_peak
+from echoingpixels.stream import Selection, Stream
+from epcli import console
+from epcli.options import ratios
+
+FIRST = GenerateOptions(max_new_tokens=1)
+
+
+def main(
+    model: Annotated[str, typer.Option(help="A known model, for its sizes.")] = "qwen2.5-omni-3b",
+    tokens: Annotated[int, typer.Option(help="Tokens of the prompt, text included.")] = 2048,
+    keep: Annotated[str, typer.Option(help="Shares to keep, comma-separated.")] = "0.2,0.1,0.05",
+    layers: Annotated[int, typer.Option(help="Of the sieve.")] = 4,
+    repeat: Annotated[int, typer.Option(help="Rounds that count; one before them does not.")] = 3,
+    bare: Annotated[bool, typer.Option(help="Time the bare layers, too.")] = True,
+    json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Seconds, speedup and peak memory above the weights, by share kept."""
+    stack = random_stack(model, SieveOptions(layers, "extractive"))
+    stream = random_stream(stack, tokens)
+    runs: dict[str, Callable[[], object]] = {"full": lambda: _answer(stack, stream, "full", 1.0)}
+    for share in ratios(keep):
+        runs[f"cs2 {share:g}"] = lambda share=share: _answer(stack, stream, "cs2", share)
+        if bare:
+            runs[f"bare {share:g}"] = lambda share=share: _bare(stack, stream, share)
+    rounds = [{name: _measured(run) for name, run in runs.items()} for _ in range(repeat + 1)][1:]
+    rows = []
+    for name in runs:
+        seconds = [one[name][0] for one in rounds]
+        ratio = [one["full"][0] / one[name][0] for one in rounds]
+        memory = [one[name][1] for one in rounds]
+        rows.append(
+            {
+                "run": name,
+                "seconds": median(seconds),
+                "speedup": median(ratio),
+                "low": min(ratio),
+                "high": max(ratio),
+                "peak_bytes": median(memory),
+            }
+        )
+    if json_:
+        console.out(json.dumps({"model": model, "tokens": tokens, "layers": layers, "runs": rows}))
+        return
+    cells = [
+        [
+            str(row["run"]),
+            f"{row['seconds']:.2f} s",
+            f"{row['speedup']:.2f} × ({row['low']:.2f}–{row['high']:.2f})",
+            f"{row['peak_bytes'] / 1e6:.0f} MB",
+        ]
+        for row in rows
+    ]
+    console.columns(["run", "to the first token", "against full", "peak above weights"], cells)
+
+
+def _answer(model: EchoingPixels, stream: Stream, reducer: str, keep: float) -> None:
+    """Choose, take and decode the first token."""
+    kept = stream.take(model.select(stream, reducer, keep)) if reducer != "full" else stream
+    for _ in stream_tokens(model.backbone, kept, FIRST):
+        pass
+
+
+@torch.no_grad()
+def _bare(model: EchoingPixels, stream: Stream, keep: float) -> None:
+    """The same layers over the same numbers of tokens, with no score head, choice, cache or logits."""
+    assert model.sieve is not None
+    backbone, n = model.backbone, int(stream.pool.sum())
+    backbone.run_layers(model.sieve.layers, stream.embeds, stream.positions, stream.mask)
+    kept = torch.ones_like(stream.mask)
+    kept[:, int(n * keep) : n] = False
+    backbone.hidden(stream.take(Selection(kept)))
+
+
+def _measured(run: Callable[[], object]) -> tuple[float, int]:
+    """Seconds, and the peak above what was there before, in bytes."""
+    device = torch.device("cpu")
+    reset_peak(device)
+    before, began = peak_memory(device), time.perf_counter()
+    run()
+    return time.perf_counter() - began, peak_memory(device) - before
+
+
+if __name__ == "__main__":
+    typer.run(main)
