@@ -88,7 +88,7 @@ def ask(
         media,
         tuple(map(check_question, question)),
         model,
-        o.load_options(sieve, quant, device, max_pixels, sections),
+        o.load_options(sieve, quant, device, max_pixels, sections, cache_dir, no_cache),
         o.media_options(fps, max_frames, no_audio, audio_track, start, end),
         AskOptions(reducer, o.keep_of(keep), GenerateOptions(max_new_tokens, temperature)),
         o.cache_folder(cache_dir, no_cache),

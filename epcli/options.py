@@ -114,14 +114,28 @@ def media_options(
 
 
 def load_options(
-    sieve: str | None, quant: str, device: str, max_pixels: int | None, sections: str | None = None
+    sieve: str | None,
+    quant: str,
+    device: str,
+    max_pixels: int | None,
+    sections: str | None = None,
+    cache_dir: Path | None = None,
+    no_cache: bool = False,
 ) -> LoadOptions:
-    """How to load a model, checked."""
+    """How to load a model, checked. Quantized weights are kept, beside the features."""
     try:
         split = None if sections is None else tuple(int(part) for part in sections.split(","))
     except ValueError:
         raise OptionError(f"--sections has {sections!r}.", "Give four whole numbers, such as 18,18,18,10.") from None
-    return LoadOptions(quant=cast(Quant, quant), device=device, sieve=sieve, max_pixels=max_pixels, sections=split)
+    cache = None if quant == "none" or no_cache else weights_folder(cache_dir)
+    return LoadOptions(cast(Quant, quant), device, sieve, max_pixels, split, cache)
+
+
+def weights_folder(given: Path | None) -> Path:
+    """Where quantized weights are kept."""
+    from echoingpixels.cache import caches
+
+    return (given or caches()) / "quantized"
 
 
 def cache_folder(given: Path | None, no_cache: bool) -> Path | None:

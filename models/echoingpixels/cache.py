@@ -44,8 +44,8 @@ class Seen:
     duration: float  # s
 
 
-def default_folder() -> Path:
-    """Where the platform keeps caches: XDG_CACHE_HOME or ~/.cache, ~/Library/Caches, or %LOCALAPPDATA%."""
+def caches() -> Path:
+    """Our folder where the platform keeps caches: XDG_CACHE_HOME or ~/.cache, ~/Library/Caches, or %LOCALAPPDATA%."""
     if sys.platform == "darwin":
         base = Path.home() / "Library" / "Caches"
     elif sys.platform == "win32":
@@ -53,7 +53,12 @@ def default_folder() -> Path:
     else:
         given = os.environ.get("XDG_CACHE_HOME", "")
         base = Path(given) if os.path.isabs(given) else Path.home() / ".cache"  # as the XDG specification has it
-    return base / "echoingpixels" / "features"
+    return base / "echoingpixels"
+
+
+def default_folder() -> Path:
+    """Where features are kept unless another folder is given."""
+    return caches() / "features"
 
 
 def seen_key(mark: str, towers: str, read: MediaOptions) -> str:

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import logging
 import time
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
 import torch
@@ -21,6 +24,7 @@ from .hub import HUB_ID, fetch, unloadable
 from .model import EchoingPixels, no_sieve, no_table
 from .options import MAX_PIXELS, MIN_PIXELS, LoadOptions, Quant
 from .published import load_published, published_options
+from .quantcache import keep_quantized, kept_at
 from .sieve import Sieve
 from .sievefolder import load_sieve, read_sieve_options, save_sieve, sieve_folder
 
@@ -31,6 +35,7 @@ KNOWN = {
     "qwen2.5-omni-7b": "Qwen/Qwen2.5-Omni-7B",
 }
 UNQUANTIZED = ["model.visual", "model.audio_tower", "lm_head"]
+UNREADABLE = (OSError, ValueError, RuntimeError, SafetensorError)
 SMALL = 100_000_000  # parameters under which float32 is the better choice on a CPU
 
 
@@ -97,29 +102,45 @@ def device_of(wanted: str) -> torch.device:
 
 
 def _load_backbone(name: str, place: str, config: Any, options: LoadOptions, device: torch.device) -> QwenOmni:
-    from transformers import AutoTokenizer, Qwen2_5OmniThinkerForConditionalGeneration
+    from transformers import AutoTokenizer
 
-    dtype = dtype_of(config, device)
-    quantization = _quantization(options.quant, dtype)
     try:
-        thinker, found = fetch(
-            Qwen2_5OmniThinkerForConditionalGeneration,
-            place,
-            config=config,
-            dtype=dtype,
-            use_safetensors=True,
-            quantization_config=quantization,
-            device_map={"": device},
-            output_loading_info=True,
-        )
+        thinker, found = _load_thinker(place, config, options, device)
         tokenizer = fetch(AutoTokenizer, place)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except UNREADABLE as error:
         raise unloadable(name, place, error) from error
     if found["missing_keys"]:  # transformers would fill them with noise
         lacks = sorted(found["missing_keys"])
         raise ModelError(f"{name} lacks {len(lacks)} weights, such as {lacks[0]}.", "Download or save it again.")
     thinker.eval()
     return QwenOmni(thinker, tokenizer, name, MIN_PIXELS, max_pixels_of(config, options))
+
+
+def _load_thinker(place: str, config: Any, options: LoadOptions, device: torch.device) -> tuple[Any, dict[str, Any]]:
+    """The thinker, quantized once if so asked and from then on as it was kept; and what was found of its weights."""
+    from transformers import Qwen2_5OmniThinkerForConditionalGeneration
+
+    dtype = dtype_of(config, device)
+    read = partial(
+        fetch,
+        Qwen2_5OmniThinkerForConditionalGeneration,
+        dtype=dtype,
+        use_safetensors=True,
+        device_map={"": device},
+        output_loading_info=True,
+    )
+    if options.quant == "none":
+        return read(place, config=config)  # type: ignore[no-any-return]
+    quantization = _quantization(options.quant, dtype)
+    kept = options.cache and kept_at(options.cache, place, options.quant, f"{dtype} {device.type}")
+    if kept and kept.exists():
+        with suppress(*UNREADABLE):
+            return read(str(kept))  # type: ignore[no-any-return]
+        rmtree(kept, ignore_errors=True)  # damaged: it is made again
+    thinker, found = read(place, config=config, quantization_config=quantization)
+    if kept and not found["missing_keys"]:
+        keep_quantized(thinker, kept)
+    return thinker, found
 
 
 def read_config(name: str, place: str) -> Any:

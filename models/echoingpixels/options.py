@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 from .errors import OptionError
@@ -209,6 +210,7 @@ class LoadOptions:
     `sieve`: folder or hub id of a trained sieve, or the name of one the model has; None takes the model's own, if any.
     `sections`: rotary split [T, H, W, T] of a sieve inside a checkpoint; None takes the published one.
     `max_pixels`: of each frame; None takes the model's own.
+    `cache`: folder where quantized weights are kept for the next load, up to half as large as the model; None for none.
     """
 
     quant: Quant = "none"
@@ -216,6 +218,7 @@ class LoadOptions:
     sieve: str | None = None
     max_pixels: int | None = None
     sections: tuple[int, ...] | None = None
+    cache: Path | None = None
 
     def __post_init__(self) -> None:
         if self.quant not in ("none", "nf4", "int8"):
