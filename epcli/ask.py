@@ -123,6 +123,7 @@ def _plans(request: Request, worker: Worker) -> Iterator[Result]:
             report=planned.report,
             warnings=warnings,
             notes=clip.source.notes,
+            plan=planned,
         )
 
 

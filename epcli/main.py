@@ -16,8 +16,10 @@ from .ask import ask
 from .batch import batch
 from .cache import cache
 from .calibrate import calibrate
+from .doctor import doctor
 from .evaluate import evaluate
 from .explain import explain
+from .models import models
 from .profile import profile
 from .synth import synth
 from .train import train
@@ -26,7 +28,7 @@ DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130  # and 3: `ep batch` finished, b
 DEBUG = "--debug"
 
 app = typer.Typer(name="ep", add_completion=False, pretty_exceptions_enable=False)
-for command in (ask, batch, explain, evaluate, calibrate, profile, cache, synth, train):
+for command in (ask, batch, explain, evaluate, calibrate, profile, cache, models, doctor, synth, train):
     app.command()(command)
 
 

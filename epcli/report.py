@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 from echoingpixels.options import plain_keep
 
 if TYPE_CHECKING:
+    from echoingpixels.memory import Memory
     from echoingpixels.model import Answer
     from echoingpixels.options import AskOptions
+    from echoingpixels.plan import Plan
     from echoingpixels.stats import Report
 
 UNITS = ("", "k", "M", "G", "T", "P", "E")
@@ -31,6 +33,7 @@ class Result:
     notes: tuple[str, ...]
     answer: Answer | None = None
     full: Answer | None = None
+    plan: Plan | None = None
 
     @property
     def memory_ratio(self) -> float | None:
@@ -54,6 +57,9 @@ class Result:
             "warnings": list(self.warnings),
             "notes": list(self.notes),
         }
+        if self.plan is not None:
+            said |= {"memory_bytes": self.plan.memory.as_dict(), "fits": self.plan.memory.fits}
+            said["advice"] = list(self.plan.advice)
         if self.full is not None:
             cost = self.full.report
             said["full"] = {"answer": self.full.text, "time_s": cost.time_s, "memory_bytes": cost.memory_bytes}
@@ -66,7 +72,9 @@ class Result:
         memory = ", ".join(f"{name} {big(n, 'B')}" for name, n in self.report.memory_bytes.items() if n is not None)
         flops = ", ".join(f"{name} {big(n, 'FLOP')}" for name, n in self.report.flops.items())
         speedup = self.report.speedup
-        costs += [("memory", memory), ("compute", flops), ("speedup (estimate)", ratio(speedup["estimated"]))]
+        costs += [("memory", memory)] if self.plan is None else foretold(self.plan.memory)
+        costs += [("to fit", text) for text in (() if self.plan is None else self.plan.advice)]
+        costs += [("compute", flops), ("speedup (estimate)", ratio(speedup["estimated"]))]
         if self.full is not None:
             costs.append(("speedup (measured)", ratio(speedup["measured"])))
             costs.append(("memory, full / reduced", ratio(self.memory_ratio)))
@@ -103,6 +111,21 @@ def big(n: float, unit: str) -> str:
     while n >= 1000 and power + 1 < len(UNITS):
         n, power = n / 1000, power + 1
     return f"{n:.3g} {UNITS[power]}{unit}"
+
+
+def foretold(memory: Memory) -> list[tuple[str, str]]:
+    """Memory by stage, as labels and values; what rests all the while is said once."""
+    resting = f"weights {big(memory.weights, 'B')}"
+    rows = [("memory", resting + (f", program {big(memory.program, 'B')}" if memory.program else ""))]
+    for stage in memory.stages:
+        parts = {"held": stage.held, "KV cache": stage.kv_cache, "activations": stage.activations}
+        said = [f"{name} {big(n, 'B')}" for name, n in parts.items() if n]
+        if said:
+            total = memory.weights + memory.program + stage.beside_weights
+            rows.append((f"memory, {stage.name}", f"{big(total, 'B')}: {' + '.join(said)}"))
+    room = "" if memory.free is None else f", {big(memory.free, 'B')} may be used: it "
+    verdict = {None: "", True: "fits", False: "does not fit"}[memory.fits]
+    return [*rows, ("memory, peak", f"{big(memory.peak, 'B')}{room}{verdict}")]
 
 
 def ratio(value: float | None) -> str:

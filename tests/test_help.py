@@ -14,7 +14,19 @@ from tests.program import Program, command, environment, run
 
 LIMIT_S = 0.5
 HEAVY = ("torch", "transformers", "av", "numpy", "soundfile", "PIL", "matplotlib")
-COMMANDS = ("ask", "batch", "explain", "evaluate", "calibrate", "profile", "cache", "synth", "train")
+COMMANDS = (
+    "ask",
+    "batch",
+    "explain",
+    "evaluate",
+    "calibrate",
+    "profile",
+    "cache",
+    "models",
+    "doctor",
+    "synth",
+    "train",
+)
 
 
 @pytest.mark.parametrize("option", ["--help", "--version"])

@@ -30,6 +30,7 @@ from .options import (
     check_choice,
     reducer_of,
 )
+from .quantized import stored_bytes
 from .reducers import REDUCERS
 from .shares import SHARES
 from .sieve import Sieve
@@ -192,9 +193,9 @@ class EchoingPixels:
         yield Chunk("", Answer(text.text, tuple(text.ids), text.reason, report, stream.moments()))
 
     def weight_bytes(self) -> int:
-        """Bytes of all parameters, as stored."""
+        """Bytes of all parameters as stored, with the scales of quantized ones."""
         parameters = [*self.backbone.parameters(), *(self.sieve.parameters() if self.sieve else ())]
-        return sum(p.numel() * p.element_size() for p in parameters)
+        return sum(map(stored_bytes, parameters))
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from . import quantized
 from .backbones.qwen_omni import QwenOmni
 from .inputs import Tokenizer
 from .loading import KNOWN, dtype_of, max_pixels_of, place_of, read_config
@@ -22,7 +23,6 @@ from .published import published_options
 from .sieve import Sieve, SieveOptions
 from .sievefolder import read_sieve_options, sieve_folder
 
-BYTES = {"nf4": 0.5, "int8": 1.0}  # of one quantized weight
 VISION_WIDTH = 1280
 MARKS = {"vision_start_token_id": 151652, "vision_end_token_id": 151653}
 SIZES: dict[str, dict[str, Any]] = {
@@ -92,10 +92,10 @@ def outline(name: str, options: LoadOptions) -> Outline:
 
 def weight_bytes(model: EchoingPixels) -> int:
     """Bytes of all parameters as they would be stored, the decoder's linear layers quantized if so asked."""
-    total = float(model.weight_bytes())
+    total = model.weight_bytes()
     assert isinstance(model.backbone, QwenOmni)
-    if model.quant in BYTES:
-        for module in model.backbone.text.modules():
-            if isinstance(module, nn.Linear):
-                total -= module.weight.numel() * (module.weight.element_size() - BYTES[model.quant])
-    return round(total)
+    for module in model.backbone.text.modules():
+        if isinstance(module, nn.Linear):
+            (rows, columns), value = module.weight.shape, module.weight.element_size()
+            total += quantized.weight_bytes(rows, columns, model.quant, value) - rows * columns * value
+    return total

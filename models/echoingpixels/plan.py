@@ -8,31 +8,33 @@ import torch
 
 from .auto import LEAST, MOST
 from .clip import Clip
+from .fitting import advice
+from .forecast import Case, memory_of
 from .frames import MERGE
-from .inputs import Inputs, Media, mel_frames, prepare_prompt, span_of
+from .headroom import free_memory
+from .inputs import Media, mel_frames, span_of
+from .memory import Memory
 from .model import EchoingPixels
 from .options import KEEP, SIEVED, AskOptions, Auto, Keep
-from .outline import Outline, weight_bytes
-from .reducers import REDUCERS
-from .shares import SHARES
+from .outline import Outline
 from .stats import STAGES, Report, Tokens, llm_flops
-from .stream import Selection, Stream, budget
-
-RATED = ("cs2", "repeats", "fastv", "relevance")  # share one budget by what they find
+from .stream import Stream, budget
 
 
 @dataclass(frozen=True)
 class Plan:
     """A predicted report, for a device, with the options it was made for, and what it takes for granted.
 
-    Times and peak memory are None. FLOPs go up to the first token. The number of tokens is the one said, but where
-    picture and sound compete for it, who gets how many is only seen in a run: here, evenly. Without a tokenizer at
-    hand, text tokens are estimated.
+    Times are None. FLOPs go up to the first token, memory to the longest answer. The number of tokens is the one said,
+    but where picture and sound compete for it, who gets how many is only seen in a run: here, evenly. Without a
+    tokenizer at hand, text tokens are estimated. `advice`: what would make it fit, where it does not.
     """
 
     report: Report
+    memory: Memory
     options: AskOptions
     device: str
+    advice: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
 
@@ -40,31 +42,23 @@ def plan(outline: Outline, clip: Clip, question: str, options: AskOptions) -> Pl
     """Predict the report of asking `question` about `clip`. ModelError for cs2 where there is no sieve."""
     model, options = outline.model, options.settled(outline.own_sieve)
     model.check(options.reducer, options.keep if outline.own_sieve else KEEP)
-    media = _media(model, clip)
-    prompt = prepare_prompt(media, question, model.backbone.tokenizer, model.backbone.layout)
-    before = _stream(prompt)
-    after = before.take(_foreseen(before, options)).counts()
-    tower, shape, whole = model.backbone.tower_flops(media), model.backbone.shape, prompt.kind.numel()
+    case = Case(outline, _media(model, clip), question, options, _bytes(clip))
+    before, after = case.stream, case.kept
+    tower, shape, whole = model.backbone.tower_flops(case.media), model.backbone.shape, before.kind.numel()
     full = tower + llm_flops(shape, whole, 1)
     reduced = tower + model.choice_flops(options.reducer, whole) + llm_flops(shape, sum(after.values()), 1)
+    free = free_memory(outline.device)
+    memory = memory_of(case, free)
     report = Report(
         tokens=Tokens.of(before.counts(), after),
         time_s=dict.fromkeys(STAGES),
-        memory_bytes={"weights": weight_bytes(model), "peak": None},
+        memory_bytes={"weights": memory.weights, "peak": memory.peak},
         flops={"full": full, "reduced": reduced},
         speedup={"estimated": full / reduced, "measured": None},
     )
-    return Plan(report, options, outline.device.type, (*_range(before, options.keep), *_warnings(outline, options)))
-
-
-def _foreseen(stream: Stream, options: AskOptions) -> Selection:
-    """As many tokens of each kind as will be kept, or an even choice where that depends on what is in the clip."""
-    keep = MOST if isinstance(options.keep, Auto) else options.keep
-    if options.reducer in RATED:
-        return REDUCERS["uniform"](stream, keep)
-    if options.reducer in SHARES:
-        return Selection(SHARES[options.reducer](stream, torch.zeros(stream.kind.shape), keep))
-    return REDUCERS[options.reducer](stream, keep)
+    said = () if free is None or memory.peak <= free else advice(case, _fps(clip), _size(clip), free)
+    warnings = (*_range(before, options.keep), *_warnings(outline, options))
+    return Plan(report, memory, options, outline.device.type, said, warnings)
 
 
 def _range(stream: Stream, keep: Keep) -> tuple[str, ...]:
@@ -83,17 +77,18 @@ def _media(model: EchoingPixels, clip: Clip) -> Media:
     return Media(span, None, grid, mel)
 
 
-def _stream(prompt: Inputs) -> Stream:
-    """The prompt's stream with embeddings of width 0."""
-    return Stream(
-        embeds=torch.empty(*prompt.kind.shape, 0),
-        positions=prompt.positions,
-        kind=prompt.kind,
-        time=prompt.time,
-        cell=prompt.cell,
-        mask=torch.ones_like(prompt.kind, dtype=torch.bool),
-        next_position=prompt.positions.amax(dim=(0, 2)) + 1,
-    )
+def _bytes(clip: Clip) -> int:
+    return clip.frames.nbytes + (0 if clip.audio is None else clip.audio.nbytes)
+
+
+def _fps(clip: Clip) -> float:
+    """Frames a second as they were read; 0 for fewer than two."""
+    return float((len(clip.times) - 1) / (clip.times[-1] - clip.times[0])) if len(clip.times) > 1 else 0.0
+
+
+def _size(clip: Clip) -> tuple[int, int]:
+    """The (height, width) of the picture in the file."""
+    return clip.source.video.size if clip.source.video else clip.frames.shape[1:3]
 
 
 def _warnings(outline: Outline, options: AskOptions) -> tuple[str, ...]:

@@ -35,6 +35,25 @@ class Shape:
     vocab: int
 
 
+@dataclass(frozen=True)
+class VisionShape:
+    """The vision tower's sizes, and how many patches it takes at once."""
+
+    width: int
+    head_size: int
+    mlp: int
+    at_once: int  # patches; whole temporal steps, at least one
+
+
+@dataclass(frozen=True)
+class AudioShape:
+    """The audio tower's sizes, and how many mel frames it takes at once; two of them are one place in its layers."""
+
+    width: int
+    mlp: int
+    at_once: int  # mel frames
+
+
 class Backbone(Protocol):
     """An audio-visual LLM that answers from a stream of embeddings."""
 
@@ -45,6 +64,18 @@ class Backbone(Protocol):
     stop_ids: frozenset[int]
     min_pixels: int
     max_pixels: int
+
+    @property
+    def vision(self) -> VisionShape:
+        """The vision tower's sizes."""
+
+    @property
+    def hearing(self) -> AudioShape:
+        """The audio tower's sizes."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights that are not quantized, and of everything computed from them."""
 
     @property
     def device(self) -> torch.device:

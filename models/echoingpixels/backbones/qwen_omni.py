@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..inputs import Inputs, Media, Tokenizer
 from ..positions import AUDIO, IMAGE, VIDEO, Layout
 from ..stream import Stream
-from .base import Features, Shape
+from .base import AudioShape, Features, Shape, VisionShape
 
 PATCHES_AT_ONCE = 16_384  # bounds the vision tower's activations; whole temporal steps, so nothing attends across a cut
 MEL_CHUNKS_AT_ONCE = 64  # of the audio tower's own 2 s windows
@@ -72,6 +72,20 @@ class QwenOmni:
         weights: Iterator[Tensor] = self.thinker.parameters()
         return weights
 
+    @property
+    def vision(self) -> VisionShape:
+        """The vision tower's sizes."""
+        config = self.thinker.config.vision_config
+        head_size = config.hidden_size // config.num_heads
+        return VisionShape(config.hidden_size, head_size, config.intermediate_size, PATCHES_AT_ONCE)
+
+    @property
+    def hearing(self) -> AudioShape:
+        """The audio tower's sizes."""
+        config = self.thinker.config.audio_config
+        window = 2 * config.n_window
+        return AudioShape(config.d_model, config.encoder_ffn_dim, MEL_CHUNKS_AT_ONCE * window)
+
     def tower_flops(self, media: Media) -> float:
         """Floating-point operations of encode(media): two a weight and token, and the windows' attention."""
         model, total = self.thinker.model, 0.0
@@ -128,9 +142,8 @@ class QwenOmni:
         seen = [f.video for f in features if f.video is not None]
         heard = [f.audio for f in features if f.audio is not None]
         for kinds, parts in (((VIDEO, IMAGE), seen), ((AUDIO,), heard)):
-            if parts:
-                there = torch.isin(kind, torch.tensor(kinds, device=self.device))[..., None]  # (1, L, 1)
-                embeds = embeds.masked_scatter(there, torch.cat(parts).to(embeds))
+            if parts:  # written in place: the stream is never there twice
+                embeds[torch.isin(kind, torch.tensor(kinds, device=self.device))] = torch.cat(parts).to(embeds)
         positions = inputs.positions.to(self.device)
         return Stream(
             embeds=embeds,
@@ -151,7 +164,9 @@ class QwenOmni:
         quantized = getattr(self.thinker, "is_quantized", False)
         layers = nn.ModuleList()
         for i, source in enumerate(self.text.layers[:n]):
-            layer = type(source)(self.text.config, i).to(self.device, self.dtype)
+            with torch.device("meta"):  # as float32, and filled with noise, it would be twice as large for a while
+                layer = type(source)(self.text.config, i).to(self.dtype)
+            layer.to_empty(device=self.device)
             if not quantized:
                 layer.load_state_dict(source.state_dict())
             layer.self_attn.is_causal = causal

@@ -1,0 +1,252 @@
+"""Measures the peak memory of every stage of an answer beside what the plan says: `python -m bench.memory`.
+
+`tiny` is the bundled model on a made-up clip. `3b` is the text stack of Qwen2.5-Omni-3B with random weights, without
+towers and vocabulary (6.3 GB with its sieve), on streams of 2,048 and 4,096 tokens. Runs on a CPU, under Linux.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import gc
+import json
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+import torch
+
+from echoingpixels.backbones.base import Features
+from echoingpixels.backbones.qwen_omni import QwenOmni
+from echoingpixels.clip import SAMPLE_RATE, Clip, Source
+from echoingpixels.headroom import resident
+from echoingpixels.inputs import Media, prepare_media
+from echoingpixels.loading import KNOWN, load
+from echoingpixels.memory import Memory, Sizes, stages
+from echoingpixels.model import EchoingPixels
+from echoingpixels.options import AskOptions, GenerateOptions, LoadOptions
+from echoingpixels.outline import MARKS, SIZES, Words, outline
+from echoingpixels.plan import plan
+from echoingpixels.positions import TEXT, VIDEO, Span
+from echoingpixels.sieve import Sieve, SieveOptions
+from echoingpixels.stats import peak_memory, reset_peak
+from echoingpixels.stream import Stream
+
+CPU = torch.device("cpu")
+QUESTION = "Which object appears first?"
+STEPS = 4  # tokens that are generated
+TEXT_TOKENS = 32
+
+
+class Peaks:
+    """The peak of each stage, in bytes above what the loaded model takes."""
+
+    def __init__(self) -> None:
+        self.base = settled()
+        self.bytes: dict[str, int] = {}
+
+    def of(self, stage: str, run: Callable[[], Any]) -> Any:
+        """Run a stage."""
+        settled()
+        if not reset_peak(CPU):
+            raise SystemExit("The peak cannot be reset here: this needs Linux.")
+        made = run()
+        self.bytes[stage] = peak_memory(CPU) - self.base
+        return made
+
+
+def settled() -> int:
+    """Bytes the process holds, once what was freed is given back."""
+    gc.collect()
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+    return resident()
+
+
+def made_up(seconds: float, side: int) -> Clip:
+    """A clip of noise at 2 frames a second."""
+    frames = int(2 * seconds)
+    random = np.random.default_rng(0)
+    pixels = random.integers(0, 256, (frames, side, side, 3), dtype=np.uint8)
+    sound = random.standard_normal(int(seconds * SAMPLE_RATE), dtype=np.float32)
+    return Clip(pixels, np.arange(frames) / 2, sound, seconds, Source("made up", "video", "none", seconds))
+
+
+@torch.no_grad()
+def answer(model: EchoingPixels, clip: Clip, options: AskOptions, peaks: Peaks) -> None:
+    """Answer stage by stage, as `EchoingPixels.ask` does."""
+    span, features = looked(model, clip, peaks)
+    inputs = model.prepare(Media(span), QUESTION)
+    kept = peaks.of("select", lambda: choose(model, model.backbone.embed(inputs, (features,)), options))
+    follow(model, kept, options, peaks)
+
+
+def looked(model: EchoingPixels, clip: Clip, peaks: Peaks) -> tuple[Span, Features]:
+    """Prepare and encode a clip, of which only the features stay."""
+    backbone = model.backbone
+    media = peaks.of("prepare", lambda: prepare_media(clip, backbone.min_pixels, backbone.max_pixels))
+    seen = peaks.of("vision", lambda: backbone.encode(Media(media.span, media.patches, media.grid))).video
+    heard = peaks.of("audio", lambda: backbone.encode(Media(media.span, mel=media.mel))).audio
+    return media.span, Features(seen, heard)
+
+
+def choose(model: EchoingPixels, stream: Stream, options: AskOptions) -> Stream:
+    """Select and take."""
+    return stream.take(model.select(stream, options.reducer, options.keep))
+
+
+@torch.no_grad()
+def follow(model: EchoingPixels, kept: Stream, options: AskOptions, peaks: Peaks) -> None:
+    """Prefill, and some tokens more."""
+    backbone, cache = model.backbone, model.backbone.new_cache()
+    peaks.of("prefill", lambda: backbone.logits(backbone.hidden(kept, cache)[:, -1]))
+
+    def said() -> None:
+        mask = kept.mask
+        for step in range(options.generate.max_new_tokens):
+            mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
+            backbone.decode(torch.tensor([1]), kept.next_position + step, mask, cache)
+
+    peaks.of("generate", said)
+
+
+def tiny(seconds: float, side: int, keep: float, reducer: str) -> Iterator[dict[str, Any]]:
+    """The bundled model."""
+    options = AskOptions(reducer, keep, GenerateOptions(max_new_tokens=STEPS))
+    model = load("tiny", device="cpu", max_pixels=side**2)
+    with torch.no_grad():  # what is loaded at the first use is no part of a stage
+        model.ask(made_up(2.0, side), QUESTION, reducer=reducer, keep=keep)
+    peaks = Peaks()
+    clip = made_up(seconds, side)
+    answer(model, clip, options, peaks)
+    planned = plan(outline("tiny", LoadOptions(device="cpu", max_pixels=side**2)), clip, QUESTION, options).memory
+    yield {"model": "tiny", "reducer": reducer, "keep": keep, "stages": beside(planned, peaks)}
+
+
+def beside(planned: Memory, peaks: Peaks) -> dict[str, dict[str, float]]:
+    """Planned and measured bytes of every stage that ran, and their ratio."""
+    said = {stage.name: stage.beside_weights for stage in planned.stages}
+    return {
+        name: {"planned": said[name], "measured": seen, "ratio": said[name] / seen}
+        for name, seen in peaks.bytes.items()
+    }
+
+
+def text_stack() -> EchoingPixels:
+    """The 3B's decoder layers in bfloat16 with small random weights, and a sieve of the published size."""
+    from transformers import Qwen2_5OmniThinkerConfig, Qwen2_5OmniThinkerForConditionalGeneration
+
+    sizes = {**SIZES[KNOWN["qwen2.5-omni-3b"]]}
+    sizes["text_config"] = {**sizes["text_config"], "vocab_size": 256, "pad_token_id": 0}
+    sizes["vision_config"] = {"depth": 0, "hidden_size": 64, "num_heads": 4, "intermediate_size": 64}
+    sizes["audio_config"] = {"encoder_layers": 0, "d_model": 64, "encoder_attention_heads": 4, "encoder_ffn_dim": 64}
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        config = Qwen2_5OmniThinkerConfig(**sizes, **MARKS)
+        with torch.device("meta"):
+            thinker = Qwen2_5OmniThinkerForConditionalGeneration(config)
+        rotary = type(thinker.model.language_model.rotary_emb)(config.text_config)
+        thinker = thinker.to_empty(device="cpu").eval()
+        thinker.model.language_model.rotary_emb = rotary
+        with torch.no_grad():
+            for name, weight in thinker.named_parameters():
+                weight.fill_(1.0) if name.endswith("norm.weight") else weight.uniform_(-0.03, 0.03)
+        backbone = QwenOmni(thinker, Words(), "3b", 0, 0)
+        return EchoingPixels(backbone, Sieve(backbone, SieveOptions()))
+    finally:
+        torch.set_default_dtype(before)
+
+
+def noise(tokens: int, width: int) -> Stream:
+    """A stream of video between two texts."""
+    kind = torch.full((1, tokens), VIDEO)
+    kind[:, :16] = kind[:, 16 - TEXT_TOKENS :] = TEXT
+    places = torch.arange(tokens)[None]  # (1, L)
+    return Stream(
+        embeds=torch.randn(1, tokens, width, dtype=torch.bfloat16),
+        positions=places.expand(3, 1, -1),
+        kind=kind,
+        time=torch.where(kind == TEXT, torch.nan, places / 64),
+        cell=torch.stack([places % 64 // 8, places % 8], dim=-1),
+        mask=torch.ones_like(kind, dtype=torch.bool),
+        next_position=torch.tensor([tokens]),
+    )
+
+
+def three_b(lengths: list[int], keeps: list[float], reducer: str) -> Iterator[dict[str, Any]]:
+    """The 3B's text stack: select and prefill, of all tokens and of some."""
+    model = text_stack()
+    backbone, weights = model.backbone, model.weight_bytes()
+    choose(model, noise(64, backbone.shape.width), AskOptions(reducer, 0.5))
+    for tokens in lengths:
+        for keep in keeps:
+            options = AskOptions("full" if keep == 1 else reducer, keep, GenerateOptions(max_new_tokens=STEPS))
+            peaks = Peaks()
+            kept = peaks.of("select", lambda: choose(model, noise(tokens, backbone.shape.width), options))  # noqa: B023
+            n = kept.kind.numel()
+            follow(model, kept, options, peaks)
+            sizes = Sizes(
+                shape=backbone.shape,
+                vision=backbone.vision,
+                hearing=backbone.hearing,
+                weights=weights,
+                sieve=0,
+                value=2,
+                quant="none",
+                cuda=False,
+                clip=0,
+                patches=0,
+                step=0,
+                mel=0,
+                seen=0,
+                heard=0,
+                tokens=tokens,
+                kept=n,
+                said=STEPS,
+                reducer=options.reducer,
+            )
+            planned = Memory(weights, 0, tuple(stages(sizes)))
+            yield {
+                "model": "3b",
+                "reducer": options.reducer,
+                "keep": keep,
+                "tokens": tokens,
+                "weights": {"planned": weights, "measured": peaks.base - PROGRAM},
+                "stages": beside(planned, peaks),
+            }
+
+
+def main() -> None:
+    """Print one line a stage, or with --json one object a setting."""
+    parse = argparse.ArgumentParser(prog="python -m bench.memory", description=__doc__)
+    parse.add_argument("--model", choices=["tiny", "3b"], default="tiny")
+    parse.add_argument("--seconds", type=float, default=120.0, help="of the clip for tiny")
+    parse.add_argument("--side", type=int, default=224, help="of its frames, in pixels")
+    parse.add_argument("--tokens", type=int, nargs="+", default=[2048, 4096], help="for 3b")
+    parse.add_argument("--keep", type=float, nargs="+", default=[1.0, 0.1])
+    parse.add_argument("--reducer", default="cs2")
+    parse.add_argument("--json", action="store_true")
+    said = parse.parse_args()
+    if said.model == "3b":
+        found = three_b(said.tokens, said.keep, said.reducer)
+    else:
+        found = (row for keep in said.keep for row in tiny(said.seconds, said.side, keep, said.reducer))
+    for row in found:
+        if said.json:
+            print(json.dumps(row), flush=True)
+            continue
+        print(f"{row['model']}, {row.get('tokens', '')} {row['reducer']}, keep {row['keep']:g}")
+        if "weights" in row:
+            print(
+                f"  weights   {row['weights']['planned'] / 1e6:8.1f} MB, {row['weights']['measured'] / 1e6:8.1f} found"
+            )
+        for name, n in row["stages"].items():
+            print(f"  {name:9} {n['planned'] / 1e6:8.1f} MB, {n['measured'] / 1e6:8.1f} measured: {n['ratio']:.2f}")
+
+
+PROGRAM = settled()
+
+if __name__ == "__main__":
+    main()
