@@ -40,9 +40,9 @@ def calibrate(
     out: Annotated[Path | None, o.output_option("--out", OUT)] = None,
     json: o.Json = False,
 ) -> None:
-    """Calibrate a sieve for --keep auto: how much it has to keep for which share of the full accuracy.
+    """Calibrate a sieve for --keep auto: how much it has to keep for which question and share of the full accuracy.
 
-    Answers all questions from all tokens and at twelve settings between, in one pass.
+    Answers all questions from all tokens and at ten ratios, in one pass.
     Writes the calibration into the sieve's sieve.json.
     """
     read = o.media_options(fps, max_frames, no_audio, audio_track)
@@ -52,7 +52,7 @@ def calibrate(
 
     rows = read_questions(data, limit, format, media)
     from echoingpixels.calibrate import calibrate as run
-    from echoingpixels.calibrate import sieve_to_write, write_table
+    from echoingpixels.calibrate import sieve_to_write, write_calibration
     from echoingpixels.loading import check_sieve
 
     folder = sieve_to_write(check_sieve(model, load_options), out)
@@ -60,10 +60,10 @@ def calibrate(
         loaded = load_model(model, load_options, ["cs2"])
         with outcomes_to(None) as on_outcome, console.progress("clips") as progress:
             found = run(loaded, rows, read, generate, on_outcome=on_outcome, on_progress=progress, reader=worker.read)
-    write_table(folder, found.table)
+    write_calibration(folder, found.enough)
     if json:
         points = [asdict(point) for point in found.points]
-        measured = {"accuracy": found.accuracy, "points": points, "table": found.table}
+        measured = {"accuracy": found.accuracy, "points": points}
         console.out_json({"model": model, "data": str(data), "sieve": str(folder), **measured})
     else:
         console.columns(*_table(found))
@@ -72,7 +72,7 @@ def calibrate(
 
 def _table(found: Calibration) -> tuple[list[str], list[list[str]]]:
     rows = [
-        [f"{p.mass:g}", f"{100 * p.kept_ratio:.1f} %", f"{100 * p.accuracy:.1f} %", f"{p.quality:.3f}"]
+        [f"{p.price:g}", f"{100 * p.kept_ratio:.1f} %", f"{100 * p.accuracy:.1f} %", f"{p.quality:.3f}"]
         for p in found.points
     ]
-    return ["mass", "tokens kept", "right", "quality"], rows
+    return ["price", "tokens kept", "right", "quality"], rows

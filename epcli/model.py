@@ -36,11 +36,11 @@ def named(name: str, options: LoadOptions, reducers: Iterable[str], keeps: Itera
 def check_model(name: str, options: LoadOptions, reducers: Iterable[str], keeps: Iterable[Keep] = ()) -> None:
     """ModelError where a model cannot do what will be asked of it, before its weights are read."""
     from echoingpixels.auto import beyond
-    from echoingpixels.loading import check_sieve, read_table
+    from echoingpixels.loading import check_sieve, read_calibration
 
     if not set(SIEVED).isdisjoint(reducers):
         check_sieve(name, options)
     for keep in keeps:
-        said = beyond(read_table(name, options), keep) if isinstance(keep, Auto) else None
+        said = beyond(read_calibration(name, options).table, keep) if isinstance(keep, Auto) else None
         if said:
             console.say(f"note: {said}")

@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 
 import pytest
 import torch
 from torch import Tensor
 
-from echoingpixels.auto import LEAST, MOST, beyond, enough, mass_for
+from echoingpixels.auto import LEAST, MOST, RATIOS, Enough, beyond, features
 from echoingpixels.errors import ModelError, OptionError
 from echoingpixels.evaluate import Setting, settings
 from echoingpixels.model import EchoingPixels
 from echoingpixels.options import REDUCER_NAMES, AskOptions, Auto, keep_name, plain_keep, read_keep
+from echoingpixels.positions import AUDIO
 from echoingpixels.sieve import SieveOptions
 from echoingpixels.stream import Stream, budget, pad
 from tests import tinymodel
 from tests.test_reducers import rows
 
-TABLE = ((0.4, 0.1), (0.8, 0.5), (0.95, 0.7), (1.01, 0.99))
+TABLE = ((0.4, 8.0), (0.8, 2.0), (0.95, 1.0), (1.01, 0.1))
 QUALITIES = (0.1, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 1.0)
+
+
+def calibration(width: int) -> Enough:
+    """One by which sound and spread scores take more tokens; `width` is that of the embeddings."""
+    nothing = (0.0,) * width
+    return Enough((2.5, *nothing, -1.0, 0.5), (1.2, *nothing, 0.8, -0.4), -0.05, TABLE)
 
 
 def model(form: str = "extractive") -> EchoingPixels:
     """The random model with a calibrated sieve, whose scores differ enough for that."""
-    return tinymodel.model(form=form, auto=TABLE, tau=0.3)
+    width = tinymodel.backbone().shape.width
+    return tinymodel.model(form=form, auto=calibration(width), tau=0.3)
 
 
 @torch.no_grad()
@@ -45,43 +54,59 @@ def test_a_keep_is_written_as_it_is_read() -> None:
 
 
 @pytest.mark.parametrize(
-    ("quality", "mass"), [(0.1, 0.1), (0.4, 0.1), (0.6, 0.3), (0.8, 0.5), (0.875, 0.6), (0.95, 0.7), (0.98, 0.845)]
+    ("quality", "price"),
+    [(0.1, 8.0), (0.4, 8.0), (0.6, 4.0), (0.8, 2.0), (0.875, math.sqrt(2)), (0.95, 1.0), (1.0, 0.146779)],
 )
-def test_between_the_tables_entries_the_mass_is_linear_and_beyond_them_the_nearest(quality: float, mass: float) -> None:
-    assert mass_for(TABLE, Auto(quality)) == pytest.approx(mass)
+def test_between_the_tables_entries_prices_are_geometric_and_beyond_them_the_nearest(
+    quality: float, price: float
+) -> None:
+    assert calibration(3).price(Auto(quality)) == pytest.approx(price, rel=1e-4)
     said = beyond(TABLE, Auto(quality))
     assert (said is None) == (quality >= 0.4)
     assert said is None or ("auto:0.1 is outside" in said and "taken as 0.4" in said)
 
 
 @pytest.mark.parametrize(
-    "table", [(), ((0.5, 0.5), (0.4, 0.6)), ((0.5, 0.5), (0.6, 0.5)), ((0.5, 1.2),), ((0.5, -0.1),)]
+    "table", [(), ((0.5, 2.0), (0.4, 1.0)), ((0.5, 1.0), (0.6, 1.0)), ((0.5, 1.0), (0.6, 0.0)), ((0.5, -0.1),)]
 )
-def test_a_table_that_does_not_rise_is_refused(table: tuple[tuple[float, float], ...]) -> None:
+def test_a_table_that_does_not_rise_while_prices_fall_is_refused(table: tuple[tuple[float, float], ...]) -> None:
     with pytest.raises(OptionError, match="ascending"):
-        SieveOptions(auto=table)
+        SieveOptions(auto=Enough((0.0,), (0.0,), 0.0, table))
 
 
-def slow_k(shares: list[float], mass: float) -> int:
-    """Take the largest until there is enough; then the bounds, as every budget is rounded."""
-    taken, reached = 0, 0.0
-    for share in sorted(shares, reverse=True):
-        if reached >= mass:
-            break
-        taken, reached = taken + 1, reached + share
-    n = torch.ones(1, len(shares), dtype=torch.bool)
-    return min(max(taken, int(budget(n, LEAST))), int(budget(n, MOST)))
+def slow_ratio(enough: Enough, known: list[float], price: float) -> float:
+    """Try every ratio."""
+
+    def gain(ratio: float) -> float:
+        x, values = math.log(ratio), [1.0, *known]
+        level, slope = (sum(a * b for a, b in zip(one, values, strict=True)) for one in (enough.level, enough.slope))
+        return 1 / (1 + math.exp(-(level + x * slope + x * x * enough.curve))) - price * ratio
+
+    return max(RATIOS, key=gain)
 
 
-@pytest.mark.parametrize("mass", [0.0, 0.05, 0.3, 0.6, 0.9, 1.0])
-def test_enough_is_the_least_number_that_reaches_the_mass_within_bounds(mass: float) -> None:
-    scores = 3 * torch.randn(3, 120, generator=torch.Generator().manual_seed(5))
-    pool = torch.ones(3, 120, dtype=torch.bool)
-    pool[1, :70] = False
-    pool[2] = False
-    shares = torch.where(pool, scores.masked_fill(~pool, -1e9).softmax(1), 0.0)
-    found = enough(shares, pool, mass).tolist()
-    assert found == [slow_k(shares[0].tolist(), mass), slow_k(shares[1, 70:].tolist(), mass), 0]
+@pytest.mark.parametrize("price", [0.01, 0.3, 1.0, 3.0, 100.0])
+def test_the_ratio_is_the_one_whose_chance_is_worth_its_price_most(price: float) -> None:
+    known = torch.randn(40, 5, generator=torch.Generator().manual_seed(5))
+    enough = Enough((1.0, 0.5, -1, 0.3, 0, 0.2), (0.8, 0.1, 0.4, -0.2, 0.3, 0), -0.1, TABLE)
+    found = enough.ratios(known, price)
+    assert found == [slow_ratio(enough, row, price) for row in known.tolist()]
+    assert len(set(found)) > (1 if 0.1 < price < 10 else 0)
+
+
+@torch.no_grad()
+def test_features_are_what_is_asked_and_where_the_scores_lie() -> None:
+    one = model()
+    stream = rows()[0]
+    selection = one.select(stream, "cs2", 0.2)
+    assert one.sieve is not None and selection.scores is not None
+    shares = one.sieve.shares(selection.scores, stream.pool)
+    known = features(stream, shares)[0]
+    last = int(stream.pool[0].nonzero()[-1])
+    torch.testing.assert_close(known[:-2], stream.embeds[0, last + 1 :].float().mean(0))
+    assert float(known[-2]) == pytest.approx(float(shares[0][stream.kind[0] == AUDIO].sum()), abs=1e-5)
+    entropy = -sum(share * math.log(share) for share in shares[stream.pool].tolist() if share > 0)
+    assert float(known[-1]) == pytest.approx(math.exp(entropy) / int(stream.pool.sum()), rel=1e-4)
 
 
 @torch.no_grad()

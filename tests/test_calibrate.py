@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from torch import Tensor
 
 from echoingpixels import evaluate as scoring
-from echoingpixels.auto import LEAST, MOST
-from echoingpixels.calibrate import MASSES, Calibration, Point, calibrate, isotonic
+from echoingpixels.auto import LEAST, MOST, RATIOS, Enough
+from echoingpixels.calibrate import FEWEST, PRICES, calibrate, isotonic, learned, write_calibration
 from echoingpixels.errors import DataError, ModelError
 from echoingpixels.evaluate import evaluate, settings
 from echoingpixels.loading import KNOWN, load
@@ -24,7 +27,7 @@ from tests import tinymodel
 from tests.program import Program
 
 SHORT = GenerateOptions(max_new_tokens=2)
-TABLE = ((0.9, 0.2), (1.0, 0.6))
+TABLE = ((0.9, 2.0), (1.0, 0.2))
 
 
 @pytest.mark.parametrize(
@@ -41,37 +44,57 @@ def test_the_fit_pools_what_does_not_rise(values: list[float], fitted: list[floa
     assert isotonic(values) == pytest.approx(fitted)
 
 
-def test_of_equal_qualities_the_table_has_the_least_mass() -> None:
-    points = [
-        Point(0.1, 0.02, 0.4, 0.5),
-        Point(0.2, 0.1, 0.4, 0.5),
-        Point(0.5, 0.2, 0.9, 1.1),
-        Point(0.9, 0.5, 0.9, 1.1),
-    ]
-    assert Calibration(0.8, tuple(points)).table == ((0.5, 0.1), (1.1, 0.5))
+def answered(n: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Questions told by the first of three features: easy ones, and ones that take a fifth of the tokens."""
+    random = torch.Generator().manual_seed(seed)
+    known = torch.randn(n, 3, generator=random)
+    hard = known[:, :1] > 0
+    chance = torch.where(hard, 0.1 + 0.8 * (torch.tensor(RATIOS) >= 0.2), 0.9)  # (N, R)
+    return known, torch.rand(n, len(RATIOS), generator=random) < chance
 
 
-def test_every_mass_is_measured_in_one_pass(film: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tokens_go_to_the_questions_that_take_them() -> None:
+    known, right = answered(900)
+    found = learned(known, right, 0.9)
+    assert [point.price for point in found.points] == list(PRICES)
+    enough = found.enough
+    fresh, asked = answered(600, seed=1)
+    price = enough.price(Auto(0.95))
+    ratios = torch.tensor(enough.ratios(fresh, price))
+    assert ratios[fresh[:, 0] < -0.3].mean() < 0.08 < 0.15 < ratios[fresh[:, 0] > 0.3].mean()
+    got = asked[torch.arange(600), [RATIOS.index(ratio) for ratio in enough.ratios(fresh, price)]].float().mean()
+    same_cost = max(i for i, ratio in enumerate(RATIOS) if ratio <= float(ratios.mean()) + 0.02)
+    assert float(got) > float(asked[:, same_cost].float().mean()) + 0.1, "better than one ratio for all"
+    assert float(got) == pytest.approx(0.95 * 0.9, abs=0.06), "and as good as was asked for"
+
+
+def test_what_cannot_be_told_apart_gets_one_ratio() -> None:
+    _, right = answered(900)
+    found = learned(torch.ones(900, 3), right, 0.9).enough
+    assert len(set(found.ratios(torch.ones(5, 3), 1.0))) == 1
+
+
+def test_every_ratio_is_measured_in_one_pass(film: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = tinymodel.model(tau=0.3)
-    rows = [Row(f"q{i}", film, f"Who {i}?", "cat") for i in range(3)]
+    rows = [Row(f"q{i}", film, f"Who {i}?", "cat") for i in range(FEWEST)]
     read, real = [], scoring.read_clip
     monkeypatch.setattr(scoring, "read_clip", lambda *a, **o: read.append(a) or real(*a, **o))  # type: ignore[func-returns-value]
     monkeypatch.setattr(scoring, "is_right", lambda answer, expected: True)
-    found = calibrate(model, rows, generate=SHORT)
-    assert len(read) == 1 and [point.mass for point in found.points] == list(MASSES)
-    ratios = [point.kept_ratio for point in found.points]
-    assert ratios == sorted(ratios) and LEAST <= ratios[0] < ratios[-1] <= MOST + 0.01
-    assert found.accuracy == 1.0 and found.table == ((1.0, MASSES[0]),)
+    asked: list[float] = []
+    found = calibrate(model, rows, generate=SHORT, on_outcome=lambda one: asked.append(one.setting.ratio))
+    assert len(read) == 1 and sorted(set(asked)) == [*RATIOS, 1.0] and len(asked) == FEWEST * (len(RATIOS) + 1)
+    assert found.accuracy == 1.0 and {point.accuracy for point in found.points} == {1.0}
+    assert found.enough.table == ((1.0, PRICES[0]),) and len(found.enough.level) == model.backbone.shape.width + 3
     assert model.sieve is not None and model.sieve.options.auto is None, "the model is as it was"
-    calibrated = tinymodel.model(tau=0.3, auto=((0.0, 0.0), (1.0, 1.0)))
+    calibrated = tinymodel.model(tau=0.3, auto=found.enough)
     (run,) = evaluate(calibrated, rows, settings(["cs2"], [Auto(0.5)]), generate=SHORT)
-    assert run.tokens.kept_ratio == ratios[MASSES.index(0.5)]
+    assert run.tokens.kept_ratio == pytest.approx(LEAST, abs=0.01), "nothing more than the least makes it no better"
 
 
 def test_nothing_right_or_no_sieve_cannot_be_calibrated(film: Path) -> None:
     rows = [Row("q", film, "Who?", "an answer never given")]
     with pytest.raises(DataError, match="No question is answered right"):
-        calibrate(tinymodel.model(), rows, generate=SHORT, masses=(0.5,))
+        calibrate(tinymodel.model(), rows, generate=SHORT)
     with pytest.raises(ModelError, match="no sieve"):
         calibrate(EchoingPixels(tinymodel.backbone()), rows)
 
@@ -81,28 +104,39 @@ def sieve(tiny: str, tmp_path: Path) -> Path:
     """The bundled sieve, calibrated by hand."""
     folder = tmp_path / "sieve"
     shutil.copytree(Path(KNOWN.get(tiny, tiny)) / "sieve", folder)
-    about = json.loads((folder / "sieve.json").read_text())
-    (folder / "sieve.json").write_text(json.dumps({**about, "auto": TABLE}))
+    enough = Enough((3.0, *(0.0,) * (width_of(tiny) + 2)), (1.0, *(0.0,) * (width_of(tiny) + 2)), 0.0, TABLE)
+    write_calibration(folder, enough)
     return folder
+
+
+def width_of(model: str) -> int:
+    config: dict[str, Any] = json.loads((Path(KNOWN.get(model, model)) / "config.json").read_text())
+    return int(config["text_config"]["hidden_size"])
 
 
 def test_the_command_writes_what_ask_and_evaluate_then_read(tiny: str, film: Path, tmp_path: Path, ep: Program) -> None:
     question, out = "Which object appears first?", tmp_path / "calibrated"
     answer = ep("ask", film, question, "--model", tiny, "--reducer", "full").out.strip()
     data = film.parent / f"{tmp_path.name}.jsonl"
-    data.write_text(json.dumps({"id": "q", "media": film.name, "question": question, "answer": answer}) + "\n")
+    asked = [{"id": f"q{i}", "media": film.name, "question": question, "answer": answer} for i in range(FEWEST)]
+    data.write_text("\n".join(map(json.dumps, asked)) + "\n")
     done = ep("calibrate", data, "--model", tiny, "--out", out, "--json", "--max-new-tokens", "8")
     said = json.loads(done.out)
-    assert done.code == 0 and said["sieve"] == str(out) and len(said["points"]) == len(MASSES)
-    assert read_sieve_options(out).auto == tuple(map(tuple, said["table"]))
-    assert set(said) == {"model", "data", "sieve", "accuracy", "points", "table"}
+    assert done.code == 0 and said["sieve"] == str(out) and len(said["points"]) == len(PRICES)
+    written = read_sieve_options(out).auto
+    assert written is not None and written.table[-1][0] == max(round(p["quality"], 4) for p in said["points"])
+    assert set(said) == {"model", "data", "sieve", "accuracy", "points"}
 
-    asked = json.loads(ep("ask", film, question, "--sieve", out, "--keep", "auto", "--json").out)
-    assert asked["keep"] == "auto:0.98" and LEAST <= asked["tokens"]["kept_ratio"] <= MOST + 0.01
+    data.write_text(json.dumps(asked[0]) + "\n")
+    few = ep("calibrate", data, "--model", tiny, "--sieve", out, "--max-new-tokens", "8")
+    assert few.code == 1 and f"at least {FEWEST}" in few.err and read_sieve_options(out).auto == written
+
+    once = json.loads(ep("ask", film, question, "--sieve", out, "--keep", "auto", "--json").out)
+    assert once["keep"] == "auto:0.98" and LEAST <= once["tokens"]["kept_ratio"] <= MOST + 0.01
     scored = ep("evaluate", data, "--sieve", out, "--keep", "1,auto,auto:0.5,0.2", "--json", "--max-new-tokens", "8")
     runs = json.loads(scored.out)["runs"]
     assert [run["keep"] for run in runs] == [1.0, "auto:0.98", "auto:0.5", 0.2]
-    assert runs[1]["tokens"]["kept_ratio"] == asked["tokens"]["kept_ratio"]
+    assert runs[1]["tokens"]["kept_ratio"] == once["tokens"]["kept_ratio"]
     assert "auto:0.5" in ep("evaluate", data, "--sieve", out, "--keep", "auto:0.5", "--max-new-tokens", "2").out
 
 

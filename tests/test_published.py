@@ -14,7 +14,7 @@ import torch
 from echoingpixels.backbones.qwen_omni import QwenOmni
 from echoingpixels.calibrate import sieve_to_write
 from echoingpixels.errors import ModelError, OptionError
-from echoingpixels.loading import check_sieve, load, read_config, read_table
+from echoingpixels.loading import check_sieve, load, read_calibration, read_config
 from echoingpixels.options import LoadOptions
 from echoingpixels.outline import outline
 from echoingpixels.published import SECTIONS, published_options
@@ -67,7 +67,7 @@ def test_a_sieve_inside_a_checkpoint_counts_as_the_models_own(folder: Path) -> N
     assert check_sieve(str(folder), options) is None
     assert outline(str(folder), options).own_sieve
     with pytest.raises(ModelError, match="not calibrated"):
-        read_table(str(folder), options)
+        read_calibration(str(folder), options)
     with pytest.raises(ModelError, match="inside the model's checkpoint"):
         sieve_to_write(check_sieve(str(folder), options), None)
 

@@ -69,12 +69,11 @@ def relevant(backbone: Backbone, stream: Stream) -> Tensor:
     A mean over words or heads would drown the one that finds something. Only text after a row's last clip asks, answers
     in training do not.
     """
-    after = stream.mask & (stream.pool.flip(1).cumsum(1).flip(1) == 0)  # (B, L)
-    asks = after if stream.labels is None else after & (stream.labels == -100)
-    last = int(after.sum(1).amax())
+    after = stream.pool.flip(1).cumsum(1).flip(1) == 0  # (B, L)
+    last = int((stream.mask & after).sum(1).amax())
     found = torch.zeros_like(stream.time)
     for weights in backbone.attention_of(stream, last, LAYERS):
-        found = torch.maximum(found, (weights * asks[:, None, -last:, None]).amax((1, 2)))
+        found = torch.maximum(found, (weights * stream.asked[:, None, -last:, None]).amax((1, 2)))
     return found * news(stream, 1.0).sqrt()
 
 

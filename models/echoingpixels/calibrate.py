@@ -1,6 +1,6 @@
-"""Calibrating a sieve: how much of its scores' mass reaches which share of the accuracy with all tokens.
+"""Calibrating a sieve: how many tokens a question takes, learned from which answers are right at which keep ratio.
 
-Evaluates a grid of masses in one pass over questions with known answers. Knows nothing about printing.
+Evaluates a ladder of ratios in one pass over questions with known answers. Knows nothing about printing.
 """
 
 from __future__ import annotations
@@ -8,32 +8,38 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Sequence
-from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import mean
 
-from .auto import Table
+import torch
+from torch import Tensor
+
+from .auto import RATIOS, Enough, features
 from .errors import DataError, ModelError
 from .evaluate import Outcome, Setting, evaluate
 from .media import Reader
 from .model import EchoingPixels
-from .options import Auto, GenerateOptions, MediaOptions
+from .options import GenerateOptions, Keep, MediaOptions
 from .questions import Row
+from .regression import fit
 from .sievefolder import SIEVE_CONFIG, SIEVE_WEIGHTS, read_sieve_options
+from .stream import Selection, Stream
 
-MASSES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
-SAME = ((0.0, 0.0), (1.0, 1.0))  # a table by which quality is mass
+PRICES = (8.0, 6.0, 4.0, 3.0, 2.0, 1.5, 1.0, 0.8, 0.6, 0.4, 0.2, 0.1)  # chance of being right a pool's worth of tokens
+FOLDS = 6
+FEWEST = 60  # questions
 
 
 @dataclass(frozen=True)
 class Point:
-    """One mass: the share of tokens it kept and the share of right answers, and what the fit makes of that.
+    """One price: the share of tokens that were bought and the share of right answers, on questions it had not learned
+    from.
 
     `quality`: fitted accuracy as a share of the one with all tokens; above 1 where fewer tokens do better.
     """
 
-    mass: float
+    price: float
     kept_ratio: float
     accuracy: float
     quality: float
@@ -41,20 +47,11 @@ class Point:
 
 @dataclass(frozen=True)
 class Calibration:
-    """What was measured: accuracy with all tokens, and the points by ascending mass."""
+    """What was measured: accuracy with all tokens, the points by falling price, and what the sieve is to know."""
 
     accuracy: float
     points: tuple[Point, ...]
-
-    @property
-    def table(self) -> Table:
-        """(quality, mass): of equal qualities the least mass."""
-        found: list[tuple[float, float]] = []
-        for point in self.points:
-            quality = round(point.quality, 4)
-            if not found or quality > found[-1][0]:
-                found.append((quality, point.mass))
-        return tuple(found)
+    enough: Enough
 
 
 def calibrate(
@@ -62,30 +59,62 @@ def calibrate(
     rows: Sequence[Row],
     media: MediaOptions | None = None,
     generate: GenerateOptions | None = None,
-    masses: Sequence[float] = MASSES,
     on_outcome: Callable[[Outcome], None] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
     reader: Reader | None = None,
 ) -> Calibration:
-    """Answer all rows from all tokens and from as many as each mass takes.
+    """Answer all rows from all tokens and at every ratio of RATIOS, and learn from that.
 
     Give questions that the sieve was not trained on. ModelError without sieve weights, DataError where nothing is right
-    with all tokens.
+    with all tokens or too little was answered.
     """
     model.check("cs2")
-    settings = [Setting("full", 1.0), *(Setting("cs2", Auto(mass)) for mass in sorted(masses))]
-    full, *runs = evaluate(_by_mass(model), rows, settings, media, generate, on_outcome, on_progress, reader)
+    noting = _Noting(model)
+    settings = [Setting("full", 1.0), *(Setting("cs2", ratio) for ratio in RATIOS)]
+    full, *runs = evaluate(noting, rows, settings, media, generate, on_outcome, on_progress, reader)
     if not full.score.accuracy:
         hint = "Calibrate with clips that can be read and questions that the model can answer."
         raise DataError("No question is answered right from all tokens.", hint)
-    accuracies = [run.score.accuracy or 0.0 for run in runs]
-    return Calibration(
-        full.score.accuracy,
-        tuple(
-            Point(mass, run.tokens.kept_ratio, accuracy, fitted / full.score.accuracy)
-            for mass, run, accuracy, fitted in zip(sorted(masses), runs, accuracies, isotonic(accuracies), strict=True)
-        ),
+    right = [[outcome.right for outcome in run.outcomes if outcome.error is None] for run in runs]
+    if len(right[0]) < FEWEST:
+        raise DataError(f"Too few questions were answered: {len(right[0])}.", f"Calibrate with at least {FEWEST}.")
+    return learned(torch.cat(noting.noted), torch.tensor(right).T, full.score.accuracy)
+
+
+def learned(known: Tensor, right: Tensor, accuracy: float) -> Calibration:
+    """A calibration from features (N, F) and which answers were right (N, len(RATIOS)) bool.
+
+    Every price is tried on questions that were left out of the fit: FOLDS times another part of them. `accuracy`: with
+    all tokens.
+    """
+    chances, everyone = torch.zeros(right.shape, dtype=torch.float64), torch.arange(len(known))
+    for i in range(FOLDS):
+        out = everyone * FOLDS // len(known) == i  # in one piece: questions about a clip stay together
+        chances[out] = _fitted(known[~out], right[~out]).chances(known[out])
+    ratios = torch.tensor(RATIOS, dtype=torch.float64)
+    bought = [(chances - price * ratios).argmax(1) for price in PRICES]  # each (N,)
+    accuracies = [float(right[everyone, i].double().mean()) for i in bought]
+    points = tuple(
+        Point(price, float(ratios[i].mean()), found, fitted / accuracy)
+        for price, i, found, fitted in zip(PRICES, bought, accuracies, isotonic(accuracies), strict=True)
     )
+    return Calibration(accuracy, points, _fitted(known, right, _table(points)))
+
+
+def _fitted(known: Tensor, right: Tensor, table: tuple[tuple[float, float], ...] = ((1.0, 1.0),)) -> Enough:
+    found = fit(known, torch.tensor(RATIOS, dtype=torch.float64).log(), right)
+    level, slope = (tuple(float(f"{one:.4g}") for one in part.tolist()) for part in (found.level, found.slope))
+    return Enough(level, slope, float(f"{found.curve:.4g}"), table)
+
+
+def _table(points: Sequence[Point]) -> tuple[tuple[float, float], ...]:
+    """(quality, price): of equal qualities the highest price."""
+    found: list[tuple[float, float]] = []
+    for point in points:
+        quality = round(point.quality, 4)
+        if not found or quality > found[-1][0]:
+            found.append((quality, point.price))
+    return tuple(found)
 
 
 def isotonic(values: Sequence[float]) -> list[float]:
@@ -94,12 +123,21 @@ def isotonic(values: Sequence[float]) -> list[float]:
     return [max(min(mean(values[a : b + 1]) for b in range(i, n)) for a in range(i + 1)) for i in range(n)]
 
 
-def _by_mass(model: EchoingPixels) -> EchoingPixels:
-    """The same model with a sieve whose table takes a quality for a mass."""
-    assert model.sieve is not None
-    sieve = copy(model.sieve)
-    sieve.options = replace(sieve.options, auto=SAME)
-    return EchoingPixels(model.backbone, sieve, model.quant, model.load_s)
+class _Noting(EchoingPixels):
+    """The same model, which notes what is known of each question before its answer at the least ratio."""
+
+    def __init__(self, model: EchoingPixels) -> None:
+        super().__init__(model.backbone, model.sieve, model.quant, model.load_s)
+        self.noted: list[Tensor] = []
+
+    def select(self, stream: Stream, reducer: str = "cs2", keep: Keep = 1.0) -> Selection:
+        """Choose tokens."""
+        selection = super().select(stream, reducer, keep)
+        if reducer == "cs2" and keep == RATIOS[0]:
+            assert self.sieve is not None
+            scores = torch.zeros_like(stream.time) if selection.scores is None else selection.scores
+            self.noted.append(features(stream, self.sieve.shares(scores, stream.pool)).cpu())
+        return selection
 
 
 def sieve_to_write(folder: Path | None, out: Path | None) -> Path:
@@ -123,7 +161,7 @@ def sieve_to_write(folder: Path | None, out: Path | None) -> Path:
     return target
 
 
-def write_table(folder: Path, table: Table) -> None:
+def write_calibration(folder: Path, enough: Enough) -> None:
     """Write a calibration into a sieve's folder."""
     path = folder / SIEVE_CONFIG
-    path.write_text(json.dumps({**json.loads(path.read_text()), "auto": table}, indent=1) + "\n")
+    path.write_text(json.dumps({**json.loads(path.read_text()), "auto": asdict(enough)}, indent=1) + "\n")

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
-from .auto import Table
+from .auto import Enough
 from .backbones.qwen_omni import QwenOmni
 from .contents import check_contents, own_code
 from .errors import ModelError
@@ -85,13 +85,13 @@ def check_sieve(name: str, options: LoadOptions) -> Path | None:
     return sieve_folder(place_of(name), options)
 
 
-def read_table(name: str, options: LoadOptions) -> Table:
+def read_calibration(name: str, options: LoadOptions) -> Enough:
     """The calibration of a model's sieve, before any weights are fetched or read; ModelError where it has none."""
     folder = check_sieve(name, options)
-    table = None if folder is None else read_sieve_options(folder).auto
-    if table is None:
+    found = None if folder is None else read_sieve_options(folder).auto
+    if found is None:
         raise no_table(name)
-    return table
+    return found
 
 
 def device_of(wanted: str) -> torch.device:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from .attended import ATTENDED, LAYERS
-from .auto import enough, mass_for
+from .auto import features
 from .backbones.base import Backbone, Features
 from .clip import Clip
 from .errors import ModelError
@@ -35,7 +35,7 @@ from .reducers import REDUCERS
 from .shares import SHARES
 from .sieve import Sieve
 from .stats import Report, Stopwatch, Tokens, layer_flops, llm_flops, peak_memory, reset_peak, sieve_flops
-from .stream import Selection, Stream, top_k
+from .stream import Selection, Stream, budget, top_k
 
 OnChoice = Callable[[Stream, Selection], None]
 
@@ -122,8 +122,9 @@ class EchoingPixels:
         selection: Selection = self.sieve(stream, KEEP)
         if selection.scores is None:
             return selection
-        shares = self.sieve.shares(selection.scores, stream.pool)
-        k = enough(shares, stream.pool, mass_for(self.sieve.options.auto, keep))
+        enough = self.sieve.options.auto
+        known = features(stream, self.sieve.shares(selection.scores, stream.pool))
+        k = budget(stream.pool, enough.ratios(known, enough.price(keep)))
         chosen = top_k(selection.scores, stream.pool, k)
         return replace(selection, keep=chosen | (stream.mask & ~stream.pool))
 

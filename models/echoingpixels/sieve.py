@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .auto import Table, check_table
+from .auto import Enough
 from .backbones.base import Backbone
 from .errors import OptionError
 from .stream import Selection, Stream, budget, top_k
@@ -43,15 +43,13 @@ class SieveOptions:
     gumbel: bool = False
     bidirectional: bool = True
     question: bool = True
-    auto: Table | None = None
+    auto: Enough | None = None
 
     def __post_init__(self) -> None:
         if self.form not in ("fused", "extractive"):
             raise OptionError(f"Unknown sieve form {self.form!r}.", "Known forms: fused, extractive.")
         if self.layers < 0 or self.tau <= 0:
             raise OptionError(f"A sieve needs layers ≥ 0 and tau > 0, not {self.layers} and {self.tau:g}.")
-        if self.auto is not None:
-            check_table(self.auto)
 
 
 class ScoreHead(nn.Module):

@@ -14,6 +14,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from .auto import Enough
 from .backbones.qwen_omni import QwenOmni
 from .errors import ModelError, OptionError
 from .hub import on_hub, snapshot
@@ -55,11 +56,16 @@ def _read(folder: Path) -> tuple[SieveOptions, Identity | None]:
         sections, auto = about.get("sections"), about.get("auto")
         tuples = {
             "sections": None if sections is None else tuple(sections),
-            "auto": None if auto is None else tuple((float(quality), float(mass)) for quality, mass in auto),
+            "auto": None if auto is None else _enough(**auto),
         }
         return SieveOptions(**{**about, **tuples}), None if base is None else Identity(**base)
     except (OSError, ValueError, TypeError, AttributeError, OptionError) as error:
         raise _unusable(folder, error) from error
+
+
+def _enough(level: list[float], slope: list[float], curve: float, table: list[list[float]]) -> Enough:
+    """A calibration from JSON."""
+    return Enough(tuple(level), tuple(slope), curve, tuple((quality, price) for quality, price in table))
 
 
 def load_sieve(backbone: QwenOmni, folder: Path) -> Sieve:

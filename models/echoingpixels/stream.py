@@ -6,6 +6,7 @@ Knows nothing about how tokens are chosen: reducers make a Selection, only Strea
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -34,6 +35,12 @@ class Stream:
     def pool(self) -> Tensor:
         """(B, L) bool: the audio, video and image tokens, which compete for one budget."""
         return self.mask & (self.kind != TEXT)
+
+    @property
+    def asked(self) -> Tensor:
+        """(B, L) bool: the text after a row's last clip, which asks; answers in training do not."""
+        after = self.mask & (self.pool.flip(1).cumsum(1).flip(1) == 0)
+        return after if self.labels is None else after & (self.labels == -100)
 
     def counts(self) -> dict[str, int]:
         """Number of tokens of each kind, over all rows."""
@@ -102,12 +109,15 @@ def pad(streams: list[Stream]) -> Stream:
     )
 
 
-def budget(pool: Tensor, keep: float) -> Tensor:
-    """k of each row (B,): ceil(n * keep) in double precision, at least 1, at most the row's pool (B, L)."""
-    check_keep(keep)
-    return torch.tensor(
-        [min(n, max(1, math.ceil(n * keep))) for n in pool.sum(1).tolist()], device=pool.device, dtype=torch.long
-    )
+def budget(pool: Tensor, keep: float | Sequence[float]) -> Tensor:
+    """k of each row (B,): ceil(n * keep) in double precision, at least 1, at most the row's pool (B, L).
+
+    `keep` is one ratio, or one a row.
+    """
+    counts: list[int] = pool.sum(1).tolist()
+    ratios = [keep] * len(counts) if isinstance(keep, int | float) else keep
+    k = [min(n, max(1, math.ceil(n * check_keep(ratio)))) for n, ratio in zip(counts, ratios, strict=True)]
+    return torch.tensor(k, device=pool.device, dtype=torch.long)
 
 
 def top_k(scores: Tensor, pool: Tensor, k: Tensor) -> Tensor:
