@@ -18,7 +18,7 @@ from echoingpixels.batch import opening
 from echoingpixels.batch.journal import Journal
 from echoingpixels.batch.run import run
 from echoingpixels.batch.task import Task, Wanted
-from echoingpixels.clip import Clip
+from echoingpixels.clip import Clip, Pieces
 from echoingpixels.errors import DataError, ModelError
 from echoingpixels.media import read_clip
 from echoingpixels.model import EchoingPixels
@@ -46,9 +46,9 @@ def near(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     read: list[str] = []
 
     class Spy(Near):
-        def read(self, path: str | Path, options: Any) -> Clip:
+        def stream(self, path: str | Path, options: Any) -> Pieces:
             read.append(Path(path).name)
-            return super().read(path, options)
+            return super().stream(path, options)
 
     monkeypatch.setattr(opening, "Worker", Spy)
     yield read

@@ -54,8 +54,8 @@ def test_of_equal_qualities_the_table_has_the_least_mass() -> None:
 def test_every_mass_is_measured_in_one_pass(film: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = tinymodel.model(tau=0.3)
     rows = [Row(f"q{i}", film, f"Who {i}?", "cat") for i in range(3)]
-    read, real = [], scoring.read_clip
-    monkeypatch.setattr(scoring, "read_clip", lambda *a, **o: read.append(a) or real(*a, **o))  # type: ignore[func-returns-value]
+    read, real = [], scoring.stream_clip
+    monkeypatch.setattr(scoring, "stream_clip", lambda *a, **o: read.append(a) or real(*a, **o))  # type: ignore[func-returns-value]
     monkeypatch.setattr(scoring, "is_right", lambda answer, expected: True)
     found = calibrate(model, rows, generate=SHORT)
     assert len(read) == 1 and [point.mass for point in found.points] == list(MASSES)
