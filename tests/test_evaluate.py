@@ -97,8 +97,8 @@ def test_settings_are_checked() -> None:
 def test_every_clip_is_decoded_and_encoded_once(
     films: list[Path], model: EchoingPixels, read: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    encoded, real = [], model.backbone.encode
-    monkeypatch.setattr(model.backbone, "encode", lambda media: encoded.append(media) or real(media))
+    encoded, real = [], model.look
+    monkeypatch.setattr(model, "look", lambda clip: encoded.append(clip) or real(clip))
     evaluate(model, rows(films), [*HALF, Setting("uniform", 0.2)], generate=SHORT)
     assert read == [("0.mp4", None, None), ("1.mp4", None, None)]
     assert len(encoded) == 2
