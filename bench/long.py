@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -46,7 +47,7 @@ def main(
             clip.unlink()
             console.out_json(rows[-1]) if json_out else console.out(line(rows[-1]))
     if len(rows) > 1 and not json_out:
-        for name in ("total", *STAGES[:-1], "peak"):
+        for name in (*STAGES, "cpu", "peak"):
             console.out(f"{name}: grows as minutes^{exponent(rows, name):.2f}")
 
 
@@ -105,6 +106,7 @@ def measured(clip: Path, seconds: float, reducer: str, keep: str) -> dict[str, A
     peaks: dict[str, int] = {"own": 0, "decoder": 0}
     watcher = threading.Thread(target=watch, args=(program, peaks), daemon=True)
     watcher.start()
+    before = worked()
     out, err = program.communicate()
     watcher.join()
     if program.returncode:
@@ -116,12 +118,19 @@ def measured(clip: Path, seconds: float, reducer: str, keep: str) -> dict[str, A
         "tokens": before,
         "kept": after,
         **{name: said["time_s"][name] for name in STAGES},
+        "cpu": worked() - before,
         "peak": said["memory_bytes"]["peak"],
         "rss": peaks["own"],
         "decoder": peaks["decoder"],
         "answer": said["answer"],
         "warnings": said["warnings"],
     }
+
+
+def worked() -> float:
+    """Seconds of processor time of all programs that have ended, theirs included: the same however busy the machine."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def watch(program: subprocess.Popen[str], peaks: dict[str, int]) -> None:
@@ -150,7 +159,7 @@ def resident(pid: int) -> int:
 
 def line(row: dict[str, Any]) -> str:
     """A row of a table in Markdown."""
-    spent = " | ".join(f"{row[name]:.1f}" for name in STAGES)
+    spent = " | ".join(f"{row[name]:.1f}" for name in (*STAGES, "cpu"))
     memory = " | ".join(f"{row[name] / 1e6:.0f} MB" for name in ("peak", "decoder"))
     return f"| {row['minutes']:g} | {row['tokens']:,} | {row['kept']:,} | {spent} | {memory} |"
 

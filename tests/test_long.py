@@ -19,6 +19,8 @@ from echoingpixels.backbones import qwen_omni
 from echoingpixels.batch import opening
 from echoingpixels.clip import NO_SOUND, Clip, Piece, Pieces, whole
 from echoingpixels.errors import MediaError
+from echoingpixels.explain import explanation
+from echoingpixels.explain.pictures import MOST_PIXELS, shown_size
 from echoingpixels.inputs import extent_of, prepare_media
 from echoingpixels.media import Limits, Worker, read_clip, reading, recording, stream_clip
 from echoingpixels.media.sampler import Overrun, Sampler
@@ -313,3 +315,19 @@ def test_what_rating_costs_grows_with_the_length_and_not_faster() -> None:
     one, four = (model.choice_flops("cs2", n, 50) for n in (100_000, 400_000))
     assert four < 4.2 * one
     assert windows.passes(100_000, 50)[-1] <= windows.AT_ONCE
+
+
+def test_an_explanation_of_a_long_clip_leaves_out_what_is_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(explanation, "AT_ONCE", 50)
+    model, clip = tinymodel.model(form="extractive"), tinymodel.clip(4.0)
+    made = explanation.explain(
+        model.look(clip), clip, "Who?", AskOptions(keep=0.2, generate=SHORT), keeps=(0.05, 0.1, 0.9, 1.0)
+    )
+    assert [choice.setting.keep for choice in made.choices] == [0.05, 0.1, 0.2] and made.left_out == (0.9, 1.0)
+    assert made.remarks == ("Left out, as they would be more than 50 tokens: 0.9, 1.",)
+
+
+def test_many_frames_are_shown_smaller_and_few_as_they_are() -> None:
+    assert shown_size(270, 480) == shown_size(270, 480, 100) == (270, 480)
+    height, width = shown_size(270, 480, 7200)
+    assert 7200 * height * width == pytest.approx(MOST_PIXELS, rel=0.02)
