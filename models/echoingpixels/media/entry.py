@@ -99,11 +99,10 @@ def _timed(file: Path, options: MediaOptions, host: Host) -> Pieces:
     backs = [*(back for back in SEEK_BACK if back < (options.start or 0.0)), None]
     hold = False
     while True:
-        begins, piece = True, None
+        piece = None
         try:
             for piece in _attempt(file, options, host, backs[0], hold):
-                yield replace(piece, begins=piece.begins or begins)
-                begins = False
+                yield piece
         except Overrun:  # as if it were longer than it says
             assert not hold, "where all frames are held, none has been handed over"
             hold = True
@@ -115,7 +114,7 @@ def _timed(file: Path, options: MediaOptions, host: Host) -> Pieces:
 
 
 def _attempt(file: Path, options: MediaOptions, host: Host, back: float | None, hold: bool) -> Pieces:
-    """One try, from `back` s before the start; without an ending if that was not early enough."""
+    """One try, from `back` s before the start, which its first piece `begins`; no ending if that was too late."""
     try:
         container = open_media(file)
     except MediaError:
