@@ -106,7 +106,7 @@ def measured(clip: Path, seconds: float, reducer: str, keep: str) -> dict[str, A
     peaks: dict[str, int] = {"own": 0, "decoder": 0}
     watcher = threading.Thread(target=watch, args=(program, peaks), daemon=True)
     watcher.start()
-    before = worked()
+    earlier = worked()
     out, err = program.communicate()
     watcher.join()
     if program.returncode:
@@ -118,7 +118,7 @@ def measured(clip: Path, seconds: float, reducer: str, keep: str) -> dict[str, A
         "tokens": before,
         "kept": after,
         **{name: said["time_s"][name] for name in STAGES},
-        "cpu": worked() - before,
+        "cpu": worked() - earlier,
         "peak": said["memory_bytes"]["peak"],
         "rss": peaks["own"],
         "decoder": peaks["decoder"],
