@@ -105,14 +105,16 @@ def ask(
 def _plans(request: Request, worker: Worker) -> Iterator[Result]:
     """Predicted results; no weights are read."""
     worker.check(request.media)
+    from echoingpixels.inputs import extent_of
     from echoingpixels.outline import outline
     from echoingpixels.plan import plan
 
     drawn = outline(request.model, request.load)
-    clip = worker.read(request.media, replace(request.read, frame_size=drawn.model.frame_size))
+    extent = extent_of(worker.stream(request.media, replace(request.read, frame_size=drawn.model.frame_size)))
+    source = extent.ending.source
     for question in request.questions:
-        planned = plan(drawn, clip, question, request.ask)
-        warnings = (*clip.source.warnings, *planned.warnings)
+        planned = plan(drawn, extent, question, request.ask)
+        warnings = (*source.warnings, *planned.warnings)
         yield Result(
             media=str(request.media),
             question=question,
@@ -122,7 +124,7 @@ def _plans(request: Request, worker: Worker) -> Iterator[Result]:
             device=planned.device,
             report=planned.report,
             warnings=warnings,
-            notes=clip.source.notes,
+            notes=source.notes,
             plan=planned,
         )
 
@@ -142,7 +144,7 @@ def _answers(request: Request, view: View, worker: Worker) -> Iterator[Result]:
         cache = FeatureCache(request.cache)
         key = seen_key(file_mark(request.media), weights_of(request.model, request.load).towers, request.read)
     with console.working(f"Looking at {request.media.name} …"):
-        read = partial(worker.read, request.media, replace(request.read, frame_size=model.frame_size))
+        read = partial(worker.stream, request.media, replace(request.read, frame_size=model.frame_size))
         seen = look_at(model, request.media, read, cache, key)
     for question in request.questions:
         answer, full = _answer(seen.looked, question, request, view)
@@ -187,7 +189,7 @@ def _result(
         quant=model.quant,
         device=model.backbone.device.type,
         report=answer.report,
-        warnings=seen.source.warnings,
+        warnings=(*seen.source.warnings, *answer.warnings),
         notes=(*seen.source.notes, *((CACHED,) if seen.cached else ())),
         answer=answer,
         full=full,

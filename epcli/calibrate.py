@@ -59,7 +59,7 @@ def calibrate(
     with reading() as worker:
         loaded = load_model(model, load_options, ["cs2"])
         with outcomes_to(None) as on_outcome, console.progress("clips") as progress:
-            found = run(loaded, rows, read, generate, on_outcome=on_outcome, on_progress=progress, reader=worker.read)
+            found = run(loaded, rows, read, generate, on_outcome=on_outcome, on_progress=progress, reader=worker.stream)
     write_calibration(folder, found.enough)
     if json:
         points = [asdict(point) for point in found.points]

@@ -80,7 +80,7 @@ def evaluate(
     with reading() as worker:
         loaded = load_model(model, load_options, reducers, keeps)
         with outcomes_to(out) as on_outcome, console.progress("clips") as progress:
-            runs = run(loaded, rows, chosen, read, generate, on_outcome, progress, worker.read)
+            runs = run(loaded, rows, chosen, read, generate, on_outcome, progress, worker.stream)
     full = within(runs)
     beside = {} if other is None else {one.setting: other.beside(one, against) for one in runs}
     if json:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -81,13 +81,13 @@ def _explain(
         from echoingpixels.explain.explanation import LADDER
         from echoingpixels.explain.explanation import explain as run
         from echoingpixels.explain.pictures import shown_size
+        from echoingpixels.frames import STEP
 
         model = load_model(name, load, [asked.reducer], [asked.keep])
         asked = asked.settled(model.sieve is not None)
         with console.working(f"Looking at {media.name} …"):
-            began = time.perf_counter()
-            clip = worker.read(media, replace(read, frame_size=model.frame_size))
-            looked = model.look(clip, time.perf_counter() - began)
-            shown = worker.read(media, replace(read, frame_size=shown_size))
+            looked = model.look(worker.stream(media, replace(read, frame_size=model.frame_size)))
+            frames = STEP * len(looked.media.span.times)
+            shown = worker.read(media, replace(read, frame_size=partial(shown_size, frames=max(1, frames))))
     with console.progress("keep ratios") as progress:
         return run(looked, shown, question, asked, LADDER if whole else (), progress)

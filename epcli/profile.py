@@ -75,7 +75,7 @@ def profile(
         from echoingpixels.profile import profile as measure
 
         with console.progress("answers") as progress:
-            found = measure(loaded, clips, question, options, read, generate, progress, worker.read)
+            found = measure(loaded, clips, question, options, read, generate, progress, worker.stream)
         if rows:
             found = _scored(found, loaded, rows, read, generate, worker)
     if json:
@@ -113,7 +113,7 @@ def _scored(
     from echoingpixels.evaluate import evaluate
 
     with outcomes_to(None) as on_outcome, console.progress("clips of questions") as progress:
-        return found.scored(evaluate(model, rows, found.settings, read, generate, on_outcome, progress, worker.read))
+        return found.scored(evaluate(model, rows, found.settings, read, generate, on_outcome, progress, worker.stream))
 
 
 def _print(found: Profile) -> None:

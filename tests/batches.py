@@ -12,9 +12,9 @@ from echoingpixels.batch.journal import Journal
 from echoingpixels.batch.run import run
 from echoingpixels.batch.tally import Tally
 from echoingpixels.batch.task import Task, Wanted
-from echoingpixels.clip import Clip
+from echoingpixels.clip import Pieces
 from echoingpixels.frames import fit
-from echoingpixels.media import read_clip
+from echoingpixels.media import stream_clip
 from echoingpixels.model import EchoingPixels
 from echoingpixels.options import AskOptions, GenerateOptions, LoadOptions, MediaOptions
 from echoingpixels.weights import Weights
@@ -26,8 +26,8 @@ SHORT = GenerateOptions(max_new_tokens=4)
 class Near:
     """Stands in for a Worker where it is not the process that matters: reads here, which starts at once."""
 
-    def read(self, path: str | Path, options: MediaOptions) -> Clip:
-        return read_clip(path, options)
+    def stream(self, path: str | Path, options: MediaOptions) -> Pieces:
+        return stream_clip(path, options)
 
     def close(self) -> None: ...
 

@@ -15,7 +15,8 @@ import torch
 
 from echoingpixels.clip import Clip, Source
 from echoingpixels.frames import STEP
-from echoingpixels.inputs import MEL_BINS, Inputs, Media, prepare_media, prepare_prompt
+from echoingpixels.inputs import Inputs, Media, prepare_media, prepare_prompt
+from echoingpixels.mel import MEL_BINS
 from echoingpixels.positions import AUDIO, IMAGE, VIDEO, Layout
 from tests.parity_tally import EXACT, FixtureError, Recorded, Tally
 

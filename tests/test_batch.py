@@ -18,7 +18,7 @@ from echoingpixels.batch import opening
 from echoingpixels.batch.journal import Journal
 from echoingpixels.batch.run import run
 from echoingpixels.batch.task import Task, Wanted
-from echoingpixels.clip import Clip
+from echoingpixels.clip import Clip, Pieces
 from echoingpixels.errors import DataError, ModelError
 from echoingpixels.media import read_clip
 from echoingpixels.model import EchoingPixels
@@ -46,9 +46,9 @@ def near(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     read: list[str] = []
 
     class Spy(Near):
-        def read(self, path: str | Path, options: Any) -> Clip:
+        def stream(self, path: str | Path, options: Any) -> Pieces:
             read.append(Path(path).name)
-            return super().read(path, options)
+            return super().stream(path, options)
 
     monkeypatch.setattr(opening, "Worker", Spy)
     yield read
@@ -78,8 +78,8 @@ def test_a_batch_answers_as_each_question_alone(
 def test_a_clip_with_many_questions_is_decoded_and_encoded_once(
     films: list[Path], model: EchoingPixels, near: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    encoded, real = [], model.backbone.encode
-    monkeypatch.setattr(model.backbone, "encode", lambda media: encoded.append(media) or real(media))
+    encoded, real = [], model.look
+    monkeypatch.setattr(model, "look", lambda clip: encoded.append(clip) or real(clip))
     answer(model, job(model), tasks(*films), tmp_path / "out.jsonl")
     assert sorted(near) == ["0.mp4", "1.mp4", "2.mp4"] and len(encoded) == 3
     counted = [row for row in rows(tmp_path / "out.jsonl") if row["time_s"]["decode"] > 0]

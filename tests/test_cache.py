@@ -149,9 +149,9 @@ def near(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     read: list[str] = []
 
     class Spy(Near):
-        def read(self, path: Any, options: Any) -> Any:
+        def stream(self, path: Any, options: Any) -> Any:
             read.append(Path(path).name)
-            return super().read(path, options)
+            return super().stream(path, options)
 
     monkeypatch.setattr(opening, "Worker", Spy)
     yield read
@@ -177,7 +177,7 @@ def test_a_second_question_of_ask_starts_at_the_sieve(
     where = ("--cache-dir", tmp_path, "--json", *SHORT)
     first = json.loads(ep("ask", film, QUESTION, *where).out)
     with monkeypatch.context() as patch:
-        patch.setattr("echoingpixels.media.read_clip", lambda *_, **__: pytest.fail("decoded"))
+        patch.setattr("echoingpixels.media.Worker.stream", lambda *_, **__: pytest.fail("decoded"))
         second = json.loads(ep("ask", film, QUESTION, *where).out)
     assert second["answer"] == first["answer"] and second["tokens"] == first["tokens"]
     assert second["flops"] == first["flops"]

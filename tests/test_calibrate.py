@@ -77,8 +77,8 @@ def test_what_cannot_be_told_apart_gets_one_ratio() -> None:
 def test_every_ratio_is_measured_in_one_pass(film: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = tinymodel.model(tau=0.3)
     rows = [Row(f"q{i}", film, f"Who {i}?", "cat") for i in range(FEWEST)]
-    read, real = [], scoring.read_clip
-    monkeypatch.setattr(scoring, "read_clip", lambda *a, **o: read.append(a) or real(*a, **o))  # type: ignore[func-returns-value]
+    read, real = [], scoring.stream_clip
+    monkeypatch.setattr(scoring, "stream_clip", lambda *a, **o: read.append(a) or real(*a, **o))  # type: ignore[func-returns-value]
     monkeypatch.setattr(scoring, "is_right", lambda answer, expected: True)
     asked: list[float] = []
     found = calibrate(model, rows, generate=SHORT, on_outcome=lambda one: asked.append(one.setting.ratio))

@@ -73,8 +73,8 @@ def test_several_questions_are_one_line_each_and_read_the_clip_once(
     ask: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read, looked = [], []
-    read_clip, look = Worker.read, EchoingPixels.look
-    monkeypatch.setattr(Worker, "read", lambda *a: read.append(a) or read_clip(*a))
+    stream, look = Worker.stream, EchoingPixels.look
+    monkeypatch.setattr(Worker, "stream", lambda *a: read.append(a) or stream(*a))
     monkeypatch.setattr(EchoingPixels, "look", lambda *a: looked.append(a) or look(*a))
     questions = (QUESTION, "Is the bell heard?", "Which number is spoken?")
     done = ask(*questions, "--json")
@@ -88,13 +88,14 @@ def test_several_questions_are_one_line_each_and_read_the_clip_once(
 def test_frames_are_kept_no_larger_than_the_model_sees_them(
     ask: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kept, read_clip = [], Worker.read
+    kept, stream = [], Worker.stream
 
     def spy(*arguments: Any) -> Any:
-        kept.append(read_clip(*arguments))
-        return kept[-1]
+        for piece in stream(*arguments):
+            kept.append(piece)
+            yield piece
 
-    monkeypatch.setattr(Worker, "read", spy)
+    monkeypatch.setattr(Worker, "stream", spy)
     assert ask(QUESTION, "--max-pixels", str(56 * 56)).code == 0
     height, width = kept[0].frames.shape[1:3]
     assert height * width <= 56 * 56

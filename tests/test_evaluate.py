@@ -43,13 +43,13 @@ def model() -> EchoingPixels:
 @pytest.fixture
 def read(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The clips that were decoded, in order."""
-    seen, real = [], under_test.read_clip
+    seen, real = [], under_test.stream_clip
 
     def spy(path: Path, options: MediaOptions) -> Any:
         seen.append((path.name, options.start, options.end))
         return real(path, options)
 
-    monkeypatch.setattr(under_test, "read_clip", spy)
+    monkeypatch.setattr(under_test, "stream_clip", spy)
     return seen
 
 
@@ -97,8 +97,8 @@ def test_settings_are_checked() -> None:
 def test_every_clip_is_decoded_and_encoded_once(
     films: list[Path], model: EchoingPixels, read: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    encoded, real = [], model.backbone.encode
-    monkeypatch.setattr(model.backbone, "encode", lambda media: encoded.append(media) or real(media))
+    encoded, real = [], model.look
+    monkeypatch.setattr(model, "look", lambda clip: encoded.append(clip) or real(clip))
     evaluate(model, rows(films), [*HALF, Setting("uniform", 0.2)], generate=SHORT)
     assert read == [("0.mp4", None, None), ("1.mp4", None, None)]
     assert len(encoded) == 2
@@ -125,7 +125,7 @@ def test_a_batch_of_questions_is_answered_as_each_alone(
     together = {outcome.row.id: outcome.answer for outcome in collect(model, asked, [chosen])}
     alone = {row.id: collect(model, [row], [chosen])[0].answer for row in asked}
     assert together == alone
-    clip = under_test.read_clip(films[0], frame_size=model.frame_size)
+    clip = under_test.stream_clip(films[0], frame_size=model.frame_size)
     by_ask = model.ask_all(clip, QUESTIONS, reducer=chosen.reducer, keep=chosen.keep, generate=SHORT)
     assert [answer.text for answer in by_ask] == [together[row.id] for row in asked if row.media == films[0]]
 

@@ -12,7 +12,8 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_res
 
 from echoingpixels import frames as F
 from echoingpixels.clip import Clip, Source
-from echoingpixels.inputs import SYSTEM, Inputs, audio_tokens, chat_ids, log_mel, prepare_media, prepare_prompt
+from echoingpixels.inputs import SYSTEM, Inputs, audio_tokens, chat_ids, prepare_media, prepare_prompt
+from echoingpixels.mel import log_mel
 from echoingpixels.positions import AUDIO, IMAGE, TEXT, VIDEO
 from tests import tinymodel
 

@@ -78,8 +78,8 @@ def test_requests_are_answered_in_order_and_a_missing_clip_ends_nothing(
     model = lmms.Lmms(pretrained="tiny", keep="0.2", reducer="uniform", device="cpu", batch_size="1")
     model.task_dict = {"task": {"test": [message(str(film)), message("gone.mp4"), message(str(film), text="Where?")]}}
     read: list[Path] = []
-    real = lmms.read_clip
-    monkeypatch.setattr(lmms, "read_clip", lambda path, *a, **b: read.append(path) or real(path, *a, **b))
+    real = lmms.stream_clip
+    monkeypatch.setattr(lmms, "stream_clip", lambda path, *a, **b: read.append(path) or real(path, *a, **b))
     first, gone, last = model.generate_until([request(i, max_new_tokens=6, temperature=0) for i in range(3)])
     alone = model.ep.ask(real(film, frame_size=model.ep.frame_size), QUESTION, reducer="uniform", keep=0.2)
     assert first and alone.text.startswith(first) and gone == "" and last

@@ -137,7 +137,7 @@ def test_pieces_of_sound_are_put_in_their_places() -> None:
     wave.put(3, np.array([2, 3], np.float32))  # after a gap
     wave.put(4, np.array([8, 4], np.float32))  # overlapping
     wave.put(8, np.array([5, 6, 7], np.float32))  # past the end
-    assert wave.samples().tolist() == [1, 0, 0, 2, 3, 4, 0, 0, 5, 6]
+    assert wave.drain().tolist() == [1, 0, 0, 2, 3, 4, 0, 0, 5, 6]
 
 
 @pytest.mark.parametrize("suffix", [".mp3", ".m4a"])

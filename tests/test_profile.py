@@ -121,8 +121,8 @@ def test_a_clip_is_read_and_encoded_once_a_round_for_all_settings(
     model: EchoingPixels, films: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read, looked = [], []
-    read_clip, look = under_test.read_clip, EchoingPixels.look
-    monkeypatch.setattr(under_test, "read_clip", lambda path, *a, **k: read.append(path) or read_clip(path, *a, **k))
+    read_clip, look = under_test.stream_clip, EchoingPixels.look
+    monkeypatch.setattr(under_test, "stream_clip", lambda path, *a, **k: read.append(path) or read_clip(path, *a, **k))
     monkeypatch.setattr(EchoingPixels, "look", lambda *a: looked.append(a) or look(*a))
     found = profile(model, films, "Who?", QUICK, generate=SHORT)
     assert read == films * 3 and len(looked) == 6
@@ -171,7 +171,7 @@ def test_a_model_without_a_sieve_is_measured_with_relevance_unless_cs2_was_asked
 
 def test_answers_and_tokens_are_those_of_asking(model: EchoingPixels, films: list[Path]) -> None:
     found = profile(model, films[:1], "Who?", replace(QUICK, warm_up=0, repeat=1), generate=SHORT)
-    clip = under_test.read_clip(films[0], frame_size=model.frame_size)
+    clip = under_test.stream_clip(films[0], frame_size=model.frame_size)
     for run in found.runs:
         answer = model.ask(clip, "Who?", reducer=run.setting.reducer, keep=run.setting.keep, generate=SHORT)
         assert [reply.text for reply in run.replies] == [answer.text]
@@ -197,7 +197,7 @@ def test_a_clip_that_cannot_be_read_is_left_out_and_told(
 def test_a_clip_that_breaks_midway_leaves_no_trace(
     model: EchoingPixels, films: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, count = under_test.read_clip, []
+    real, count = under_test.stream_clip, []
 
     def read(path: Path, *arguments: Any, **options: Any) -> Any:
         count.append(path)
@@ -205,7 +205,7 @@ def test_a_clip_that_breaks_midway_leaves_no_trace(
             raise MediaError("It is gone.")
         return real(path, *arguments, **options)
 
-    monkeypatch.setattr(under_test, "read_clip", read)
+    monkeypatch.setattr(under_test, "stream_clip", read)
     found = profile(model, films, "Who?", QUICK, generate=SHORT)
     assert found.failed == {films[1]: "It is gone."}
     assert [reply.clip for run in found.runs for reply in run.replies] == [films[0]] * 4

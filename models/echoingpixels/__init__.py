@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .loading import load as load
     from .loading import save as save
     from .media import read_clip as read_clip
+    from .media import stream_clip as stream_clip
     from .model import Answer as Answer
     from .model import EchoingPixels as EchoingPixels
     from .options import AskOptions as AskOptions
@@ -37,6 +38,7 @@ _HOMES = {
     "read_clip": "media",
     "save": "loading",
     "save_sieve": "sievefolder",
+    "stream_clip": "media",
 }
 __all__ = sorted(_HOMES)
 __version__ = "0.1.0"

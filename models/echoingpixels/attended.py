@@ -15,6 +15,7 @@ from torch import Tensor
 from .backbones.base import Backbone
 from .reducers import by_scores, news
 from .stream import Selection, Stream, budget
+from .windows import Where, rated
 
 Attended = Callable[[Backbone, Stream, float], Selection]
 LAYERS = 2  # of the decoder, run over all tokens
@@ -28,7 +29,11 @@ def fastv(backbone: Backbone, stream: Stream, keep: float) -> Selection:
     """
     if not bool(stream.pool.any()):
         return Selection(keep=stream.mask)
-    return by_scores(stream, backbone.attention_of(stream, 1, LAYERS)[-1][:, :, 0].mean(1), keep)
+
+    def rate(part: Stream, _: Where) -> Tensor:
+        return backbone.attention_of(part, 1, LAYERS)[-1][:, :, 0].mean(1)
+
+    return by_scores(stream, rated(stream, rate), keep)
 
 
 def relevance(backbone: Backbone, stream: Stream, keep: float) -> Selection:
@@ -66,15 +71,22 @@ def _outline(stream: Stream, scores: Tensor, keep: float) -> Tensor:
 def relevant(backbone: Backbone, stream: Stream) -> Tensor:
     """Max of the attention x sqrt(1 - cosine to the neighbour): (B, L) float32, meaningful inside the pool.
 
+    Of a long stream attention is asked for by windows; a neighbour is the one in the whole clip.
     A mean over words or heads would drown the one that finds something. Only text after a row's last clip asks, answers
     in training do not.
     """
+    new = news(stream, 1.0).sqrt()  # (B, L)
+    return rated(stream, lambda part, where: _sought(backbone, part) * new[where])
+
+
+def _sought(backbone: Backbone, stream: Stream) -> Tensor:
+    """Max of the attention (B, L) that any word of the question pays with any head."""
     after = stream.pool.flip(1).cumsum(1).flip(1) == 0  # (B, L)
     last = int((stream.mask & after).sum(1).amax())
     found = torch.zeros_like(stream.time)
     for weights in backbone.attention_of(stream, last, LAYERS):
         found = torch.maximum(found, (weights * stream.asked[:, None, -last:, None]).amax((1, 2)))
-    return found * news(stream, 1.0).sqrt()
+    return found
 
 
 ATTENDED: dict[str, Attended] = {"fastv": fastv, "relevance": relevance}

@@ -24,7 +24,8 @@ from safetensors.torch import save_file
 from .backbones.base import Features
 from .clip import AudioTrack, Source, VideoTrack
 from .errors import DataError
-from .inputs import MEL_BINS, Media
+from .inputs import Media
+from .mel import MEL_BINS
 from .options import MediaOptions
 from .positions import Span
 

@@ -17,8 +17,9 @@ from .forecast import Case, memory_of
 from .frames import FACTOR, MERGE, STEP
 from .headroom import free_memory
 from .hub import on_hub
-from .inputs import MEL_BINS, Media, audio_tokens, mel_frames
+from .inputs import Media, audio_tokens
 from .loading import KNOWN
+from .mel import MEL_BINS, mel_frames
 from .model import EchoingPixels
 from .options import MAX_PIXELS, AskOptions, LoadOptions, MediaOptions, Quant
 from .outline import Outline, outline

@@ -1,14 +1,23 @@
-"""What reading a media file gives: the clip and where it came from. Knows nothing about decoding."""
+"""What reading a media file gives: its pieces as they come, the clip they make, and where it came from.
+
+Knows nothing about decoding.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import closing
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 SAMPLE_RATE = 16_000  # Hz, of Clip.audio
+PIECE = 16 << 20  # bytes of frames and sound from which on they are handed over, while the rest is still being read
+NO_SOUND = np.zeros(0, np.float32)
+
+S = TypeVar("S", bound=np.generic)
 
 
 @dataclass(frozen=True)
@@ -67,3 +76,55 @@ class Clip:
     audio: npt.NDArray[np.float32] | None
     duration: float
     source: Source
+
+    def pieces(self) -> Pieces:
+        """All of it, as one piece."""
+        heard = NO_SOUND if self.audio is None else self.audio
+        yield Piece(self.frames, self.times, heard, begins=True, ending=Ending(self.duration, self.source))
+
+
+@dataclass(frozen=True)
+class Ending:
+    """What is known of a clip once all of it was read; `duration` and `source` as in Clip."""
+
+    duration: float  # s
+    source: Source
+
+
+@dataclass(frozen=True)
+class Piece:
+    """The next frames (F, H, W, 3) uint8 with their times (F,) float64 s, and the next samples (S,) float32, of a clip.
+
+    Any of them may be empty, and frames and samples need not be of the same seconds. `begins`: this is the first piece,
+    or reading began anew, and what came before is void. The last piece has the `ending`; where its source is silent,
+    the samples count for nothing.
+    """
+
+    frames: npt.NDArray[np.uint8]
+    times: npt.NDArray[np.float64]
+    audio: npt.NDArray[np.float32]
+    begins: bool = False
+    ending: Ending | None = None
+
+
+Pieces = Generator[Piece, None, None]  # to be closed by who does not take all of them
+
+
+def whole(pieces: Pieces) -> Clip:
+    """The clip that pieces make."""
+    parts: list[Piece] = []
+    with closing(pieces):
+        for piece in pieces:
+            if piece.begins:
+                parts.clear()
+            parts.append(piece)
+    ending = parts[-1].ending
+    assert ending is not None, "the last piece has the ending"
+    shown = _joined([part.frames for part in parts if len(part.frames)] or [parts[-1].frames])
+    times = _joined([part.times for part in parts])
+    heard = _joined([part.audio for part in parts if len(part.audio)] or [NO_SOUND])
+    return Clip(shown, times, heard if len(heard) and not ending.source.silent else None, **vars(ending))
+
+
+def _joined(parts: list[npt.NDArray[S]]) -> npt.NDArray[S]:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)

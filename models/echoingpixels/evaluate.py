@@ -6,7 +6,6 @@ padded batches.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -14,9 +13,9 @@ from itertools import chain
 from typing import Any
 
 from .choices import chosen
-from .clip import Clip
+from .clip import Pieces
 from .errors import EpError
-from .media import Reader, read_clip
+from .media import Reader, stream_clip
 from .model import EchoingPixels
 from .options import AskOptions, Auto, GenerateOptions, Keep, MediaOptions, check_choice, plain_keep
 from .padded import Asked, answers, ask, batches
@@ -112,7 +111,7 @@ def evaluate(
     """Answer all rows under every setting; returns one Run each.
 
     `on_outcome` gets each result as it comes, `on_progress` the clips done and in all. `reader` reads the clips: a
-    worker's `read`, or `read_clip` if left out. A clip that cannot be read fails its questions and nothing else.
+    worker's `stream`, or `stream_clip` if left out. A clip that cannot be read fails its questions and nothing else.
     ModelError for cs2 without sieve weights.
     """
     for setting in chosen:
@@ -121,7 +120,7 @@ def evaluate(
     clips: dict[Any, list[Row]] = {}
     for row in rows:
         clips.setdefault(row.clip, []).append(row)
-    read = partial(_read, reader or read_clip, media or MediaOptions(), model)
+    read = partial(_read, reader or stream_clip, media or MediaOptions(), model)
     asked = chain.from_iterable(
         _look(model, group, read, on_progress and partial(on_progress, done, len(clips)))
         for done, group in enumerate(clips.values(), 1)
@@ -135,21 +134,19 @@ def evaluate(
     return [_run(setting, tally) for setting, tally in tallies.items()]
 
 
-def _read(reader: Reader, media: MediaOptions, model: EchoingPixels, row: Row) -> Clip:
+def _read(reader: Reader, media: MediaOptions, model: EchoingPixels, row: Row) -> Pieces:
     path, start, end = row.clip
     return reader(path, replace(media, start=start, end=end, frame_size=model.frame_size))
 
 
 def _look(
-    model: EchoingPixels, group: list[Row], read: Callable[[Row], Clip], on_done: Callable[[], None] | None
+    model: EchoingPixels, group: list[Row], read: Callable[[Row], Pieces], on_done: Callable[[], None] | None
 ) -> list[Asked[Row]]:
     """All questions about one clip, which is read and encoded once."""
-    began = time.perf_counter()
     try:
-        clip = read(group[0])
-        asked = ask(model.look(clip, time.perf_counter() - began), group)
+        asked = ask(model.look(read(group[0])), group)
     except EpError as error:
-        asked = [Asked(row, None, {}, error) for row in group]
+        asked = [Asked(row, None, None, {}, error) for row in group]
     if on_done is not None:
         on_done()
     return asked
@@ -163,10 +160,10 @@ def _outcomes(
         for name, seconds in one.seconds.items():
             if name in tally.seconds:
                 tally.seconds[name] += seconds
-    streams = [one.stream for one in part if one.stream is not None]
+    sound = [one for one in part if one.error is None]
     options = AskOptions(setting.reducer, setting.keep, generate)
     watch = Stopwatch(model.backbone.device, tally.seconds)
-    said = iter(answers(model, streams, options, watch) if streams else ())
+    said = iter(answers(model, sound, options, watch) if sound else ())
     for one in part:
         if one.error is not None:
             yield Outcome(one.row, setting, None, None, one.error.message)

@@ -6,23 +6,19 @@ Numbers equal transformers' own Qwen2.5-Omni processor wherever the frame rate i
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
-from typing import Any, Protocol
+from typing import Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from . import frames as F
-from .clip import SAMPLE_RATE, Clip
+from .clip import Clip, Ending, Piece, Pieces
 from .errors import MediaError
+from .mel import MEL_BINS, log_mel, mel_frames
 from .options import MAX_PIXELS, MIN_PIXELS
 from .positions import Layout, Placed, Span, place
 
 SYSTEM = "You are a helpful assistant."
-MEL_BINS = 128
-MEL_HOP = 160  # samples
-MEL_MARGIN = 480  # samples of silence after the sound: what the processor's padding shows the last mel frames
 
 
 class Tokenizer(Protocol):
@@ -61,25 +57,51 @@ def audio_tokens(mel_frames: int) -> int:
     return ((mel_frames - 1) // 2 + 1 - 2) // 2 + 1
 
 
-def log_mel(waveform: np.ndarray[Any, Any]) -> Tensor:
-    """Whisper's log-mel (128, M) float32 of a 16 kHz waveform (S,) float32, 100 frames a second, of any length."""
-    extract = _extractor()
-    padded = np.pad(waveform, (0, MEL_MARGIN))
-    mel = extract(padded, sampling_rate=SAMPLE_RATE, padding=False, truncation=False, return_tensors="pt")
-    features: Tensor = mel["input_features"][0]
-    return features[:, : mel_frames(len(waveform))]
+@dataclass(frozen=True)
+class Extent:
+    """How large a clip is: the (height, width) of its frames and their times (s), its samples, and its ending."""
+
+    size: tuple[int, int]
+    times: tuple[float, ...]
+    samples: int
+    ending: Ending
 
 
-@cache
-def _extractor() -> Any:
-    from transformers import WhisperFeatureExtractor
+class Measure:
+    """Adds up the extent of a clip while its pieces pass by."""
 
-    return WhisperFeatureExtractor(feature_size=MEL_BINS, hop_length=MEL_HOP)
+    def __init__(self) -> None:
+        self._size, self._times, self._samples = (0, 0), list[float](), 0
+        self._ending: Ending | None = None
+
+    def add(self, piece: Piece) -> None:
+        """Take the next piece."""
+        if piece.begins:
+            self._size, self._times, self._samples = (0, 0), [], 0
+        if len(piece.frames):
+            self._size = (piece.frames.shape[1], piece.frames.shape[2])
+        self._times += piece.times.tolist()
+        self._samples += len(piece.audio)
+        self._ending = piece.ending
+
+    def extent(self) -> Extent:
+        """Of all pieces."""
+        assert self._ending is not None, "the last piece has the ending"
+        samples = 0 if self._ending.source.silent else self._samples
+        return Extent(self._size, tuple(self._times), samples, self._ending)
+
+
+def extent_of(pieces: Pieces) -> Extent:
+    """The extent of a clip, read to its end and not kept."""
+    measure = Measure()
+    for piece in pieces:
+        measure.add(piece)
+    return measure.extent()
 
 
 def prepare_media(clip: Clip, min_pixels: int = MIN_PIXELS, max_pixels: int = MAX_PIXELS) -> Media:
     """Patches and log-mel of a clip."""
-    span = span_of(clip, min_pixels, max_pixels)
+    span = span_of(extent_of(clip.pieces()), min_pixels, max_pixels)
     patches, grid, mel = None, None, None
     if span.times:
         patches, grid = F.patches(clip.frames, (span.rows * F.FACTOR, span.columns * F.FACTOR))
@@ -88,24 +110,26 @@ def prepare_media(clip: Clip, min_pixels: int = MIN_PIXELS, max_pixels: int = MA
     return Media(span, patches, grid, mel)
 
 
-def span_of(clip: Clip, min_pixels: int = MIN_PIXELS, max_pixels: int = MAX_PIXELS) -> Span:
+def media_of(span: Span, extent: Extent) -> Media:
+    """A clip's outline: as `prepare_media` makes it, with nothing in it."""
+    grid = (len(span.times), F.MERGE * span.rows, F.MERGE * span.columns) if span.times else None
+    heard = mel_frames(extent.samples) if span.audio_tokens else None
+    return Media(span, None, grid, None if heard is None else torch.empty(MEL_BINS, heard, device="meta"))
+
+
+def span_of(extent: Extent, min_pixels: int = MIN_PIXELS, max_pixels: int = MAX_PIXELS) -> Span:
     """The tokens that a clip becomes, from its sizes alone. MediaError where it becomes none."""
     rows = columns = 0
-    if len(clip.frames):
-        height, width = clip.frames.shape[1:3]
-        rows, columns = (side // F.FACTOR for side in F.fit(height, width, min_pixels, max_pixels))
-    heard = 0 if clip.audio is None else audio_tokens(mel_frames(len(clip.audio)))
-    span = Span(tuple(clip.times[:: F.STEP].tolist()), rows, columns, heard, clip.source.kind == "image")
+    source = extent.ending.source
+    if extent.times:
+        rows, columns = (side // F.FACTOR for side in F.fit(*extent.size, min_pixels, max_pixels))
+    heard = audio_tokens(mel_frames(extent.samples)) if extent.samples else 0
+    span = Span(extent.times[:: F.STEP], rows, columns, heard, source.kind == "image")
     if not span.tokens:
-        sound = "its sound is digitally silent" if clip.source.silent else f"only {clip.duration:.3g} s of sound"
-        what = f"{clip.source.path} holds nothing to answer from: no picture, and {sound}."
+        sound = "its sound is digitally silent" if source.silent else f"only {extent.ending.duration:.3g} s of sound"
+        what = f"{source.path} holds nothing to answer from: no picture, and {sound}."
         raise MediaError(what, "Give a longer part of it, or another file.")
     return span
-
-
-def mel_frames(samples: int) -> int:
-    """Mel frames (100 a second) of so many samples at 16 kHz."""
-    return -(-samples // MEL_HOP)
 
 
 def prepare_prompt(

@@ -15,7 +15,7 @@ from loguru import logger
 
 from .errors import EpError, MediaError, OptionError
 from .loading import load
-from .media import read_clip
+from .media import stream_clip
 from .model import Looked
 from .options import AUTO, AskOptions, GenerateOptions, MediaOptions, read_keep
 
@@ -116,7 +116,7 @@ class Lmms(lmms):  # type: ignore[misc]  # the harness has no types
         if self._last is None or self._last[0] != key:
             self._last = None
             part = {"start": prompt.start, "end": prompt.end}
-            clip = read_clip(prompt.media, self.reading, **part, frame_size=self.ep.frame_size)
+            clip = stream_clip(prompt.media, self.reading, **part, frame_size=self.ep.frame_size)
             self._last = key, self.ep.look(clip)
         return self._last[1]
 

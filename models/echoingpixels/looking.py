@@ -11,43 +11,61 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .cache import FeatureCache, Seen
-from .clip import Clip, Source
+from .clip import Clip, Ending, Pieces, Source
 from .model import EchoingPixels, Looked
 from .stats import Stopwatch
 
 
 @dataclass(frozen=True)
 class View:
-    """What the towers made of a clip, what is to be known of its file, and whether all that came from the cache."""
+    """What the towers made of a clip, and whether that came from the cache."""
 
     looked: Looked
-    source: Source
-    duration: float  # s
     cached: bool
+
+    @property
+    def source(self) -> Source:
+        """What is to be known of its file."""
+        return self.looked.ending.source
+
+    @property
+    def duration(self) -> float:
+        """Seconds."""
+        return self.looked.ending.duration
 
 
 def look(
-    model: EchoingPixels, clip: Clip | Seen, seconds: dict[str, float], cache: FeatureCache | None = None, key: str = ""
+    model: EchoingPixels,
+    clip: Clip | Pieces | Seen,
+    seconds: dict[str, float],
+    cache: FeatureCache | None = None,
+    key: str = "",
 ) -> View:
     """Prepare and encode a clip, and keep that in the cache under `key`; of a clip that was kept, do neither.
 
-    `seconds`: what getting it took so far, by stage.
+    `seconds`: what getting it took, by stage, where that was not here.
     """
     if isinstance(clip, Seen):
         watch = Stopwatch(model.backbone.device, {"load": model.load_s, **seconds})
-        return View(Looked(model, clip.media, clip.features, watch, 0), clip.source, clip.duration, cached=True)
+        ending = Ending(clip.duration, clip.source)
+        return View(Looked(model, clip.media, clip.features, watch, 0, ending), cached=True)
     looked = model.look(clip)
     looked.watch.seconds.update(seconds)
     if cache is not None:
-        cache.put(key, Seen(looked.media, looked.features, clip.source, clip.duration))
-    return View(looked, clip.source, clip.duration, cached=False)
+        cache.put(key, Seen(looked.media, looked.features, looked.ending.source, looked.ending.duration))
+    return View(looked, cached=False)
 
 
 def look_at(
-    model: EchoingPixels, path: Path, read: Callable[[], Clip], cache: FeatureCache | None = None, key: str = ""
+    model: EchoingPixels,
+    path: Path,
+    read: Callable[[], Clip | Pieces],
+    cache: FeatureCache | None = None,
+    key: str = "",
 ) -> View:
     """What `look` gives of the file at `path`, which is read only where the cache does not know it."""
     began = time.perf_counter()
     found = None if cache is None else cache.get(key, str(path))
-    clip = found or read()
-    return look(model, clip, {"decode": time.perf_counter() - began}, cache, key)
+    if found is not None:
+        return look(model, found, {"decode": time.perf_counter() - began})
+    return look(model, read(), {}, cache, key)

@@ -13,9 +13,11 @@ from typing import Any
 from .attended import ATTENDED, LAYERS
 from .backbones.base import AudioShape, Shape, VisionShape
 from .frames import PATCH, STEP
-from .inputs import MEL_BINS
+from .mel import BLOCK, MEL_BINS
 from .options import SIEVED
 from .quantized import product_bytes
+from .reducers import TOKENS_AT_ONCE
+from .windows import passes
 
 PATCH_VALUES = 3 * STEP * PATCH * PATCH
 FLOAT = 4  # bytes
@@ -111,18 +113,18 @@ class Memory:
 def stages(sizes: Sizes) -> Iterator[Stage]:
     """Every stage of an answer, in order. On CUDA what only the host holds is left out."""
     width = sizes.shape.width * sizes.value
-    pixels = sizes.patches * PATCH_VALUES
+    pixels = _chunk(sizes) * PATCH_VALUES
     prepared = 0 if sizes.cuda else FLOAT * (pixels + sizes.mel * MEL_BINS)
     clip = 0 if sizes.cuda else sizes.clip
     # A sieve's file is read before it is put in its place, weight by weight.
     yield Stage("load", 0, 0, 0, 0 if sizes.cuda else sizes.sieve)
     if not sizes.cuda:
-        yield Stage("prepare", 0, clip, 0, max(PREPARING * pixels, FLOAT * pixels + SPECTRUM * sizes.mel))
+        yield Stage("prepare", 0, clip, 0, max(PREPARING * pixels, FLOAT * pixels + SPECTRUM * min(sizes.mel, BLOCK)))
     seen, heard = sizes.seen * width, sizes.heard * width
     yield Stage("vision", sizes.seen, clip + prepared, 0, seen + max(seen, _looking(sizes)))
     yield Stage("audio", sizes.heard, clip + prepared + seen, 0, heard + max(heard, _listening(sizes)))
     features, stream = seen + heard, sizes.tokens * width
-    yield Stage("select", sizes.tokens, clip + features + stream, 0, max(max(seen, heard), _choosing(sizes)))
+    yield Stage("select", sizes.tokens, clip + features + stream, 0, _choosing(sizes))
     kept = clip + features + sizes.kept * width
     yield Stage("prefill", sizes.kept, kept, _kv(sizes, sizes.kept), round(_layer(sizes, sizes.kept, sizes.quant)))
     after = sizes.kept + sizes.said
@@ -142,11 +144,16 @@ def _looking(sizes: Sizes) -> int:
     if not sizes.patches:
         return 0
     tower, value = sizes.vision, sizes.value
-    there = max(1, tower.at_once // sizes.step) * sizes.step
     copied = PATCH_VALUES * value if sizes.cuda or value != FLOAT else 0
     rotary = 5 * tower.width * value + tower.width * FLOAT * (6 if value != FLOAT else 4)
     mlp = 3 * (tower.width + tower.mlp) * value
-    return min(sizes.patches, there) * (copied + 2 * tower.head_size * FLOAT + max(rotary, mlp))
+    return _chunk(sizes) * (copied + 2 * tower.head_size * FLOAT + max(rotary, mlp))
+
+
+def _chunk(sizes: Sizes) -> int:
+    """Patches that are made and seen at once: whole temporal steps."""
+    step = max(1, sizes.step)
+    return min(sizes.patches, max(1, sizes.vision.at_once // step) * step)
 
 
 def _listening(sizes: Sizes) -> int:
@@ -160,13 +167,15 @@ def _listening(sizes: Sizes) -> int:
 
 
 def _choosing(sizes: Sizes) -> int:
-    """The sieve's layers, or the decoder's first, over all tokens; or the neighbours' likeness, in float32."""
-    news = sizes.tokens * sizes.shape.width * FLOAT * (5 if sizes.value != FLOAT else 4)
+    """The sieve's layers, or the decoder's first, over what is rated at once; or neighbours' likeness, in float32."""
+    pool = sizes.seen + sizes.heard
+    rated = max(passes(pool, sizes.tokens - pool))
+    news = min(sizes.tokens, TOKENS_AT_ONCE) * sizes.shape.width * FLOAT * (5 if sizes.value != FLOAT else 4)
     if sizes.reducer in SIEVED:
-        return round(_layer(sizes, sizes.tokens, "none"))
+        return round(_layer(sizes, rated, "none"))
     if sizes.reducer in ATTENDED:
-        cached = LAYERS * _kv(sizes, sizes.tokens) // sizes.shape.layers
-        return max(news, round(cached + _layer(sizes, sizes.tokens, sizes.quant)))
+        cached = LAYERS * _kv(sizes, rated) // sizes.shape.layers
+        return max(news, round(cached + _layer(sizes, rated, sizes.quant)))
     return news if sizes.reducer == "repeats" else sizes.kept * sizes.shape.width * sizes.value
 
 

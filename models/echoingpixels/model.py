@@ -13,7 +13,8 @@ import torch
 from .attended import ATTENDED, LAYERS
 from .auto import features
 from .backbones.base import Backbone, Features
-from .clip import Clip
+from .clip import Clip, Ending, Pieces
+from .encoding import encode
 from .errors import ModelError
 from .frames import fit
 from .generate import FinishReason, Text, stream_tokens
@@ -30,12 +31,14 @@ from .options import (
     check_choice,
     reducer_of,
 )
+from .positions import overreach
 from .quantized import stored_bytes
 from .reducers import REDUCERS
 from .shares import SHARES
 from .sieve import Sieve
 from .stats import Report, Stopwatch, Tokens, layer_flops, llm_flops, peak_memory, reset_peak, sieve_flops
 from .stream import Selection, Stream, budget, top_k
+from .windows import passes
 
 OnChoice = Callable[[Stream, Selection], None]
 
@@ -44,7 +47,7 @@ OnChoice = Callable[[Stream, Selection], None]
 class Answer:
     """The text, its tokens, why it ended, what it cost, and when the audio and video tokens were that it was read from.
 
-    `moments`: s from the clip's start of each kept token, by kind.
+    `moments`: s from the clip's start of each kept token, by kind. `warnings`: what it cannot be trusted for.
     """
 
     text: str
@@ -52,6 +55,7 @@ class Answer:
     finish_reason: FinishReason
     report: Report
     moments: dict[str, tuple[float, ...]]
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -128,12 +132,13 @@ class EchoingPixels:
         chosen = top_k(selection.scores, stream.pool, k)
         return replace(selection, keep=chosen | (stream.mask & ~stream.pool))
 
-    def choice_flops(self, reducer: str, tokens: int) -> float:
-        """Floating-point operations of choosing among the tokens of a prompt, text included."""
-        shape = self.backbone.shape
+    def choice_flops(self, reducer: str, pool: int, text: int) -> float:
+        """Floating-point operations of choosing among the audio and video tokens of a prompt with so much text."""
+        shape, rated = self.backbone.shape, passes(pool, text)
         if reducer in SIEVED and self.sieve is not None:
-            return sieve_flops(shape, tokens, self.sieve.options.layers)
-        return LAYERS * layer_flops(shape, tokens, causal=True) if reducer in ATTENDED else 0.0
+            layers = self.sieve.options.layers
+            return sum(sieve_flops(shape, tokens, layers) for tokens in rated)
+        return sum(LAYERS * layer_flops(shape, tokens, causal=True) for tokens in rated) if reducer in ATTENDED else 0.0
 
     def check(self, reducer: str, keep: Keep = KEEP) -> None:
         """OptionError for an unknown reducer or ratio, ModelError for cs2 without a sieve or auto uncalibrated."""
@@ -151,24 +156,24 @@ class EchoingPixels:
         reset_peak(self.backbone.device)
         return _last(self.chunks(stream, options or GenerateOptions(), Stopwatch(self.backbone.device), Spent()))
 
-    def ask(self, clip: Clip, question: str, **options: object) -> Answer:
+    def ask(self, clip: Clip | Pieces, question: str, **options: object) -> Answer:
         """Answer one question about a clip; options are those of AskOptions."""
         return self.ask_all(clip, [question], **options)[0]
 
-    def ask_all(self, clip: Clip, questions: Sequence[str], **options: object) -> list[Answer]:
+    def ask_all(self, clip: Clip | Pieces, questions: Sequence[str], **options: object) -> list[Answer]:
         """Answer several questions about a clip, which is prepared and encoded once."""
         looked = self.look(clip)
         return [_last(looked.stream(question, AskOptions(**options))) for question in questions]  # type: ignore[arg-type]
 
-    def look(self, clip: Clip, decode_s: float = 0.0) -> Looked:
-        """Prepare and encode a clip once, for any number of questions; `decode_s` is what reading it took."""
+    def look(self, clip: Clip | Pieces, decode_s: float = 0.0) -> Looked:
+        """Prepare and encode a clip once, for any number of questions; `decode_s` is what reading it took so far.
+
+        Of a clip that comes in pieces, memory holds one of them and the features.
+        """
         reset_peak(self.backbone.device)
         watch = Stopwatch(self.backbone.device, {"load": self.load_s, "decode": decode_s})
-        with watch.stage("prepare"):
-            media = prepare_media(clip, self.backbone.min_pixels, self.backbone.max_pixels)
-        with watch.stage("encode"), torch.no_grad():
-            features = self.backbone.encode(media)
-        return Looked(self, media, features, watch, peak_memory(self.backbone.device))
+        seen = encode(self.backbone, clip.pieces() if isinstance(clip, Clip) else clip, watch)
+        return Looked(self, seen.media, seen.features, watch, peak_memory(self.backbone.device), seen.ending)
 
     def chunks(self, stream: Stream, options: GenerateOptions, watch: Stopwatch, spent: Spent) -> Iterator[Chunk]:
         """Generate from a stream of one row; the last chunk carries the answer and its report."""
@@ -191,7 +196,14 @@ class EchoingPixels:
             flops={"full": full, "reduced": reduced},
             speedup={"estimated": full / reduced, "measured": None},
         )
-        yield Chunk("", Answer(text.text, tuple(text.ids), text.reason, report, stream.moments()))
+        warnings = self.overreach(int(stream.next_position.max()))
+        answer = Answer(text.text, tuple(text.ids), text.reason, report, stream.moments(), warnings)
+        yield Chunk("", answer)
+
+    def overreach(self, end: int) -> tuple[str, ...]:
+        """A warning where a prompt of `end` positions goes on beyond those that the model was made for."""
+        on = self.backbone
+        return overreach(end, on.max_positions, on.layout.positions_per_s)
 
     def weight_bytes(self) -> int:
         """Bytes of all parameters as stored, with the scales of quantized ones."""
@@ -208,6 +220,7 @@ class Looked:
     features: Features
     watch: Stopwatch
     peak_bytes: int  # while looking
+    ending: Ending
 
     def stream(self, question: str, options: AskOptions, on_choice: OnChoice | None = None) -> Iterator[Chunk]:
         """Answer one question piece by piece; `on_choice` gets the whole stream and what was chosen of it, untimed."""
@@ -222,7 +235,8 @@ class Looked:
             kept = stream.take(selection)
         if on_choice is not None:
             on_choice(stream, selection)
-        chosen_for = model.choice_flops(options.reducer, stream.kind.numel())
+        pool = self.media.span.tokens
+        chosen_for = model.choice_flops(options.reducer, pool, stream.kind.numel() - pool)
         del stream, selection
         spent = Spent(model.backbone.tower_flops(self.media), chosen_for, self.peak_bytes)
         yield from model.chunks(kept, options.generate, watch, spent)

@@ -11,6 +11,7 @@ from typing import Generic, Protocol, TypeVar
 
 from .errors import EpError
 from .generate import FinishReason, Text, stream_tokens
+from .inputs import Inputs
 from .model import EchoingPixels, Looked
 from .options import AskOptions
 from .stats import Stopwatch
@@ -34,14 +35,20 @@ class Asked(Generic[R]):
     """One question ready to be answered, and the seconds that took; or why its clip failed."""
 
     row: R
-    stream: Stream | None
+    looked: Looked | None
+    prompt: Inputs | None
     seconds: dict[str, float]
     error: EpError | None = None
 
     @property
     def tokens(self) -> int:
         """Length of its prompt."""
-        return 0 if self.stream is None else self.stream.mask.shape[1]
+        return 0 if self.prompt is None else self.prompt.kind.shape[1]
+
+    def stream(self) -> Stream:
+        """The prompt embedded: anew each time, so that all questions about a clip share its features until then."""
+        assert self.looked is not None and self.prompt is not None, "its clip failed"
+        return self.looked.model.embed(self.prompt, (self.looked.features,))
 
 
 @dataclass(frozen=True)
@@ -55,13 +62,13 @@ class Said:
 
 
 def ask(looked: Looked, rows: Iterable[R]) -> list[Asked[R]]:
-    """All questions about one clip, embedded; the first one carries what the clip itself cost."""
+    """All questions about one clip; the first one carries what the clip itself cost."""
     asked: list[Asked[R]] = []
     for row in rows:
         watch = Stopwatch(looked.watch.device) if asked else looked.watch
         with watch.stage("prepare"):
-            stream = looked.model.embed(looked.model.prepare(looked.media, row.question), (looked.features,))
-        asked.append(Asked(row, stream, watch.seconds))
+            prompt = looked.model.prepare(looked.media, row.question)
+        asked.append(Asked(row, looked, prompt, watch.seconds))
     return asked
 
 
@@ -83,15 +90,18 @@ def batches(asked: Iterable[Asked[R] | None]) -> Iterator[list[Asked[R]]]:
         yield part
 
 
-def answers(model: EchoingPixels, streams: Sequence[Stream], options: AskOptions, watch: Stopwatch) -> list[Said]:
-    """The answers of one batch, in order; adds its seconds to `watch`."""
-    stream = pad(list(streams))
+def answers(model: EchoingPixels, asked: Sequence[Asked[R]], options: AskOptions, watch: Stopwatch) -> list[Said]:
+    """The answers to one batch of questions whose clips did not fail, in order; adds its seconds to `watch`."""
+    with watch.stage("prepare"):
+        stream = asked[0].stream() if len(asked) == 1 else pad([one.stream() for one in asked])
     with watch.stage("select"):
         kept = stream.take(model.select(stream, options.reducer, options.keep))
-    texts = [Text(model.backbone) for _ in streams]
+    before = stream.row_counts()
+    del stream  # a long one is large, and all that is left to do is with what was kept
+    texts = [Text(model.backbone) for _ in asked]
     for tokens in stream_tokens(model.backbone, kept, options.generate, watch):
         for text, token in zip(texts, tokens.tolist(), strict=True):
             if token >= 0:
                 text.push(token)
-    counts = zip(texts, stream.row_counts(), kept.row_counts(), strict=True)
+    counts = zip(texts, before, kept.row_counts(), strict=True)
     return [Said(text.text, text.reason, before, after) for text, before, after in counts]

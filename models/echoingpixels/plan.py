@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-
 from .auto import LEAST, MOST
-from .clip import Clip
+from .clip import PIECE, Clip
 from .fitting import advice
 from .forecast import Case, memory_of
-from .frames import MERGE
 from .headroom import free_memory
-from .inputs import Media, mel_frames, span_of
+from .inputs import Extent, extent_of, media_of, span_of
 from .memory import Memory
-from .model import EchoingPixels
 from .options import KEEP, SIEVED, AskOptions, Auto, Keep
 from .outline import Outline
 from .stats import STAGES, Report, Tokens, llm_flops
@@ -38,15 +34,21 @@ class Plan:
     warnings: tuple[str, ...] = ()
 
 
-def plan(outline: Outline, clip: Clip, question: str, options: AskOptions) -> Plan:
-    """Predict the report of asking `question` about `clip`. ModelError for cs2 where there is no sieve."""
+def plan(outline: Outline, clip: Clip | Extent, question: str, options: AskOptions) -> Plan:
+    """Predict the report of asking `question` about a clip, of which its extent is enough.
+
+    ModelError for cs2 where there is no sieve.
+    """
     model, options = outline.model, options.settled(outline.own_sieve)
     model.check(options.reducer, options.keep if outline.own_sieve else KEEP)
-    case = Case(outline, _media(model, clip), question, options, _bytes(clip))
+    extent = extent_of(clip.pieces()) if isinstance(clip, Clip) else clip
+    media = media_of(span_of(extent, model.backbone.min_pixels, model.backbone.max_pixels), extent)
+    case = Case(outline, media, question, options, _bytes(extent))
     before, after = case.stream, case.kept
     tower, shape, whole = model.backbone.tower_flops(case.media), model.backbone.shape, before.kind.numel()
     full = tower + llm_flops(shape, whole, 1)
-    reduced = tower + model.choice_flops(options.reducer, whole) + llm_flops(shape, sum(after.values()), 1)
+    choice = model.choice_flops(options.reducer, media.span.tokens, whole - media.span.tokens)
+    reduced = tower + choice + llm_flops(shape, sum(after.values()), 1)
     free = free_memory(outline.device)
     memory = memory_of(case, free)
     report = Report(
@@ -56,8 +58,9 @@ def plan(outline: Outline, clip: Clip, question: str, options: AskOptions) -> Pl
         flops={"full": full, "reduced": reduced},
         speedup={"estimated": full / reduced, "measured": None},
     )
-    said = () if free is None or memory.peak <= free else advice(case, _fps(clip), _size(clip), free)
-    warnings = (*_range(before, options.keep), *_warnings(outline, options))
+    said = () if free is None or memory.peak <= free else advice(case, _fps(extent), _size(extent), free)
+    beyond = model.overreach(int(before.next_position.max()))
+    warnings = (*_range(before, options.keep), *beyond, *_warnings(outline, options))
     return Plan(report, memory, options, outline.device.type, said, warnings)
 
 
@@ -69,26 +72,22 @@ def _range(stream: Stream, keep: Keep) -> tuple[str, ...]:
     return (f"{keep} keeps {least} to {most} audio and video tokens, as the scores say: planned with {most}.",)
 
 
-def _media(model: EchoingPixels, clip: Clip) -> Media:
-    """The clip's outline: as `prepare_media` makes it, with nothing in it."""
-    span = span_of(clip, model.backbone.min_pixels, model.backbone.max_pixels)
-    grid = (len(span.times), MERGE * span.rows, MERGE * span.columns) if span.times else None
-    mel = torch.empty(0, mel_frames(len(clip.audio))) if clip.audio is not None and span.audio_tokens else None
-    return Media(span, None, grid, mel)
+def _bytes(extent: Extent) -> int:
+    """What is in memory of a clip: all of it, or of a long one a piece, what waits for the towers, and both as one."""
+    height, width = extent.size
+    return min(len(extent.times) * height * width * 3 + extent.samples * 4, 3 * PIECE)
 
 
-def _bytes(clip: Clip) -> int:
-    return clip.frames.nbytes + (0 if clip.audio is None else clip.audio.nbytes)
-
-
-def _fps(clip: Clip) -> float:
+def _fps(extent: Extent) -> float:
     """Frames a second as they were read; 0 for fewer than two."""
-    return float((len(clip.times) - 1) / (clip.times[-1] - clip.times[0])) if len(clip.times) > 1 else 0.0
+    times = extent.times
+    return (len(times) - 1) / (times[-1] - times[0]) if len(times) > 1 else 0.0
 
 
-def _size(clip: Clip) -> tuple[int, int]:
+def _size(extent: Extent) -> tuple[int, int]:
     """The (height, width) of the picture in the file."""
-    return clip.source.video.size if clip.source.video else clip.frames.shape[1:3]
+    video = extent.ending.source.video
+    return video.size if video else extent.size
 
 
 def _warnings(outline: Outline, options: AskOptions) -> tuple[str, ...]:

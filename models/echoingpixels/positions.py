@@ -160,6 +160,14 @@ def _chunks(positions: list[int], size: int) -> list[slice]:
     return [slice(a, b) for a, b in zip(bounds, [*bounds[1:], len(positions)], strict=True)]
 
 
+def overreach(end: int, most: int, per_s: int) -> tuple[str, ...]:
+    """What is to be said of a prompt with `end` positions, of a model that was made for `most`; `per_s` of them a s."""
+    if end <= most:
+        return ()
+    said = f"The prompt has {end:,} positions, and the model was made for {most:,}, {most / per_s / 60:.1f} minutes"
+    return (f"{said}: what comes later may be misread. Ask about parts of it, with --start and --end.",)
+
+
 def check_sections(sections: Sequence[int], pairs: int) -> list[int]:
     """Return a Sync-RoPE split [T, H, W, T] of `pairs` rotary channel pairs, fast to slow; ModelError if it is none."""
     if len(sections) != 4 or sum(sections) != pairs or min(sections) < 0:

@@ -6,7 +6,6 @@ Knows nothing about printing or drawing.
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +15,7 @@ from .clip import Source
 from .errors import EpError, MediaError
 from .evaluate import Run, Setting, settings
 from .measured import Measured, Sample, fold
-from .media import Reader, read_clip
+from .media import Reader, stream_clip
 from .model import Answer, EchoingPixels, Looked
 from .options import AskOptions, GenerateOptions, MediaOptions, ProfileOptions, reducer_of
 from .recommendation import Recommendation, name, recommend
@@ -109,9 +108,9 @@ def profile(
 ) -> Profile:
     """Ask one question of every clip under every setting, round after round, and fold the times.
 
-    `on_progress` gets the answers done and in all. `reader` reads the clips: a worker's `read`, or `read_clip` if left
-    out. Of several clips, those that cannot be read are left out and told in `failed`. MediaError if that leaves none,
-    ModelError for cs2 asked of a model without sieve weights.
+    `on_progress` gets the answers done and in all. `reader` reads the clips: a worker's `stream`, or `stream_clip` if
+    left out. Of several clips, those that cannot be read are left out and told in `failed`. MediaError if that
+    leaves none, ModelError for cs2 asked of a model without sieve weights.
     """
     options, read, generate = options or ProfileOptions(), read or MediaOptions(), generate or GenerateOptions()
     chosen = choose(model, options)
@@ -125,7 +124,7 @@ def profile(
         if path in failed:
             continue
         try:
-            looked, sources[path] = _look(model, path, read, reader or read_clip)
+            looked, sources[path] = _look(model, path, read, reader or stream_clip)
         except EpError as error:
             failed[path] = error.message
             if len(failed) == len(clips):
@@ -170,9 +169,8 @@ def in_turn(chosen: Sequence[Setting], turn: int, turns: int, seed: int) -> list
 
 
 def _look(model: EchoingPixels, path: Path, read: MediaOptions, reader: Reader) -> tuple[Looked, Source]:
-    began = time.perf_counter()
-    clip = reader(path, replace(read, frame_size=model.frame_size))
-    return model.look(clip, time.perf_counter() - began), clip.source
+    looked = model.look(reader(path, replace(read, frame_size=model.frame_size)))
+    return looked, looked.ending.source
 
 
 def _answer(looked: Looked, question: str, options: AskOptions, resets: bool) -> Answer:

@@ -16,6 +16,7 @@ from .stream import Selection, Stream, budget, top_k
 
 Reducer = Callable[[Stream, float], Selection]
 SEED = 0
+TOKENS_AT_ONCE = 16_384  # whose embeddings are compared: memory holds no second copy of a long stream
 
 
 def full(stream: Stream, keep: float = 1.0) -> Selection:
@@ -56,13 +57,16 @@ def by_scores(stream: Stream, scores: Tensor, keep: float) -> Selection:
     return Selection(keep=chosen | (stream.mask & ~stream.pool), scores=scores)
 
 
-def news(stream: Stream, first: float) -> Tensor:
-    """1 - cosine of each token (B, L) to its neighbour before, or `first` where it has none."""
+def news(stream: Stream, unlike: float) -> Tensor:
+    """1 - cosine of each token (B, L) to its neighbour before, or `unlike` where it has none."""
     before = _neighbour(stream)  # (B, L)
     rows = torch.arange(len(before), device=before.device)[:, None]  # (B, 1)
-    embeds = stream.embeds.float()
-    alike = F.cosine_similarity(embeds, embeds[rows, before.clamp(min=0)], dim=-1)  # (B, L)
-    return torch.where(before < 0, first, (1 - alike).clamp(min=0.0))
+    alike = torch.empty_like(stream.time)  # (B, L)
+    for first in range(0, alike.shape[1], TOKENS_AT_ONCE):
+        part = slice(first, first + TOKENS_AT_ONCE)
+        embeds, others = stream.embeds[:, part].float(), stream.embeds[rows, before[:, part].clamp(min=0)].float()
+        alike[:, part] = F.cosine_similarity(embeds, others, dim=-1)
+    return torch.where(before < 0, unlike, (1 - alike).clamp(min=0.0))
 
 
 def _neighbour(stream: Stream) -> Tensor:

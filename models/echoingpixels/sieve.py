@@ -17,6 +17,7 @@ from .auto import Enough
 from .backbones.base import Backbone
 from .errors import OptionError
 from .stream import Selection, Stream, budget, top_k
+from .windows import Where, is_long, rated
 
 NORM_EPS = 1e-6  # the selector's own, whatever the decoder's config says
 BELOW = -1e4  # lower than any centred score, and finite, for the gradient's sake
@@ -85,15 +86,35 @@ class Sieve(nn.Module):
         pool = stream.pool
         if not bool(pool.any()):
             return Selection(keep=stream.mask)
-        hidden = self.encode(stream)
-        scores = self.rate(hidden)
+        scores, hidden = self._rated(stream)
         chosen = top_k(self._noisy(scores) if stream.labels is not None else scores, pool, budget(pool, keep))
         return Selection(
             keep=chosen | (stream.mask & ~pool),
             scores=scores,
-            fused=hidden if self.options.form == "fused" else None,
+            fused=hidden,
             gate=None if stream.labels is None else self._gate(scores, pool, chosen),
         )
+
+    def _rated(self, stream: Stream) -> tuple[Tensor, Tensor | None]:
+        """Scores (B, L) float32, and in the fused form what the decoder reads (B, L, D).
+
+        Of a long stream that is what the encoder made of a token last: among the best of all windows if it was passed
+        on, as all text is, else in its window.
+        """
+        fused = self.options.form == "fused"
+        if not is_long(stream):
+            hidden = self.encode(stream)
+            return self.rate(hidden), hidden if fused else None
+        alone = ~stream.pool.any(1)[:, None, None]  # rows without media pass as they are
+        last = stream.embeds * alone if fused else None
+
+        def rate(part: Stream, where: Where) -> Tensor:
+            encoded = self.encode(part)
+            if last is not None:
+                last[where] = encoded[0]
+            return self.rate(encoded)
+
+        return rated(stream, rate), last
 
     def rate(self, hidden: Tensor) -> Tensor:
         """Scores (B, L) float32 of what `encode` returned, meaningful inside the pool."""

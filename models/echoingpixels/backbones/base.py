@@ -64,6 +64,7 @@ class Backbone(Protocol):
     stop_ids: frozenset[int]
     min_pixels: int
     max_pixels: int
+    max_positions: int  # that its decoder was made for
 
     @property
     def vision(self) -> VisionShape:
@@ -89,6 +90,18 @@ class Backbone(Protocol):
 
     def encode(self, media: Media) -> Features:
         """Run both towers over one clip, in bounded chunks."""
+
+    def steps_at_once(self, rows: int, columns: int) -> int:
+        """Temporal steps of so many patches that are seen at once."""
+
+    def mel_cuts(self, frames: int) -> list[tuple[int, int]]:
+        """Where so many mel frames are cut to be heard: first and last of each part."""
+
+    def see(self, patches: Tensor, grid: tuple[int, int, int]) -> Tensor:
+        """The features (Nv, D) of patches (P, 1176) in whole temporal steps: of any part as of the whole."""
+
+    def hear(self, mel: Tensor) -> Tensor:
+        """The features (Na, D) of log-mel (128, M), of one part of `mel_cuts` or of several."""
 
     def embed(self, inputs: Inputs, features: tuple[Features, ...]) -> Stream:
         """Embed a prompt and write the towers' features over its placeholders."""

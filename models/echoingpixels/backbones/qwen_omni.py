@@ -29,6 +29,7 @@ class QwenOmni:
         self.name = name
         self.min_pixels = min_pixels
         self.max_pixels = max_pixels
+        self.max_positions: int = thinker.config.text_config.max_position_embeddings
         self.text = thinker.model.language_model
         config = thinker.config
         text = config.text_config
@@ -106,14 +107,19 @@ class QwenOmni:
 
     def encode(self, media: Media) -> Features:
         """Run both towers over one clip, in bounded chunks: video (Nv, D) and audio (Na, D) features."""
-        video = None if media.patches is None or media.grid is None else self._see(media.patches, media.grid)
-        audio = None if media.mel is None else self._hear(media.mel)
+        video = None if media.patches is None or media.grid is None else self.see(media.patches, media.grid)
+        audio = None if media.mel is None else self.hear(media.mel)
         return Features(video, audio)
 
-    def _see(self, patches: Tensor, grid: tuple[int, int, int]) -> Tensor:
+    def steps_at_once(self, rows: int, columns: int) -> int:
+        """Temporal steps of so many patches that are seen at once."""
+        return max(1, PATCHES_AT_ONCE // (rows * columns))
+
+    def see(self, patches: Tensor, grid: tuple[int, int, int]) -> Tensor:
+        """The features (Nv, D) of patches (P, 1176) in whole temporal steps; nothing attends across steps."""
         tower = self.thinker.model.visual
         steps, rows, columns = grid
-        at_once = max(1, PATCHES_AT_ONCE // (rows * columns))
+        at_once = self.steps_at_once(rows, columns)
         out = []
         for first in range(0, steps, at_once):
             n = min(at_once, steps - first)
@@ -122,15 +128,19 @@ class QwenOmni:
             out.append(tower(part, grid_thw=size).pooler_output)
         return torch.cat(out)
 
-    def _hear(self, mel: Tensor) -> Tensor:
-        tower = self.thinker.model.audio_tower
-        window = 2 * tower.n_window
-        at_once = MEL_CHUNKS_AT_ONCE * window
-        starts = list(range(0, mel.shape[1], at_once))
-        if len(starts) > 1 and mel.shape[1] - starts[-1] < window:  # a tail too short for a token joins its neighbour
+    def mel_cuts(self, frames: int) -> list[tuple[int, int]]:
+        """Where so many mel frames are cut to be heard: between the tower's windows."""
+        window = 2 * self.thinker.model.audio_tower.n_window
+        starts = list(range(0, frames, MEL_CHUNKS_AT_ONCE * window))
+        if len(starts) > 1 and frames - starts[-1] < window:  # a tail too short for a token joins its neighbour
             starts.pop()
+        return list(zip(starts, [*starts[1:], frames], strict=True))
+
+    def hear(self, mel: Tensor) -> Tensor:
+        """The features (Na, D) of log-mel (128, M), of one part of `mel_cuts` or of several."""
+        tower = self.thinker.model.audio_tower
         out = []
-        for first, last in zip(starts, [*starts[1:], mel.shape[1]], strict=True):
+        for first, last in self.mel_cuts(mel.shape[1]):
             part = mel[:, first:last].to(self.device, tower.conv1.weight.dtype)
             out.append(tower(part, feature_lens=torch.tensor([last - first], device=self.device)).last_hidden_state)
         return torch.cat(out)
@@ -143,7 +153,8 @@ class QwenOmni:
         heard = [f.audio for f in features if f.audio is not None]
         for kinds, parts in (((VIDEO, IMAGE), seen), ((AUDIO,), heard)):
             if parts:  # written in place: the stream is never there twice
-                embeds[torch.isin(kind, torch.tensor(kinds, device=self.device))] = torch.cat(parts).to(embeds)
+                there = torch.isin(kind, torch.tensor(kinds, device=self.device))  # (1, L)
+                embeds[there] = (parts[0] if len(parts) == 1 else torch.cat(parts)).to(embeds)
         positions = inputs.positions.to(self.device)
         return Stream(
             embeds=embeds,

@@ -9,15 +9,16 @@ import math
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import replace
 
+from .flow import TICK, Flow
 from .job import Job
 from .journal import Done
 from .opening import Opened, Opener
 from .task import Task
 
-TICK = 0.25  # s between looks at whether to stop
-READY = 2  # clips of each worker that may wait for the model; each holds its frames
+READY = 2  # clips of each worker that may wait for the model; each holds its frames, or its first pieces
 
 
 class Ahead:
@@ -71,9 +72,17 @@ class Ahead:
             while (task := self._next()) is not None:
                 began = time.monotonic()
                 opened = opener.open(task)
+                flow, pieces = Flow(), opened.look
                 with self._lock:
                     self.busy += max(0.0, time.monotonic() - max(began, self._began))
-                self._put(opened)
+                if isinstance(pieces, Generator):  # a long clip is looked at while this thread reads on
+                    self._put(replace(opened, look=flow.pieces()))
+                    read = opened.seconds["decode"]
+                    flow.fill(pieces, self._closed.is_set)
+                    with self._lock:
+                        self.busy += opened.seconds["decode"] - read
+                else:
+                    self._put(opened)
         except BaseException as error:  # told to whoever waits for the clip
             self._put(error)
         finally:

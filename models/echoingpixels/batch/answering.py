@@ -11,8 +11,8 @@ from functools import cached_property
 
 import torch
 
-from ..cache import FeatureCache, Seen
-from ..clip import Source
+from ..cache import FeatureCache
+from ..clip import Clip, Source
 from ..errors import EpError, InternalError, OutOfMemoryError
 from ..frames import STEP
 from ..looking import look as see
@@ -21,7 +21,7 @@ from ..options import plain_keep
 from ..padded import Asked, Said, answers, ask, batches
 from ..stats import Stopwatch, Tokens
 from .job import Job
-from .opening import Opened, Opener
+from .opening import UNREAD, Opened, Opener
 from .result import STAGES, Failure, Result
 from .task import Task, Wanted
 
@@ -73,11 +73,16 @@ class Answerer:
         if isinstance(look, EpError) or not rows:
             return _failed(rows, look, opened) if isinstance(look, EpError) else []
         model = self.model  # what keeps it from loading ends the batch
-        cached = isinstance(look, Seen)
-        frames = STEP * len(look.media.span.times) if isinstance(look, Seen) else len(look.frames)
-        rows = [replace(row, source=look.source, frames=frames, cached=cached) for row in rows]
+        if look == UNREAD:
+            with Opener(self.job) as opener:
+                return self._look(replace(opener.open(opened.task), rows=opened.rows))
+        most = opened.task.options(self.job.read).max_frames
+        rows = [replace(row, frames=len(look.frames) if isinstance(look, Clip) else most) for row in rows]
         try:
-            return ask(see(model, look, opened.seconds, self._cache, opened.features).looked, rows)
+            view = see(model, look, opened.seconds, self._cache, opened.features)
+            frames = STEP * len(view.looked.media.span.times)
+            rows = [replace(row, source=view.source, frames=frames, cached=view.cached) for row in rows]
+            return ask(view.looked, rows)
         except Exception as error:  # one clip must not end the batch
             failed = _told(error, rows[0])
         return self._again(rows, failed) or _failed(rows, failed, opened)
@@ -95,23 +100,22 @@ class Answerer:
 
     def _results(self, part: list[Asked[_Row]]) -> list[Result]:
         """What came of one batch, in order. Where it fails, each question is tried alone."""
-        streams = [one.stream for one in part if one.stream is not None]
-        if not streams:
+        sound = [one for one in part if one.error is None]
+        if not sound:
             return [self._result(one, None, {}) for one in part]
         watch = Stopwatch(self.model.backbone.device)
         found: list[Said] = []
         failed: EpError | None = None
         try:
-            found = answers(self.model, streams, self.job.ask, watch)
+            found = answers(self.model, sound, self.job.ask, watch)
         except Exception as error:  # one clip must not end the batch
-            failed = _told(error, next(one.row for one in part if one.stream is not None))
+            failed = _told(error, sound[0].row)
         if failed is not None and len(part) > 1:
-            del streams
             return [result for one in part for result in self._results([one])]
         if failed is not None:
             again = self._again([part[0].row], failed)
-            return self._results(again or [replace(part[0], stream=None, error=failed)])
-        share = {stage: seconds / len(streams) for stage, seconds in watch.seconds.items()}
+            return self._results(again or [replace(part[0], looked=None, prompt=None, error=failed)])
+        share = {stage: seconds / len(sound) for stage, seconds in watch.seconds.items()}
         said = iter(found)
         return [self._result(one, None if one.error else next(said), share) for one in part]
 
@@ -136,7 +140,10 @@ class Answerer:
             kept_ratio=None if tokens is None else tokens.kept_ratio,
             tokens=counts,
             time_s={stage: sum(p.get(stage, 0.0) for p in parts) for stage in STAGES},
-            warnings=row.source.warnings if row.source else (),
+            warnings=(
+                *(row.source.warnings if row.source else ()),
+                *(() if one.prompt is None else self.model.overreach(int(one.prompt.positions.max()) + 1)),
+            ),
             notes=row.source.notes if row.source else (),
             cached=row.cached,
             retried=row.task.retried,
@@ -146,7 +153,7 @@ class Answerer:
 
 def _failed(rows: list[_Row], error: EpError, opened: Opened) -> list[Asked[_Row]]:
     """No answer for any row of a clip; what it took counts in the first one."""
-    return [Asked(row, None, {} if i else opened.seconds, error) for i, row in enumerate(rows)]
+    return [Asked(row, None, None, {} if i else opened.seconds, error) for i, row in enumerate(rows)]
 
 
 def _told(error: Exception, row: _Row) -> EpError:

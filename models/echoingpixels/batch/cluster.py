@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import pickle
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -20,7 +20,7 @@ from ..errors import DataError, EpError
 from .answering import Answerer
 from .job import Job
 from .journal import Done, Journal
-from .opening import Opener, mark_of
+from .opening import UNREAD, Opener, mark_of
 from .result import Result
 from .run import never, nothing
 from .tally import READING, Tally
@@ -94,7 +94,11 @@ class Decode:
         self.opener = Opener(job)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        return {"opened": pickle.dumps(self.opener.open(pickle.loads(row["task"])), protocol=5)}
+        opened = self.opener.open(pickle.loads(row["task"]))
+        if isinstance(opened.look, Generator):  # a long clip cannot be sent whole: the model's worker reads it
+            opened.look.close()
+            opened = replace(opened, look=UNREAD)
+        return {"opened": pickle.dumps(opened, protocol=5)}
 
 
 class Answer:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 from ..cache import FeatureCache, Seen, seen_key
-from ..clip import Clip
+from ..clip import Clip, Piece, Pieces, whole
 from ..errors import EpError, InternalError
 from ..fingerprint import file_mark
 from ..media.container import check_file
@@ -25,17 +26,19 @@ from .task import Task, Wanted
 class Opened:
     """A clip that was read, what the cache has of it, or why neither could be; with the rows to answer and their keys.
 
+    A long clip comes in pieces, or is left UNREAD for whoever looks at it.
     `features`: the key of its features in the cache; `skipped`: rows that are done already.
     """
 
     task: Task
     rows: tuple[tuple[str, Wanted], ...]
-    look: Clip | Seen | EpError
+    look: Clip | Pieces | Seen | EpError | Literal["unread"]
     seconds: dict[str, float] = field(default_factory=dict)
     features: str = ""
     skipped: int = 0
 
 
+UNREAD: Literal["unread"] = "unread"
 NOTHING = InternalError("Nothing is left to be answered.")
 
 
@@ -82,20 +85,38 @@ class Opener:
             seen = self.cache.get(key, opened.task.media)
         return replace(opened, look=seen or self._read(opened, options), features=key)
 
-    def _read(self, opened: Opened, options: MediaOptions) -> Clip | EpError:
-        media, seconds = opened.task.media, opened.seconds
+    def _read(self, opened: Opened, options: MediaOptions) -> Clip | Pieces | EpError:
+        media, pieces = opened.task.media, self._pieces(opened, options)
         try:
-            with ExitStack() as stack:
-                path = Path(media)
-                if is_remote(media):
-                    with _timed(seconds, "fetch"):
-                        path = stack.enter_context(fetched(media))
-                with _timed(seconds, "decode"):
-                    return self._worker.read(path, options)
+            first = next(pieces)
+            all_of_it = _after(first, pieces)
+            return whole(all_of_it) if first.ending else all_of_it
         except EpError as error:
             return error
         except Exception as error:  # one clip must not end the batch
             return InternalError(f"{media} could not be read: {type(error).__name__}: {error}.", "Please report it.")
+
+    def _pieces(self, opened: Opened, options: MediaOptions) -> Pieces:
+        media, seconds = opened.task.media, opened.seconds
+        with ExitStack() as stack:
+            path = Path(media)
+            if is_remote(media):
+                with _timed(seconds, "fetch"):
+                    path = stack.enter_context(fetched(media))
+            pieces = stack.enter_context(closing(self._worker.stream(path, options)))
+            while True:
+                with _timed(seconds, "decode"):
+                    piece = next(pieces, None)
+                if piece is None:
+                    return
+                yield piece
+
+
+def _after(first: Piece, rest: Pieces) -> Pieces:
+    """The first piece again, and the rest."""
+    with closing(rest):
+        yield first
+        yield from rest
 
 
 def mark_of(media: str) -> str:

@@ -13,6 +13,7 @@ from ..options import SIEVED, AskOptions, Auto
 from ..positions import KINDS, Span
 from ..sieve import Form
 from ..stream import Selection, Stream
+from ..windows import AT_ONCE
 
 LADDER = (1.0, 0.5, 0.2, 0.1, 0.05, 0.02)  # keep ratios to compare
 FUSED = (
@@ -74,6 +75,14 @@ class Explanation:
     tokens: tuple[Token, ...]
     choices: tuple[Choice, ...]
     asked: int
+    left_out: tuple[float, ...] = ()  # keep ratios that are too many tokens of so long a clip
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What else is to be known."""
+        ratios = ", ".join(f"{ratio:g}" for ratio in self.left_out)
+        left = (f"Left out, as they would be more than {AT_ONCE:,} tokens: {ratios}.",) if ratios else ()
+        return (*self.choices[self.asked].answer.warnings, *left)
 
     @property
     def nested(self) -> bool:
@@ -100,10 +109,13 @@ def explain(
     """Answer a question at the ratio asked for and at `keeps`, fewest tokens first, and note what each run kept.
 
     `clip` is the one that was looked at; its frames are only shown, so they may be larger. As everywhere, a ratio of 1
-    is the run with all tokens (reducer `full`). ModelError for cs2 without sieve weights.
+    is the run with all tokens (reducer `full`), and of a long clip those are left out that would read more than AT_ONCE
+    tokens. ModelError for cs2 without sieve weights.
     """
     model = looked.model
     model.check(options.reducer, options.keep)
+    left_out = tuple(keep for keep in keeps if keep * looked.media.span.tokens > AT_ONCE and keep != options.keep)
+    keeps = [keep for keep in keeps if keep not in left_out]
     (asked,) = settings([options.reducer], [options.keep])
     ladder = settings([options.reducer], [*keeps, options.keep])
     ladder = sorted(ladder, key=lambda setting: 0 if isinstance(setting.keep, Auto) else setting.keep)
@@ -131,6 +143,7 @@ def explain(
         tokens=tokens,
         choices=tuple(choices),
         asked=[choice.setting for choice in choices].index(asked),
+        left_out=left_out,
     )
 
 

@@ -101,7 +101,7 @@ def page(explanation: Explanation) -> Page:
         reducer=explanation.reducer,
         belief=explanation.belief,
         nested=explanation.nested,
-        remarks=(*clip.source.warnings, *clip.source.notes),
+        remarks=(*clip.source.warnings, *clip.source.notes, *explanation.remarks),
         duration=clip.duration,
         times=tuple(clip.times.tolist()),
         frames=tuple(_base64(frame) for frame in jpegs(clip.frames)),

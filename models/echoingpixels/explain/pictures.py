@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import io
+import math
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from ..clip import SAMPLE_RATE, Clip
-from ..inputs import audio_tokens, log_mel, mel_frames
+from ..inputs import audio_tokens
+from ..mel import Mel, mel_frames
 
 LONG_SIDE = 480  # pixels of a frame that is shown
 MOST_COLUMNS = 3000  # of the spectrogram
 QUALITIES = (75, 50, 25, 10)  # of frames, best first
+MOST_PIXELS = 100_000_000  # of all frames while they are held: 300 MB
 MOST_BYTES = 5_000_000  # of all frames together, about
 SAMPLES = 5
 
 Pixels = npt.NDArray[np.uint8]
 
 
-def shown_size(height: int, width: int) -> tuple[int, int]:
-    """The (height, width) to show a frame of that shape at; for `read_clip(frame_size=…)`. Never larger than it is."""
-    scale = min(1.0, LONG_SIDE / max(height, width))
+def shown_size(height: int, width: int, frames: int = 1) -> tuple[int, int]:
+    """The (height, width) to show a frame of that shape at; for `read_clip(frame_size=…)`. Never larger than it is.
+
+    Of many `frames` each is smaller: all together are no more than MOST_PIXELS.
+    """
+    scale = min(1.0, LONG_SIDE / max(height, width), math.sqrt(MOST_PIXELS / (frames * height * width)))
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 
@@ -34,11 +41,11 @@ def spectrogram(clip: Clip) -> tuple[Pixels, float] | None:
     heard = 0 if clip.audio is None else audio_tokens(mel_frames(len(clip.audio)))
     if clip.audio is None or heard < 1:
         return None
-    mel = log_mel(clip.audio).numpy()  # (128, M)
-    columns = min(heard, MOST_COLUMNS)
-    edges = np.linspace(0, mel.shape[1], columns + 1).astype(int)[:-1]
-    mel = np.maximum.reduceat(mel, edges, axis=1)
-    mel = mel.reshape(-1, 2, columns).mean(1)[::-1]  # (64, columns)
+    whole, columns = Mel(), min(heard, MOST_COLUMNS)
+    whole.add(clip.audio)
+    edges = np.linspace(0, mel_frames(len(clip.audio)), columns + 1).astype(int)
+    parts = [part.amax(1).numpy() for part in whole.parts(pairwise(edges.tolist()))]  # (128,) each
+    mel = np.stack(parts, axis=1).reshape(-1, 2, columns).mean(1)[::-1]  # (64, columns)
     low, high = float(mel.min()), float(mel.max())
     level = (mel - low) / (high - low) if high > low else np.zeros_like(mel)
     return (255 * level).astype(np.uint8), len(clip.audio) / SAMPLE_RATE

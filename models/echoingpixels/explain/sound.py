@@ -11,6 +11,7 @@ import numpy.typing as npt
 from ..clip import SAMPLE_RATE
 
 BIT_RATE = 32_000  # bit/s
+BLOCK = 1 << 20  # samples encoded at a time
 
 
 def mp3(audio: npt.NDArray[np.float32]) -> bytes:
@@ -19,8 +20,10 @@ def mp3(audio: npt.NDArray[np.float32]) -> bytes:
     with av.open(file, "w", format="mp3") as out:
         stream = out.add_stream("libmp3lame", rate=SAMPLE_RATE)
         stream.layout, stream.bit_rate = "mono", BIT_RATE
-        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(audio.clip(-1, 1)[None]), format="fltp", layout="mono")
-        frame.sample_rate = SAMPLE_RATE
-        for packet in (*stream.encode(frame), *stream.encode(None)):
-            out.mux(packet)
+        for first in range(0, len(audio), BLOCK):
+            part = np.ascontiguousarray(audio[first : first + BLOCK].clip(-1, 1)[None])
+            frame = av.AudioFrame.from_ndarray(part, format="fltp", layout="mono")
+            frame.sample_rate = SAMPLE_RATE
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
     return file.getvalue()

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from .entry import Reader as Reader
     from .entry import check_media as check_media
     from .entry import read_clip as read_clip
+    from .entry import stream_clip as stream_clip
     from .folder import find_clips as find_clips
     from .worker import Limits as Limits
     from .worker import Worker as Worker
@@ -20,6 +21,7 @@ _HOMES = {
     "check_media": "entry",
     "find_clips": "folder",
     "read_clip": "entry",
+    "stream_clip": "entry",
 }
 __all__ = sorted(_HOMES)
 

@@ -20,8 +20,9 @@ from typing import Any
 
 import numpy as np
 
+from ..clip import Pieces
 from ..errors import EpError, MediaError
-from .exchange import Failed, Read, Request, Resize, Shelf, SizeOf, too_large
+from .exchange import Failed, Part, Request, Resize, Shelf, SizeOf, too_large
 from .host import Host, Pixels
 
 
@@ -31,14 +32,14 @@ def serve(connection_fd: int, shelf_fd: int, limit: int) -> None:
     end_with_parent()
     shelf = Shelf(shelf_fd, limit)
     connection: Connection[Any, Any] = Connection(connection_fd)
-    from .entry import check_media, read  # while the worker does something else
+    from .entry import check_media, stream  # while the worker does something else
 
     limit_memory(limit + limit // 4)  # at `limit` the worker ends it; decoders take a refusal for damage
     with suppress(EOFError, OSError):
         connection.send(None)  # ready
         while True:
             request: Request = connection.recv()
-            connection.send(_answer(request, connection, shelf, limit, read, check_media))
+            connection.send(_answer(request, connection, shelf, limit, stream, check_media))
 
 
 def _answer(
@@ -46,12 +47,12 @@ def _answer(
     connection: Connection[Any, Any],
     shelf: Shelf,
     limit: int,
-    read: Callable[..., Any],
+    stream: Callable[..., Pieces],
     check: Callable[[str], None],
-) -> Read | Failed | None:
-    """What came of one request."""
+) -> Part | Failed | None:
+    """What came of one request: of a clip, its last piece."""
 
-    def ask(question: SizeOf | Resize) -> Any:
+    def ask(question: SizeOf | Resize | Part) -> Any:
         connection.send(question)
         return connection.recv()
 
@@ -70,9 +71,12 @@ def _answer(
             check(request.path)
             return None
         options = replace(request.options, frame_size=size if request.sized else None)
-        clip = read(Path(request.path), options, Host(resize, shelf.beat))
-        arrays = [clip.frames, clip.times] + ([] if clip.audio is None else [clip.audio])
-        return Read(shelf.put(arrays), clip.duration, clip.source)
+        for piece in stream(Path(request.path), options, Host(resize, shelf.beat)):
+            part = Part(shelf.put([piece.frames, piece.times, piece.audio]), piece.begins, piece.ending)
+            if piece.ending is not None:
+                return part
+            ask(part)
+        raise AssertionError("the last piece has the ending")
     except EpError as error:
         return Failed(error)
     except MemoryError:

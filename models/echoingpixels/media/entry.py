@@ -1,32 +1,34 @@
-"""Any media file to a Clip: `read_clip`. Knows nothing about models, nor how each kind of file is decoded."""
+"""Any media file to a Clip: `stream_clip`, which `read_clip` folds.
+
+Knows nothing about models, nor how each kind of file is decoded.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from av.container import InputContainer
 from av.error import FFmpegError
 
-from ..clip import Clip, Source, VideoTrack
+from ..clip import Clip, Ending, Piece, Pieces, Source, VideoTrack, whole
 from ..errors import MediaError, OptionError
 from ..options import MediaOptions
 from .container import check_file, file_end, open_media, picture_stream
 from .host import HERE, Host
 from .image import read_still
-from .reading import SHORTFALL, Reading, choose, window
-from .recording import read_recording
-from .sound import PREROLL, SILENCE, Samples
+from .reading import NO_FRAMES, NO_TIMES, SHORTFALL, Reading, choose, window
+from .recording import can_read, read_recording
+from .sampler import Overrun
+from .sound import PREROLL
 from .video import EPS
 
-Reader = Callable[[Path, MediaOptions], Clip]  # such as `read_clip`, or the `read` of a worker
+Reader = Callable[[Path, MediaOptions], Pieces]  # such as `stream_clip`, or the `stream` of a worker
 DEFAULTS = MediaOptions()
-NO_FRAMES = np.zeros((0, 0, 0, 3), np.uint8)
 SEEK_BACK = (PREROLL, 10.0)  # s before the start to look for a key frame, before reading from the beginning
 
 
@@ -40,28 +42,31 @@ def read_clip(path: str | Path, options: MediaOptions = DEFAULTS, **overrides: A
 
     Raises MediaError if nothing can be read, OptionError if the options do not fit the file.
     """
+    return whole(stream_clip(path, options, **overrides))
+
+
+def stream_clip(path: str | Path, options: MediaOptions = DEFAULTS, **overrides: Any) -> Pieces:
+    """What `read_clip` reads and raises, piece by piece: of a long clip memory holds one of them."""
     known = [field.name for field in fields(MediaOptions)]
     for name in overrides:
         if name not in known:
             raise OptionError(f"There is no media option {name!r}.", f"Known: {', '.join(known)}.")
-    options = replace(options, **overrides)
-    try:
-        return read(path, options, HERE)
-    except MemoryError:
-        raise MediaError(f"{path} does not fit in memory.", "Scale it down, or read a part of it.") from None
+    return stream(path, replace(options, **overrides), HERE)
 
 
-def read(path: str | Path, options: MediaOptions, host: Host) -> Clip:
-    """As `read_clip`, with frames resized by `host`."""
-    file = check_file(path)
-    clip = _still(file, options, host)
-    if clip is not None:
-        return clip
+def stream(path: str | Path, options: MediaOptions, host: Host) -> Pieces:
+    """As `stream_clip`, with frames resized by `host`."""
     try:
-        return _timed(file, options, host)
+        file = check_file(path)
+        clip = _still(file, options, host)
+        yield from _timed(file, options, host) if clip is None else clip.pieces()
     except FFmpegError as error:
         reason = (error.strerror or str(error)).lower()
-        raise MediaError(f"{file} cannot be decoded: {reason}.", "Try converting it to MP4.") from error
+        raise MediaError(f"{path} cannot be decoded: {reason}.", "Try converting it to MP4.") from error
+    except MemoryError:
+        if host is not HERE:  # whoever set the limit knows more
+            raise
+        raise MediaError(f"{path} does not fit in memory.", "Scale it down, or read a part of it.") from None
 
 
 def check_media(path: str | Path) -> None:
@@ -70,7 +75,7 @@ def check_media(path: str | Path) -> None:
     try:
         open_media(file).close()
     except MediaError:
-        if read_still(file) is None and read_recording(file, 0.0, 0.1) is None:
+        if read_still(file) is None and not can_read(file):
             raise
 
 
@@ -89,26 +94,46 @@ def _still(file: Path, options: MediaOptions, host: Host) -> Clip | None:
     return Clip(pixels[None], np.zeros(1), None, 0.0, source)
 
 
-def _timed(file: Path, options: MediaOptions, host: Host) -> Clip:
-    """A video, or sound from a file that only FFmpeg can read."""
-    start = options.start or 0.0
-    for back in (*(back for back in SEEK_BACK if back < start), None):
+def _timed(file: Path, options: MediaOptions, host: Host) -> Pieces:
+    """A video, or sound from a file that only FFmpeg can read: tried from ever further back until one try succeeds."""
+    backs = [*(back for back in SEEK_BACK if back < (options.start or 0.0)), None]
+    hold = False
+    while True:
+        piece = None
         try:
-            container = open_media(file)
-        except MediaError:
-            clip = _recording(file, options, None, host)
-            if clip is None:
-                raise
-            return clip
-        with container:
-            if _recorded(container):
-                clip = _recording(file, options, container, host)
-                if clip is not None:
-                    return clip
-            reading = choose(file, container, options, host)
-            if reading.run(back):
-                return _read(reading)
-    raise AssertionError("the last try reads from the beginning")
+            for piece in _attempt(file, options, host, backs[0], hold):
+                yield piece
+        except Overrun:  # as if it were longer than it says
+            assert not hold, "where all frames are held, none has been handed over"
+            hold = True
+            continue
+        if piece is not None and piece.ending is not None:
+            return
+        del backs[0]
+        assert backs, "the last try reads from the beginning"
+
+
+def _attempt(file: Path, options: MediaOptions, host: Host, back: float | None, hold: bool) -> Pieces:
+    """One try, from `back` s before the start, which its first piece `begins`; no ending if that was too late."""
+    try:
+        container = open_media(file)
+    except MediaError:
+        if not (yield from _recording(file, options, None, host)):
+            raise
+        return
+    with container:
+        if _recorded(container) and (yield from _recording(file, options, container, host)):
+            return
+        reading = choose(file, container, options, host, hold)
+        begins, run = True, reading.run(back)
+        while True:
+            try:
+                yield replace(next(run), begins=begins)
+            except StopIteration as ended:
+                if ended.value:
+                    yield replace(_last(reading), begins=begins)
+                return
+            begins = False
 
 
 def _recorded(container: InputContainer) -> bool:
@@ -117,31 +142,38 @@ def _recorded(container: InputContainer) -> bool:
     return sound_only and container.format.name != "mp3"
 
 
-def _recording(file: Path, options: MediaOptions, container: InputContainer | None, host: Host) -> Clip | None:
-    """A sound-only file through libsndfile; None if it cannot read all of it and FFmpeg (`container`) may do better."""
+def _recording(
+    file: Path, options: MediaOptions, container: InputContainer | None, host: Host
+) -> Generator[Piece, None, bool]:
+    """A sound-only file through libsndfile; False if it cannot read all and FFmpeg (`container`) may do better."""
     if not options.audio or options.audio_track:
-        return None
+        return False
     start, limit = window(options)
-    recording = read_recording(file, start, limit, host.beat)
+    begins, run = True, read_recording(file, start, limit, host.beat)
+    while True:
+        try:
+            yield Piece(NO_FRAMES, NO_TIMES, next(run), begins)
+        except StopIteration as ended:
+            recording = ended.value
+            break
+        begins = False
     if recording is None:
-        return None
+        return False
     declared, reached, warnings = recording.duration, start + recording.end, []
     if recording.reason or min(declared, start + limit) - reached > SHORTFALL:
         if container is not None and not recording.final:
-            return None
+            return False
         why = recording.reason or "the file may be cut short"
         warnings.append(f"Decoding the sound stopped at {max(reached, 0):.1f} s of {declared:.1f} s: {why}.")
     source = Source(str(file), "audio", recording.container, declared, audio=recording.track, warnings=tuple(warnings))
-    return _clip(NO_FRAMES, np.zeros(0), recording.samples, start, recording.end, source)
+    ending = _ending(source, False, recording.heard, recording.silent, start, recording.end)
+    yield Piece(NO_FRAMES, NO_TIMES, recording.samples, begins, ending)
+    return True
 
 
-def _read(reading: Reading) -> Clip:
-    """The clip of a finished pass."""
-    frames, times, samples = NO_FRAMES, np.zeros(0), None
-    if reading.picture is not None:
-        times, frames = reading.picture.finish()
-    if reading.sound is not None:
-        samples = reading.sound.finish()
+def _last(reading: Reading) -> Piece:
+    """The rest of a finished pass, and what is known of the whole."""
+    rest, picture, sound = reading.rest(), reading.picture, reading.sound
     source = Source(
         path=str(reading.file),
         kind="audio" if reading.video is None else "video",
@@ -152,21 +184,15 @@ def _read(reading: Reading) -> Clip:
         warnings=tuple(reading.warnings()),
         notes=tuple(reading.notes()),
     )
-    return _clip(frames, times, samples, reading.start, reading.end, source)
+    seen, heard = picture is not None and picture.kept > 0, sound is not None and sound.heard
+    silent = sound is not None and sound.silent
+    return replace(rest, ending=_ending(source, seen, heard, silent, reading.start, reading.end))
 
 
-def _clip(
-    frames: npt.NDArray[np.uint8],
-    times: npt.NDArray[np.float64],
-    samples: Samples | None,
-    start: float,
-    end: float,
-    source: Source,
-) -> Clip:
-    """Puts a clip together and says what it lacks; `start` is in seconds of the file, `end` in seconds of the clip."""
+def _ending(source: Source, seen: bool, heard: bool, silent: bool, start: float, end: float) -> Ending:
+    """Says what a clip lacks; `start` is in seconds of the file, `end` in seconds of the clip."""
     name = Path(source.path).name
-    heard = samples is not None and len(samples) > 0
-    if not len(frames) and not heard:
+    if not seen and not heard:
         if math.isfinite(end) and start > 0 and end <= EPS:
             raise OptionError(
                 f"start ({start:g} s) is past the end of {name}, which lasts {start + end:.2f} s.",
@@ -175,14 +201,11 @@ def _clip(
         why = " ".join(source.warnings) or "No packet could be decoded."
         raise MediaError(f"{source.path} holds no frame or sound that can be read. {why}", "Copy or convert it again.")
     warnings, notes = list(source.warnings), list(source.notes)
-    if source.video is not None and not len(frames):
+    if source.video is not None and not seen:
         warnings.append("No picture could be read in this part; only the sound is used.")
-    silent = False
-    if source.audio is not None and samples is not None:
-        if not heard:
-            warnings.append("No sound could be read in this part; only the picture is used.")
-        elif max(-samples.min(), samples.max()) <= SILENCE:
-            silent = True
-            notes.append("Its sound track is digitally silent, so it is left out.")
-    source = replace(source, silent=silent, warnings=tuple(warnings), notes=tuple(notes))
-    return Clip(frames, times, samples if heard and not silent else None, max(end, 0.0), source)
+    if source.audio is not None and not heard:
+        warnings.append("No sound could be read in this part; only the picture is used.")
+    silent = source.audio is not None and heard and silent
+    if silent:
+        notes.append("Its sound track is digitally silent, so it is left out.")
+    return Ending(max(end, 0.0), replace(source, silent=silent, warnings=tuple(warnings), notes=tuple(notes)))

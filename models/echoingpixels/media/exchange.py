@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..clip import Source
+from ..clip import Ending
 from ..errors import EpError, MediaError
 from ..options import MediaOptions
 
@@ -63,12 +63,12 @@ class Resize:
 
 
 @dataclass(frozen=True)
-class Read:
-    """The child has read a clip: frames, times and, unless there is no sound, audio."""
+class Part:
+    """The child has read a piece of a clip: frames, times and audio. Without an ending, it waits until it may go on."""
 
     arrays: tuple[Place, ...]
-    duration: float
-    source: Source
+    begins: bool
+    ending: Ending | None
 
 
 @dataclass(frozen=True)

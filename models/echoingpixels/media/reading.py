@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Generator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 
 import av
+import numpy as np
 from av.container import InputContainer
 from av.error import FFmpegError
 
-from ..clip import AudioTrack, VideoTrack
+from ..clip import NO_SOUND, PIECE, AudioTrack, Piece, VideoTrack
 from ..errors import MediaError, OptionError
 from ..options import MediaOptions
 from .container import (
@@ -31,6 +33,7 @@ from .host import Host
 from .sound import JITTER, SoundReader
 from .video import EPS, PictureReader
 
+NO_FRAMES, NO_TIMES = np.zeros((0, 0, 0, 3), np.uint8), np.zeros(0)
 OVERRUN = 10.0  # s past the clip's end after which a stream that has not got there is given up
 SHORTFALL = 0.25  # s missing at the end before it is worth a word
 # Formats that do not state their length: FFmpeg guesses it from the bit rate.
@@ -52,10 +55,15 @@ class Reading:
     sound: SoundReader | None
     undecodable: list[str]  # streams without a decoder
     host: Host
+    options: MediaOptions
+    hold: bool  # no frame is handed over before the end
     losses: Losses = field(default_factory=Losses)
 
-    def run(self, back: float | None) -> bool:
-        """Reads from `back` s before the start (None: the file's beginning). False if that was not early enough."""
+    def run(self, back: float | None) -> Generator[Piece, None, bool]:
+        """Reads from `back` s before the start (None: the file's beginning). False if that was not early enough.
+
+        Gives what is read by PIECE; the rest is with `rest`.
+        """
         origin = self.zero + Fraction(self.start)
         if back is not None:
             try:
@@ -73,11 +81,29 @@ class Reading:
                 self.sound.feed(packet)
             if back is not None and self._late(started=True):
                 return False
+            if self._ready >= PIECE:
+                yield self.drain()
             if all(reader.done for reader in readers):
                 break
             if packet.dts is not None and float(packet.dts * packet.time_base) > overrun:
                 break
         return back is None or not self._late(started=False)
+
+    @property
+    def _ready(self) -> int:
+        """Bytes that may be handed over now."""
+        readers = (None if self.hold else self.picture, self.sound)
+        return sum(reader.ready for reader in readers if reader is not None)
+
+    def drain(self) -> Piece:
+        """What may be handed over now."""
+        times, frames = (NO_TIMES, NO_FRAMES) if self.hold or self.picture is None else self.picture.drain()
+        return Piece(frames, times, NO_SOUND if self.sound is None else self.sound.drain())
+
+    def rest(self) -> Piece:
+        """No more packets: what has not been handed over."""
+        times, frames = (NO_TIMES, NO_FRAMES) if self.picture is None else self.picture.finish()
+        return Piece(frames, times, NO_SOUND if self.sound is None else self.sound.finish())
 
     def _late(self, started: bool) -> bool:
         """Whether a seek landed after the clip's start; `started`: streams not heard of yet may still come."""
@@ -122,6 +148,10 @@ class Reading:
             notes.append(f"Its pixels are not square ({aspect}); the picture is used as stored.")
         if self.picture is not None and self.picture.developer.hdr:
             notes.append("It is HDR video, used without tone mapping: colours look flatter than on an HDR screen.")
+        if self.picture is not None and self.picture.apart is not None:
+            most, fps = self.options.max_frames, self.options.fps
+            said = f"one every {self.picture.apart:.3g} s in place of {fps:g} a second"
+            notes.append(f"At most {most} frames are taken, {said}; --max-frames allows more.")
         return notes
 
     def warnings(self) -> list[str]:
@@ -164,7 +194,7 @@ def window(options: MediaOptions) -> tuple[float, float]:
     return start, math.inf if options.end is None else round(options.end - start, 9)
 
 
-def choose(file: Path, container: InputContainer, options: MediaOptions, host: Host) -> Reading:
+def choose(file: Path, container: InputContainer, options: MediaOptions, host: Host, hold: bool) -> Reading:
     """Picks the streams to read and makes their readers. MediaError when there is nothing to decode."""
     start, limit = window(options)
     video, default = picture_stream(container), sound_stream(container, None, file.name)
@@ -190,7 +220,7 @@ def choose(file: Path, container: InputContainer, options: MediaOptions, host: H
         picture = PictureReader(video, begin, limit, span, options.fps, options.max_frames, developer)
     if audio is not None:
         sound = SoundReader(begin, limit, audio)
-    return Reading(file, container, start, limit, zero, video, audio, picture, sound, undecodable, host)
+    return Reading(file, container, start, limit, zero, video, audio, picture, sound, undecodable, host, options, hold)
 
 
 def _span(

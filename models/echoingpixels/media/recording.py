@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
 import av
 
-from ..clip import AudioTrack
+from ..clip import PIECE, AudioTrack
 from .host import nothing
 from .sound import PREROLL, Samples, SoundReader
 
@@ -22,7 +22,9 @@ SHORT_DATA = re.compile(r"data *: *(\d+) \(should be (\d+)\)")  # libsndfile's w
 class Recording:
     """What libsndfile read of a file. `end`: where its sound ends in the clip (s); `reason`: why reading stopped."""
 
-    samples: Samples
+    samples: Samples  # those not given before
+    heard: bool
+    silent: bool
     track: AudioTrack
     container: str
     duration: float  # s of the whole file, as it says
@@ -31,9 +33,21 @@ class Recording:
     reason: str = ""
 
 
-def read_recording(path: Path, start: float, limit: float, beat: Callable[[], None] = nothing) -> Recording | None:
-    """The part of `path` from `start`, at most `limit` long (s); None if libsndfile cannot read the file, or if it has
-    more than two channels (it does not say which speaker each belongs to)."""
+def can_read(path: Path) -> bool:
+    """Whether libsndfile reads the file, up to its first samples."""
+    reading = read_recording(path, 0.0, 0.1)
+    try:
+        while True:
+            next(reading)
+    except StopIteration as ended:
+        return ended.value is not None
+
+
+def read_recording(
+    path: Path, start: float, limit: float, beat: Callable[[], None] = nothing
+) -> Generator[Samples, None, Recording | None]:
+    """The part of `path` from `start`, at most `limit` long (s), by PIECE; None if libsndfile cannot read the file, or
+    if it has more than two channels (it does not say which speaker each belongs to)."""
     import soundfile
 
     try:
@@ -58,6 +72,8 @@ def read_recording(path: Path, start: float, limit: float, beat: Callable[[], No
                 frame.sample_rate = file.samplerate
                 reader.add(position / file.samplerate - start, frame)
                 position += len(block)
+                if reader.ready >= PIECE:
+                    yield reader.drain()
         except soundfile.SoundFileError as error:
             reason = str(error).strip().rstrip(".").lower()
         frames, cut = file.frames, SHORT_DATA.search(file.extra_info)
@@ -65,5 +81,13 @@ def read_recording(path: Path, start: float, limit: float, beat: Callable[[], No
             frames = round(frames * int(cut[1]) / max(int(cut[2]), 1))
         samples = reader.finish()
         return Recording(
-            samples, track, str(file.format).lower(), frames / file.samplerate, reader.end, bool(cut), reason
+            samples=samples,
+            heard=reader.heard,
+            silent=reader.silent,
+            track=track,
+            container=str(file.format).lower(),
+            duration=frames / file.samplerate,
+            end=reader.end,
+            final=bool(cut),
+            reason=reason,
         )

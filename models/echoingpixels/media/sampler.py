@@ -24,6 +24,10 @@ class _Kept:
     pixels: Pixels  # (H, W, 3)
 
 
+class Overrun(Exception):  # noqa: N818 - no mistake of anyone
+    """More frames are wanted than the span had places for, and some have been handed over already."""
+
+
 class Sampler(Generic[Frame]):
     """Keeps, for each target time i · step, the frame on show then: the last one that began by that time.
 
@@ -32,6 +36,9 @@ class Sampler(Generic[Frame]):
     frame is kept once however many targets it answers. `take` turns a kept frame into (H, W, 3) uint8; the others
     never are.
     `rounding` (s): a frame's time may be off by this much.
+
+    Where the span is known, `drain` hands over what is kept so far. Should more frames come than were foreseen, which
+    ones to keep would have been another choice: Overrun then says to begin anew, and not to drain.
     """
 
     def __init__(
@@ -51,11 +58,32 @@ class Sampler(Generic[Frame]):
         self._next = 0  # the first target without an answer
         self._held: tuple[float, Frame] | None = None  # the newest frame: on show until the next one arrives
         self._kept: list[_Kept] = []
+        self._bytes = 0  # of those
+        self._drained = 0  # frames handed over
+        self._known = span is not None
 
     @property
     def next_target(self) -> float:
         """The earliest time (s) whose frame is still undecided."""
         return self._next * self._step
+
+    @property
+    def step(self) -> float:
+        """Seconds between targets."""
+        return self._step
+
+    @property
+    def ready(self) -> int:
+        """Bytes that `drain` would hand over."""
+        return self._bytes if self._known and self._drained + len(self._kept) <= self._max else 0
+
+    def drain(self) -> tuple[npt.NDArray[np.float64], list[Pixels]]:
+        """The frames kept since last time, as `finish` gives them; none where the span is not known."""
+        if not self.ready:
+            return _given([])
+        kept, self._kept, self._bytes = self._kept, [], 0
+        self._drained += len(kept)
+        return _given(kept)
 
     def offer(self, time: float, frame: Frame) -> None:
         """The next frame in order of time (s); the one before is on show until then."""
@@ -63,14 +91,15 @@ class Sampler(Generic[Frame]):
         self._held = (time, frame)
 
     def finish(self, end: float) -> tuple[npt.NDArray[np.float64], list[Pixels]]:
-        """The picture ends at `end` (s): returns times (F,) s and F frames, F ≤ max_frames."""
+        """The picture ends at `end` (s): the times (F,) s and pixels of what was not drained; in all ≤ max_frames."""
         self._settle(end)
         self._held = None
         kept, self._kept = self._kept, []
-        if len(kept) > self._max:
+        if self._drained:
+            kept = kept[: self._max - self._drained]  # of one too many the last is left out, as below
+        elif len(kept) > self._max:
             kept = [kept[i * len(kept) // self._max] for i in range(self._max)]
-        # What is on show when the clip starts may have begun before it.
-        return np.array([max(k.time, 0.0) for k in kept], dtype=np.float64), [k.pixels for k in kept]
+        return _given(kept)
 
     def _settle(self, until: float) -> None:
         """The held frame answers every open target before `until`."""
@@ -81,7 +110,10 @@ class Sampler(Generic[Frame]):
             return
         time, frame = self._held
         self._kept.append(_Kept(self._next, last, time, self._take(frame)))
+        self._bytes += self._kept[-1].pixels.nbytes
         self._next = last + 1
+        if self._drained and self._drained + len(self._kept) > self._max + 1:
+            raise Overrun
         while len(self._kept) > 2 * self._max:
             self._thin()
 
@@ -91,3 +123,9 @@ class Sampler(Generic[Frame]):
         self._next = (self._next + 1) // 2
         halved = [_Kept((k.first + 1) // 2, k.last // 2, k.time, k.pixels) for k in self._kept]
         self._kept = [k for k in halved if k.first <= k.last]
+        self._bytes = sum(k.pixels.nbytes for k in self._kept)
+
+
+def _given(kept: list[_Kept]) -> tuple[npt.NDArray[np.float64], list[Pixels]]:
+    # What is on show when the clip starts may have begun before it.
+    return np.array([max(k.time, 0.0) for k in kept], dtype=np.float64), [k.pixels for k in kept]

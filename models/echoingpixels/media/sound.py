@@ -47,6 +47,8 @@ class Waveform:
         self._limit = math.inf if math.isinf(limit) else round(limit * SAMPLE_RATE)
         self._parts: list[Samples] = []
         self.filled = 0  # samples
+        self.ready = 0  # bytes that `drain` would give
+        self.peak = 0.0
 
     def put(self, position: int, samples: Samples) -> None:
         """`samples` (S,) begin at sample `position`."""
@@ -58,11 +60,14 @@ class Waveform:
         if position > self.filled:
             self._parts.append(np.zeros(position - self.filled, np.float32))
         self._parts.append(samples)
+        self.ready += samples.itemsize * (position + len(samples) - self.filled)
         self.filled = position + len(samples)
+        self.peak = max(self.peak, float(samples.max()), -float(samples.min()))
 
-    def samples(self) -> Samples:
-        """All of it (S,)."""
-        return np.concatenate(self._parts) if self._parts else np.zeros(0, np.float32)
+    def drain(self) -> Samples:
+        """What was put since last time (S,)."""
+        parts, self._parts, self.ready = self._parts, [], 0
+        return np.concatenate(parts) if parts else np.zeros(0, np.float32)
 
 
 class SoundReader:
@@ -121,14 +126,33 @@ class SoundReader:
         self._count += frame.samples
         self.end = max(self.end, self._expected)
 
+    @property
+    def ready(self) -> int:
+        """Bytes that `drain` would give."""
+        return self._waveform.ready
+
+    @property
+    def heard(self) -> bool:
+        """Whether there were samples in the clip."""
+        return self._waveform.filled > 0
+
+    @property
+    def silent(self) -> bool:
+        """Whether they were digitally silent."""
+        return self._waveform.peak <= SILENCE
+
+    def drain(self) -> Samples:
+        """The waveform (S,) float32 since last time."""
+        return self._waveform.drain()
+
     def finish(self) -> Samples:
-        """No more packets: the waveform (S,) float32, S = 0 if there was no sound in the clip."""
+        """No more packets: the rest of the waveform (S,) float32."""
         if self._context is not None and not self.done:
             self._decode(None)
         self._flush()
         self.done = True
         self.end = min(self.end, self._limit)
-        return self._waveform.samples()
+        return self._waveform.drain()
 
     @property
     def _expected(self) -> float:

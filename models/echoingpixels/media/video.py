@@ -20,7 +20,7 @@ from av.error import FFmpegError
 
 from .clock import clock
 from .developer import Developer
-from .sampler import ROUNDING, Sampler
+from .sampler import ROUNDING, Pixels, Sampler
 
 THREADS = 4  # at most, for decoding
 BACKLOG = 1 << 26  # bytes of packets kept back at most
@@ -68,7 +68,9 @@ class PictureReader:
         self._shift = 0.0  # added to the stream's time after it began anew
         self._decoding: float | None = None  # when the last packet was to be decoded
         self._failed = 0  # packets in a row
+        self._wanted = 1 / fps  # s
         self.done = False
+        self.kept = 0  # frames given
         self.first: float | None = None  # when the first decoded frame is shown
         self.end = -math.inf  # where the picture ends
         self.packets = 0
@@ -106,9 +108,28 @@ class PictureReader:
             self._confirm()
         self.done = True
         self.end = min(self.end, self._limit)
-        times, kept = self._sampler.finish(self.end)
+        return self._stacked(*self._sampler.finish(self.end))
+
+    def drain(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.uint8]]:
+        """What was kept since last time, if that is settled already: times (F,) s and frames (F, H, W, 3)."""
+        return self._stacked(*self._sampler.drain())
+
+    @property
+    def ready(self) -> int:
+        """Bytes that `drain` would give."""
+        return self._sampler.ready
+
+    @property
+    def apart(self) -> float | None:
+        """Seconds from one frame to the next where the most frames do not allow for as many as were asked for."""
+        return self._sampler.step if self._sampler.step > self._wanted + EPS else None
+
+    def _stacked(
+        self, times: npt.NDArray[np.float64], kept: list[Pixels]
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.uint8]]:
         if not kept:
             return times, np.zeros((0, *(self.developer.shape or (0, 0)), 3), np.uint8)
+        self.kept += len(kept)
         frames = np.empty((len(kept), *kept[0].shape), np.uint8)
         for i in range(len(kept)):  # hands each over, so that no frame is held twice for long
             frames[i], kept[i] = kept[i], kept[0][:0]

@@ -10,16 +10,16 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Generator
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 
-from ..clip import Clip
+from ..clip import Clip, Piece, Pieces, whole
 from ..errors import MediaError
 from ..options import MediaOptions
-from .exchange import Failed, Read, Request, Resize, SizeOf, too_large
+from .exchange import Failed, Part, Request, Resize, SizeOf, too_large
 from .host import nothing, resize_here
 from .process import Process
 
@@ -37,7 +37,8 @@ class Limits:
     `seconds`: without another packet read, before the process counts as hung. Decoding one takes milliseconds, and
     searching a file without an index some seconds. A long film may take longer as long as it gets on: a file has that
     many seconds and one more for every 16 KiB of it, against those that never end. `bytes`: of memory, beyond which
-    the process is ended (on Linux; the kernel gives it a quarter more at most), and as many of what it hands over.
+    the process is ended (on Linux; the kernel gives it a quarter more at most), and as many of a whole clip, or of the
+    sound of one that comes in pieces.
     """
 
     seconds: float = 60.0
@@ -69,13 +70,19 @@ class Worker:
 
     def read(self, path: str | Path, options: MediaOptions = DEFAULTS) -> Clip:
         """What `read_clip` gives and raises; MediaError also where a limit was passed or the process crashed."""
-        if sys.platform == "win32":
-            from .entry import read_clip
+        return whole(self._limited(path, self.stream(path, options), frames=True))
 
-            return read_clip(path, options)
-        clip = self._ask(str(path), options)
-        assert clip is not None, "a request to read ends with a clip or an error"
-        return clip
+    def stream(self, path: str | Path, options: MediaOptions = DEFAULTS) -> Pieces:
+        """What `stream_clip` gives and raises; MediaError also as from `read`.
+
+        The process waits for whoever takes the pieces, and other files for the last of them; pieces that are closed
+        before that end the process.
+        """
+        if sys.platform == "win32":
+            from .entry import stream_clip
+
+            return stream_clip(path, options)
+        return self._limited(path, self._ask(str(path), options), frames=False)
 
     def check(self, path: str | Path) -> None:
         """What `check_media` raises; MediaError also as from `read`."""
@@ -84,7 +91,8 @@ class Worker:
 
             check_media(path)
         else:
-            self._ask(str(path), None)
+            for _ in self._ask(str(path), None):
+                pass
 
     def close(self) -> None:
         """Ends the process; a file that it reads for another thread fails. The next one starts another process."""
@@ -115,24 +123,33 @@ class Worker:
         self._end()
         self._process, self._end = None, nothing
 
-    def _ask(self, path: str, options: MediaOptions | None) -> Clip | None:
+    def _limited(self, path: str | Path, pieces: Pieces, frames: bool) -> Pieces:
+        """The same, up to the limit of what is handed over."""
+        taken = 0
+        with closing(pieces):
+            for piece in pieces:
+                taken += piece.audio.nbytes + (piece.frames.nbytes if frames else 0)
+                if taken > self.limits.bytes:
+                    raise too_large(str(path), self.limits.bytes)
+                yield piece
+
+    def _ask(self, path: str, options: MediaOptions | None) -> Pieces:
         with self._lock:
             self._start()
             process = self._process
             assert process is not None
             try:
                 self._greet(process)
-                answer = self._talk(process, path, options)
+                failed = yield from self._talk(process, path, options)
                 if process.memory() > self.limits.bytes // 2:  # what it has not given back, the next file would lack
                     self._forget()
             except BaseException:  # whatever it was, the two are out of step
                 self._forget()
                 raise
-        if isinstance(answer, Failed):
-            if answer.trace:
-                answer.error.add_note(answer.trace)
-            raise answer.error
-        return answer
+        if failed is not None:
+            if failed.trace:
+                failed.error.add_note(failed.trace)
+            raise failed.error
 
     def _greet(self, process: Process) -> None:
         """Waits until the process is ready."""
@@ -144,8 +161,8 @@ class Worker:
             what = f"The process that reads files did not start ({process.end()})."
             raise MediaError(what, "Try again; if that does not help, install echoingpixels again.")
 
-    def _talk(self, process: Process, path: str, options: MediaOptions | None) -> Clip | Failed | None:
-        """Has one file read: answers what the process asks until it has an answer."""
+    def _talk(self, process: Process, path: str, options: MediaOptions | None) -> Generator[Piece, None, Failed | None]:
+        """Has one file read: answers what the process asks, and gives its pieces as they come."""
         connection, shelf = process.connection, process.shelf
         fit = None if options is None else options.frame_size
         plain = None if options is None else replace(options, frame_size=None)
@@ -164,9 +181,13 @@ class Worker:
                         connection.send(fit(height, width))
                     case Resize(place, size):
                         connection.send(*shelf.put([resize_here(shelf.take(place), size)]))
-                    case Read(places, duration, source):
-                        frames, times, *audio = map(shelf.take, places)
-                        return Clip(frames, times, audio[0] if audio else None, duration, source)
+                    case Part(places, begins, ending):
+                        frames, times, audio = map(shelf.take, places)
+                        yield Piece(frames, times, audio, begins, ending)
+                        del frames, times, audio
+                        if ending is not None:
+                            return None
+                        connection.send(None)
                     case Failed(error, spent=True):
                         raise error
                     case Failed():

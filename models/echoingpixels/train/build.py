@@ -7,7 +7,8 @@ from typing import Any
 import torch
 
 from ..backbones.qwen_omni import QwenOmni
-from ..inputs import MEL_BINS, SYSTEM
+from ..inputs import SYSTEM
+from ..mel import MEL_BINS
 from ..options import MIN_PIXELS
 from ..synth.assets import OBJECTS, SOUNDS
 from ..synth.questions import OPTIONS, WORDINGS

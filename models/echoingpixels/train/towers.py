@@ -13,7 +13,8 @@ from torch.utils.data import Dataset
 
 from .. import frames
 from ..backbones.qwen_omni import QwenOmni
-from ..inputs import audio_tokens, log_mel
+from ..inputs import audio_tokens
+from ..mel import log_mel
 from ..synth.plan import plan
 from ..synth.sample import heard, lossy, scene_of
 from . import labels

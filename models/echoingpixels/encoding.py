@@ -1,0 +1,112 @@
+"""A clip's pieces to the towers' features, chunk by chunk: each is seen, heard and dropped before the next is read.
+
+The chunks are those of `Backbone.see` and `Backbone.hear`, so the features are the same as of a whole clip. Knows
+nothing about files or questions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from . import frames as F
+from .backbones.base import Backbone, Features
+from .clip import Ending, Piece, Pieces
+from .inputs import Measure, Media, media_of, span_of
+from .mel import Mel
+from .stats import Stopwatch
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What the towers made of a clip. Of `media` only sizes are there."""
+
+    media: Media
+    features: Features
+    ending: Ending
+
+
+@torch.no_grad()
+def encode(backbone: Backbone, pieces: Pieces, watch: Stopwatch) -> Encoded:
+    """Run both towers over a clip as it is read; adds to `decode`, `prepare` and `encode`.
+
+    MediaError where it becomes no token. Of the sound, what waits to be scaled is held to the end: 51 kB a second.
+    """
+    measure, sight, mel = Measure(), _Sight(backbone, watch), Mel()
+    with closing(pieces):
+        for piece in _timed(pieces, watch):
+            if piece.begins:
+                measure, sight, mel = Measure(), _Sight(backbone, watch), Mel()
+            measure.add(piece)
+            sight.add(piece.frames)
+            with watch.stage("prepare"):
+                mel.add(piece.audio)
+    extent = measure.extent()
+    media = media_of(span_of(extent, backbone.min_pixels, backbone.max_pixels), extent)
+    video = sight.features()
+    audio = None if media.mel is None else _hear(backbone, mel, media.mel.shape[1], watch)
+    return Encoded(media, Features(video, audio), extent.ending)
+
+
+def _timed(pieces: Pieces, watch: Stopwatch) -> Iterator[Piece]:
+    while True:
+        with watch.stage("decode"):
+            piece = next(pieces, None)
+        if piece is None:
+            return
+        yield piece
+
+
+class _Sight:
+    """Frames that wait until there are as many as are seen at once."""
+
+    def __init__(self, backbone: Backbone, watch: Stopwatch) -> None:
+        self._backbone, self._watch = backbone, watch
+        self._waiting: list[np.ndarray[Any, Any]] = []
+        self._size = (0, 0)  # (height, width) at which they are seen
+        self._features: list[Tensor] = []
+
+    def add(self, frames: np.ndarray[Any, Any]) -> None:
+        """Take the next frames (F, H, W, 3), and see those that fill a chunk."""
+        if not len(frames):
+            return
+        height, width = frames.shape[1:3]
+        self._size = F.fit(height, width, self._backbone.min_pixels, self._backbone.max_pixels)
+        small = (height, width) == self._size
+        self._waiting.append(frames if small else np.stack([F.resize(frame, self._size) for frame in frames]))
+        at_once = F.STEP * self._backbone.steps_at_once(*(side // F.PATCH for side in self._size))
+        while sum(map(len, self._waiting)) >= at_once:
+            held = np.concatenate(self._waiting)
+            self._waiting = [held[at_once:].copy()] if len(held) > at_once else []
+            self._see(held[:at_once])
+
+    def features(self) -> Tensor | None:
+        """No more frames: the features (Nv, D) of all; None where there were none."""
+        if self._waiting:
+            self._see(np.concatenate(self._waiting))
+        return torch.cat(self._features) if self._features else None
+
+    def _see(self, frames: np.ndarray[Any, Any]) -> None:
+        with self._watch.stage("prepare"):
+            patches, grid = F.patches(frames, self._size)
+        with self._watch.stage("encode"):
+            self._features.append(self._backbone.see(patches, grid))
+
+
+def _hear(backbone: Backbone, mel: Mel, frames: int, watch: Stopwatch) -> Tensor:
+    """The features (Na, D) of the whole sound."""
+    made: list[Tensor] = []
+    parts = mel.parts(backbone.mel_cuts(frames))
+    while True:
+        with watch.stage("prepare"):
+            part = next(parts, None)
+        if part is None:
+            return torch.cat(made)
+        with watch.stage("encode"):
+            made.append(backbone.hear(part))
