@@ -29,7 +29,7 @@ def train(
     Prints the model's folder, which --model takes.
     """
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns when it is imported, and the Trainer does so
-    from echoingpixels.train.recipe import read_recipe
+    from echoingpixels.train.reading import read_recipe
     from echoingpixels.train.run import train_model
 
     wanted = read_recipe(recipe)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,10 +23,12 @@ from ..media import read_clip
 from ..options import MediaOptions
 from ..positions import Span
 from ..questions import Row
-from ..sets.reading import read_questions
 from ..synth.questions import Question
 from .bank import Example, alike
+from .length import clip_tokens, cut, text_tokens
+from .own import OwnAnswers
 from .recipe import Data
+from .rows import read_asked
 
 
 @dataclass(frozen=True)
@@ -60,36 +63,71 @@ class Clips:
         """n clips at random of like length."""
         return [one.read() for one in alike(self.kept, rng, n)]
 
+    def pairs(self) -> list[tuple[int, int]]:
+        """Every question, by the number of its clip and its own."""
+        return [(clip, q) for clip, one in enumerate(self.kept) for q in range(len(one.questions))]
+
+    def ask(self, clip: int, question: int) -> tuple[Example, tuple[Question, ...]]:
+        """One of them, with its clip."""
+        one = self.kept[clip].read()
+        return one, (one.questions[question],)
+
 
 def read_clips(backbone: QwenOmni, data: Data, questions: Path, folder: Path) -> Clips:
     """Read a question file, and run the towers over those of its clips that `folder` does not hold yet.
 
-    A clip that cannot be read is named and left out; DataError where that leaves none.
+    A row or clip that cannot be read is named and left out, one that is too long is counted or cut; DataError where
+    that leaves none. A question without an answer gets the model's own.
     """
-    media = MediaOptions(fps=data.fps, max_frames=data.max_frames, audio=data.audio)
+    rows, bad = read_asked(questions, data.media)
     asked: dict[tuple[Path, float | None, float | None], list[Row]] = {}
-    for row in read_questions(questions, media=data.media):
+    for row in rows:
         asked.setdefault(row.clip, []).append(row)
-    kept = []
-    for clip, rows in asked.items():
+    kept, unread, long = [], 0, 0
+    own = OwnAnswers(backbone, folder, data.answer_tokens)
+    for clip, about in asked.items():
+        texts = [text_tokens(backbone, row, data.answer_tokens) for row in about]
         try:
-            span, path = _features(backbone, clip, media, folder)
+            span, path = _features(backbone, clip, data, max(texts), folder)
         except EpError as error:
             print(f"left out: {error.message}", flush=True)
+            unread += 1
             continue
-        said = tuple(Question(row.kind, row.question, row.answer, row.options) for row in rows)
-        kept.append(Kept(span, path, said))
+        room = (data.max_length or sys.maxsize) - clip_tokens(backbone, span)
+        fits = [row for row, text in zip(about, texts, strict=True) if text <= room]
+        long += len(about) - len(fits)
+        if fits:
+            kept.append(_kept(Kept(span, path, ()), fits, own))
     if not kept:
-        raise DataError(f"None of the {len(asked)} clips in {questions} can be read.", "Mend the paths in it.")
+        what = f"None of the {len(asked)} clips in {questions} can be {'read' if not long else 'used'}."
+        hint = "Mend the paths in it." if not long else f"{long} questions are longer than max_length: raise it."
+        raise DataError(what, hint)
+    print(f"{questions.name}: {sum(len(one.questions) for one in kept)} questions about {len(kept)} clips; left out "
+          f"{bad} rows, {unread} clips, {long} questions longer than max_length", flush=True)  # fmt: skip
     return Clips(kept)
+
+
+def _kept(clip: Kept, rows: list[Row], own: OwnAnswers) -> Kept:
+    """The clip with what is asked of it, all answered."""
+    whole = None if all(row.answer for row in rows) else clip.read()
+    questions = []
+    for row in rows:
+        answer = row.answer or own.answer(clip.path.stem, whole, row.question) if whole else row.answer
+        questions.append(Question(row.kind, row.question, answer, row.options))
+    return replace(clip, questions=tuple(questions))
 
 
 @torch.no_grad()
 def _features(
-    backbone: QwenOmni, clip: tuple[Path, float | None, float | None], media: MediaOptions, folder: Path
+    backbone: QwenOmni, clip: tuple[Path, float | None, float | None], data: Data, text: int, folder: Path
 ) -> tuple[Span, Path]:
-    """A clip's span and the file with its features, made if it is not there; a changed clip has another file."""
+    """A clip's span and the file with its features, made if it is not there; a changed clip has another file.
+
+    `text`: the most tokens that come after it, where its end is cut off to leave room for them.
+    """
     source, start, end = clip
+    media = MediaOptions(fps=data.fps, max_frames=data.max_frames, audio=data.audio)
+    room = None if data.max_length is None or data.too_long == "skip" else data.max_length - text
     try:
         file = source.stat()
     except OSError as error:
@@ -97,13 +135,13 @@ def _features(
         raise MediaError(what, "Mend its path in the question file.") from error
     pixels = (backbone.min_pixels, backbone.max_pixels)
     about = [str(source.resolve()), file.st_size, file.st_mtime_ns, start, end, backbone.name, *pixels]
-    about += [media.fps, media.max_frames, media.audio]
+    about += [media.fps, media.max_frames, media.audio, *([] if room is None else [room])]
     path = folder / f"{hashlib.sha256(json.dumps(about).encode()).hexdigest()[:32]}.safetensors"
     span = _span(path)
     if span is not None:
         return span, path
     read = read_clip(source, media, start=start, end=end, frame_size=lambda h, w: fit(h, w, *pixels))
-    prepared = prepare_media(read, *pixels)
+    prepared = prepare_media(read if room is None else cut(backbone, read, room), *pixels)
     with torch.autocast(backbone.device.type, dtype=torch.bfloat16):
         features = backbone.encode(prepared)
     tensors = {
