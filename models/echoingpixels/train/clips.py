@@ -102,7 +102,7 @@ def read_clips(backbone: QwenOmni, data: Data, questions: Path, folder: Path) ->
         what = f"None of the {len(asked)} clips in {questions} can be {'read' if not long else 'used'}."
         hint = "Mend the paths in it." if not long else f"{long} questions are longer than max_length: raise it."
         raise DataError(what, hint)
-    print(f"{questions.name}: {sum(len(one.questions) for one in kept)} questions about {len(kept)} clips; left out "
+    print(f"{questions.name}: {sum(len(one.questions) for one in kept)} questions about {len(kept)} clips; not used: "
           f"{bad} rows, {unread} clips, {long} questions longer than max_length", flush=True)  # fmt: skip
     return Clips(kept)
 

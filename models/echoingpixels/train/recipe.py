@@ -207,7 +207,8 @@ class Recipe:
     """The stages of one model, in order. Without `model`, a known name, hub id or folder, one of `sizes` is built.
 
     `quant`: of the model's decoder, which then learns by LoRA alone. With `checkpointing` layers keep only their inputs
-    and run twice: less memory for a third more time.
+    and run twice: less memory for a third more time. `gpus`, of `gpu_gb` GB each, are what the recipe is planned for:
+    a dry run reckons with them, a run takes those that there are.
     """
 
     name: str = "tiny"
@@ -216,6 +217,8 @@ class Recipe:
     model: str | None = None
     quant: Quant = "none"
     checkpointing: bool = False
+    gpus: int = 1
+    gpu_gb: float | None = None
     sizes: Sizes = field(default_factory=Sizes)
     data: Data = field(default_factory=Data)
     stage: tuple[Stage, ...] = ()
