@@ -105,6 +105,29 @@ def rate(stage: Stage, step: int) -> float:
     return LOWEST + (1 - LOWEST) * 0.5 * (1 + math.cos(math.pi * past))
 
 
+class Teacher(Trainer):  # type: ignore[misc]
+    """The Trainer with a stage's optimizer and schedule, which sharded training takes in no other way."""
+
+    def __init__(self, stage: Stage, **said: Any) -> None:
+        self.stage = stage
+        super().__init__(**said)
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """AdamW over what learns."""
+        weights = [weight for weight in (model or self.model).parameters() if weight.requires_grad]
+        stage = self.stage
+        self.optimizer = torch.optim.AdamW(weights, lr=stage.lr, weight_decay=stage.weight_decay, betas=BETAS)
+        return self.optimizer
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """The stage's rate, step by step."""
+        self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
+            optimizer or self.optimizer, lambda step: rate(self.stage, step)
+        )
+        self._created_lr_scheduler = True
+        return self.lr_scheduler
+
+
 def teach(
     learner: Learner,
     draws: Dataset[Any],
@@ -121,15 +144,12 @@ def teach(
     `draws[i]` is what the i-th loss is made of, `accumulate` of them a step, in order, and that of each process where
     there are several. Checkpoints go to `folder`; `check()` adds figures to their rows.
     """
-    weights = [weight for weight in learner.parameters() if weight.requires_grad]
-    optimizer = torch.optim.AdamW(weights, lr=stage.lr, weight_decay=stage.weight_decay, betas=BETAS)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(stage, step))
-    trainer = Trainer(
+    trainer = Teacher(
+        stage,
         model=learner,
         args=_arguments(stage, seed, folder, workers),
         data_collator=_only,
         train_dataset=draws,
-        optimizers=(optimizer, schedule),
         callbacks=[Record(learner, stage, log, check)],
     )
     trainer.remove_callback(PrinterCallback)
