@@ -26,7 +26,9 @@ from echoingpixels.model import EchoingPixels
 from echoingpixels.options import GenerateOptions
 from echoingpixels.synth.dataset import generate
 from echoingpixels.train import checkpoint
+from echoingpixels.train.answers import loss_of
 from echoingpixels.train.build import build_backbone
+from echoingpixels.train.draws import Draws
 from echoingpixels.train.reading import read_recipe
 from echoingpixels.train.recipe import Sizes
 from echoingpixels.train.run import Run
@@ -34,6 +36,7 @@ from echoingpixels.train.start import start
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 SIZES = Sizes(width=512, layers=8, heads=4, kv_heads=2, mlp=1536, rope_theta=1e6, sections=(16, 24, 24))
+TRIED = 8
 EP = "import sys; from epcli.main import main; main(sys.argv[1:])"
 
 
@@ -64,9 +67,10 @@ def _try(name: str, out: Path, steps: int) -> None:
     print(f"{name}: {steps} steps in {spent:.0f} s; killed and begun again, the same figures: {rows == again}")
     for row in rows:
         print("   ", *(f"{key} {value}" for key, value in row.items()))
-    print(
-        "    the saved sieve answers as the trained one:", _same_answers(recipe, out / name, out / "data"), flush=True
-    )
+    before, after = (_loss(recipe, out / name, trained) for trained in (False, True))
+    print(f"    mean loss of {TRIED} questions: {before:.4f} before, {after:.4f} after")
+    answers = _same_answers(recipe, out / name, out / "data")
+    print("    the saved sieve answers as the trained one:", answers, flush=True)
 
 
 def _written(name: str, out: Path, steps: int) -> Path:
@@ -107,6 +111,25 @@ def _figures(path: Path) -> list[dict[str, str]]:
     """The rows of a log, without the seconds."""
     with path.open() as file:
         return [{key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(file)]
+
+
+@torch.no_grad()
+def _loss(recipe: Path, out: Path, trained: bool) -> float:
+    """The mean loss of the stage's first draws, always the same, as the sieve begins or as it was trained."""
+    wanted = read_recipe(recipe)
+    (stage,) = wanted.stage
+    run = Run(wanted, out, *start(wanted))
+    torch.manual_seed(wanted.seed + 1)
+    if trained:
+        run.stage(stage, 1, train=False)
+    else:
+        run.parts(stage)
+    source, _ = run.sources()
+    losses = []
+    for item in range(TRIED):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            losses.append(float(loss_of(run.backbone, run.sieve, Draws(source, stage, wanted.seed, 1)[item])[0]))
+    return sum(losses) / TRIED
 
 
 def _same_answers(recipe: Path, out: Path, data: Path) -> bool:
