@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -49,10 +50,13 @@ def train(
         _show(wanted, prospect)
         return
     from echoingpixels.train.run import train_model
+    from echoingpixels.train.world import world
 
-    with redirect_stdout(sys.stderr):  # figures come as the stages go
+    first = world().is_main_process  # of several, one speaks
+    with redirect_stdout(sys.stderr if first else StringIO()):  # figures come as the stages go
         model = train_model(wanted, out or Path("runs") / wanted.name, tuple(stage or ()))
-    console.out(str(model))
+    if first:
+        console.out(str(model))
 
 
 def _show(recipe: Recipe, prospect: Prospect) -> None:

@@ -148,6 +148,23 @@ def test_long_examples_are_skipped_or_cut_and_counted(
     assert "raise it" in error.value.hint
 
 
+def test_without_a_bank_the_towers_run_when_a_clip_is_drawn(
+    folder: Path, tmp_path: Path, backbone: QwenOmni, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = written(tmp_path / "rows.jsonl", row("short", answer="x"))
+    (kept,) = read_clips(backbone, Data(media=folder), path, tmp_path)
+    made: list[object] = []
+    plain = backbone.encode
+    monkeypatch.setattr(backbone, "encode", lambda media: made.append(media) or plain(media))
+    anew = read_clips(backbone, Data(media=folder, bank=False), path, tmp_path)
+    assert not made
+    (first,), (second,) = anew, anew
+    assert len(made) == 2 and first.span == kept.span
+    for name in ("video", "audio"):
+        assert torch.equal(getattr(first.features, name), getattr(kept.features, name))
+        assert torch.equal(getattr(second.features, name), getattr(kept.features, name))
+
+
 def test_an_epoch_asks_every_question_once_and_two_processes_share_it(
     folder: Path, tmp_path: Path, backbone: QwenOmni
 ) -> None:

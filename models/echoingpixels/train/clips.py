@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from ..backbones.base import Features
 from ..backbones.qwen_omni import QwenOmni
 from ..errors import DataError, EpError, MediaError
 from ..frames import fit
-from ..inputs import prepare_media
+from ..inputs import Media, prepare_media
 from ..media import read_clip
 from ..options import MediaOptions
 from ..positions import Span
@@ -33,14 +34,17 @@ from .rows import read_asked
 
 @dataclass(frozen=True)
 class Kept:
-    """A clip whose features are on disk, and what is asked about it."""
+    """A clip whose features are on disk, or made anew each time by `encode`, and what is asked about it."""
 
     span: Span
     path: Path
     questions: tuple[Question, ...]
+    encode: Callable[[], Features] | None = None
 
     def read(self) -> Example:
         """With its features."""
+        if self.encode is not None:
+            return Example(self.span, self.encode(), self.questions)
         with safe_open(self.path, "pt") as file:
             there = set(file.keys())
             found = {name: file.get_tensor(name) if name in there else None for name in ("video", "audio")}
@@ -88,16 +92,16 @@ def read_clips(backbone: QwenOmni, data: Data, questions: Path, folder: Path) ->
     for clip, about in asked.items():
         texts = [text_tokens(backbone, row, data.answer_tokens) for row in about]
         try:
-            span, path = _features(backbone, clip, data, max(texts), folder)
+            one = _features(backbone, clip, data, max(texts), folder)
         except EpError as error:
             print(f"left out: {error.message}", flush=True)
             unread += 1
             continue
-        room = (data.max_length or sys.maxsize) - clip_tokens(backbone, span)
+        room = (data.max_length or sys.maxsize) - clip_tokens(backbone, one.span)
         fits = [row for row, text in zip(about, texts, strict=True) if text <= room]
         long += len(about) - len(fits)
         if fits:
-            kept.append(_kept(Kept(span, path, ()), fits, own))
+            kept.append(_kept(one, fits, own))
     if not kept:
         what = f"None of the {len(asked)} clips in {questions} can be {'read' if not long else 'used'}."
         hint = "Mend the paths in it." if not long else f"{long} questions are longer than max_length: raise it."
@@ -117,42 +121,56 @@ def _kept(clip: Kept, rows: list[Row], own: OwnAnswers) -> Kept:
     return replace(clip, questions=tuple(questions))
 
 
-@torch.no_grad()
-def _features(
-    backbone: QwenOmni, clip: tuple[Path, float | None, float | None], data: Data, text: int, folder: Path
-) -> tuple[Span, Path]:
-    """A clip's span and the file with its features, made if it is not there; a changed clip has another file.
+Part = tuple[Path, float | None, float | None]  # of a file, in s
+
+
+def _features(backbone: QwenOmni, clip: Part, data: Data, text: int, folder: Path) -> Kept:
+    """A clip with its features in a file, made if it is not there; a changed clip has another file.
 
     `text`: the most tokens that come after it, where its end is cut off to leave room for them.
     """
     source, start, end = clip
-    media = MediaOptions(fps=data.fps, max_frames=data.max_frames, audio=data.audio)
     room = None if data.max_length is None or data.too_long == "skip" else data.max_length - text
     try:
         file = source.stat()
     except OSError as error:
         what = f"{source} cannot be read: {(error.strerror or str(error)).lower()}."
         raise MediaError(what, "Mend its path in the question file.") from error
-    pixels = (backbone.min_pixels, backbone.max_pixels)
-    about = [str(source.resolve()), file.st_size, file.st_mtime_ns, start, end, backbone.name, *pixels]
-    about += [media.fps, media.max_frames, media.audio, *([] if room is None else [room])]
+    about = [str(source.resolve()), file.st_size, file.st_mtime_ns, start, end]
+    about += [backbone.name, backbone.min_pixels, backbone.max_pixels, data.fps, data.max_frames, data.audio]
+    about += [*([] if room is None else [room]), *([] if data.bank else ["span"])]
     path = folder / f"{hashlib.sha256(json.dumps(about).encode()).hexdigest()[:32]}.safetensors"
-    span = _span(path)
-    if span is not None:
-        return span, path
+    span, anew = _span(path), None if data.bank else partial(_encode, backbone, clip, data, room)
+    if span is None:
+        prepared = _prepare(backbone, clip, data, room)
+        span, features = prepared.span, _see(backbone, prepared) if data.bank else Features(None, None)
+        tensors = {name: value for name, value in vars(features).items() if value is not None}
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, path.with_suffix(".tmp"), {"span": json.dumps(asdict(span))})
+        path.with_suffix(".tmp").replace(path)
+    return Kept(span, path, (), anew)
+
+
+def _prepare(backbone: QwenOmni, clip: Part, data: Data, room: int | None) -> Media:
+    """The clip as the towers read it, its end cut off where it is longer than `room`."""
+    source, start, end = clip
+    pixels = (backbone.min_pixels, backbone.max_pixels)
+    media = MediaOptions(fps=data.fps, max_frames=data.max_frames, audio=data.audio)
     read = read_clip(source, media, start=start, end=end, frame_size=lambda h, w: fit(h, w, *pixels))
-    prepared = prepare_media(read if room is None else cut(backbone, read, room), *pixels)
+    return prepare_media(read if room is None else cut(backbone, read, room), *pixels)
+
+
+@torch.no_grad()
+def _see(backbone: QwenOmni, prepared: Media) -> Features:
+    """The towers' features in bfloat16."""
     with torch.autocast(backbone.device.type, dtype=torch.bfloat16):
-        features = backbone.encode(prepared)
-    tensors = {
-        name: value.to("cpu", torch.bfloat16).contiguous()
-        for name, value in vars(features).items()
-        if value is not None
-    }
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, path.with_suffix(".tmp"), {"span": json.dumps(asdict(prepared.span))})
-    path.with_suffix(".tmp").replace(path)
-    return prepared.span, path
+        made = backbone.encode(prepared)
+    half = {name: None if x is None else x.to("cpu", torch.bfloat16).contiguous() for name, x in vars(made).items()}
+    return Features(**half)
+
+
+def _encode(backbone: QwenOmni, clip: Part, data: Data, room: int | None) -> Features:
+    return _see(backbone, _prepare(backbone, clip, data, room))
 
 
 def _span(path: Path) -> Span | None:

@@ -61,7 +61,8 @@ class Data:
     are found from the recipe's folder, as is `media`, the folder of their clips, if not their own. A question without
     an answer gets the full model's own, of at most `answer_tokens`. What is longer than `max_length` tokens, clip,
     question and answer, is left out, or the clip's end is cut off. `clips`, `valid_clips` and `shard` count SyncClips
-    clips, `questions` is the most kept of each; the others say how files are read.
+    clips, `questions` is the most kept of each; the others say how files are read. `bank` false: the towers run each
+    time a clip is drawn, in place of keeping what they make of it on disk.
     """
 
     clips: int = 20_000
@@ -78,6 +79,7 @@ class Data:
     max_length: int | None = None
     too_long: TooLong = "skip"
     answer_tokens: int = 32
+    bank: bool = True
 
     def __post_init__(self) -> None:
         for name in ("max_length", "answer_tokens"):
