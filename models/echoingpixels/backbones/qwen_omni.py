@@ -240,8 +240,8 @@ class QwenOmni:
         if checkpointing:
             self.text.activation_checkpointing_enable({"use_reentrant": False})
             self.text.disable_input_require_grads()  # which reentrant checkpoints alone need
-            for layer in self.text.layers:
-                layer.gradient_checkpointing = False  # outside of _checkpointed: it would drop the KV cache
+            for part in (self.text, *self.text.layers):  # outside of _checkpointed: they would drop the KV cache,
+                part.gradient_checkpointing = False  # and PEFT would have embeddings ask for a gradient
 
     @contextmanager
     def _checkpointed(self, layers: Iterable[Any]) -> Iterator[None]:
