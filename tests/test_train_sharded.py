@@ -17,7 +17,7 @@ from echoingpixels.train.build import build_backbone
 from echoingpixels.train.reading import read_recipe
 from echoingpixels.train.run import train_model
 from tests import clips
-from tests.sharding import launch
+from tests.sharding import CONFIG, fsdp, launch
 from tests.smalltrain import SIZES
 
 RECIPE = """
@@ -93,3 +93,16 @@ def test_a_run_in_parts_goes_on_from_its_checkpoint(folder: Path) -> None:
     with (out / "full.csv").open() as file:
         assert [row["step"] for row in csv.DictReader(file)] == ["2", "4"]
     assert (out / "model").resolve() == (out / "full" / "model").resolve()
+
+
+def test_the_configuration_is_one_that_accelerate_reads() -> None:
+    from accelerate.commands.config.config_args import load_config_from_file
+    from accelerate.commands.launch import launch_command_parser
+
+    config = load_config_from_file(str(CONFIG))
+    known = {action.dest for action in launch_command_parser()._actions}
+    assert config.distributed_type == "FSDP" and config.num_processes == 4 and set(config.fsdp_config) <= known
+    assert fsdp()["FSDP_STATE_DICT_TYPE"] == "FULL_STATE_DICT"
+    assert fsdp()["FSDP_TRANSFORMER_CLS_TO_WRAP"] in {
+        type(layer).__name__ for layer in build_backbone(SIZES, "small").text.layers
+    }
