@@ -235,6 +235,8 @@ class Recipe:
             raise DataError(
                 "Task towers is only for the first stage of a new model on SyncClips.", "Leave that stage out."
             )
+        if self.gpus < 1:
+            raise DataError(f"The recipe has gpus = {self.gpus}.", "Give at least 1.")
         if self.quant != "none":
             self._check_quantized()
         if self.data.train is None and any(stage.epochs for stage in self.stage):

@@ -103,8 +103,9 @@ class Run:
         data = self.recipe.data
         if data.train is None:
             folder = self.out / BANK
-            fill(self.backbone, folder, VALID_SEED, data.valid_clips, data.valid_clips, data.questions)
-            fill(self.backbone, folder, self.recipe.seed, data.clips, data.shard, data.questions)
+            with world().main_process_first():  # the others find it done
+                fill(self.backbone, folder, VALID_SEED, data.valid_clips, data.valid_clips, data.questions)
+                fill(self.backbone, folder, self.recipe.seed, data.clips, data.shard, data.questions)
         else:
             self.sources()
 
@@ -150,7 +151,7 @@ class Run:
             self.read = Reader(folder, self.recipe.seed), valid
         elif self.read is None:
             assert data.train is not None
-            with world().main_process_first():  # the others find it done
+            with world().main_process_first():
                 held = None if data.valid is None else read_clips(self.backbone, data, data.valid, folder)
                 self.read = read_clips(self.backbone, data, data.train, folder), held
         assert self.read is not None
