@@ -5,12 +5,18 @@ from __future__ import annotations
 import logging
 import sys
 from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from . import console
+from .report import big
+
+if TYPE_CHECKING:
+    from echoingpixels.train.outlook import Outlook, Prospect
+    from echoingpixels.train.recipe import Recipe
 
 
 def train(
@@ -22,17 +28,54 @@ def train(
     out: Annotated[
         Path | None, typer.Option("--out", help="Folder for checkpoints and the model; runs/NAME if left out.")
     ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Say what would be trained, in how many steps and with how much memory."),
+    ] = False,
 ) -> None:
     """Train a model stage by stage; a run that was cut short goes on from its last checkpoint.
 
     The recipe names the model to start from, the data and the stages: docs/training.md.
-    Prints the model's folder, which --model takes.
+    Prints the folder of the model, which --model takes, or of the sieve of a quantized one, for --sieve.
     """
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns when it is imported, and the Trainer does so
-    from echoingpixels.train.recipe import read_recipe
-    from echoingpixels.train.run import train_model
+    from echoingpixels.train.reading import read_recipe
 
     wanted = read_recipe(recipe)
-    with redirect_stdout(sys.stderr):  # figures come as the stages go
+    if dry_run:
+        from echoingpixels.train.outlook import foresee
+
+        with redirect_stdout(sys.stderr):
+            prospect = foresee(wanted)
+        _show(wanted, prospect)
+        return
+    from echoingpixels.train.run import train_model
+    from echoingpixels.train.world import world
+
+    first = world().is_main_process  # of several, one speaks
+    with redirect_stdout(sys.stderr if first else StringIO()):  # figures come as the stages go
         model = train_model(wanted, out or Path("runs") / wanted.name, tuple(stage or ()))
-    console.out(str(model))
+    if first:
+        console.out(str(model))
+
+
+def _show(recipe: Recipe, prospect: Prospect) -> None:
+    header = ("stage", "task", "learns", "steps", "tokens", "frozen", "learned", "activations", "in all")
+    console.columns(header, [_row(stage) for stage in prospect.stages])
+    if recipe.data.train is not None:
+        found = f"{prospect.questions} questions about {prospect.clips} clips, {prospect.bad} rows cannot be read"
+        console.say(f"{recipe.data.train.name}: {'not there yet' if prospect.questions is None else found}")
+    needs = [stage.need for stage in prospect.stages if stage.need is not None]
+    if recipe.gpu_gb is not None and needs:
+        fits = all(need.fits(recipe.gpu_gb * 1e9) for need in needs)
+        each = f"each of {recipe.gpus} GPUs" if recipe.gpus > 1 else "a GPU"
+        most = big(max(need.total for need in needs), "B")
+        console.say(f"{'fits' if fits else 'does NOT fit'} {each} of {recipe.gpu_gb:g} GB: at most {most}")
+
+
+def _row(stage: Outlook) -> tuple[str, ...]:
+    learned = ", ".join(f"{part} {big(n, '')}" for part, n in stage.learned.items())
+    need = stage.need
+    bytes_ = ("", "", "", "") if need is None else (need.frozen, need.learned, need.activations, need.total)
+    said = [big(n, "B") if isinstance(n, int) else n for n in bytes_]
+    return (stage.stage, stage.task, learned, str(stage.steps or "by epochs"), str(stage.tokens), *said)

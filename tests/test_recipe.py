@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from echoingpixels.errors import DataError, OptionError
-from echoingpixels.train.recipe import Phase, Stage, read_recipe
+from echoingpixels.train.reading import read_recipe
+from echoingpixels.train.recipe import Phase, Stage
 
 RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.toml"))
 STAGE = '[[stage]]\nname = "full"\ntask = "answers"\nsteps = 10\n'
@@ -40,7 +41,7 @@ def test_the_committed_recipes_read(path: Path) -> None:
         (STAGE + 'gate = "hard"\n', r"gate = 'hard'.*straight-through, gumbel, soft"),
         (STAGE + 'train = ["head"]\n', r"train = 'head'.*towers, decoder, sieve"),
         (STAGE + "[stage.lora]\nrnak = 3\n", r"\[lora\].*rnak.*rank"),
-        ('[[stage]]\nname = "full"\n', r"lacks task, steps"),
+        ('[[stage]]\nname = "full"\n', r"lacks task"),
         ('log = "wandb"\n' + STAGE, r"log = 'wandb'.*csv, tensorboard"),
         ("stage = 3\n", r"stage = 3.*list"),
         ("", "no stage"),
@@ -51,6 +52,12 @@ def test_the_committed_recipes_read(path: Path) -> None:
         (STAGE.replace("10", "0"), "steps = 0"),
         (STAGE + "batch = 0\n", "batch = 0"),
         (STAGE + "share = []\n", "empty list"),
+        ('quant = "nf5"\n' + STAGE, r"quant = 'nf5'.*none, nf4, int8"),
+        ("gpu_gb = true\n" + STAGE, r"gpu_gb = True.*float"),
+        ("gpus = 0\n" + STAGE, r"gpus = 0"),
+        ("[data]\nmax_length = 0\n" + STAGE, r"max_length = 0"),
+        ('[data]\ntoo_long = "drop"\n' + STAGE, r"too_long = 'drop'.*skip, cut"),
+        (STAGE + 'precision = "float16"\n', r"precision = 'float16'.*float32, bfloat16"),
         (STAGE + "temperature = [0.8, 0]\n", r"temperature = \[0.8, 0.0\]"),
         (STAGE + 'train = ["sieve"]\n', "task answers, cannot train sieve"),
         (STAGE.replace("answers", "distil") + 'train = ["sieve", "decoder"]\n', "cannot train sieve, decoder"),

@@ -113,7 +113,7 @@ def test_only_the_parts_that_learn_change(trained: Path) -> None:
 def test_a_frozen_decoder_stays_as_it_is_while_its_sieve_learns_answers(begun: Path, gate: Gate) -> None:
     train_model(recipe(TOWERS, FULL, replace(ALONE, gate=gate)), begun, ("alone",))
     assert changed(weights(begun / "full" / "model"), weights(begun / "alone" / "model")) == set()
-    assert all(name.startswith("learned.sieve/") for name in learned(begun / "alone"))
+    assert all(name.startswith("parts.sieve.") for name in learned(begun / "alone"))
 
 
 def test_a_soft_gate_is_refused_where_the_encoders_output_enters_the_decoder(begun: Path) -> None:
@@ -170,7 +170,7 @@ def test_the_trainer_equals_a_plain_loop(trained: Path) -> None:
         optimizer.step()
     expected = learned(trained / "full")
     for name, weight in modules.named_parameters():
-        torch.testing.assert_close(weight.detach(), expected["learned." + name.replace(".", "/")])
+        torch.testing.assert_close(weight.detach(), expected["parts." + name])
 
 
 def test_a_killed_run_goes_on_as_if_it_had_not_been(begun: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ Knows nothing about prompts. A hub id, a local folder and the bundled tiny model
 from __future__ import annotations
 
 import logging
+import re
 import time
 from contextlib import suppress
 from functools import partial
@@ -25,8 +26,9 @@ from .model import EchoingPixels, no_sieve, no_table
 from .options import MAX_PIXELS, MIN_PIXELS, LoadOptions, Quant
 from .published import load_published, published_options
 from .quantcache import keep_quantized, kept_at
-from .sieve import Sieve
+from .sieve import Sieve, SieveOptions
 from .sievefolder import load_sieve, read_sieve_options, save_sieve, sieve_folder
+from .tensors import read_tensors
 
 ASSETS = Path(__file__).parent / "assets"
 KNOWN = {
@@ -55,6 +57,27 @@ def load(name: str = "tiny", **options: Any) -> EchoingPixels:
     else:
         sieve = None if inside is None else load_published(backbone, place, inside)
     return EchoingPixels(backbone, sieve, chosen.quant, time.perf_counter() - began)
+
+
+def new_sieve(backbone: QwenOmni, options: SieveOptions) -> Sieve:
+    """An untrained sieve: its encoder is the decoder's first layers, of a quantized one as its files have them.
+
+    ModelError where these cannot be read.
+    """
+    sieve = Sieve(backbone, options)
+    if getattr(backbone.thinker, "is_quantized", False) and options.layers:
+        place = place_of(backbone.name)
+        try:
+            sieve.layers.load_state_dict(read_tensors(place, first_layers(options.layers)))
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+            raise unloadable(backbone.name, place, error) from error
+    return sieve
+
+
+def first_layers(n: int) -> re.Pattern[str]:
+    """Names that the decoder's first n layers have in a checkpoint, as published or as transformers saves them."""
+    numbers = "|".join(map(str, range(n)))
+    return re.compile(rf"(?:thinker\.)?model\.(?:language_model\.)?layers\.({numbers})\.(.+)")
 
 
 def place_of(name: str) -> str:

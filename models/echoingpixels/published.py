@@ -5,24 +5,21 @@ Depth and keep ratio are in the checkpoint's config, the rotary split is not: it
 
 from __future__ import annotations
 
-import json
 import re
-from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from safetensors import SafetensorError
 
 from .backbones.qwen_omni import QwenOmni
 from .errors import ModelError, OptionError
-from .hub import snapshot, unloadable
+from .hub import unloadable
 from .options import check_keep
 from .positions import check_sections
 from .sieve import Sieve, SieveOptions
+from .tensors import read_tensors
 
 SECTIONS = (18, 18, 18, 10)  # [T, H, W, T], the published code's default
 DEPTH, KEEP = "av_refiner_layers", "compression_ratio"
-WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 NAME = re.compile(r"(?:thinker\.)?model\.(?:bidir_encoder\.(layers\..+)|(compressor\..+))")
 
 
@@ -49,33 +46,10 @@ def load_published(backbone: QwenOmni, place: str, options: SieveOptions) -> Sie
     backbone.set_sections(check_sections(options.sections, backbone.shape.head_size // 2))
     sieve = Sieve(backbone, options)
     try:
-        sieve.load_state_dict(_weights(place))
+        sieve.load_state_dict(read_tensors(place, NAME))
     except (OSError, ValueError, SafetensorError) as error:
         raise unloadable(backbone.name, place, error) from error
     except RuntimeError as error:
         said = f"The sieve in {backbone.name} is not the one that its config names: {options.layers} layers."
         raise ModelError(said, "Download or save it again.") from error
     return sieve.to(backbone.device, backbone.dtype).eval()
-
-
-def _weights(place: str) -> dict[str, Tensor]:
-    """The sieve's weights by our names; nothing else is read."""
-    found: dict[str, Tensor] = {}
-    for file, names in _files(place).items():
-        with safe_open(file, "pt") as shard:
-            for name in names or shard.keys():
-                if (parts := NAME.fullmatch(name)) is not None:
-                    found[parts[1] or parts[2]] = shard.get_tensor(name)
-    return found
-
-
-def _files(place: str) -> dict[Path, list[str]]:
-    """The files that hold a sieve's weights, each with their names; no names: not known before it is opened."""
-    folder = snapshot(place, "config.json", INDEX)
-    if not (folder / INDEX).exists():
-        return {snapshot(place, WEIGHTS) / WEIGHTS: []}
-    files: dict[str, list[str]] = {}
-    for name, file in json.loads((folder / INDEX).read_text())["weight_map"].items():
-        if NAME.fullmatch(name):
-            files.setdefault(file, []).append(name)
-    return {snapshot(place, file) / file: names for file, names in files.items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,14 @@ from .errors import DataError
 from .options import is_unicode
 
 NEEDED = "Each line is a JSON object with media, question and answer."
+
+
+Bad = Callable[[DataError], None]  # takes what is wrong with a row; where it returns, the row is left out
+
+
+def refuse(error: DataError) -> None:
+    """A bad row ends the reading."""
+    raise error
 
 
 @dataclass(frozen=True)
@@ -40,15 +49,20 @@ class Row:
         return self.media, self.start, self.end
 
 
-def read_rows(path: Path, limit: int | None = None, media: Path | None = None) -> list[Row]:
-    """Read at most `limit` questions; other keys are left alone. DataError names the file and line of a bad row.
+def read_rows(
+    path: Path, limit: int | None = None, media: Path | None = None, bad: Bad = refuse, answers: bool = True
+) -> list[Row]:
+    """Read at most `limit` questions; other keys are left alone. `bad` gets the DataError of a row, with file and line.
 
-    `media`: the folder of the clips, if not the file's own.
+    `media`: the folder of the clips, if not the file's own. Without `answers` a row needs none.
     """
     rows: list[Row] = []
     for number, line in enumerate(read_lines(path, NEEDED), 1):
         if line.strip() and (limit is None or len(rows) < limit):
-            rows.append(_row(line, path, number, media or path.parent))
+            try:
+                rows.append(_row(line, path, number, media or path.parent, answers))
+            except DataError as error:
+                bad(error)
     if not rows:
         raise DataError(f"{path} holds no question.", NEEDED)
     return rows
@@ -79,18 +93,19 @@ def read_object(line: str, where: str, hint: str) -> dict[str, Any]:
     return said
 
 
-def _row(line: str, path: Path, number: int, folder: Path) -> Row:
+def _row(line: str, path: Path, number: int, folder: Path, answers: bool) -> Row:
     where = f"{path}, line {number}"
     said = read_object(line, where, NEEDED)
-    for key in ("media", "question", "answer"):
+    unanswered = not answers and said.get("answer") is None
+    for key in ("media", "question") if unanswered else ("media", "question", "answer"):
         if not (isinstance(said.get(key), str) and said[key].strip() and is_unicode(said[key])):
             what = f"has {key} {said[key]!r}, not text" if key in said else f"has no {key}"
             raise DataError(f"{where} {what}.", NEEDED)
     options, choices = (_texts(said, key, where) for key in ("options", "choices"))
-    question, answer = said["question"], said["answer"]
+    question, answer = said["question"], "" if unanswered else said["answer"]
     if choices:
         choices = unlabelled(choices)
-        question, letter = prompt(question, choices), letter_of(answer, choices)
+        question, letter = prompt(question, choices), "" if unanswered else letter_of(answer, choices)
         if letter is None or len(choices) > len(LETTERS):
             hint = "Give the letter of a choice, or its text."
             raise DataError(f"{where} has the answer {answer!r}, which is none of its choices.", hint)

@@ -5,7 +5,8 @@ Nothing of transformers is copied, patched or subclassed: towers, decoder layers
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -31,6 +32,7 @@ class QwenOmni:
         self.max_pixels = max_pixels
         self.max_positions: int = thinker.config.text_config.max_position_embeddings
         self.text = thinker.model.language_model
+        self.checkpointing = False
         config = thinker.config
         text = config.text_config
         self.layout = Layout(
@@ -170,7 +172,7 @@ class QwenOmni:
     def first_layers(self, n: int, causal: bool = False) -> nn.ModuleList:
         """Copies of the decoder's first n layers, never quantized; bidirectional unless `causal`.
 
-        Of a quantized decoder the layers come empty, to be filled from a sieve's own file.
+        Of a quantized decoder the layers come empty, to be filled from a file: a sieve's own, or the checkpoint.
         """
         quantized = getattr(self.thinker, "is_quantized", False)
         layers = nn.ModuleList()
@@ -181,6 +183,8 @@ class QwenOmni:
             if not quantized:
                 layer.load_state_dict(source.state_dict())
             layer.self_attn.is_causal = causal
+            if self.checkpointing:
+                layer._gradient_checkpointing_func = source._gradient_checkpointing_func
             layers.append(layer)
         return layers
 
@@ -196,8 +200,9 @@ class QwenOmni:
             attention = create_causal_mask(**what, attention_mask=keys, past_key_values=None)
         else:
             attention = create_bidirectional_mask(**what, attention_mask=keys)
-        for layer in layers:
-            embeds = layer(embeds, attention_mask=attention, position_embeddings=rotary)
+        with self._checkpointed(layers):
+            for layer in layers:
+                embeds = layer(embeds, attention_mask=attention, position_embeddings=rotary)
         return embeds
 
     def attention_of(self, stream: Stream, last: int, layers: int) -> list[Tensor]:
@@ -235,6 +240,32 @@ class QwenOmni:
         for layer in layers:
             embeds = layer(embeds, attention_mask=attention, position_embeddings=rotary, past_key_values=cache)
 
+    def train(self, checkpointing: bool = False) -> None:
+        """Make the decoder ready for backward passes; with `checkpointing` its layers, and those of `first_layers` from
+        now on, keep only their inputs and run again when the gradient comes.
+
+        Four-bit weights on a CPU would be packed for good by a run in evaluation mode, and then give no gradient.
+        """
+        self.text.train()
+        self.checkpointing = checkpointing
+        if checkpointing:
+            self.text.activation_checkpointing_enable({"use_reentrant": False})
+            self.text.disable_input_require_grads()  # which reentrant checkpoints alone need
+            for part in (self.text, *self.text.layers):  # outside of _checkpointed: they would drop the KV cache,
+                part.gradient_checkpointing = False  # and PEFT would have embeddings ask for a gradient
+
+    @contextmanager
+    def _checkpointed(self, layers: Iterable[Any]) -> Iterator[None]:
+        """Inside, where a gradient is wanted and `train` said so, these layers keep only their inputs."""
+        chosen = list(layers) if self.checkpointing and torch.is_grad_enabled() else []
+        for layer in chosen:
+            layer.gradient_checkpointing = True
+        try:
+            yield
+        finally:
+            for layer in chosen:
+                layer.gradient_checkpointing = False
+
     def set_sections(self, sections: list[int]) -> None:
         """Split the rotary channel pairs; transformers reads entry i from axis i % 3, so four give [T, H, W, T]."""
         self.text.rotary_emb.mrope_section = list(sections)
@@ -253,13 +284,14 @@ class QwenOmni:
         mask: Any = None if bool(stream.mask.all()) else stream.mask
         if attention is not None:
             mask = {"full_attention": attention}
-        out = self.text(
-            inputs_embeds=stream.embeds,
-            position_ids=stream.positions,
-            attention_mask=mask,
-            past_key_values=cache,
-            use_cache=cache is not None,
-        )
+        with self._checkpointed(() if cache is not None else self.text.layers):
+            out = self.text(
+                inputs_embeds=stream.embeds,
+                position_ids=stream.positions,
+                attention_mask=mask,
+                past_key_values=cache,
+                use_cache=cache is not None,
+            )
         hidden: Tensor = out.last_hidden_state
         return hidden
 

@@ -30,10 +30,11 @@ class Item:
 
 @dataclass(frozen=True)
 class Record:
-    """A JSON object and where it stands, for error messages."""
+    """A JSON object and where it stands, for error messages; and whether it has to have an answer."""
 
     said: Mapping[str, Any]
     where: str
+    answered: bool = True
 
     def text(self, key: str) -> str:
         """A text that says something; numbers are taken as text. DataError otherwise."""

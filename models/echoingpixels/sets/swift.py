@@ -29,15 +29,15 @@ def read_swift(record: Record) -> Iterator[Item]:
             said[role].append(text)
         elif role != "system":
             raise part.error(f"has the role {role!r}; ep knows system, user and assistant")
-    if [len(texts) for texts in said.values()] != [1, 1]:
-        turns = f"{len(said['user'])} user and {len(said['assistant'])} assistant messages"
-        raise record.error(f"has {turns}", ONE)
+    turns = [len(texts) for texts in said.values()]
+    if turns != [1, 1] and (record.answered or turns != [1, 0]):
+        raise record.error(f"has {turns[0]} user and {turns[1]} assistant messages", ONE)
     if len(set(clips)) != 1:
         raise record.error(f"has {len(set(clips))} media files", ONE)
     question = PLACEHOLDER.sub("", said["user"][0]).strip()
-    answer = said["assistant"][0].strip()
+    answer = "".join(said["assistant"]).strip()
     for name, text in (("question", question), ("answer", answer)):
-        if not text:
+        if not text and (name == "question" or record.answered):
             raise record.error(f"has an empty {name}")
     yield Item(clip=(clips[0],), question=question, answer=answer, id=record.word("id"))
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,27 +19,32 @@ from ..backbones.base import Features
 from ..backbones.qwen_omni import QwenOmni
 from ..errors import DataError, EpError, MediaError
 from ..frames import fit
-from ..inputs import prepare_media
+from ..inputs import Media, prepare_media
 from ..media import read_clip
 from ..options import MediaOptions
 from ..positions import Span
 from ..questions import Row
-from ..sets.reading import read_questions
 from ..synth.questions import Question
 from .bank import Example, alike
+from .length import clip_tokens, cut, text_tokens
+from .own import OwnAnswers
 from .recipe import Data
+from .rows import read_asked
 
 
 @dataclass(frozen=True)
 class Kept:
-    """A clip whose features are on disk, and what is asked about it."""
+    """A clip whose features are on disk, or made anew each time by `encode`, and what is asked about it."""
 
     span: Span
     path: Path
     questions: tuple[Question, ...]
+    encode: Callable[[], Features] | None = None
 
     def read(self) -> Example:
         """With its features."""
+        if self.encode is not None:
+            return Example(self.span, self.encode(), self.questions)
         with safe_open(self.path, "pt") as file:
             there = set(file.keys())
             found = {name: file.get_tensor(name) if name in there else None for name in ("video", "audio")}
@@ -60,61 +67,110 @@ class Clips:
         """n clips at random of like length."""
         return [one.read() for one in alike(self.kept, rng, n)]
 
+    def pairs(self) -> list[tuple[int, int]]:
+        """Every question, by the number of its clip and its own."""
+        return [(clip, q) for clip, one in enumerate(self.kept) for q in range(len(one.questions))]
+
+    def ask(self, clip: int, question: int) -> tuple[Example, tuple[Question, ...]]:
+        """One of them, with its clip."""
+        one = self.kept[clip].read()
+        return one, (one.questions[question],)
+
 
 def read_clips(backbone: QwenOmni, data: Data, questions: Path, folder: Path) -> Clips:
     """Read a question file, and run the towers over those of its clips that `folder` does not hold yet.
 
-    A clip that cannot be read is named and left out; DataError where that leaves none.
+    A row or clip that cannot be read is named and left out, one that is too long is counted or cut; DataError where
+    that leaves none. A question without an answer gets the model's own.
     """
-    media = MediaOptions(fps=data.fps, max_frames=data.max_frames, audio=data.audio)
+    rows, bad = read_asked(questions, data.media)
     asked: dict[tuple[Path, float | None, float | None], list[Row]] = {}
-    for row in read_questions(questions, media=data.media):
+    for row in rows:
         asked.setdefault(row.clip, []).append(row)
-    kept = []
-    for clip, rows in asked.items():
+    kept, unread, long = [], 0, 0
+    own = OwnAnswers(backbone, folder, data.answer_tokens)
+    for clip, about in asked.items():
+        texts = [text_tokens(backbone, row, data.answer_tokens) for row in about]
         try:
-            span, path = _features(backbone, clip, media, folder)
+            one = _features(backbone, clip, data, max(texts), folder)
         except EpError as error:
             print(f"left out: {error.message}", flush=True)
+            unread += 1
             continue
-        said = tuple(Question(row.kind, row.question, row.answer, row.options) for row in rows)
-        kept.append(Kept(span, path, said))
+        room = (data.max_length or sys.maxsize) - clip_tokens(backbone, one.span)
+        fits = [row for row, text in zip(about, texts, strict=True) if text <= room]
+        long += len(about) - len(fits)
+        if fits:
+            kept.append(_kept(one, fits, own))
     if not kept:
-        raise DataError(f"None of the {len(asked)} clips in {questions} can be read.", "Mend the paths in it.")
+        what = f"None of the {len(asked)} clips in {questions} can be {'read' if not long else 'used'}."
+        hint = "Mend the paths in it." if not long else f"{long} questions are longer than max_length: raise it."
+        raise DataError(what, hint)
+    print(f"{questions.name}: {sum(len(one.questions) for one in kept)} questions about {len(kept)} clips; not used: "
+          f"{bad} rows, {unread} clips, {long} questions longer than max_length", flush=True)  # fmt: skip
     return Clips(kept)
 
 
-@torch.no_grad()
-def _features(
-    backbone: QwenOmni, clip: tuple[Path, float | None, float | None], media: MediaOptions, folder: Path
-) -> tuple[Span, Path]:
-    """A clip's span and the file with its features, made if it is not there; a changed clip has another file."""
+def _kept(clip: Kept, rows: list[Row], own: OwnAnswers) -> Kept:
+    """The clip with what is asked of it, all answered."""
+    whole = None if all(row.answer for row in rows) else clip.read()
+    questions = []
+    for row in rows:
+        answer = row.answer or own.answer(clip.path.stem, whole, row.question) if whole else row.answer
+        questions.append(Question(row.kind, row.question, answer, row.options))
+    return replace(clip, questions=tuple(questions))
+
+
+Part = tuple[Path, float | None, float | None]  # of a file, in s
+
+
+def _features(backbone: QwenOmni, clip: Part, data: Data, text: int, folder: Path) -> Kept:
+    """A clip with its features in a file, made if it is not there; a changed clip has another file.
+
+    `text`: the most tokens that come after it, where its end is cut off to leave room for them.
+    """
     source, start, end = clip
+    room = None if data.max_length is None or data.too_long == "skip" else data.max_length - text
     try:
         file = source.stat()
     except OSError as error:
         what = f"{source} cannot be read: {(error.strerror or str(error)).lower()}."
         raise MediaError(what, "Mend its path in the question file.") from error
-    pixels = (backbone.min_pixels, backbone.max_pixels)
-    about = [str(source.resolve()), file.st_size, file.st_mtime_ns, start, end, backbone.name, *pixels]
-    about += [media.fps, media.max_frames, media.audio]
+    about = [str(source.resolve()), file.st_size, file.st_mtime_ns, start, end]
+    about += [backbone.name, backbone.min_pixels, backbone.max_pixels, data.fps, data.max_frames, data.audio]
+    about += [*([] if room is None else [room]), *([] if data.bank else ["span"])]
     path = folder / f"{hashlib.sha256(json.dumps(about).encode()).hexdigest()[:32]}.safetensors"
-    span = _span(path)
-    if span is not None:
-        return span, path
+    span, anew = _span(path), None if data.bank else partial(_encode, backbone, clip, data, room)
+    if span is None:
+        prepared = _prepare(backbone, clip, data, room)
+        span, features = prepared.span, _see(backbone, prepared) if data.bank else Features(None, None)
+        tensors = {name: value for name, value in vars(features).items() if value is not None}
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, path.with_suffix(".tmp"), {"span": json.dumps(asdict(span))})
+        path.with_suffix(".tmp").replace(path)
+    return Kept(span, path, (), anew)
+
+
+def _prepare(backbone: QwenOmni, clip: Part, data: Data, room: int | None) -> Media:
+    """The clip as the towers read it, its end cut off where it is longer than `room`."""
+    source, start, end = clip
+    pixels = (backbone.min_pixels, backbone.max_pixels)
+    media = MediaOptions(fps=data.fps, max_frames=data.max_frames, audio=data.audio)
     read = read_clip(source, media, start=start, end=end, frame_size=lambda h, w: fit(h, w, *pixels))
-    prepared = prepare_media(read, *pixels)
+    return prepare_media(read if room is None else cut(backbone, read, room), *pixels)
+
+
+@torch.no_grad()
+def _see(backbone: QwenOmni, prepared: Media) -> Features:
+    """The towers' features in bfloat16."""
     with torch.autocast(backbone.device.type, dtype=torch.bfloat16):
-        features = backbone.encode(prepared)
-    tensors = {
-        name: value.to("cpu", torch.bfloat16).contiguous()
-        for name, value in vars(features).items()
-        if value is not None
-    }
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, path.with_suffix(".tmp"), {"span": json.dumps(asdict(prepared.span))})
-    path.with_suffix(".tmp").replace(path)
-    return prepared.span, path
+        made = backbone.encode(prepared)
+    half = {name: None if x is None else x.to("cpu", torch.bfloat16).contiguous() for name, x in vars(made).items()}
+    return Features(**half)
+
+
+def _encode(backbone: QwenOmni, clip: Part, data: Data, room: int | None) -> Features:
+    return _see(backbone, _prepare(backbone, clip, data, room))
 
 
 def _span(path: Path) -> Span | None:

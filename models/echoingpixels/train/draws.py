@@ -10,7 +10,10 @@ from torch.utils.data import Dataset
 
 from ..synth.questions import Question, pick
 from .bank import Example, Supply
+from .clips import Clips
 from .recipe import Stage, Target, Task
+
+Asked = list[tuple[Example, tuple[Question, ...]]]
 
 
 @dataclass(frozen=True)
@@ -19,7 +22,7 @@ class Draw:
 
     task: Task
     item: int
-    asked: list[tuple[Example, tuple[Question, ...]]]
+    asked: Asked
     share: float = 1.0
     keep: float = 1.0
     temperature: float | None = None  # of a soft gate
@@ -28,13 +31,15 @@ class Draw:
 
 
 class Draws(Dataset[Any]):
-    """One Draw an item, in any order always the same as long as the source is."""
+    """One Draw an item, in any order always the same as long as the source is. Of `processes`, each takes its turn."""
 
-    def __init__(self, source: Supply, stage: Stage, seed: int, number: int) -> None:
+    def __init__(self, source: Supply, stage: Stage, seed: int, number: int, processes: int = 1) -> None:
         self.source, self.stage, self.seed, self.number = source, stage, seed, number
+        self.a_step = stage.accumulate * processes
+        self.pairs = source.pairs() if stage.epochs and isinstance(source, Clips) else []
 
     def __len__(self) -> int:
-        return self.stage.steps * self.stage.accumulate
+        return self.stage.steps * self.a_step
 
     def __getitem__(self, item: int) -> Draw:
         stage = self.stage
@@ -44,14 +49,27 @@ class Draws(Dataset[Any]):
             return Draw("answers", item, self._whole(rng, stage.batch), share)
         if stage.full_every and item % stage.full_every == 0:
             return Draw("answers", item, self._whole(rng, stage.full_batch), figure="right_full")
-        clips = self.source.draw(rng, stage.batch)
-        asked = [(clip, tuple(pick(clip.questions, rng, 1))) for clip in clips]
-        step = item // stage.accumulate
+        asked = self._next(item) if stage.epochs else self._any(rng)
+        step = item // self.a_step
         keep = float(rng.choice(stage.ratios(step)))
-        asked = [pair for pair in asked if pair[1]]
         return Draw(stage.task, item, asked, share, keep, stage.temperature_at(step), stage.target)
 
-    def _whole(self, rng: np.random.Generator, n: int) -> list[tuple[Example, tuple[Question, ...]]]:
+    def _any(self, rng: np.random.Generator) -> Asked:
+        """A question each of clips of like length."""
+        drawn = [(clip, tuple(pick(clip.questions, rng, 1))) for clip in self.source.draw(rng, self.stage.batch)]
+        return [pair for pair in drawn if pair[1]]
+
+    def _next(self, item: int) -> Asked:
+        """The next questions in an order that has each once before any comes again."""
+        assert isinstance(self.source, Clips) and self.pairs, "SyncClips have no epochs"
+        asked = []
+        for place in range(item * self.stage.batch, (item + 1) * self.stage.batch):
+            epoch, place = divmod(place, len(self.pairs))
+            order = np.random.default_rng([self.seed, epoch, self.number, 1]).permutation(len(self.pairs))
+            asked.append(self.source.ask(*self.pairs[int(order[place])]))
+        return asked
+
+    def _whole(self, rng: np.random.Generator, n: int) -> Asked:
         """n clips, each with no more questions and statements than the stage wants, its `first` kinds before others.
 
         Of a few clips more those are left out that allow the fewest questions of these kinds.

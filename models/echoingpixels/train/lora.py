@@ -9,17 +9,30 @@ from ..errors import DataError
 from .log import check_extra
 from .recipe import Lora
 
+ADAPTER = "lora_"  # in the names of PEFT's weights
+
 
 def check_lora() -> None:
     """ModelError where PEFT is missing."""
     check_extra("peft", "LoRA")
 
 
-def adapt(backbone: QwenOmni, lora: Lora) -> Any:
-    """Put adapters into the decoder's layers, which then learn alone; returns what `merge` takes."""
+def adapt(backbone: QwenOmni, lora: Lora, before: Any = None) -> Any:
+    """Put adapters into the decoder's layers, or go on with those of `before`; they then learn alone.
+
+    Returns what `merge` takes, and `save_sieve` as `lora`.
+    """
     check_lora()
     from peft import LoraConfig, get_peft_model
 
+    if before is not None:
+        used = before.peft_config["default"]
+        if (used.r, used.lora_alpha, set(used.target_modules)) != (lora.rank, lora.alpha, set(lora.targets)):
+            hint = "Of a quantized model they are not merged between stages: give the same [stage.lora]."
+            raise DataError("A stage has other LoRA than the one before it.", hint)
+        for name, weight in backbone.text.named_parameters():
+            weight.requires_grad_(ADAPTER in name)
+        return before
     config = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=list(lora.targets))
     try:
         return get_peft_model(backbone.text, config)

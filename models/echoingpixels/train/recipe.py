@@ -1,19 +1,17 @@
-"""A training recipe: the model to start from, its data and its stages. Read from TOML; unknown keys fail loudly.
+"""A training recipe: the model to start from, its data and its stages.
 
-Knows nothing about how a stage is run.
+Knows nothing about files, nor how a stage is run.
 """
 
 from __future__ import annotations
 
 import re
-import tomllib
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal
 
 from ..errors import DataError
-from ..options import check_keep
+from ..options import Quant, check_keep
 from ..sieve import Form
 
 Task = Literal["towers", "answers", "distil", "sieve"]
@@ -21,7 +19,8 @@ Part = Literal["towers", "decoder", "sieve"]
 Gate = Literal["straight-through", "gumbel", "soft"]
 Target = Literal["saliency", "agreed"]
 Log = Literal["csv", "tensorboard"]
-T = TypeVar("T")
+Precision = Literal["float32", "bfloat16"]
+TooLong = Literal["skip", "cut"]
 
 LEARN: dict[str, tuple[Part, ...]] = {  # by task, where a stage does not say it
     "towers": ("towers",),
@@ -58,9 +57,12 @@ class Sizes:
 class Data:
     """What is learned from: SyncClips made on the fly, or with `train`, questions about one's own clips.
 
-    `train` and `valid` are files as `ep evaluate` reads, found from the recipe's folder; `media`, found so too, is the
-    folder of their clips, if not their own. `clips`, `valid_clips`
-    and `shard` count SyncClips clips, `questions` is the most kept of each; the others say how files are read.
+    `train` and `valid` are files as `ep evaluate` reads, or plain questions, one a line, each asked of every clip; they
+    are found from the recipe's folder, as is `media`, the folder of their clips, if not their own. A question without
+    an answer gets the full model's own, of at most `answer_tokens`. What is longer than `max_length` tokens, clip,
+    question and answer, is left out, or the clip's end is cut off. `clips`, `valid_clips` and `shard` count SyncClips
+    clips, `questions` is the most kept of each; the others say how files are read. `bank` false: the towers run each
+    time a clip is drawn, in place of keeping what they make of it on disk.
     """
 
     clips: int = 20_000
@@ -74,11 +76,20 @@ class Data:
     max_frames: int = 120
     max_pixels: int | None = None
     audio: bool = True
+    max_length: int | None = None
+    too_long: TooLong = "skip"
+    answer_tokens: int = 32
+    bank: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("max_length", "answer_tokens"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise DataError(f"[data] has {name} = {value}.", "Give at least 1.")
 
 
 @dataclass(frozen=True)
 class Lora:
-    """Adapters in place of the decoder's own weights, merged into them when the stage ends."""
+    """Adapters in place of the decoder's own weights, merged into them when the stage ends, unless it is quantized."""
 
     rank: int = 16
     alpha: float = 32.0
@@ -97,6 +108,9 @@ class Phase:
 class Stage:
     """One stage. `batch` counts clips where all tokens are kept (tasks towers and answers), else questions.
 
+    With `epochs` every question is asked once before any is asked again, and `steps` follow from it, if not given.
+    `precision`: of the weights that learn, and of what the optimizer keeps of them; adapters are float32.
+
     The rate climbs over `warm_up` of the steps, is full until `steady` of them, then falls as a cosine. `train` names
     the parts that learn; the others are frozen. Step after step, `share` says in turn which random share of the audio
     and video tokens is there in task answers, with at most `questions` and `statements` of each clip, those of kinds in
@@ -108,13 +122,15 @@ class Stage:
 
     name: str
     task: Task
-    steps: int
+    steps: int = 0
+    epochs: float = 0.0
     batch: int = 16
     accumulate: int = 1
     lr: float = 1e-3
     warm_up: float = 0.05
     steady: float = 0.6
     weight_decay: float = 0.01
+    precision: Precision = "float32"
     save_every: int = 200
     train: tuple[Part, ...] = ()
     lora: Lora | None = None
@@ -139,15 +155,19 @@ class Stage:
     def __post_init__(self) -> None:
         where = f"Stage {self.name!r}"
         if not NAME.fullmatch(self.name) or self.name in TAKEN:
-            raise DataError(f"{where} cannot have that name.", f"Use letters and digits, and none of {_list(TAKEN)}.")
-        for name in ("steps", "batch", "accumulate", "save_every", "full_batch", "moments"):
+            raise DataError(f"{where} cannot have that name.", f"Use letters and digits, and none of {listed(TAKEN)}.")
+        if self.epochs < 0 or (self.epochs and self.task not in ("distil", "sieve")):
+            raise DataError(f"{where} has epochs = {self.epochs:g}.", "Tasks distil and sieve take some, others steps.")
+        if self.steps < 0 or (self.steps == 0 and not self.epochs):
+            raise DataError(f"{where} has steps = {self.steps}.", "Give at least 1, or epochs.")
+        for name in ("batch", "accumulate", "save_every", "full_batch", "moments"):
             if getattr(self, name) < 1:
                 raise DataError(f"{where} has {name} = {getattr(self, name)}.", "Give at least 1.")
         if not self.learns:
             raise DataError(f"{where} trains nothing.", "Name a part in train.")
         if set(self.learns) - set(LEARN[self.task]) or ("sieve" in LEARN[self.task]) > ("sieve" in self.learns):
             raise DataError(
-                f"{where}, task {self.task}, cannot train {_list(self.learns)}.", f"Known: {self._parts()}."
+                f"{where}, task {self.task}, cannot train {listed(self.learns)}.", f"Known: {self._parts()}."
             )
         if self.lora is not None and "decoder" not in self.learns:
             raise DataError(f"{where} has [stage.lora] and a frozen decoder.", 'Add "decoder" to train.')
@@ -165,6 +185,11 @@ class Stage:
         first, last = self.temperature[0], self.temperature[-1]
         return float(first * (last / first) ** (step / self.steps))
 
+    def steps_of(self, questions: int, processes: int = 1) -> int:
+        """Steps of the stage: as given, or as its epochs take over so many questions."""
+        a_step = self.batch * self.accumulate * processes
+        return self.steps or max(1, round(self.epochs * questions / a_step))
+
     @property
     def learns(self) -> tuple[Part, ...]:
         """The parts that learn."""
@@ -176,17 +201,26 @@ class Stage:
         return next((phase.ratios for phase in self.keep if past < phase.until), self.keep[-1].ratios)
 
     def _parts(self) -> str:
-        return "sieve, or sieve and decoder" if self.task == "sieve" else _list(LEARN[self.task])
+        return "sieve, or sieve and decoder" if self.task == "sieve" else listed(LEARN[self.task])
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """The stages of one model, in order. Without `model`, a known name, hub id or folder, one of `sizes` is built."""
+    """The stages of one model, in order. Without `model`, a known name, hub id or folder, one of `sizes` is built.
+
+    `quant`: of the model's decoder, which then learns by LoRA alone. With `checkpointing` layers keep only their inputs
+    and run twice: less memory for a third more time. `gpus`, of `gpu_gb` GB each, are what the recipe is planned for:
+    a dry run reckons with them, a run takes those that there are.
+    """
 
     name: str = "tiny"
     seed: int = 1
     log: Log = "csv"
     model: str | None = None
+    quant: Quant = "none"
+    checkpointing: bool = False
+    gpus: int = 1
+    gpu_gb: float | None = None
     sizes: Sizes = field(default_factory=Sizes)
     data: Data = field(default_factory=Data)
     stage: tuple[Stage, ...] = ()
@@ -201,70 +235,25 @@ class Recipe:
             raise DataError(
                 "Task towers is only for the first stage of a new model on SyncClips.", "Leave that stage out."
             )
+        if self.gpus < 1:
+            raise DataError(f"The recipe has gpus = {self.gpus}.", "Give at least 1.")
+        if self.quant != "none":
+            self._check_quantized()
+        if self.data.train is None and any(stage.epochs for stage in self.stage):
+            raise DataError("SyncClips have no epochs.", "Give steps, or questions of your own as train in [data].")
+
+    def _check_quantized(self) -> None:
+        """DataError for what a quantized decoder cannot do."""
+        if self.model is None:
+            raise DataError(f"quant = {self.quant!r} is for a model that there is.", "Name one as model.")
+        for stage in self.stage:
+            if stage.task not in ("distil", "sieve"):
+                raise DataError(f"Stage {stage.name!r}, task {stage.task}, has a quantized model.", "Leave quant out.")
+            if "decoder" in stage.learns and stage.lora is None:
+                hint = 'Add [stage.lora], or train = ["sieve"].'
+                raise DataError(f"Stage {stage.name!r} trains the weights of a quantized decoder.", hint)
 
 
-def read_recipe(path: Path) -> Recipe:
-    """Read a recipe; DataError names a file that is not one, or a key that is not known."""
-    try:
-        values = tomllib.loads(path.read_text())
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise DataError(f"{path} is no recipe: {error}.", "Start from recipes/tiny.toml.") from error
-    recipe = _table(Recipe, values, str(path), path.parent)
-    if not recipe.stage:
-        raise DataError(f"{path} has no stage.", "Add a [[stage]]; recipes/tiny.toml has several.")
-    return recipe
-
-
-def _table(kind: type[T], values: dict[str, Any], where: str, folder: Path) -> T:
-    hints = get_type_hints(kind)
-    known = {f.name: f for f in fields(kind)}  # type: ignore[arg-type]
-    for key in values.keys() - known.keys():
-        raise DataError(f"{where} has an unknown key {key!r}.", f"Known keys: {', '.join(sorted(known))}.")
-    if kind is Stage and "keep" in values:
-        values = {**values, "keep": _phases(values["keep"])}
-    filled = {key: _value(hints[key], value, key, where, folder) for key, value in values.items()}
-    try:
-        return kind(**filled)
-    except TypeError:
-        lacks = [key for key in ("name", "task", "steps", "until", "ratios") if key in known and key not in filled]
-        raise DataError(f"{where} lacks {_list(lacks)}.", "A stage needs name, task and steps.") from None
-
-
-def _value(hint: Any, value: Any, key: str, where: str, folder: Path) -> Any:
-    """`value` as the field's type has it, or a DataError."""
-    kind, inner = get_origin(hint), get_args(hint)
-    if kind in (Union, UnionType):
-        (only,) = (one for one in inner if one is not type(None))
-        return _value(only, value, key, where, folder)
-    if is_dataclass(hint) and isinstance(value, dict):
-        return _table(hint, value, f"[{key}] in {where}", folder)  # type: ignore[arg-type]
-    if kind is tuple and isinstance(value, list):
-        return tuple(_value(inner[0], one, key, where, folder) for one in value)
-    if kind is Literal and value in inner:
-        return value
-    if hint is Path and isinstance(value, str):
-        return folder / value
-    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    if hint in (int, str, bool) and type(value) is hint:
-        return value
-    raise DataError(f"{where} has {key} = {value!r}.", f"It must be {_wanted(hint)}.")
-
-
-def _wanted(hint: Any) -> str:
-    if get_origin(hint) is Literal:
-        return f"one of {_list(get_args(hint))}"
-    if get_origin(hint) is tuple:
-        return f"a list, each {_wanted(get_args(hint)[0])}"
-    return "a table" if is_dataclass(hint) else f"of type {'str' if hint is Path else hint.__name__}"
-
-
-def _phases(keep: Any) -> Any:
-    """Tables from [0.5, 0.2], or from pairs [until, ratios]."""
-    if not isinstance(keep, list) or not all(isinstance(one, list) and len(one) == 2 for one in keep):
-        return [{"until": 1.0, "ratios": keep}]
-    return [{"until": until, "ratios": ratios} for until, ratios in keep]
-
-
-def _list(names: Any) -> str:
+def listed(names: Any) -> str:
+    """Names in a sentence."""
     return ", ".join(map(str, names))

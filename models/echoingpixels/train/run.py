@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,17 +19,19 @@ from ..errors import DataError, OptionError
 from ..loading import save
 from ..model import EchoingPixels
 from ..sieve import Sieve
+from ..sievefolder import save_sieve
 from . import checkpoint, lora
 from .accuracy import accuracy
 from .answers import loss_of
 from .bank import Reader, Supply, fill
-from .clips import read_clips
+from .clips import Clips, read_clips
 from .draws import Draws
 from .log import check_extra, log_of
 from .recipe import BANK, Recipe, Stage
 from .start import sieve_of, start
 from .towers import Batches, Taught
 from .trainer import Learner, Loss, teach
+from .world import is_sharded, world
 
 VALID_SEED = 1_000_003  # of clips never trained on
 SIEVED = ("distil", "sieve")  # tasks
@@ -38,45 +40,72 @@ CHECKED = (0.2, 0.05)  # keep ratios at which a sieve is tried while it trains
 
 @dataclass
 class Run:
-    """A recipe on its way: the model as it is by now, and the folder that holds what was made."""
+    """A recipe on its way: the model as it is by now, and the folder that holds what was made.
+
+    `adapted`: the adapters of a quantized decoder, which are never merged.
+    """
 
     recipe: Recipe
     out: Path
     backbone: QwenOmni
     sieve: Sieve | None
     read: tuple[Supply, Supply | None] | None = None
+    adapted: Any = None
+
+    @property
+    def makes(self) -> str:
+        """What a stage leaves: a `model`; of a quantized one, whose weights stay as they are, a `sieve`."""
+        return "model" if self.recipe.quant == "none" else "sieve"
 
     def stage(self, stage: Stage, number: int, train: bool) -> None:
         """Train the stage to its end; where that is done, only read it. Without `train`, DataError if it is not."""
         torch.manual_seed(self.recipe.seed + number)
         folder = self.out / stage.name
-        saved = checkpoint.last(folder)
+        with world().main_process_first():
+            saved = checkpoint.last(folder)
+        stage = self._counted(stage)
         whole = checkpoint.step_of(saved) >= stage.steps
         if not (whole or train):
             raise DataError(f"Stage {stage.name!r} is not complete in {self.out}.", "Run it first, or all stages.")
         modules, loss, end = self.parts(stage)
-        learner = Learner({n: p for n, p in modules.named_parameters() if p.requires_grad}, loss)
-        if whole:
-            assert saved is not None
-            checkpoint.read(learner, saved)
-        else:
-            shutil.rmtree(folder / "model", ignore_errors=True)
-            if saved is not None:
-                checkpoint.read(learner, saved)  # the Trainer would pass over weights that do not fit
+        learner = Learner(modules, loss)
+        if saved is not None:
+            checkpoint.read(learner, saved)  # the Trainer would pass over weights that do not fit
+        if not whole:
+            if world().is_main_process:
+                shutil.rmtree(folder / self.makes, ignore_errors=True)
             draws, check = self._data(stage, number)
             log = log_of(self.recipe.log, self.out, stage.name)
             workers = int(stage.task == "towers")  # rendering takes as long as the step it is for
             teach(learner, draws, stage, self.recipe.seed, folder, log, check, saved, workers)
+            if is_sharded(learner):
+                del learner, modules, loss, end
+                return self._again(number)
         end()
-        self._save(folder / "model")
+        self._save(folder / self.makes)
+
+    def _again(self, number: int) -> None:
+        """Shards cannot be put together in place: start anew and read what the stages have learned so far."""
+        self.backbone, self.sieve = start(self.recipe)
+        for before, stage in enumerate(self.recipe.stage[:number], 1):
+            self.stage(stage, before, train=False)
+
+    def _counted(self, stage: Stage) -> Stage:
+        """With the steps that its epochs take."""
+        if stage.steps:
+            return stage
+        source, _ = self.sources()
+        assert isinstance(source, Clips), "SyncClips have no epochs"
+        return replace(stage, steps=stage.steps_of(len(source.pairs()), world().num_processes))
 
     def fill(self) -> None:
         """Run the towers over all clips, those that are not there yet."""
         data = self.recipe.data
         if data.train is None:
             folder = self.out / BANK
-            fill(self.backbone, folder, VALID_SEED, data.valid_clips, data.valid_clips, data.questions)
-            fill(self.backbone, folder, self.recipe.seed, data.clips, data.shard, data.questions)
+            with world().main_process_first():  # the others find it done
+                fill(self.backbone, folder, VALID_SEED, data.valid_clips, data.valid_clips, data.questions)
+                fill(self.backbone, folder, self.recipe.seed, data.clips, data.shard, data.questions)
         else:
             self.sources()
 
@@ -90,17 +119,19 @@ class Run:
             first = Batches(stage, self.recipe.seed, self.backbone.max_pixels)
             return taught, taught.loss, lambda: taught.settle(self.backbone, first[0])
         parts: dict[str, nn.Module] = {}
-        adapted = None
+        adapted, dtype = None, getattr(torch, stage.precision)
         if stage.task in SIEVED:
             self.sieve = sieve_of(self.backbone, self.sieve, stage, self.recipe)
-            parts["sieve"] = self.sieve.float().requires_grad_(True)
+            parts["sieve"] = self.sieve.to(dtype).requires_grad_(True)
         if "decoder" in stage.learns:
             if stage.lora is None:
-                parts["text"] = self.backbone.text.float().requires_grad_(True)
-                parts["head"] = thinker.lm_head.float().requires_grad_(True)
+                parts["text"] = self.backbone.text.to(dtype).requires_grad_(True)
+                parts["head"] = thinker.lm_head.to(dtype).requires_grad_(True)
             else:
-                adapted = lora.adapt(self.backbone, stage.lora)
+                adapted = lora.adapt(self.backbone, stage.lora, self.adapted)
                 parts["text"] = self.backbone.text
+        if self.makes == "sieve":
+            self.adapted, adapted = adapted or self.adapted, None
         return nn.ModuleDict(parts), partial(loss_of, self.backbone, self.sieve), partial(lora.merge, adapted)
 
     def _data(self, stage: Stage, number: int) -> tuple[Dataset[Any], Callable[[], dict[str, float]]]:
@@ -108,7 +139,7 @@ class Run:
         if stage.task == "towers":
             return Batches(stage, seed, self.backbone.max_pixels), dict
         source, valid = self.sources()
-        draws = Draws(source, stage, seed, number)
+        draws = Draws(source, stage, seed, number, world().num_processes)
         return draws, partial(self._check, stage, source, valid)
 
     def sources(self) -> tuple[Supply, Supply | None]:
@@ -120,8 +151,9 @@ class Run:
             self.read = Reader(folder, self.recipe.seed), valid
         elif self.read is None:
             assert data.train is not None
-            held = None if data.valid is None else read_clips(self.backbone, data, data.valid, folder)
-            self.read = read_clips(self.backbone, data, data.train, folder), held
+            with world().main_process_first():
+                held = None if data.valid is None else read_clips(self.backbone, data, data.valid, folder)
+                self.read = read_clips(self.backbone, data, data.train, folder), held
         assert self.read is not None
         return self.read
 
@@ -136,18 +168,24 @@ class Run:
         return found | (accuracy(self.backbone, valid, stage.batch) if "decoder" in stage.learns else {})
 
     def _save(self, folder: Path) -> None:
-        """Write the model, whole or not at all, and point OUT/model at it."""
-        if folder.exists():
-            return
-        part, link = folder.with_name("model.tmp"), self.out / "model"
-        save(EchoingPixels(self.backbone, self.sieve), part)
-        part.rename(folder)
-        link.unlink(missing_ok=True)
-        link.symlink_to(folder.relative_to(self.out), target_is_directory=True)
+        """Write the model or sieve, whole or not at all, and point OUT/model or OUT/sieve at it."""
+        if world().is_main_process and not folder.exists():
+            part, link = folder.with_name(f"{folder.name}.tmp"), self.out / folder.name
+            if self.makes == "model":
+                save(EchoingPixels(self.backbone, self.sieve), part)
+            else:
+                assert self.sieve is not None
+                save_sieve(self.sieve, part, self.backbone, self.adapted)
+            part.rename(folder)
+            link.unlink(missing_ok=True)
+            link.symlink_to(folder.relative_to(self.out), target_is_directory=True)
+        world().wait_for_everyone()
 
 
 def train_model(recipe: Recipe, out: Path, stages: tuple[str, ...] = ()) -> Path:
     """Train, resuming from what OUT holds; returns OUT/model, which `load` reads, or OUT where there is none yet.
+
+    Of a quantized model it is OUT/sieve, which `load` takes as `sieve`.
 
     `stages`: names of the recipe's, and `bank`; all if empty. A complete stage is only read. `bank` may run beside the
     stages after it in a process of its own; they then learn from the clips made so far.
@@ -163,6 +201,7 @@ def train_model(recipe: Recipe, out: Path, stages: tuple[str, ...] = ()) -> Path
     if any(stage.lora for stage in recipe.stage if stage.name in chosen):
         lora.check_lora()
     out.mkdir(parents=True, exist_ok=True)
+    world()  # before anything is put on a device
     run = Run(recipe, out, *start(recipe))
     numbered = {stage.name: (stage, number) for number, stage in enumerate(recipe.stage, 1)}
     for name in order[: max(order.index(name) for name in chosen) + 1]:
@@ -170,4 +209,4 @@ def train_model(recipe: Recipe, out: Path, stages: tuple[str, ...] = ()) -> Path
             run.stage(*numbered[name], train=name in chosen)
         elif name in chosen:
             run.fill()
-    return out / "model" if (out / "model").exists() else out
+    return out / run.makes if (out / run.makes).exists() else out

@@ -9,7 +9,7 @@ import torch
 
 from ..backbones.qwen_omni import QwenOmni
 from ..errors import DataError
-from ..loading import device_of, load
+from ..loading import device_of, load, new_sieve
 from ..positions import check_sections
 from ..sieve import Sieve, SieveOptions
 from .build import build_backbone
@@ -24,9 +24,11 @@ def start(recipe: Recipe) -> tuple[QwenOmni, Sieve | None]:
         torch.manual_seed(recipe.seed)  # what no stage has trained yet is in no checkpoint: it is made again
         backbone = build_backbone(recipe.sizes, recipe.name)
         backbone.thinker.to(device_of("auto"))
+        backbone.train(recipe.checkpointing)
         return backbone, None
-    model = load(recipe.model, max_pixels=recipe.data.max_pixels)
+    model = load(recipe.model, max_pixels=recipe.data.max_pixels, quant=recipe.quant)
     assert isinstance(model.backbone, QwenOmni)
+    model.backbone.train(recipe.checkpointing)
     return model.backbone, model.sieve
 
 
@@ -40,9 +42,10 @@ def sieve_of(backbone: QwenOmni, before: Sieve | None, stage: Stage, recipe: Rec
         raise DataError(f"Stage {stage.name!r} has a soft gate and a fused sieve.", 'Set form = "extractive".')
     if options.sections is not None:
         backbone.set_sections(check_sections(options.sections, backbone.shape.head_size // 2))
+    if before is None:
+        return new_sieve(backbone, options).to(backbone.device)
     sieve = Sieve(backbone, options).to(backbone.device)
-    if before is not None:
-        sieve.load_state_dict(before.state_dict())
+    sieve.load_state_dict(before.state_dict())
     return sieve
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,21 +24,24 @@ LOWEST = 0.02  # share of the rate that is left at the end
 
 
 class Learner(nn.Module):
-    """The weights that learn, under their own names, and the loss of what a step draws. Only these weights are saved.
+    """The parts that a stage trains, and the loss of what a step draws. Only weights that learn are saved and read.
 
-    The rest of the model is no part of it: the weights are the model's own, so what is learned is learned there.
+    The parts are the model's own modules and the loss calls them inside `forward`, so whoever wraps or shards this
+    module (DDP, FSDP) wraps or shards the model.
     """
 
-    def __init__(self, learned: Mapping[str, nn.Parameter], loss: Loss) -> None:
+    def __init__(self, parts: nn.Module, loss: Loss) -> None:
         super().__init__()
-        self.learned = nn.ParameterDict()
-        for name, weight in learned.items():  # in the model's order, which a plain dict would not keep here
-            self.learned[name.replace(".", "/")] = weight
+        self.parts = parts
         self.loss = loss
         self.seen: dict[str, list[float]] = {}
+        self.register_state_dict_post_hook(_drop_frozen)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_post_hook(_miss_frozen)  # type: ignore[no-untyped-call]
 
-    def forward(self, draw: Any) -> dict[str, Tensor]:
-        """A draw's loss; its figures are noted."""
+    def forward(self, draw: Any = None, check: Check | None = None) -> dict[str, Any]:
+        """A draw's loss, whose figures are noted; or the figures of a check, made where sharded weights are at hand."""
+        if check is not None:
+            return check()
         value, figures = self.loss(draw)
         for name, figure in {"loss": float(value.detach()), **figures}.items():
             self.seen.setdefault(name, []).append(figure)
@@ -50,9 +53,25 @@ class Learner(nn.Module):
         self.seen = {}
         return means
 
+    def learned(self) -> set[str]:
+        """Names of the weights that learn."""
+        return {name for name, weight in self.named_parameters() if weight.requires_grad}
+
+
+def _drop_frozen(learner: nn.Module, state: dict[str, Any], prefix: str, _: Any) -> None:
+    assert isinstance(learner, Learner)
+    for name in state.keys() - {prefix + name for name in learner.learned()}:
+        del state[name]
+
+
+def _miss_frozen(learner: nn.Module, incompatible: Any) -> None:
+    assert isinstance(learner, Learner)
+    missing = learner.learned() & set(incompatible.missing_keys)
+    incompatible.missing_keys[:] = sorted(missing)
+
 
 class Record(TrainerCallback):  # type: ignore[misc]
-    """Writes a row of figures with every checkpoint, and says when to make one."""
+    """Writes a row of figures with every checkpoint, the first process's, and says when to make one."""
 
     def __init__(self, learner: Learner, stage: Stage, log: Log, check: Check) -> None:
         self.learner, self.stage, self.log, self.check = learner, stage, log, check
@@ -61,15 +80,17 @@ class Record(TrainerCallback):  # type: ignore[misc]
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         spent = state.log_history[-1]["seconds"] if state.log_history else 0.0
         self.began = time.monotonic() - spent
-        self.log.begin(state.global_step)
+        if state.is_world_process_zero:
+            self.log.begin(state.global_step)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
         step = state.global_step
         if step % self.stage.save_every == 0 or step == self.stage.steps:
             spent = time.monotonic() - self.began
-            row = {"step": step, "seconds": round(spent), **self.learner.means(), **self.check()}
-            self.log.write(row)
-            print(self.stage.name, " ".join(f"{name} {value:.4g}" for name, value in row.items()), flush=True)
+            row = {"step": step, "seconds": round(spent), **self.learner.means(), **self.learner(check=self.check)}
+            if state.is_world_process_zero:
+                self.log.write(row)
+                print(self.stage.name, " ".join(f"{name} {value:.4g}" for name, value in row.items()), flush=True)
             state.log_history.append({**row, "seconds": time.monotonic() - self.began})  # saved with the checkpoint
             control.should_save = True
         return control
@@ -82,6 +103,29 @@ def rate(stage: Stage, step: int) -> float:
         return min(1.0, (step + 1) / warm_up)
     past = min(1.0, (step - steady) / max(1, stage.steps - steady))
     return LOWEST + (1 - LOWEST) * 0.5 * (1 + math.cos(math.pi * past))
+
+
+class Teacher(Trainer):  # type: ignore[misc]
+    """The Trainer with a stage's optimizer and schedule, which sharded training takes in no other way."""
+
+    def __init__(self, stage: Stage, **said: Any) -> None:
+        self.stage = stage
+        super().__init__(**said)
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """AdamW over what learns."""
+        weights = [weight for weight in (model or self.model).parameters() if weight.requires_grad]
+        stage = self.stage
+        self.optimizer = torch.optim.AdamW(weights, lr=stage.lr, weight_decay=stage.weight_decay, betas=BETAS)
+        return self.optimizer
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """The stage's rate, step by step."""
+        self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
+            optimizer or self.optimizer, lambda step: rate(self.stage, step)
+        )
+        self._created_lr_scheduler = True
+        return self.lr_scheduler
 
 
 def teach(
@@ -97,18 +141,15 @@ def teach(
 ) -> None:
     """Train in place by AdamW, from the checkpoint `saved` on if there is one.
 
-    `draws[i]` is what the i-th loss is made of, `accumulate` of them a step, in order. Checkpoints go to `folder`;
-    `check()` adds figures to their rows.
+    `draws[i]` is what the i-th loss is made of, `accumulate` of them a step, in order, and that of each process where
+    there are several. Checkpoints go to `folder`; `check()` adds figures to their rows.
     """
-    weights = list(learner.parameters())
-    optimizer = torch.optim.AdamW(weights, lr=stage.lr, weight_decay=stage.weight_decay, betas=BETAS)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(stage, step))
-    trainer = Trainer(
+    trainer = Teacher(
+        stage,
         model=learner,
         args=_arguments(stage, seed, folder, workers),
         data_collator=_only,
         train_dataset=draws,
-        optimizers=(optimizer, schedule),
         callbacks=[Record(learner, stage, log, check)],
     )
     trainer.remove_callback(PrinterCallback)
@@ -138,7 +179,7 @@ def _arguments(stage: Stage, seed: int, folder: Path, workers: int) -> Any:
         disable_tqdm=True,
         log_level="error",
     )
-    arguments._n_gpu = min(1, arguments.n_gpu)  # on several, the Trainer would copy the learner without its model
+    arguments._n_gpu = min(1, arguments.n_gpu)  # several are for several processes, never copies in one
     return arguments
 
 

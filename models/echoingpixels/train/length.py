@@ -1,0 +1,47 @@
+"""How long an example is, in tokens, and the longest beginning of a clip that is short enough."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from ..backbones.base import Backbone
+from ..clip import SAMPLE_RATE, Clip
+from ..errors import MediaError
+from ..inputs import chat_ids, span_of
+from ..positions import Span, place
+from ..questions import Row
+
+
+def clip_tokens(backbone: Backbone, span: Span) -> int:
+    """Tokens of a prompt up to its question: the chat's beginning, and the clip with its marks."""
+    before, _, _ = chat_ids(backbone.tokenizer, "", "")
+    return place([before, span], backbone.layout).ids.numel()
+
+
+def text_tokens(backbone: Backbone, row: Row, answer_tokens: int) -> int:
+    """Tokens of a question and its answer, of `answer_tokens` where it has none yet."""
+    _, after, said = chat_ids(backbone.tokenizer, row.question, row.answer)
+    return len(after) + (len(said) if row.answer else answer_tokens + 1)
+
+
+def cut(backbone: Backbone, clip: Clip, room: int) -> Clip:
+    """The longest beginning of a clip, in whole seconds, whose prompt is at most `room` tokens up to its question.
+
+    MediaError where not even its first second is.
+    """
+    pixels: Any = (backbone.min_pixels, backbone.max_pixels)
+    seconds, part = int(-(-clip.duration // 1)), clip
+    while clip_tokens(backbone, span_of(part, *pixels)) > room:
+        seconds -= 1
+        if seconds < 1:
+            said = f"The first second of {clip.source.path} is longer than max_length allows."
+            raise MediaError(said, "Raise max_length, or lower max_pixels.")
+        part = replace(
+            clip,
+            frames=clip.frames[clip.times < seconds],
+            times=clip.times[clip.times < seconds],
+            audio=None if clip.audio is None else clip.audio[: seconds * SAMPLE_RATE],
+            duration=float(seconds),
+        )
+    return part
