@@ -58,8 +58,8 @@ class Result:
             "notes": list(self.notes),
         }
         if self.plan is not None:
-            said |= {"memory_bytes": self.plan.memory.as_dict(), "fits": self.plan.memory.fits}
-            said["advice"] = list(self.plan.advice)
+            memory = self.plan.memory
+            said["memory_bytes"] = {**memory.as_dict(), "fits": memory.fits, "advice": list(self.plan.advice)}
         if self.full is not None:
             cost = self.full.report
             said["full"] = {"answer": self.full.text, "time_s": cost.time_s, "memory_bytes": cost.memory_bytes}

@@ -35,7 +35,8 @@ def test_a_plan_holds(reducer: str, tiny: str, film: Path) -> None:
     assert planned.report.flops == pytest.approx(real.flops)
     assert planned.report.speedup == pytest.approx(real.speedup)
     assert planned.report.memory_bytes["weights"] == real.memory_bytes["weights"]
-    assert planned.report.memory_bytes["peak"] is None
+    assert planned.report.memory_bytes["peak"] == planned.memory.peak > planned.memory.weights
+    assert planned.memory.fits and planned.advice == ()
     assert set(planned.report.time_s) == set(real.time_s) and set(planned.report.time_s.values()) == {None}
     assert (planned.device, planned.warnings) == ("cpu", ())
 
@@ -59,7 +60,9 @@ def test_known_models_are_planned_without_a_download(name: str, layers: int, wid
     assert planned.device == "cuda" and planned.warnings == ()
     assert "no sieve weights" in cs2.warnings[0] and "--sieve" in cs2.warnings[0]
     sieve = sum(p.numel() * p.element_size() for p in (drawn.model.sieve.parameters() if drawn.model.sieve else ()))
-    assert (planned.report.memory_bytes["weights"] or 0) - sieve == pytest.approx(gigabytes * 1e9, rel=0.02)
+    assert planned.memory.weights == pytest.approx(gigabytes * 1e9, rel=0.02)
+    assert cs2.memory.weights - sieve == planned.memory.weights  # a sieve that will not be loaded is not counted
+    assert planned.memory.program == 0 and "prepare" not in {stage.name for stage in planned.memory.stages}
     assert cs2.report.flops["reduced"] < cs2.report.flops["full"] == planned.report.flops["full"]
 
 

@@ -167,16 +167,17 @@ def _listening(sizes: Sizes) -> int:
 
 
 def _choosing(sizes: Sizes) -> int:
-    """The sieve's layers, or the decoder's first, over what is rated at once; or neighbours' likeness, in float32."""
-    pool = sizes.seen + sizes.heard
+    """The sieve's layers, or the decoder's first, over what is rated at once; neighbours' likeness; or the taking."""
+    pool, width = sizes.seen + sizes.heard, sizes.shape.width
     rated = max(passes(pool, sizes.tokens - pool))
-    news = min(sizes.tokens, TOKENS_AT_ONCE) * sizes.shape.width * FLOAT * (5 if sizes.value != FLOAT else 4)
+    taking = 2 * sizes.kept * width * sizes.value  # what is kept, and once more while padding is blanked
     if sizes.reducer in SIEVED:
-        return round(_layer(sizes, rated, "none"))
+        return max(taking, round(_layer(sizes, rated, "none")))
+    news = min(sizes.tokens, TOKENS_AT_ONCE) * width * FLOAT * (5 if sizes.value != FLOAT else 4)
     if sizes.reducer in ATTENDED:
         cached = LAYERS * _kv(sizes, rated) // sizes.shape.layers
-        return max(news, round(cached + _layer(sizes, rated, sizes.quant)))
-    return news if sizes.reducer == "repeats" else sizes.kept * sizes.shape.width * sizes.value
+        return max(taking, news, round(cached + _layer(sizes, rated, sizes.quant)))
+    return max(taking, news) if sizes.reducer == "repeats" else taking
 
 
 def _layer(sizes: Sizes, tokens: int, quant: str) -> float:
