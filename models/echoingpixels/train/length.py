@@ -8,7 +8,7 @@ from typing import Any
 from ..backbones.base import Backbone
 from ..clip import SAMPLE_RATE, Clip
 from ..errors import MediaError
-from ..inputs import chat_ids, span_of
+from ..inputs import chat_ids, extent_of, span_of
 from ..positions import Span, place
 from ..questions import Row
 
@@ -32,7 +32,7 @@ def cut(backbone: Backbone, clip: Clip, room: int) -> Clip:
     """
     pixels: Any = (backbone.min_pixels, backbone.max_pixels)
     seconds, part = int(-(-clip.duration // 1)), clip
-    while clip_tokens(backbone, span_of(part, *pixels)) > room:
+    while clip_tokens(backbone, span_of(extent_of(part.pieces()), *pixels)) > room:
         seconds -= 1
         if seconds < 1:
             said = f"The first second of {clip.source.path} is longer than max_length allows."
