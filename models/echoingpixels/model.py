@@ -6,7 +6,7 @@ Knows nothing about files or weights.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -68,11 +68,15 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Spent:
-    """What an answer had cost before its first token: towers, choosing tokens, and the peak until then."""
+    """What an answer had cost before its first token: towers, choosing tokens, and the peak until then.
+
+    `anew`: tokens that the towers made, of those kinds of which they did not make all.
+    """
 
     tower_flops: float = 0.0
     choice_flops: float = 0.0
     peak_bytes: int = 0
+    anew: dict[str, int] = field(default_factory=dict)
 
 
 class EchoingPixels:
@@ -194,6 +198,7 @@ class EchoingPixels:
             memory_bytes={"weights": self.weight_bytes(), "peak": peak},
             flops={"full": full, "reduced": reduced},
             speedup={"estimated": full / reduced, "measured": None},
+            encoded={kind: n for kind, n in before.items() if kind != "text"} | spent.anew,
         )
         warnings = self.overreach(int(stream.next_position.max()))
         answer = Answer(text.text, tuple(text.ids), text.reason, report, stream.moments(), warnings)
@@ -237,7 +242,8 @@ class Looked:
         pool = self.media.span.tokens
         chosen_for = model.choice_flops(options.reducer, pool, stream.kind.numel() - pool)
         del stream, selection
-        spent = Spent(model.backbone.tower_flops(self.media), chosen_for, self.peak_bytes)
+        towers = model.backbone.tower_flops(self.media, self.features)
+        spent = Spent(towers, chosen_for, self.peak_bytes, self.features.anew(self.media.span.image))
         yield from model.chunks(kept, options.generate, watch, spent)
 
     def answer(self, question: str, options: AskOptions, on_choice: OnChoice | None = None) -> Answer:
