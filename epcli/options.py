@@ -33,7 +33,10 @@ AUTO_HELP = f"{AUTO}[:QUALITY] (cs2): what it takes for that share of the full a
 ENCODE_TEXT = LoadOptions.encode
 FPS, MAX_FRAMES, MAX_NEW_TOKENS = MediaOptions.fps, MediaOptions.max_frames, GenerateOptions.max_new_tokens
 SPLIT = "Rotary split of a sieve inside a checkpoint, if not the published 18,18,18,10."
-ENCODE = "What the towers encode: plain (all), or repeats[:THRESHOLD] (no cell like the one before it, silence once)."
+ENCODE = (
+    "What the towers encode: plain (all), or repeats[:THRESHOLD] (no cell like the one before "
+    "it, silence once), or glance[:SHARE] (all coarsely, that share of it closely)."
+)
 MODELS = "tiny, qwen2.5-omni-3b, qwen2.5-omni-7b, a hub id or a folder."
 
 

@@ -19,7 +19,11 @@ UNTRAINED = ("full", "uniform", "random", "repeats", "fastv", "relevance")
 REDUCER_NAMES = (*SIEVED, *UNTRAINED)
 AUTO = "auto"
 Quant = Literal["none", "nf4", "int8"]
-ENCODES: dict[str, float | None] = {"plain": None, "repeats": 0.1}  # ways to encode, and their amounts if not said
+ENCODES: dict[str, float | None] = {
+    "plain": None,
+    "repeats": 0.1,
+    "glance": 0.25,
+}  # ways to encode, and their amounts if not said
 
 
 def check_keep(keep: float) -> float:
@@ -209,7 +213,8 @@ class Encode:
     """How much of a clip the towers encode, `how`, and `amount`, which is that of ENCODES where it is None.
 
     plain: all. repeats: no cell that differs from the one last encoded at its place by at most `amount` (mean of
-    normalised pixels, 1 is some 68 of 255 levels), and silence once.
+    normalised pixels, 1 is some 68 of 255 levels), and silence once. glance: all at a quarter of the pixels, then
+    for each question that share of the windows (112 pixels a side) as they are.
     """
 
     how: str = "plain"
@@ -220,15 +225,16 @@ class Encode:
             raise OptionError(f"Unknown way to encode {self.how!r}.", f"Known: {', '.join(ENCODES)}.")
         if self.amount is None:
             object.__setattr__(self, "amount", ENCODES[self.how])
-        elif self.how == "plain" or not (math.isfinite(self.amount) and self.amount >= 0):
-            raise OptionError(f"{self.how} takes no {self.amount:g}.", "Give plain, or such as repeats:0.1.")
+        elif self.how == "plain" or not 0 <= self.amount <= (1 if self.how == "glance" else math.inf):
+            hint = "Give plain, or such as repeats:0.1 (0 or more), or glance:0.25 (0 to 1)."
+            raise OptionError(f"{self.how} takes no {self.amount:g}.", hint)
 
     def __str__(self) -> str:
         return self.how if self.amount is None else f"{self.how}:{self.amount:g}"
 
 
 def read_encode(text: str) -> Encode:
-    """A way to encode from `plain`, `repeats` or `repeats:0.1`; OptionError where it is none."""
+    """A way to encode from `plain`, `repeats` or `glance:0.25`; OptionError where it is none."""
     how, colon, amount = text.strip().partition(":")
     try:
         return Encode(how, float(amount) if colon else None)

@@ -48,7 +48,7 @@ class Asked(Generic[R]):
     def stream(self) -> Stream:
         """The prompt embedded: anew each time, so that all questions about a clip share its features until then."""
         assert self.looked is not None and self.prompt is not None, "its clip failed"
-        return self.looked.model.embed(self.prompt, (self.looked.features,))
+        return self.looked.model.embed(self.prompt, (self.looked.seen_for(self.prompt),))
 
 
 @dataclass(frozen=True)

@@ -74,7 +74,7 @@ class Report:
     both leave out `load`. `memory_bytes`: `weights`, and the process's `peak` from preparing the clip on (on CUDA the
     device's). `flops`: `full` and `reduced`, estimated from shapes, towers included. `speedup`: `estimated` is the
     ratio of those; `measured` is None unless the full run was really made. `encoded`: tokens by kind that the towers
-    made anew; the others of `tokens` stand in for one of these.
+    made; the others of `tokens` repeat one of these, or were never there.
     """
 
     tokens: Tokens

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .options import check_keep
-from .positions import KINDS, TEXT
+from .positions import IMAGE, KINDS, TEXT, VIDEO
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,11 @@ class Stream:
     def pool(self) -> Tensor:
         """(B, L) bool: the audio, video and image tokens, which compete for one budget."""
         return self.mask & (self.kind != TEXT)
+
+    @property
+    def pictures(self) -> Tensor:
+        """(B, L) bool: the video and image tokens."""
+        return self.mask & ((self.kind == VIDEO) | (self.kind == IMAGE))
 
     def counts(self) -> dict[str, int]:
         """Number of tokens of each kind, over all rows."""

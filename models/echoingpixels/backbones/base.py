@@ -23,6 +23,7 @@ class Features:
     audio: Tensor | None  # (Na, D)
     seen: Tensor | None = None  # (Nv,) bool, False where a token stands in that was encoded before; None for none
     heard: Tensor | None = None  # (Na,) bool, likewise
+    there: Tensor | None = None  # (Nv,) bool, which video tokens there are; None for all
 
     def anew(self, image: bool = False) -> dict[str, int]:
         """Tokens that were encoded, of those kinds of which some were not."""
@@ -115,6 +116,13 @@ class Backbone(Protocol):
 
     def steps_at_once(self, rows: int, columns: int) -> int:
         """Temporal steps of so many patches that are seen at once."""
+
+    @property
+    def window(self) -> int:
+        """Cells a side of a window of the vision tower's attention."""
+
+    def see_cells(self, patches: Tensor, grid: tuple[int, int, int], cells: Tensor) -> Tensor:
+        """The features (K, D) of the K cells (Nv,) bool of patches (P, 1176), of which the others are not seen."""
 
     def mel_cuts(self, frames: int) -> list[tuple[int, int]]:
         """Where so many mel frames are cut to be heard: first and last of each part."""

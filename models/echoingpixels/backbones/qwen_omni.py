@@ -17,7 +17,7 @@ from ..positions import AUDIO, IMAGE, VIDEO, Layout
 from ..stream import Stream
 from .base import AudioShape, Features, Shape, VisionShape, joined
 from .hearing import hear
-from .vision import Sight
+from .vision import Sight, see_cells
 
 PATCHES_AT_ONCE = 16_384  # bounds the vision tower's activations; whole temporal steps, so nothing attends across a cut
 PLAIN = Encode()
@@ -138,6 +138,17 @@ class QwenOmni:
     def sight(self) -> Sight:
         """To see one clip's temporal steps in order, as many at once as `steps_at_once` says."""
         return Sight(self.thinker.model.visual, self.how.amount if self.how.how == "repeats" else None)
+
+    @property
+    def window(self) -> int:
+        """Cells a side of a window of the vision tower's attention."""
+        tower = self.thinker.model.visual
+        side: int = tower.window_size // tower.patch_size // tower.spatial_merge_size
+        return side
+
+    def see_cells(self, patches: Tensor, grid: tuple[int, int, int], cells: Tensor) -> Tensor:
+        """The features (K, D) of the K cells (Nv,) bool of patches (P, 1176), of which the others are not seen."""
+        return see_cells(self.thinker.model.visual, patches, grid, cells)
 
     def mel_cuts(self, frames: int) -> list[tuple[int, int]]:
         """Where so many mel frames are cut to be heard: between the tower's windows."""
