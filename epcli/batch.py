@@ -48,6 +48,7 @@ def batch(
     fps: o.Fps = o.FPS,
     max_frames: o.MaxFrames = o.MAX_FRAMES,
     max_pixels: o.MaxPixels = None,
+    encode: o.EncodeText = o.ENCODE_TEXT,
     no_audio: o.NoAudio = False,
     audio_track: o.AudioTrack = None,
     max_new_tokens: o.MaxNewTokens = o.MAX_NEW_TOKENS,
@@ -62,7 +63,7 @@ def batch(
     With --json, rows go to stdout, too, one object a line.
     """
     read = o.media_options(fps, max_frames, no_audio, audio_track)
-    load_options = o.load_options(sieve, quant, device, max_pixels, None, cache_dir, no_cache)
+    load_options = o.load_options(sieve, quant, device, max_pixels, encode, None, cache_dir, no_cache)
     ask = AskOptions(reducer, o.keep_of(keep), GenerateOptions(max_new_tokens))
     if engine not in ("local", "ray"):
         raise OptionError(f"Unknown engine {engine!r}.", "Known: local, ray.")

@@ -31,6 +31,7 @@ def calibrate(
     fps: o.Fps = o.FPS,
     max_frames: o.MaxFrames = o.MAX_FRAMES,
     max_pixels: o.MaxPixels = None,
+    encode: o.EncodeText = o.ENCODE_TEXT,
     no_audio: o.NoAudio = False,
     audio_track: o.AudioTrack = None,
     max_new_tokens: o.MaxNewTokens = LONGEST,
@@ -46,7 +47,7 @@ def calibrate(
     Writes the calibration into the sieve's sieve.json.
     """
     read = o.media_options(fps, max_frames, no_audio, audio_track)
-    load_options = o.load_options(sieve, quant, device, max_pixels)
+    load_options = o.load_options(sieve, quant, device, max_pixels, encode)
     generate = GenerateOptions(max_new_tokens)
     from echoingpixels.sets.reading import read_questions
 

@@ -42,6 +42,7 @@ def evaluate(
     fps: o.Fps = o.FPS,
     max_frames: o.MaxFrames = o.MAX_FRAMES,
     max_pixels: o.MaxPixels = None,
+    encode: o.EncodeText = o.ENCODE_TEXT,
     no_audio: o.NoAudio = False,
     audio_track: o.AudioTrack = None,
     max_new_tokens: o.MaxNewTokens = LONGEST,
@@ -63,7 +64,7 @@ def evaluate(
     """
     keeps, reducers = o.keeps(keep), o.reducers(reducer)
     read = o.media_options(fps, max_frames, no_audio, audio_track)
-    load_options = o.load_options(sieve, quant, device, max_pixels, sections)
+    load_options = o.load_options(sieve, quant, device, max_pixels, encode, sections)
     generate = GenerateOptions(max_new_tokens)
     from echoingpixels.sets.reading import read_questions
 

@@ -45,6 +45,7 @@ def explain(
     fps: o.Fps = o.FPS,
     max_frames: o.MaxFrames = o.MAX_FRAMES,
     max_pixels: o.MaxPixels = None,
+    encode: o.EncodeText = o.ENCODE_TEXT,
     start: o.Start = None,
     end: o.End = None,
     no_audio: o.NoAudio = False,
@@ -61,7 +62,7 @@ def explain(
     check_outfile(out, "--out", (PAGE, PICTURE), media)
     read = o.media_options(fps, max_frames, no_audio, audio_track, start, end)
     asked = AskOptions(reducer, o.keep_of(keep), GenerateOptions(max_new_tokens))
-    load = o.load_options(sieve, quant, device, max_pixels, sections)
+    load = o.load_options(sieve, quant, device, max_pixels, encode, sections)
     made = _explain(media, question, model, load, read, asked, whole=out.suffix.lower() == PAGE)
     with console.working(f"Writing {out.name} …"):
         size = write(made, out)

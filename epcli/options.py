@@ -30,8 +30,13 @@ ONE_KEEP, RATIOS = f"Give a ratio such as 0.2, or {AUTO}.", "Give ratios such as
 KEEP_TEXT = f"{KEEP:g}"
 AUTO_REDUCER = f"{AUTO} takes cs2 where the model has a sieve, else relevance"
 AUTO_HELP = f"{AUTO}[:QUALITY] (cs2): what it takes for that share of the full accuracy, {QUALITY:g} if not said"
+ENCODE_TEXT = LoadOptions.encode
 FPS, MAX_FRAMES, MAX_NEW_TOKENS = MediaOptions.fps, MediaOptions.max_frames, GenerateOptions.max_new_tokens
 SPLIT = "Rotary split of a sieve inside a checkpoint, if not the published 18,18,18,10."
+ENCODE = (
+    "What the towers encode: plain (all), or repeats[:THRESHOLD] (no cell like the one before "
+    "it, silence once), or glance[:SHARE] (all coarsely, that share of it closely)."
+)
 MODELS = "tiny, qwen2.5-omni-3b, qwen2.5-omni-7b, a hub id or a folder."
 
 
@@ -73,6 +78,7 @@ KeepText = Annotated[
 ]
 Fps = Annotated[float, media_option("--fps", "Frames sampled per second.")]
 MaxFrames = Annotated[int, media_option("--max-frames", "The most frames; more are spread over the whole clip.")]
+EncodeText = Annotated[str, model_option("--encode", ENCODE)]
 MaxPixels = Annotated[int | None, media_option("--max-pixels", "The most pixels of a frame, if not the model's own.")]
 Start = Annotated[str | None, media_option("--start", "Begin here: seconds, or 1:30.", "TIME")]
 End = Annotated[str | None, media_option("--end", "Stop here: seconds, or 1:30.", "TIME")]
@@ -118,6 +124,7 @@ def load_options(
     quant: str,
     device: str,
     max_pixels: int | None,
+    encode: str,
     sections: str | None = None,
     cache_dir: Path | None = None,
     no_cache: bool = False,
@@ -128,7 +135,7 @@ def load_options(
     except ValueError:
         raise OptionError(f"--sections has {sections!r}.", "Give four whole numbers, such as 18,18,18,10.") from None
     cache = None if quant == "none" or no_cache else weights_folder(cache_dir)
-    return LoadOptions(cast(Quant, quant), device, sieve, max_pixels, split, cache)
+    return LoadOptions(cast(Quant, quant), device, sieve, max_pixels, split, cache, encode)
 
 
 def weights_folder(given: Path | None) -> Path:

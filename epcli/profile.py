@@ -43,6 +43,7 @@ def profile(
     fps: o.Fps = o.FPS,
     max_frames: o.MaxFrames = o.MAX_FRAMES,
     max_pixels: o.MaxPixels = None,
+    encode: o.EncodeText = o.ENCODE_TEXT,
     start: o.Start = None,
     end: o.End = None,
     no_audio: o.NoAudio = False,
@@ -63,7 +64,7 @@ def profile(
     check_question(question)
     options = ProfileOptions(o.ratios(keep), o.reducers(reducer), repeat, warm_up)
     read = o.media_options(fps, max_frames, no_audio, audio_track, start, end)
-    load = o.load_options(sieve, quant, device, max_pixels, sections)
+    load = o.load_options(sieve, quant, device, max_pixels, encode, sections)
     generate = GenerateOptions(max_new_tokens)
     rows = read_rows(data) if data else []
     _check_outputs(csv, plot, media)

@@ -87,6 +87,9 @@ class Result:
         budget = self.report.tokens
         counts = [(f"{name} tokens", f"{n.before} → {n.after}") for name, n in vars(budget).items() if n.before]
         by = "" if self.options.reducer == "full" else f", chosen by {self.options.reducer}"
+        all_of, made = vars(budget), self.report.encoded
+        less = [f"{n} of {all_of[kind].before} {kind}" for kind, n in made.items() if n < all_of[kind].before]
+        counts += [("encoded", f"{', '.join(less)} tokens")] if less else []
         return [*counts, ("kept", f"{100 * budget.kept_ratio:.1f} % of what is seen and heard{by}")]
 
     def _times(self) -> str:

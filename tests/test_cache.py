@@ -34,7 +34,8 @@ SHORT = ("--max-new-tokens", "3")
 def seen() -> Seen:
     model = tinymodel.model()
     looked = model.look(tinymodel.clip())
-    return Seen(looked.media, looked.features, tinymodel.clip().source, 3.0)
+    masks = {"seen": torch.arange(len(looked.features.video)) < 7, "heard": None}
+    return Seen(looked.media, replace(looked.features, **masks), tinymodel.clip().source, 3.0)
 
 
 def test_what_is_kept_comes_back_as_it_was(seen: Seen, tmp_path: Path) -> None:
@@ -47,6 +48,7 @@ def test_what_is_kept_comes_back_as_it_was(seen: Seen, tmp_path: Path) -> None:
         assert one is not None and other is not None and torch.equal(one, other)
     assert back.source == replace(seen.source, path="clip.mp4")
     backbone = tinymodel.backbone()
+    assert back.features.heard is None and torch.equal(back.features.seen, seen.features.seen)
     assert backbone.tower_flops(back.media) == backbone.tower_flops(seen.media)
 
 
@@ -130,6 +132,8 @@ def test_other_weights_of_the_same_name_are_others(tmp_path: Path) -> None:
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
     assert weights_of(str(folder), options).towers != before.towers
     assert weights_of("tiny", LoadOptions(max_pixels=56 * 56)).towers != before.towers
+    ways = [weights_of("tiny", LoadOptions(encode=how)).towers for how in ("plain", "repeats:0.1", "repeats:0.2")]
+    assert len(set(ways)) == 3 and weights_of("tiny", LoadOptions(encode="repeats")).towers == ways[1]
     assert folder_mark(folder) != before.model
 
 

@@ -104,7 +104,7 @@ def test_the_report_counts_the_budget(model: EchoingPixels, keep: float) -> None
 def test_the_report_has_every_key_and_goes_through_json(model: EchoingPixels) -> None:
     answer = model.look(tinymodel.clip(), decode_s=0.25).answer(QUESTION, AskOptions(generate=SHORT))
     plain = json.loads(json.dumps(answer.report.as_dict()))
-    assert set(plain) == {"tokens", "time_s", "memory_bytes", "flops", "speedup"}
+    assert set(plain) == {"tokens", "time_s", "memory_bytes", "flops", "speedup", "encoded"}
     assert set(plain["tokens"]) == {"video", "audio", "image", "text", "kept_ratio"}
     assert tuple(plain["time_s"]) == STAGES
     assert set(plain["memory_bytes"]) == {"weights", "peak"}

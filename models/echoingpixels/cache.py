@@ -94,8 +94,7 @@ class FeatureCache:
     def put(self, key: str, seen: Seen) -> None:
         """Keep an entry. Where the folder cannot be written, the clip is merely encoded again next time."""
         about = {"about": json.dumps(_about(seen))}
-        named = {"video": seen.features.video, "audio": seen.features.audio}
-        tensors = {name: value.contiguous().cpu() for name, value in named.items() if value is not None}
+        tensors = {name: x.contiguous().cpu() for name, x in vars(seen.features).items() if x is not None}
         with suppress(OSError, SafetensorError):
             file = self._file(key)
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -171,4 +170,5 @@ def _seen(about: dict[str, Any], tensors: dict[str, torch.Tensor], path: str) ->
         video=None if video is None else VideoTrack(**{**video, "size": tuple(video["size"])}),
         audio=None if audio is None else AudioTrack(**audio),
     )
-    return Seen(media, Features(tensors.get("video"), tensors.get("audio")), source, about["duration"])
+    features = Features(**{"video": None, "audio": None, **tensors})
+    return Seen(media, features, source, about["duration"])

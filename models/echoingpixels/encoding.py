@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from . import frames as F
-from .backbones.base import Backbone, Features
+from .backbones.base import Backbone, Features, joined
 from .clip import Ending, Piece, Pieces
 from .inputs import Measure, Media, media_of, span_of
 from .mel import Mel
@@ -49,9 +49,9 @@ def encode(backbone: Backbone, pieces: Pieces, watch: Stopwatch) -> Encoded:
                 mel.add(piece.audio)
     extent = measure.extent()
     media = media_of(span_of(extent, backbone.min_pixels, backbone.max_pixels), extent)
-    video = sight.features()
-    audio = None if media.mel is None else _hear(backbone, mel, media.mel.shape[1], watch)
-    return Encoded(media, Features(video, audio), extent.ending)
+    video, seen = sight.features()
+    audio, heard = (None, None) if media.mel is None else _hear(backbone, mel, media.mel.shape[1], watch)
+    return Encoded(media, Features(video, audio, seen, heard), extent.ending)
 
 
 def _timed(pieces: Pieces, watch: Stopwatch) -> Iterator[Piece]:
@@ -67,10 +67,10 @@ class _Sight:
     """Frames that wait until there are as many as are seen at once."""
 
     def __init__(self, backbone: Backbone, watch: Stopwatch) -> None:
-        self._backbone, self._watch = backbone, watch
+        self._backbone, self._watch, self._sight = backbone, watch, backbone.sight()
         self._waiting: list[np.ndarray[Any, Any]] = []
         self._size = (0, 0)  # (height, width) at which they are seen
-        self._features: list[Tensor] = []
+        self._features: list[tuple[Tensor, Tensor]] = []
 
     def add(self, frames: np.ndarray[Any, Any]) -> None:
         """Take the next frames (F, H, W, 3), and see those that fill a chunk."""
@@ -86,27 +86,27 @@ class _Sight:
             self._waiting = [held[at_once:].copy()] if len(held) > at_once else []
             self._see(held[:at_once])
 
-    def features(self) -> Tensor | None:
-        """No more frames: the features (Nv, D) of all; None where there were none."""
+    def features(self) -> tuple[Tensor | None, Tensor | None]:
+        """No more frames: the features (Nv, D) of all, and which were made anew if not all; None for none."""
         if self._waiting:
             self._see(np.concatenate(self._waiting))
-        return torch.cat(self._features) if self._features else None
+        return joined(self._features) if self._features else (None, None)
 
     def _see(self, frames: np.ndarray[Any, Any]) -> None:
         with self._watch.stage("prepare"):
-            patches, grid = F.patches(frames, self._size)
+            patches, (_, rows, columns) = F.patches(frames, self._size)
         with self._watch.stage("encode"):
-            self._features.append(self._backbone.see(patches, grid))
+            self._features.append(self._sight.see(patches, rows, columns))
 
 
-def _hear(backbone: Backbone, mel: Mel, frames: int, watch: Stopwatch) -> Tensor:
-    """The features (Na, D) of the whole sound."""
-    made: list[Tensor] = []
+def _hear(backbone: Backbone, mel: Mel, frames: int, watch: Stopwatch) -> tuple[Tensor, Tensor | None]:
+    """The features (Na, D) of the whole sound, and which were made anew if not all."""
+    made: list[tuple[Tensor, Tensor]] = []
     parts = mel.parts(backbone.mel_cuts(frames))
     while True:
         with watch.stage("prepare"):
             part = next(parts, None)
         if part is None:
-            return torch.cat(made)
+            return joined(made)
         with watch.stage("encode"):
             made.append(backbone.hear(part))

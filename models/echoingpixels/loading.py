@@ -23,7 +23,7 @@ from .contents import check_contents, own_code
 from .errors import ModelError
 from .hub import HUB_ID, fetch, unloadable
 from .model import EchoingPixels, no_sieve, no_table
-from .options import MAX_PIXELS, MIN_PIXELS, LoadOptions, Quant
+from .options import MAX_PIXELS, MIN_PIXELS, LoadOptions, Quant, read_encode
 from .published import load_published, published_options
 from .quantcache import keep_quantized, kept_at
 from .sieve import Sieve, SieveOptions
@@ -136,7 +136,8 @@ def _load_backbone(name: str, place: str, config: Any, options: LoadOptions, dev
         lacks = sorted(found["missing_keys"])
         raise ModelError(f"{name} lacks {len(lacks)} weights, such as {lacks[0]}.", "Download or save it again.")
     thinker.eval()
-    return QwenOmni(thinker, tokenizer, name, MIN_PIXELS, max_pixels_of(config, options))
+    most = max_pixels_of(config, options)
+    return QwenOmni(thinker, tokenizer, name, MIN_PIXELS, most, read_encode(options.encode))
 
 
 def _load_thinker(place: str, config: Any, options: LoadOptions, device: torch.device) -> tuple[Any, dict[str, Any]]:

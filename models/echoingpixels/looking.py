@@ -51,7 +51,7 @@ def look(
         return View(Looked(model, clip.media, clip.features, watch, 0, ending), cached=True)
     looked = model.look(clip)
     looked.watch.seconds.update(seconds)
-    if cache is not None:
+    if cache is not None and looked.glance is None:  # a second look needs the frames
         cache.put(key, Seen(looked.media, looked.features, looked.ending.source, looked.ending.duration))
     return View(looked, cached=False)
 

@@ -6,7 +6,7 @@ Knows nothing about files or weights.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -18,6 +18,7 @@ from .encoding import encode
 from .errors import ModelError
 from .frames import fit
 from .generate import FinishReason, Text, stream_tokens
+from .glance import Glance, chosen, glance_at, look_closer
 from .inputs import Inputs, Media, prepare_media, prepare_prompt
 from .options import (
     AUTO,
@@ -68,11 +69,15 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Spent:
-    """What an answer had cost before its first token: towers, choosing tokens, and the peak until then."""
+    """What an answer had cost before its first token: towers, choosing tokens, and the peak until then.
+
+    `anew`: tokens that the towers made, of those kinds of which they did not make all.
+    """
 
     tower_flops: float = 0.0
     choice_flops: float = 0.0
     peak_bytes: int = 0
+    anew: dict[str, int] = field(default_factory=dict)
 
 
 class EchoingPixels:
@@ -101,7 +106,15 @@ class EchoingPixels:
         """The joint token stream (1, L); runs the towers unless their features are given."""
         if features is None:
             features = tuple(self.backbone.encode(media) for media in inputs.media)
-        return self.backbone.embed(inputs, features)
+        stream = self.backbone.embed(inputs, features)
+        if all(one.there is None for one in features):
+            return stream
+        keep, there = stream.mask.clone(), []
+        for one in features:
+            if one.video is not None:
+                there.append(torch.ones(len(one.video), dtype=torch.bool) if one.there is None else one.there)
+        keep[stream.pictures] = torch.cat(there).to(keep.device)
+        return stream.take(Selection(keep))
 
     @torch.no_grad()
     def select(self, stream: Stream, reducer: str = AUTO, keep: Keep = KEEP) -> Selection:
@@ -168,12 +181,16 @@ class EchoingPixels:
     def look(self, clip: Clip | Pieces, decode_s: float = 0.0) -> Looked:
         """Prepare and encode a clip once, for any number of questions; `decode_s` is what reading it took so far.
 
-        Of a clip that comes in pieces, memory holds one of them and the features.
+        Of a clip that comes in pieces, memory holds one of them and the features; for a glance, all its frames.
         """
         reset_peak(self.backbone.device)
         watch = Stopwatch(self.backbone.device, {"load": self.load_s, "decode": decode_s})
-        seen = encode(self.backbone, clip.pieces() if isinstance(clip, Clip) else clip, watch)
-        return Looked(self, seen.media, seen.features, watch, peak_memory(self.backbone.device), seen.ending)
+        pieces = clip.pieces() if isinstance(clip, Clip) else clip
+        if self.backbone.how.how == "glance":
+            seen, glance = glance_at(self.backbone, pieces, watch)
+        else:
+            seen, glance = encode(self.backbone, pieces, watch), None
+        return Looked(self, seen.media, seen.features, watch, peak_memory(self.backbone.device), seen.ending, glance)
 
     def chunks(self, stream: Stream, options: GenerateOptions, watch: Stopwatch, spent: Spent) -> Iterator[Chunk]:
         """Generate from a stream of one row; the last chunk carries the answer and its report."""
@@ -195,6 +212,7 @@ class EchoingPixels:
             memory_bytes={"weights": self.weight_bytes(), "peak": peak},
             flops={"full": full, "reduced": reduced},
             speedup={"estimated": full / reduced, "measured": None},
+            encoded={kind: n for kind, n in before.items() if kind != "text"} | spent.anew,
         )
         warnings = self.overreach(int(stream.next_position.max()))
         answer = Answer(text.text, tuple(text.ids), text.reason, report, stream.moments(), warnings)
@@ -221,6 +239,27 @@ class Looked:
     watch: Stopwatch
     peak_bytes: int  # while looking
     ending: Ending
+    glance: Glance | None = None  # where `features` are of a first look
+
+    @torch.no_grad()
+    def seen_for(self, prompt: Inputs) -> Features:
+        """What a question is answered from: after a first look, with a second one where the model's own scores say."""
+        if self.glance is None:
+            return self.features
+        on, share = self.model.backbone, self.model.backbone.how.amount
+        stream = self.model.embed(prompt, (self.features,))
+        scores = self.model.select(stream).scores
+        assert scores is not None and share is not None, "cs2 and relevance rate tokens"
+        cells = chosen(self.glance.whole, on.window, scores[stream.pictures], share)
+        return look_closer(on, self.glance, self.features, cells)
+
+    def _spent(self, seen: Features, reducer: str, pool: int, text: int) -> Spent:
+        model, on = self.model, self.model.backbone
+        choice = model.choice_flops(reducer, pool, text)
+        if self.glance is None:
+            return Spent(on.tower_flops(self.media, seen), choice, self.peak_bytes, seen.anew(self.media.span.image))
+        first = model.choice_flops(reducer_of(AUTO, model.sieve is not None), self.glance.coarse.span.tokens, text)
+        return Spent(self.glance.flops(on, seen), first + choice, self.peak_bytes, self.glance.anew(seen))
 
     def stream(self, question: str, options: AskOptions, on_choice: OnChoice | None = None) -> Iterator[Chunk]:
         """Answer one question piece by piece; `on_choice` gets the whole stream and what was chosen of it, untimed."""
@@ -229,16 +268,17 @@ class Looked:
         reset_peak(self.watch.device)
         with watch.stage("prepare"):
             inputs = model.prepare(self.media, question)
+        with watch.stage("encode"):
+            seen = self.seen_for(inputs)
         with watch.stage("select"):
-            stream = model.embed(inputs, (self.features,))
+            stream = model.embed(inputs, (seen,))
             selection = model.select(stream, options.reducer, options.keep)
             kept = stream.take(selection)
         if on_choice is not None:
             on_choice(stream, selection)
-        pool = self.media.span.tokens
-        chosen_for = model.choice_flops(options.reducer, pool, stream.kind.numel() - pool)
-        del stream, selection
-        spent = Spent(model.backbone.tower_flops(self.media), chosen_for, self.peak_bytes)
+        pool = int(stream.pool.sum())
+        spent = self._spent(seen, options.reducer, pool, stream.kind.numel() - pool)
+        del stream, selection, seen
         yield from model.chunks(kept, options.generate, watch, spent)
 
     def answer(self, question: str, options: AskOptions, on_choice: OnChoice | None = None) -> Answer:

@@ -19,6 +19,11 @@ UNTRAINED = ("full", "uniform", "random", "repeats", "fastv", "relevance")
 REDUCER_NAMES = (*SIEVED, *UNTRAINED)
 AUTO = "auto"
 Quant = Literal["none", "nf4", "int8"]
+ENCODES: dict[str, float | None] = {
+    "plain": None,
+    "repeats": 0.1,
+    "glance": 0.25,
+}  # ways to encode, and their amounts if not said
 
 
 def check_keep(keep: float) -> float:
@@ -204,6 +209,40 @@ class ProfileOptions:
 
 
 @dataclass(frozen=True)
+class Encode:
+    """How much of a clip the towers encode, `how`, and `amount`, which is that of ENCODES where it is None.
+
+    plain: all. repeats: no cell that differs from the one last encoded at its place by at most `amount` (mean of
+    normalised pixels, 1 is some 68 of 255 levels), and silence once. glance: all at a quarter of the pixels, then
+    for each question that share of the windows (112 pixels a side) as they are.
+    """
+
+    how: str = "plain"
+    amount: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.how not in ENCODES:
+            raise OptionError(f"Unknown way to encode {self.how!r}.", f"Known: {', '.join(ENCODES)}.")
+        if self.amount is None:
+            object.__setattr__(self, "amount", ENCODES[self.how])
+        elif self.how == "plain" or not 0 <= self.amount <= (1 if self.how == "glance" else math.inf):
+            hint = "Give plain, or such as repeats:0.1 (0 or more), or glance:0.25 (0 to 1)."
+            raise OptionError(f"{self.how} takes no {self.amount:g}.", hint)
+
+    def __str__(self) -> str:
+        return self.how if self.amount is None else f"{self.how}:{self.amount:g}"
+
+
+def read_encode(text: str) -> Encode:
+    """A way to encode from `plain`, `repeats` or `glance:0.25`; OptionError where it is none."""
+    how, colon, amount = text.strip().partition(":")
+    try:
+        return Encode(how, float(amount) if colon else None)
+    except ValueError:
+        raise OptionError(f"{text!r} has no number after its colon.", "Give plain, or such as repeats:0.1.") from None
+
+
+@dataclass(frozen=True)
 class LoadOptions:
     """`device` auto takes CUDA when there is one. `quant` none means bfloat16, or float32 for a small model on a CPU.
 
@@ -211,6 +250,7 @@ class LoadOptions:
     `sections`: rotary split [T, H, W, T] of a sieve inside a checkpoint; None takes the published one.
     `max_pixels`: of each frame; None takes the model's own.
     `cache`: folder where quantized weights are kept for the next load, up to half as large as the model; None for none.
+    `encode`: how much the towers encode, as `read_encode` takes it.
     """
 
     quant: Quant = "none"
@@ -219,8 +259,10 @@ class LoadOptions:
     max_pixels: int | None = None
     sections: tuple[int, ...] | None = None
     cache: Path | None = None
+    encode: str = "plain"
 
     def __post_init__(self) -> None:
+        read_encode(self.encode)
         if self.quant not in ("none", "nf4", "int8"):
             raise OptionError(f"Unknown quantization {self.quant!r}.", "Known: none, nf4, int8.")
         if self.device not in ("auto", "cuda", "cpu"):

@@ -18,7 +18,7 @@ from .backbones.qwen_omni import QwenOmni
 from .inputs import Tokenizer
 from .loading import KNOWN, dtype_of, max_pixels_of, place_of, read_config
 from .model import EchoingPixels
-from .options import MIN_PIXELS, LoadOptions
+from .options import MIN_PIXELS, LoadOptions, read_encode
 from .published import published_options
 from .sieve import Sieve, SieveOptions
 from .sievefolder import read_sieve_options, sieve_folder
@@ -85,7 +85,8 @@ def outline(name: str, options: LoadOptions) -> Outline:
     dtype = dtype_of(config, device)
     with torch.device("meta"):
         thinker = Qwen2_5OmniThinkerForConditionalGeneration(config).to(dtype)
-        backbone = QwenOmni(thinker, tokenizer, name, MIN_PIXELS, max_pixels_of(config, options))
+        most = max_pixels_of(config, options)
+        backbone = QwenOmni(thinker, tokenizer, name, MIN_PIXELS, most, read_encode(options.encode))
         sieve = None if about is None else Sieve(backbone, about).to(dtype)
     return Outline(EchoingPixels(backbone, sieve, options.quant), device, own)
 

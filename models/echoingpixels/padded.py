@@ -14,6 +14,7 @@ from .generate import FinishReason, Text, stream_tokens
 from .inputs import Inputs
 from .model import EchoingPixels, Looked
 from .options import AskOptions
+from .positions import KINDS
 from .stats import Stopwatch
 from .stream import Stream, pad
 
@@ -45,10 +46,18 @@ class Asked(Generic[R]):
         """Length of its prompt."""
         return 0 if self.prompt is None else self.prompt.kind.shape[1]
 
-    def stream(self) -> Stream:
+    def counts(self) -> dict[str, int]:
+        """Tokens of its prompt by kind, those that the towers left out, too."""
+        assert self.prompt is not None, "its clip failed"
+        return {name: int((self.prompt.kind == i).sum()) for i, name in enumerate(KINDS)}
+
+    def stream(self, watch: Stopwatch) -> Stream:
         """The prompt embedded: anew each time, so that all questions about a clip share its features until then."""
         assert self.looked is not None and self.prompt is not None, "its clip failed"
-        return self.looked.model.embed(self.prompt, (self.looked.features,))
+        with watch.stage("encode"):
+            seen = self.looked.seen_for(self.prompt)
+        with watch.stage("prepare"):
+            return self.looked.model.embed(self.prompt, (seen,))
 
 
 @dataclass(frozen=True)
@@ -92,16 +101,16 @@ def batches(asked: Iterable[Asked[R] | None]) -> Iterator[list[Asked[R]]]:
 
 def answers(model: EchoingPixels, asked: Sequence[Asked[R]], options: AskOptions, watch: Stopwatch) -> list[Said]:
     """The answers to one batch of questions whose clips did not fail, in order; adds its seconds to `watch`."""
+    streams = [one.stream(watch) for one in asked]
     with watch.stage("prepare"):
-        stream = asked[0].stream() if len(asked) == 1 else pad([one.stream() for one in asked])
+        stream = pad(streams) if len(streams) > 1 else streams[0]
     with watch.stage("select"):
         kept = stream.take(model.select(stream, options.reducer, options.keep))
-    before = stream.row_counts()
-    del stream  # a long one is large, and all that is left to do is with what was kept
+    del stream, streams  # a long one is large, and all that is left to do is with what was kept
     texts = [Text(model.backbone) for _ in asked]
     for tokens in stream_tokens(model.backbone, kept, options.generate, watch):
         for text, token in zip(texts, tokens.tolist(), strict=True):
             if token >= 0:
                 text.push(token)
-    counts = zip(texts, before, kept.row_counts(), strict=True)
-    return [Said(text.text, text.reason, before, after) for text, before, after in counts]
+    counts = zip(asked, texts, kept.row_counts(), strict=True)
+    return [Said(text.text, text.reason, one.counts(), after) for one, text, after in counts]

@@ -57,6 +57,7 @@ def plan(outline: Outline, clip: Clip | Extent, question: str, options: AskOptio
         memory_bytes={"weights": memory.weights, "peak": memory.peak},
         flops={"full": full, "reduced": reduced},
         speedup={"estimated": full / reduced, "measured": None},
+        encoded={kind: n for kind, n in before.counts().items() if kind != "text"},
     )
     said = () if free is None or memory.peak <= free else advice(case, _fps(extent), _size(extent), free)
     beyond = model.overreach(int(before.next_position.max()))

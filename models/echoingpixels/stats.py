@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +73,8 @@ class Report:
     `time_s`: seconds by stage. `first_token` runs from opening the file to the first token, `total` to the last one;
     both leave out `load`. `memory_bytes`: `weights`, and the process's `peak` from preparing the clip on (on CUDA the
     device's). `flops`: `full` and `reduced`, estimated from shapes, towers included. `speedup`: `estimated` is the
-    ratio of those; `measured` is None unless the full run was really made.
+    ratio of those; `measured` is None unless the full run was really made. `encoded`: tokens by kind that the towers
+    made; the others of `tokens` repeat one of these, or were never there.
     """
 
     tokens: Tokens
@@ -81,6 +82,7 @@ class Report:
     memory_bytes: dict[str, int | None]
     flops: dict[str, float]
     speedup: dict[str, float | None]
+    encoded: dict[str, int] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .options import check_keep
-from .positions import KINDS, TEXT
+from .positions import IMAGE, KINDS, TEXT, VIDEO
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,11 @@ class Stream:
         """(B, L) bool: the text after a row's last clip, which asks; answers in training do not."""
         after = self.mask & (self.pool.flip(1).cumsum(1).flip(1) == 0)
         return after if self.labels is None else after & (self.labels == -100)
+
+    @property
+    def pictures(self) -> Tensor:
+        """(B, L) bool: the video and image tokens."""
+        return self.mask & ((self.kind == VIDEO) | (self.kind == IMAGE))
 
     def counts(self) -> dict[str, int]:
         """Number of tokens of each kind, over all rows."""

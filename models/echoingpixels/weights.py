@@ -9,7 +9,7 @@ from pathlib import Path
 
 from .fingerprint import folder_mark
 from .loading import device_of, dtype_of, max_pixels_of, place_of, read_config
-from .options import MIN_PIXELS, LoadOptions
+from .options import MIN_PIXELS, LoadOptions, read_encode
 from .sievefolder import sieve_folder
 
 
@@ -40,7 +40,15 @@ def weights_of(name: str, options: LoadOptions) -> Weights:
     folder = sieve_folder(place, options)
     sieve = folder_mark(folder) if folder is not None and folder.is_dir() else None
     device, max_pixels = device_of(options.device), max_pixels_of(config, options)
-    what = [model, options.quant, str(dtype_of(config, device)), device.type, MIN_PIXELS, max_pixels]
+    what = [
+        model,
+        options.quant,
+        str(dtype_of(config, device)),
+        device.type,
+        MIN_PIXELS,
+        max_pixels,
+        str(read_encode(options.encode)),
+    ]
     towers = json.dumps([*what, __version__, torch.__version__, transformers.__version__])
     return Weights(model, sieve, towers, max_pixels)
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..inputs import Inputs, Media, Tokenizer
+from ..options import Encode
 from ..positions import Layout
 from ..stream import Stream
 
@@ -20,6 +21,20 @@ class Features:
 
     video: Tensor | None  # (Nv, D); an image's tokens too
     audio: Tensor | None  # (Na, D)
+    seen: Tensor | None = None  # (Nv,) bool, False where a token stands in that was encoded before; None for none
+    heard: Tensor | None = None  # (Na,) bool, likewise
+    there: Tensor | None = None  # (Nv,) bool, which video tokens there are; None for all
+
+    def anew(self, image: bool = False) -> dict[str, int]:
+        """Tokens that were encoded, of those kinds of which some were not."""
+        masks = {"image" if image else "video": self.seen, "audio": self.heard}
+        return {kind: int(mask.sum()) for kind, mask in masks.items() if mask is not None}
+
+
+def joined(parts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor | None]:
+    """Features (N, D) of parts of a clip, and which were made anew (N,), None if all; of each part both are given."""
+    fresh = torch.cat([new for _, new in parts])
+    return torch.cat([made for made, _ in parts]), None if bool(fresh.all()) else fresh
 
 
 @dataclass(frozen=True)
@@ -54,6 +69,13 @@ class AudioShape:
     at_once: int  # mel frames
 
 
+class Sight(Protocol):
+    """Sees a clip's temporal steps in order, part by part."""
+
+    def see(self, patches: Tensor, rows: int, columns: int) -> tuple[Tensor, Tensor]:
+        """The features (Nv, D) of patches (P, 1176) in whole steps, and which were made anew: (Nv,) bool."""
+
+
 class Backbone(Protocol):
     """An audio-visual LLM that answers from a stream of embeddings."""
 
@@ -65,6 +87,7 @@ class Backbone(Protocol):
     min_pixels: int
     max_pixels: int
     max_positions: int  # that its decoder was made for
+    how: Encode
 
     @property
     def vision(self) -> VisionShape:
@@ -85,8 +108,8 @@ class Backbone(Protocol):
     def parameters(self) -> Iterator[Tensor]:
         """All weights."""
 
-    def tower_flops(self, media: Media) -> float:
-        """Floating-point operations of encode(media), from shapes."""
+    def tower_flops(self, media: Media, features: Features | None = None) -> float:
+        """Floating-point operations of encode(media), from shapes: of all of it, or of what it made anew."""
 
     def encode(self, media: Media) -> Features:
         """Run both towers over one clip, in bounded chunks."""
@@ -94,14 +117,21 @@ class Backbone(Protocol):
     def steps_at_once(self, rows: int, columns: int) -> int:
         """Temporal steps of so many patches that are seen at once."""
 
+    @property
+    def window(self) -> int:
+        """Cells a side of a window of the vision tower's attention."""
+
+    def see_cells(self, patches: Tensor, grid: tuple[int, int, int], cells: Tensor) -> Tensor:
+        """The features (K, D) of the K cells (Nv,) bool of patches (P, 1176), of which the others are not seen."""
+
     def mel_cuts(self, frames: int) -> list[tuple[int, int]]:
         """Where so many mel frames are cut to be heard: first and last of each part."""
 
-    def see(self, patches: Tensor, grid: tuple[int, int, int]) -> Tensor:
-        """The features (Nv, D) of patches (P, 1176) in whole temporal steps: of any part as of the whole."""
+    def sight(self) -> Sight:
+        """To see one clip's temporal steps in order, as many at once as `steps_at_once` says."""
 
-    def hear(self, mel: Tensor) -> Tensor:
-        """The features (Na, D) of log-mel (128, M), of one part of `mel_cuts` or of several."""
+    def hear(self, mel: Tensor) -> tuple[Tensor, Tensor]:
+        """The features (Na, D) of one part of `mel_cuts`, log-mel (128, M), and which were made anew: (Na,) bool."""
 
     def embed(self, inputs: Inputs, features: tuple[Features, ...]) -> Stream:
         """Embed a prompt and write the towers' features over its placeholders."""

@@ -13,24 +13,31 @@ import torch
 from torch import Tensor, nn
 
 from ..inputs import Inputs, Media, Tokenizer
+from ..options import Encode
 from ..positions import AUDIO, IMAGE, VIDEO, Layout
 from ..stream import Stream
-from .base import AudioShape, Features, Shape, VisionShape
+from .base import AudioShape, Features, Shape, VisionShape, joined
+from .hearing import hear
+from .vision import Sight, see_cells
 
 PATCHES_AT_ONCE = 16_384  # bounds the vision tower's activations; whole temporal steps, so nothing attends across a cut
+PLAIN = Encode()
 MEL_CHUNKS_AT_ONCE = 64  # of the audio tower's own 2 s windows
 
 
 class QwenOmni:
     """The thinker of Qwen2.5-Omni: two towers, a decoder and an output head."""
 
-    def __init__(self, thinker: Any, tokenizer: Tokenizer, name: str, min_pixels: int, max_pixels: int) -> None:
+    def __init__(
+        self, thinker: Any, tokenizer: Tokenizer, name: str, min_pixels: int, max_pixels: int, how: Encode = PLAIN
+    ) -> None:
         self.thinker = thinker
         self.tokenizer = tokenizer
         self.name = name
         self.min_pixels = min_pixels
         self.max_pixels = max_pixels
         self.max_positions: int = thinker.config.text_config.max_position_embeddings
+        self.how = how
         self.text = thinker.model.language_model
         self.checkpointing = False
         config = thinker.config
@@ -89,46 +96,61 @@ class QwenOmni:
         window = 2 * config.n_window
         return AudioShape(config.d_model, config.encoder_ffn_dim, MEL_CHUNKS_AT_ONCE * window)
 
-    def tower_flops(self, media: Media) -> float:
+    def tower_flops(self, media: Media, features: Features | None = None) -> float:
         """Floating-point operations of encode(media): two a weight and token, and the windows' attention."""
         model, total = self.thinker.model, 0.0
         if media.grid is not None:
             tower, config = model.visual, self.thinker.config.vision_config
             steps, rows, columns = media.grid
             patches, window = rows * columns, (config.window_size // config.patch_size) ** 2
+            shares = [1.0] * steps  # of each step's cells
+            if features is not None and features.seen is not None:
+                shares = features.seen.view(steps, -1).double().mean(1).tolist()
             for i, block in enumerate(tower.blocks):
                 seen = patches if i in config.fullatt_block_indexes else min(patches, window)
-                total += steps * patches * (2 * _size(block) + 4 * seen * config.hidden_size)
-            total += steps * patches * (2 * _size(tower.patch_embed) + 2 * _size(tower.merger) / 4)
+                each = 2 * _size(block), 4 * seen * config.hidden_size
+                total += patches * sum(share * each[0] + share**2 * each[1] for share in shares)
+            total += sum(shares) * patches * (2 * _size(tower.patch_embed) + 2 * _size(tower.merger) / 4)
         if media.mel is not None:
             tower, config = model.audio_tower, self.thinker.config.audio_config
             heard = media.mel.shape[1] / 2
+            if features is not None and features.heard is not None and len(features.heard):
+                heard *= float(features.heard.double().mean())
             total += heard * (2 * _size(tower.layers) + 4 * len(tower.layers) * config.n_window * config.d_model)
             total += heard * 2 * (2 * _size(tower.conv1) + _size(tower.conv2)) + heard * _size(tower.proj)
         return total
 
     def encode(self, media: Media) -> Features:
         """Run both towers over one clip, in bounded chunks: video (Nv, D) and audio (Na, D) features."""
-        video = None if media.patches is None or media.grid is None else self.see(media.patches, media.grid)
-        audio = None if media.mel is None else self.hear(media.mel)
-        return Features(video, audio)
+        video = audio = seen = heard = None
+        if media.patches is not None and media.grid is not None:
+            _, rows, columns = media.grid
+            parts = torch.split(media.patches, self.steps_at_once(rows, columns) * rows * columns)
+            sight = self.sight()
+            video, seen = joined([sight.see(part, rows, columns) for part in parts])
+        if media.mel is not None:
+            cuts = self.mel_cuts(media.mel.shape[1])
+            audio, heard = joined([self.hear(media.mel[:, first:last]) for first, last in cuts])
+        return Features(video, audio, seen, heard)
 
     def steps_at_once(self, rows: int, columns: int) -> int:
         """Temporal steps of so many patches that are seen at once."""
         return max(1, PATCHES_AT_ONCE // (rows * columns))
 
-    def see(self, patches: Tensor, grid: tuple[int, int, int]) -> Tensor:
-        """The features (Nv, D) of patches (P, 1176) in whole temporal steps; nothing attends across steps."""
+    def sight(self) -> Sight:
+        """To see one clip's temporal steps in order, as many at once as `steps_at_once` says."""
+        return Sight(self.thinker.model.visual, self.how.amount if self.how.how == "repeats" else None)
+
+    @property
+    def window(self) -> int:
+        """Cells a side of a window of the vision tower's attention."""
         tower = self.thinker.model.visual
-        steps, rows, columns = grid
-        at_once = self.steps_at_once(rows, columns)
-        out = []
-        for first in range(0, steps, at_once):
-            n = min(at_once, steps - first)
-            part = patches[first * rows * columns : (first + n) * rows * columns].to(self.device, tower.dtype)
-            size = torch.tensor([[n, rows, columns]], device=self.device)
-            out.append(tower(part, grid_thw=size).pooler_output)
-        return torch.cat(out)
+        side: int = tower.window_size // tower.patch_size // tower.spatial_merge_size
+        return side
+
+    def see_cells(self, patches: Tensor, grid: tuple[int, int, int], cells: Tensor) -> Tensor:
+        """The features (K, D) of the K cells (Nv,) bool of patches (P, 1176), of which the others are not seen."""
+        return see_cells(self.thinker.model.visual, patches, grid, cells)
 
     def mel_cuts(self, frames: int) -> list[tuple[int, int]]:
         """Where so many mel frames are cut to be heard: between the tower's windows."""
@@ -138,14 +160,9 @@ class QwenOmni:
             starts.pop()
         return list(zip(starts, [*starts[1:], frames], strict=True))
 
-    def hear(self, mel: Tensor) -> Tensor:
-        """The features (Na, D) of log-mel (128, M), of one part of `mel_cuts` or of several."""
-        tower = self.thinker.model.audio_tower
-        out = []
-        for first, last in self.mel_cuts(mel.shape[1]):
-            part = mel[:, first:last].to(self.device, tower.conv1.weight.dtype)
-            out.append(tower(part, feature_lens=torch.tensor([last - first], device=self.device)).last_hidden_state)
-        return torch.cat(out)
+    def hear(self, mel: Tensor) -> tuple[Tensor, Tensor]:
+        """The features (Na, D) of one part of `mel_cuts`, log-mel (128, M), and which were made anew: (Na,) bool."""
+        return hear(self.thinker.model.audio_tower, mel, once=self.how.how == "repeats")
 
     def embed(self, inputs: Inputs, features: tuple[Features, ...]) -> Stream:
         """Embed a prompt (1, L) and write the towers' features over its placeholders."""

@@ -1,0 +1,70 @@
+"""The vision tower of Qwen2.5-Omni over some of a clip's cells: of 2 x 2 patches over two frames, a token each.
+
+The tower itself is called, with the bounds of its windows and frames, and the patches' places, counted for these cells.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..repeats import Repeats, sources
+
+
+class Sight:
+    """Sees a clip's temporal steps in order, part by part; cells that repeat take the features of those they repeat."""
+
+    def __init__(self, tower: Any, threshold: float | None = None) -> None:
+        self._tower = tower
+        self._repeats = Repeats(threshold)
+        self._last: Tensor | None = None  # (N, D) features last made at each place of a step
+
+    def see(self, patches: Tensor, rows: int, columns: int) -> tuple[Tensor, Tensor]:
+        """Features (Nv, D) of the next steps' patches (P, 1176), so many rows and columns of them in each.
+
+        And which were made anew: (Nv,) bool.
+        """
+        grid = len(patches) // (rows * columns), rows, columns
+        fresh = self._repeats.fresh(patches, grid)  # (T, N)
+        made = see_cells(self._tower, patches, grid, fresh.flatten())
+        last = made.new_zeros(fresh.shape[1], made.shape[1]) if self._last is None else self._last
+        features = torch.cat([last, made])[sources(fresh).flatten().to(made.device)]
+        self._last = features[-fresh.shape[1] :].clone()
+        return features, fresh.flatten()
+
+
+def see_cells(tower: Any, patches: Tensor, grid: tuple[int, int, int], cells: Tensor) -> Tensor:
+    """Features (K, D) of the K cells (Nv,) bool of patches (P, 1176) in a grid (T, H, W).
+
+    They attend to one another as in the whole: within their window of a frame, and in some layers within the frame.
+    """
+    from transformers.vision_utils import get_vision_position_ids, get_vision_window_index
+
+    device, unit = tower.device, tower.spatial_merge_unit
+    size, cells = torch.tensor([grid], device=device), cells.to(device)
+    if not bool(cells.any()):
+        return torch.empty(0, tower.config.out_hidden_size, device=device, dtype=tower.dtype)
+    order, edges = get_vision_window_index(size, tower.spatial_merge_size, tower.window_size, tower.patch_size)
+    order, steps = order.to(device), torch.arange(grid[0] + 1, device=device) * grid[1] * grid[2]
+    there = cells.repeat_interleave(unit)  # (P,)
+    in_order = cells[order]
+    part = patches[there.to(patches.device)] if not bool(cells.all()) else patches
+    features: Tensor = tower(
+        part.to(device, tower.dtype),
+        grid_thw=size,
+        position_ids=get_vision_position_ids(size, tower.spatial_merge_size)[there],
+        cu_seqlens=_bounds(cells, steps, unit),
+        window_index=(cells.cumsum(0) - 1)[order[in_order]],
+        cu_window_seqlens=_bounds(in_order, edges, unit),
+    ).pooler_output
+    return features
+
+
+def _bounds(cells: Tensor, edges: Tensor, unit: int) -> Tensor:
+    """Where stretches of patches that begin and end at `edges` do so when only those of these cells are there."""
+    before = F.pad(cells.cumsum(0), (1, 0))[edges.long() // unit] * unit
+    bounds: Tensor = torch.unique_consecutive(before)
+    return bounds.to(torch.int32)
