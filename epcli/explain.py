@@ -85,7 +85,6 @@ def _explain(
         from echoingpixels.frames import STEP
 
         model = load_model(name, load, [asked.reducer], [asked.keep])
-        asked = asked.settled(model.sieve is not None)
         with console.working(f"Looking at {media.name} …"):
             looked = model.look(worker.stream(media, replace(read, frame_size=model.frame_size)))
             frames = STEP * len(looked.media.span.times)

@@ -103,7 +103,8 @@ def test_only_the_fused_form_is_no_proof(clip: Clip, one: Explanation) -> None:
 def test_without_a_sieve_cs2_is_refused_and_uniform_explained(clip: Clip) -> None:
     bare = EchoingPixels(tinymodel.backbone())
     with pytest.raises(ModelError, match="no sieve weights"):
-        explain(bare.look(clip), clip, QUESTION, AskOptions())
+        explain(bare.look(clip), clip, QUESTION, AskOptions("cs2"))
+    assert explain(bare.look(clip), clip, QUESTION, AskOptions(generate=SHORT), ()).reducer == "relevance"
     assert explain(bare.look(clip), clip, QUESTION, AskOptions("uniform", generate=SHORT), ()).form is None
 
 

@@ -20,7 +20,7 @@ from .errors import DataError, ModelError
 from .evaluate import Outcome, Setting, evaluate
 from .media import Reader
 from .model import EchoingPixels
-from .options import GenerateOptions, Keep, MediaOptions
+from .options import AUTO, KEEP, GenerateOptions, Keep, MediaOptions
 from .questions import Row
 from .regression import fit
 from .sievefolder import SIEVE_CONFIG, SIEVE_WEIGHTS, read_sieve_options
@@ -130,7 +130,7 @@ class _Noting(EchoingPixels):
         super().__init__(model.backbone, model.sieve, model.quant, model.load_s)
         self.noted: list[Tensor] = []
 
-    def select(self, stream: Stream, reducer: str = "cs2", keep: Keep = 1.0) -> Selection:
+    def select(self, stream: Stream, reducer: str = AUTO, keep: Keep = KEEP) -> Selection:
         """Choose tokens."""
         selection = super().select(stream, reducer, keep)
         if reducer == "cs2" and keep == RATIOS[0]:

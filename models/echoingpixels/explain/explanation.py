@@ -113,6 +113,7 @@ def explain(
     tokens. ModelError for cs2 without sieve weights.
     """
     model = looked.model
+    options = options.settled(model.sieve is not None)
     model.check(options.reducer, options.keep)
     left_out = tuple(keep for keep in keeps if keep * looked.media.span.tokens > AT_ONCE and keep != options.keep)
     keeps = [keep for keep in keeps if keep not in left_out]
