@@ -1,7 +1,8 @@
 """The picture: packets decoded to frames, and the wanted ones kept. Knows nothing about files, pixels or sound.
 
 Packets are kept back until one of their frames is known to be wanted: a stretch up to the next key frame that holds no
-target is never decoded, so sampling a long film sparsely costs little more than reading it.
+target is never decoded, so sampling a long film sparsely costs little more than reading it. Of a stretch that is
+decoded, frames that are neither wanted nor built upon are left out.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ BACKLOG = 1 << 26  # bytes of packets kept back at most
 EPS = 1e-3  # s; two times this near are the same
 JUMP, GAP = 1.0, 3600.0  # s; a clock that goes back or ahead by more has been set anew
 FAILURES = 300  # packets in a row that cannot be decoded, before giving up
+AHEAD = 8  # packets that are looked at before one is decoded, to know when the next frame is shown
 
 
 class PictureReader:
@@ -55,8 +57,10 @@ class PictureReader:
         self.developer = developer
         self._rounding = min(self._unit / 2, ROUNDING)
         self._sampler: Sampler[av.VideoFrame] = Sampler(fps, max_frames, span, self.developer, self._rounding)
-        self._backlog: list[av.Packet[av.VideoStream]] = []
+        self._backlog: list[tuple[av.Packet[av.VideoStream], float | None]] = []
         self._kept_back = 0  # bytes
+        self._turn: deque[tuple[av.Packet[av.VideoStream], float | None]] = deque()  # to be decoded, with their times
+        self._shown: deque[float] = deque(maxlen=4 * AHEAD)  # when the frames of the last packets are
         self._fed = False  # whether the decoder holds anything
         self._lead = -math.inf  # frames shown before this are built on what was skipped
         self._expected: float | None = None  # the key frame that should come out first after a skip
@@ -95,7 +99,7 @@ class PictureReader:
                 self._skip_to(time)
             if time < self._lead:
                 return
-        self._backlog.append(packet)
+        self._backlog.append((packet, time))
         self._kept_back += packet.size
         if time is None or time > target or self._kept_back >= BACKLOG or not self._skips:
             self._release()
@@ -104,7 +108,7 @@ class PictureReader:
         """No more packets: returns times (F,) s and frames (F, H, W, 3)."""
         if not self.done:
             self._release()
-            self._decode(None)
+            self._flush()
             self._confirm()
         self.done = True
         self.end = min(self.end, self._limit)
@@ -141,15 +145,17 @@ class PictureReader:
         self._decoding = time
         if last is not None and not last - JUMP <= time <= last + GAP:
             self._release()
-            self._decode(None)
+            self._flush()
             self._context.flush_buffers()
+            self._shown.clear()
             self._confirm()
             self._shift += last + self._interval - time
 
     def _skip_to(self, time: float) -> None:
         """Nothing shown before the key frame at `time` is wanted any more."""
+        self._take(0)
         if self._fed:
-            self._decode(None)  # what the decoder still holds
+            self._flush()
             self._context.flush_buffers()
         if self._fed or self._backlog:
             self._lead = self._expected = time
@@ -158,10 +164,33 @@ class PictureReader:
         self._kept_back = 0
 
     def _release(self) -> None:
-        for packet in self._backlog:
-            self._decode(packet)
+        for packet, time in self._backlog:
+            self._turn.append((packet, time))
+            if time is not None:
+                self._shown.append(time)
+            self._take(AHEAD)
         self._backlog.clear()
         self._kept_back = 0
+
+    def _take(self, waiting: int) -> None:
+        """Decodes what has its turn, so that no more than so many packets wait."""
+        while len(self._turn) > waiting:
+            packet, time = self._turn.popleft()
+            self._context.skip_frame = "DEFAULT" if self._is_wanted(time) else "NONREF"
+            self._decode(packet)
+
+    def _flush(self) -> None:
+        """Decodes all that waits, and what the decoder still holds."""
+        self._take(0)
+        self._decode(None)
+
+    def _is_wanted(self, time: float | None) -> bool:
+        """Whether a frame shown from `time` on may be on show at a target, as far as is known by now."""
+        if time is None or self._slots is not None:  # without times of its own every frame counts
+            return True
+        until = min((other for other in self._shown if other > time), default=math.inf)
+        step, slack = self._sampler.step, self._rounding + EPS
+        return until == math.inf or math.floor((until + slack) / step) >= math.ceil((time - slack) / step)
 
     def _decode(self, packet: av.Packet[av.VideoStream] | None) -> None:
         if self.done:
