@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,10 +14,13 @@ from echoingpixels.backbones.qwen_omni import QwenOmni
 from echoingpixels.cache import FeatureCache
 from echoingpixels.clip import Clip
 from echoingpixels.glance import chosen, coarse_size, places, windows
-from echoingpixels.inputs import Media, prepare_media
+from echoingpixels.inputs import Media, extent_of, prepare_media
 from echoingpixels.looking import look
+from echoingpixels.media import stream_clip
 from echoingpixels.model import EchoingPixels, Looked
-from echoingpixels.options import AskOptions, GenerateOptions, read_encode
+from echoingpixels.options import AskOptions, GenerateOptions, LoadOptions, read_encode
+from echoingpixels.outline import outline
+from echoingpixels.plan import plan
 from echoingpixels.positions import AUDIO, VIDEO, Span
 from tests import tinymodel
 
@@ -124,7 +128,17 @@ def test_a_clip_too_small_for_two_looks_gets_one(frames: int) -> None:
     assert looked.glance is None and looked.features.there is None and looked.answer("Who?", SHORT).token_ids
 
 
-def test_a_glance_is_not_kept_since_its_frames_are_needed_again(tmp_path: object) -> None:
-    cache = FeatureCache(tmp_path)  # type: ignore[arg-type]
+def test_a_glance_is_not_kept_since_its_frames_are_needed_again(tmp_path: Path) -> None:
+    cache = FeatureCache(tmp_path)
     view = look(glancing(0.25), clip(), {}, cache, "ab" * 32)
     assert not view.cached and cache.entries() == []
+
+
+def test_a_plan_says_that_it_counts_everything(film: Path, tiny: str) -> None:
+    drawn = outline(tiny, LoadOptions(device="cpu", encode="glance:0.5"))
+    extent = extent_of(stream_clip(film))
+    said = [one for one in plan(drawn, extent, "Who?", AskOptions()).warnings if "glance:0.5" in one]
+    assert len(said) == 1
+    assert not any(
+        "encodes" in one for one in plan(outline(tiny, LoadOptions()), extent, "Who?", AskOptions()).warnings
+    )

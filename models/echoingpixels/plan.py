@@ -11,7 +11,7 @@ from .forecast import Case, memory_of
 from .headroom import free_memory
 from .inputs import Extent, extent_of, media_of, span_of
 from .memory import Memory
-from .options import KEEP, SIEVED, AskOptions, Auto, Keep
+from .options import KEEP, SIEVED, AskOptions, Auto, Encode, Keep
 from .outline import Outline
 from .stats import STAGES, Report, Tokens, llm_flops
 from .stream import Stream, budget
@@ -61,7 +61,7 @@ def plan(outline: Outline, clip: Clip | Extent, question: str, options: AskOptio
     )
     said = () if free is None or memory.peak <= free else advice(case, _fps(extent), _size(extent), free)
     beyond = model.overreach(int(before.next_position.max()))
-    warnings = (*_range(before, options.keep), *beyond, *_warnings(outline, options))
+    warnings = (*_range(before, options.keep), *_less(model.backbone.how), *beyond, *_warnings(outline, options))
     return Plan(report, memory, options, outline.device.type, said, warnings)
 
 
@@ -71,6 +71,11 @@ def _range(stream: Stream, keep: Keep) -> tuple[str, ...]:
         return ()
     least, most = (int(budget(stream.pool, ratio)) for ratio in (LEAST, MOST))
     return (f"{keep} keeps {least} to {most} audio and video tokens, as the scores say: planned with {most}.",)
+
+
+def _less(how: Encode) -> tuple[str, ...]:
+    """What cannot be known before a clip is seen."""
+    return () if how.how == "plain" else (f"How much {how} encodes is seen in the clip: planned with all of it.",)
 
 
 def _bytes(extent: Extent) -> int:
