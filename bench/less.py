@@ -19,8 +19,9 @@ from echoingpixels import load
 from echoingpixels.backbones.qwen_omni import QwenOmni
 from echoingpixels.clip import Clip, Pieces
 from echoingpixels.evaluate import Run, evaluate, settings
+from echoingpixels.looked import Looked
 from echoingpixels.media import read_clip
-from echoingpixels.model import EchoingPixels, Looked
+from echoingpixels.model import EchoingPixels
 from echoingpixels.options import MediaOptions, read_encode
 from echoingpixels.sets.reading import read_questions
 from epcli import console

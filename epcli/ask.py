@@ -21,9 +21,11 @@ from .report import Result
 from .show import picture
 
 if TYPE_CHECKING:
+    from echoingpixels.answer import Answer
+    from echoingpixels.looked import Looked
     from echoingpixels.looking import View as Seen
     from echoingpixels.media import Worker
-    from echoingpixels.model import Answer, EchoingPixels, Looked
+    from echoingpixels.model import EchoingPixels
 
 
 CACHED = "The clip was known: nothing was decoded or encoded (--no-cache does both)."

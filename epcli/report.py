@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from echoingpixels.options import plain_keep
 
 if TYPE_CHECKING:
+    from echoingpixels.answer import Answer
     from echoingpixels.memory import Memory
-    from echoingpixels.model import Answer
     from echoingpixels.options import AskOptions
     from echoingpixels.plan import Plan
     from echoingpixels.stats import Report

@@ -15,9 +15,10 @@ from echoingpixels.cache import FeatureCache
 from echoingpixels.clip import Clip
 from echoingpixels.glance import chosen, coarse_size, places, windows
 from echoingpixels.inputs import Media, extent_of, prepare_media
+from echoingpixels.looked import Looked
 from echoingpixels.looking import look
 from echoingpixels.media import stream_clip
-from echoingpixels.model import EchoingPixels, Looked
+from echoingpixels.model import EchoingPixels
 from echoingpixels.options import AskOptions, GenerateOptions, LoadOptions, read_encode
 from echoingpixels.outline import outline
 from echoingpixels.plan import plan

@@ -12,10 +12,11 @@ import pytest
 import torch
 
 from echoingpixels import model as under_test
+from echoingpixels.answer import Answer
 from echoingpixels.clip import Clip
 from echoingpixels.errors import ModelError, OptionError
 from echoingpixels.inputs import extent_of, prepare_media, span_of
-from echoingpixels.model import Answer, EchoingPixels
+from echoingpixels.model import EchoingPixels
 from echoingpixels.options import REDUCER_NAMES, AskOptions, Auto, GenerateOptions
 from echoingpixels.stats import STAGES, layer_flops, peak_memory, reset_peak
 from tests import tinymodel

@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 
 from echoingpixels import profile as under_test
+from echoingpixels.answer import Answer
 from echoingpixels.errors import MediaError, ModelError, OptionError
 from echoingpixels.evaluate import Setting
+from echoingpixels.looked import Looked
 from echoingpixels.measured import FULL, Measured, Sample, Spread, fold
-from echoingpixels.model import Answer, EchoingPixels, Looked
+from echoingpixels.model import EchoingPixels
 from echoingpixels.options import GenerateOptions, ProfileOptions
 from echoingpixels.profile import choose, in_turn, profile
 from echoingpixels.recommendation import Recommendation, recommend

@@ -9,13 +9,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .answer import Answer as Answer
     from .clip import Clip as Clip
     from .errors import EpError as EpError
     from .loading import load as load
     from .loading import save as save
     from .media import read_clip as read_clip
     from .media import stream_clip as stream_clip
-    from .model import Answer as Answer
     from .model import EchoingPixels as EchoingPixels
     from .options import AskOptions as AskOptions
     from .options import Auto as Auto

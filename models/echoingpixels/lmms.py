@@ -15,8 +15,8 @@ from loguru import logger
 
 from .errors import EpError, MediaError, OptionError
 from .loading import load
+from .looked import Looked
 from .media import stream_clip
-from .model import Looked
 from .options import AUTO, AskOptions, GenerateOptions, MediaOptions, read_keep
 
 NAME = "echoingpixels"

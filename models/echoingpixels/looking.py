@@ -12,7 +12,8 @@ from pathlib import Path
 
 from .cache import FeatureCache, Seen
 from .clip import Clip, Ending, Pieces, Source
-from .model import EchoingPixels, Looked
+from .looked import Looked
+from .model import EchoingPixels
 from .stats import Stopwatch
 
 

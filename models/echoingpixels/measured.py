@@ -11,8 +11,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from .answer import Answer
 from .evaluate import Setting
-from .model import Answer
 from .score import Score, normalise
 from .stats import STAGES, TokenCount, Tokens
 

@@ -5,21 +5,23 @@ Knows nothing about files or weights.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import torch
 
+from .answer import Answer, Chunk, Spent, folded
 from .attended import ATTENDED, LAYERS
 from .auto import features
 from .backbones.base import Backbone, Features
-from .clip import Clip, Ending, Pieces
+from .clip import Clip, Pieces
 from .encoding import encode
 from .errors import ModelError
 from .frames import fit
-from .generate import FinishReason, Text, stream_tokens
-from .glance import Glance, chosen, glance_at, look_closer
+from .generate import Text, stream_tokens
+from .glance import glance_at
 from .inputs import Inputs, Media, prepare_media, prepare_prompt
+from .looked import Looked
 from .options import (
     AUTO,
     KEEP,
@@ -40,44 +42,6 @@ from .sieve import Sieve
 from .stats import Report, Stopwatch, Tokens, layer_flops, llm_flops, peak_memory, reset_peak, sieve_flops
 from .stream import Selection, Stream, budget, top_k
 from .windows import passes
-
-OnChoice = Callable[[Stream, Selection], None]
-
-
-@dataclass(frozen=True)
-class Answer:
-    """The text, its tokens, why it ended, what it cost, and when the audio and video tokens were that it was read from.
-
-    `moments`: s from the clip's start of each kept token, by kind. `warnings`: what it cannot be trusted for.
-    """
-
-    text: str
-    token_ids: tuple[int, ...]
-    finish_reason: FinishReason
-    report: Report
-    moments: dict[str, tuple[float, ...]]
-    warnings: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """A piece of text as it is generated; the last one carries the whole answer."""
-
-    text: str
-    answer: Answer | None = None
-
-
-@dataclass(frozen=True)
-class Spent:
-    """What an answer had cost before its first token: towers, choosing tokens, and the peak until then.
-
-    `anew`: tokens that the towers made, of those kinds of which they did not make all.
-    """
-
-    tower_flops: float = 0.0
-    choice_flops: float = 0.0
-    peak_bytes: int = 0
-    anew: dict[str, int] = field(default_factory=dict)
 
 
 class EchoingPixels:
@@ -167,7 +131,7 @@ class EchoingPixels:
     def generate(self, stream: Stream, options: GenerateOptions | None = None) -> Answer:
         """Answer from a stream of one row, reduced or not; the report counts from here on."""
         reset_peak(self.backbone.device)
-        return _last(self.chunks(stream, options or GenerateOptions(), Stopwatch(self.backbone.device), Spent()))
+        return folded(self.chunks(stream, options or GenerateOptions(), Stopwatch(self.backbone.device), Spent()))
 
     def ask(self, clip: Clip | Pieces, question: str, **options: object) -> Answer:
         """Answer one question about a clip; options are those of AskOptions."""
@@ -176,7 +140,7 @@ class EchoingPixels:
     def ask_all(self, clip: Clip | Pieces, questions: Sequence[str], **options: object) -> list[Answer]:
         """Answer several questions about a clip, which is prepared and encoded once."""
         looked = self.look(clip)
-        return [_last(looked.stream(question, AskOptions(**options))) for question in questions]  # type: ignore[arg-type]
+        return [folded(looked.stream(question, AskOptions(**options))) for question in questions]  # type: ignore[arg-type]
 
     def look(self, clip: Clip | Pieces, decode_s: float = 0.0) -> Looked:
         """Prepare and encode a clip once, for any number of questions; `decode_s` is what reading it took so far.
@@ -229,75 +193,6 @@ class EchoingPixels:
         return sum(map(stored_bytes, parameters))
 
 
-@dataclass(frozen=True)
-class Looked:
-    """A clip the towers have seen and heard."""
-
-    model: EchoingPixels
-    media: Media
-    features: Features
-    watch: Stopwatch
-    peak_bytes: int  # while looking
-    ending: Ending
-    glance: Glance | None = None  # where `features` are of a first look
-
-    @torch.no_grad()
-    def seen_for(self, prompt: Inputs) -> Features:
-        """What a question is answered from: after a first look, with a second one where the model's own scores say."""
-        if self.glance is None:
-            return self.features
-        on, share = self.model.backbone, self.model.backbone.how.amount
-        stream = self.model.embed(prompt, (self.features,))
-        scores = self.model.select(stream).scores
-        assert scores is not None and share is not None, "cs2 and relevance rate tokens"
-        cells = chosen(self.glance.whole, on.window, scores[stream.pictures], share)
-        return look_closer(on, self.glance, self.features, cells)
-
-    def _spent(self, seen: Features, reducer: str, pool: int, text: int) -> Spent:
-        model, on = self.model, self.model.backbone
-        choice = model.choice_flops(reducer, pool, text)
-        if self.glance is None:
-            return Spent(on.tower_flops(self.media, seen), choice, self.peak_bytes, seen.anew(self.media.span.image))
-        first = model.choice_flops(reducer_of(AUTO, model.sieve is not None), self.glance.coarse.span.tokens, text)
-        return Spent(self.glance.flops(on, seen), first + choice, self.peak_bytes, self.glance.anew(seen))
-
-    def stream(self, question: str, options: AskOptions, on_choice: OnChoice | None = None) -> Iterator[Chunk]:
-        """Answer one question piece by piece; `on_choice` gets the whole stream and what was chosen of it, untimed."""
-        model, watch = self.model, Stopwatch(self.watch.device, dict(self.watch.seconds))
-        options = options.settled(model.sieve is not None)
-        reset_peak(self.watch.device)
-        with watch.stage("prepare"):
-            inputs = model.prepare(self.media, question)
-        with watch.stage("encode"):
-            seen = self.seen_for(inputs)
-        with watch.stage("select"):
-            stream = model.embed(inputs, (seen,))
-            selection = model.select(stream, options.reducer, options.keep)
-            kept = stream.take(selection)
-        if on_choice is not None:
-            on_choice(stream, selection)
-        pool = int(stream.pool.sum())
-        spent = self._spent(seen, options.reducer, pool, stream.kind.numel() - pool)
-        del stream, selection, seen
-        yield from model.chunks(kept, options.generate, watch, spent)
-
-    def answer(self, question: str, options: AskOptions, on_choice: OnChoice | None = None) -> Answer:
-        """Answer one question; `on_choice` as in `stream`."""
-        return _last(self.stream(question, options, on_choice))
-
-    def compare(self, question: str, options: AskOptions) -> tuple[Answer, Answer]:
-        """The reduced answer with its speedup measured, and the answer from all tokens.
-
-        The reduced run is made twice and the warm one counts.
-        """
-        self.answer(question, options)
-        reduced = self.answer(question, options)
-        full = self.answer(question, replace(options, reducer="full", keep=1.0))
-        times = [answer.report.time_s["total"] or 0.0 for answer in (full, reduced)]
-        speedup = {**reduced.report.speedup, "measured": times[0] / times[1]}
-        return replace(reduced, report=replace(reduced.report, speedup=speedup)), full
-
-
 def no_sieve(name: str) -> ModelError:
     """What to say when cs2 is asked of a model without its weights."""
     others = ", ".join(UNTRAINED)
@@ -310,11 +205,3 @@ def no_table(name: str) -> ModelError:
     """What to say when a sieve is asked how many tokens are enough, and cannot tell."""
     hint = "Run `ep calibrate QUESTIONS.jsonl` with this model and sieve, or give a ratio such as 0.2."
     return ModelError(f"The sieve of {name} is not calibrated, which auto needs.", hint)
-
-
-def _last(chunks: Iterator[Chunk]) -> Answer:
-    answer = None
-    for chunk in chunks:
-        answer = chunk.answer
-    assert answer is not None, "the last chunk carries the answer"
-    return answer

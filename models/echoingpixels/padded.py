@@ -12,7 +12,8 @@ from typing import Generic, Protocol, TypeVar
 from .errors import EpError
 from .generate import FinishReason, Text, stream_tokens
 from .inputs import Inputs
-from .model import EchoingPixels, Looked
+from .looked import Looked
+from .model import EchoingPixels
 from .options import AskOptions
 from .positions import KINDS
 from .stats import Stopwatch

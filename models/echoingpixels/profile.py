@@ -11,12 +11,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from .answer import Answer
 from .clip import Source
 from .errors import EpError, MediaError
 from .evaluate import Run, Setting, settings
+from .looked import Looked
 from .measured import Measured, Sample, fold
 from .media import Reader, stream_clip
-from .model import Answer, EchoingPixels, Looked
+from .model import EchoingPixels
 from .options import AskOptions, GenerateOptions, MediaOptions, ProfileOptions, reducer_of
 from .recommendation import Recommendation, name, recommend
 from .stats import reset_peak

@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
+from ..answer import Answer
 from ..clip import Clip
 from ..evaluate import Setting, settings
-from ..model import Answer, Looked
+from ..looked import Looked
 from ..options import SIEVED, AskOptions, Auto
 from ..positions import KINDS, Span
 from ..sieve import Form
