@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .sievefolder import save_sieve as save_sieve
 
 _HOMES = {
-    "Answer": "model",
+    "Answer": "answer",
     "AskOptions": "options",
     "Auto": "options",
     "Clip": "clip",
