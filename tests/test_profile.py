@@ -15,6 +15,7 @@ from echoingpixels.errors import MediaError, ModelError, OptionError
 from echoingpixels.evaluate import Setting
 from echoingpixels.looked import Looked
 from echoingpixels.measured import FULL, Measured, Sample, Spread, fold
+from echoingpixels.media import read_clip
 from echoingpixels.model import EchoingPixels
 from echoingpixels.options import GenerateOptions, ProfileOptions
 from echoingpixels.profile import choose, in_turn, profile
@@ -173,7 +174,7 @@ def test_a_model_without_a_sieve_is_measured_with_relevance_unless_cs2_was_asked
 
 def test_answers_and_tokens_are_those_of_asking(model: EchoingPixels, films: list[Path]) -> None:
     found = profile(model, films[:1], "Who?", replace(QUICK, warm_up=0, repeat=1), generate=SHORT)
-    clip = under_test.stream_clip(films[0], frame_size=model.frame_size)
+    clip = read_clip(films[0], frame_size=model.frame_size)
     for run in found.runs:
         answer = model.ask(clip, "Who?", reducer=run.setting.reducer, keep=run.setting.keep, generate=SHORT)
         assert [reply.text for reply in run.replies] == [answer.text]

@@ -16,9 +16,9 @@ from echoingpixels.options import Auto
 from echoingpixels.stream import Stream, budget, pad
 from echoingpixels.windows import Where, passes, rated
 from tests import tinymodel
+from tests.test_auto import calibration
 
 REDUCERS = ("cs2", "cs2-half", "cs2-video", "fastv", "relevance")
-AUTO = ((0.9, 0.2), (0.99, 0.6))
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def stream(seconds: float = 6.0, seed: int = 0) -> Stream:
 
 @cache
 def model_of(form: str) -> EchoingPixels:
-    made: EchoingPixels = tinymodel.model(form=form, auto=AUTO)
+    made: EchoingPixels = tinymodel.model(form=form, auto=calibration(tinymodel.backbone().shape.width))
     return made
 
 
@@ -163,10 +163,12 @@ def test_a_row_of_a_batch_equals_the_row_alone(reducer: str) -> None:
 
 @pytest.mark.usefixtures("small")
 def test_auto_stays_within_its_bounds_above_the_limit() -> None:
-    made = stream()
-    kept = int((choice(made, "cs2", Auto(0.95)).keep & made.pool).sum())
+    made, counts = stream(), []
     n = int(made.pool.sum())
-    assert 0.02 * n <= kept <= 0.5 * n
+    for quality in (0.2, 0.95, 1.0):
+        counts.append(int((choice(made, "cs2", Auto(quality)).keep & made.pool).sum()))
+        assert 0.02 * n <= counts[-1] <= 0.5 * n + 1
+    assert counts == sorted(counts) and counts[0] < counts[-1]
 
 
 @pytest.mark.usefixtures("small")
