@@ -77,14 +77,14 @@ def test_all_windows_seen_closely_are_the_clip_as_without_a_glance(sieved: bool)
     looked, on = twice.look(clip()), twice.backbone
     with torch.no_grad():
         want = on.encode(prepare_media(clip(), on.min_pixels, on.max_pixels))
-    seen = looked.seen_for(twice.prepare(looked.media, "Who?"))
+    seen = looked.seen_for(twice.prepare(looked.media, "Who?"), looked.watch)
     assert torch.equal(seen.video, want.video) and torch.equal(seen.audio, want.audio)
     assert seen.there is not None and bool(seen.there.all())
 
 
 def first_and_second(share: float) -> tuple[Looked, torch.Tensor]:
     looked = glancing(share).look(clip())
-    return looked, looked.seen_for(looked.model.prepare(looked.media, "Who?"))
+    return looked, looked.seen_for(looked.model.prepare(looked.media, "Who?"), looked.watch)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.25, 0.6])

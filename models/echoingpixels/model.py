@@ -242,16 +242,17 @@ class Looked:
     glance: Glance | None = None  # where `features` are of a first look
 
     @torch.no_grad()
-    def seen_for(self, prompt: Inputs) -> Features:
+    def seen_for(self, prompt: Inputs, watch: Stopwatch) -> Features:
         """What a question is answered from: after a first look, with a second one where the model's own scores say."""
         if self.glance is None:
             return self.features
         on, share = self.model.backbone, self.model.backbone.how.amount
-        stream = self.model.embed(prompt, (self.features,))
-        scores = self.model.select(stream).scores
-        assert scores is not None and share is not None, "cs2 and relevance rate tokens"
-        cells = chosen(self.glance.whole, on.window, scores[stream.pictures], share)
-        return look_closer(on, self.glance, self.features, cells)
+        with watch.stage("encode"):
+            stream = self.model.embed(prompt, (self.features,))
+            scores = self.model.select(stream).scores
+            assert scores is not None and share is not None, "cs2 and relevance rate tokens"
+            cells = chosen(self.glance.whole, on.window, scores[stream.pictures], share)
+            return look_closer(on, self.glance, self.features, cells)
 
     def _spent(self, seen: Features, reducer: str, pool: int, text: int) -> Spent:
         model, on = self.model, self.model.backbone
@@ -268,8 +269,7 @@ class Looked:
         reset_peak(self.watch.device)
         with watch.stage("prepare"):
             inputs = model.prepare(self.media, question)
-        with watch.stage("encode"):
-            seen = self.seen_for(inputs)
+        seen = self.seen_for(inputs, watch)
         with watch.stage("select"):
             stream = model.embed(inputs, (seen,))
             selection = model.select(stream, options.reducer, options.keep)

@@ -54,8 +54,7 @@ class Asked(Generic[R]):
     def stream(self, watch: Stopwatch) -> Stream:
         """The prompt embedded: anew each time, so that all questions about a clip share its features until then."""
         assert self.looked is not None and self.prompt is not None, "its clip failed"
-        with watch.stage("encode"):
-            seen = self.looked.seen_for(self.prompt)
+        seen = self.looked.seen_for(self.prompt, watch)
         with watch.stage("prepare"):
             return self.looked.model.embed(self.prompt, (seen,))
 
