@@ -1,4 +1,4 @@
-# make setup | demo | test | check (exactly what CI runs) | train
+# make setup | demo | test | check (exactly what CI runs) | train | bench
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -7,7 +7,7 @@ DEMO := models/echoingpixels/assets/demo.mp4
 QUESTION := Which object is visible when the bell plays?
 ANSWER := cake
 
-.PHONY: setup demo test check lint wheel train clean
+.PHONY: setup demo test check lint wheel train bench clean
 
 setup: $(VENV)/ready
 
@@ -39,6 +39,12 @@ check: lint test demo wheel
 
 train: setup
 	$(BIN)/ep train recipes/tiny.toml --out runs/tiny
+
+# What takes minutes on the tiny model; docs/performance.md has the commands for real sizes.
+bench: setup
+	$(BIN)/python -m bench.prefill --model tiny --layers 2 --tokens 400
+	MALLOC_MMAP_THRESHOLD_=262144 $(BIN)/python -m bench.memory --seconds 60 --keep 0.1
+	$(BIN)/python -m bench.towers $(DEMO) --seconds 10 --count --encode repeats:0.05,repeats:0.1
 
 clean:
 	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ import torch
 from echoingpixels.generate import stream_tokens
 from echoingpixels.options import GenerateOptions
 from tests import tinymodel
+from tests.program import ROOT
 from tools import ablations
 from tools.deepen import deepen
 
@@ -27,6 +30,16 @@ def test_a_deepened_decoder_says_the_same_until_its_new_layers_learn() -> None:
     for layer in backbone.text.layers:
         torch.nn.init.normal_(layer.mlp.down_proj.weight)
     assert not torch.equal(torch.stack(list(stream_tokens(backbone, stream, options))), said)
+
+
+def test_the_prefill_of_any_known_models_sizes_can_be_measured() -> None:
+    command = [sys.executable, "-m", "bench.prefill", "--model", "tiny", "--tokens", "200", "--layers", "2"]
+    done = subprocess.run(
+        [*command, "--repeat", "1", "--keep", "0.1", "--json"], cwd=ROOT, capture_output=True, check=True
+    )
+    said = json.loads(done.stdout)
+    assert [run["run"] for run in said["runs"]] == ["full", "cs2 0.1", "bare 0.1"]
+    assert said["runs"][0]["speedup"] == 1.0 and all(run["seconds"] > 0 for run in said["runs"])
 
 
 def run(reducer: str, keep: float, accuracy: float, heard: dict[str, int]) -> dict[str, object]:
