@@ -140,6 +140,14 @@ def test_the_command_writes_what_ask_and_evaluate_then_read(tiny: str, film: Pat
     assert "auto:0.5" in ep("evaluate", data, "--sieve", out, "--keep", "auto:0.5", "--max-new-tokens", "2").out
 
 
+def test_a_calibration_of_the_older_kind_counts_as_none(sieve: Path, film: Path, ep: Program) -> None:
+    about = json.loads((sieve / "sieve.json").read_text())
+    (sieve / "sieve.json").write_text(json.dumps({**about, "auto": [[0.9, 0.2], [1.0, 0.6]]}))
+    assert read_sieve_options(sieve).auto is None
+    done = ep("ask", film, "Who?", "--sieve", sieve, "--keep", "auto")
+    assert done.code == 1 and "ep calibrate" in done.err
+
+
 def test_a_quality_out_of_reach_is_said_in_one_line(sieve: Path, film: Path, ep: Program) -> None:
     done = ep("ask", film, "Who?", "--sieve", sieve, "--keep", "auto:0.5", "--max-new-tokens", "2", "--json")
     (note,) = [line for line in done.err.splitlines() if line.startswith("note: auto:0.5 is outside")]

@@ -56,7 +56,7 @@ def _read(folder: Path) -> tuple[SieveOptions, Identity | None]:
         sections, auto = about.get("sections"), about.get("auto")
         tuples = {
             "sections": None if sections is None else tuple(sections),
-            "auto": None if auto is None else _enough(**auto),
+            "auto": _enough(**auto) if isinstance(auto, dict) else None,  # a list is of an older kind
         }
         return SieveOptions(**{**about, **tuples}), None if base is None else Identity(**base)
     except (OSError, ValueError, TypeError, AttributeError, OptionError) as error:
