@@ -100,7 +100,7 @@ def _measured(run: Callable[[], object]) -> tuple[float, int]:
     reset_peak(device)
     before, began = peak_memory(device), time.perf_counter()
     run()
-    return time.perf_counter() - began, peak_memory(device) - before
+    return time.perf_counter() - began, max(0, peak_memory(device) - before)
 
 
 if __name__ == "__main__":

@@ -102,6 +102,14 @@ def test_an_answer_from_pieces_is_the_answer_from_the_clip() -> None:
     assert in_pieces.report.tokens == at_once.report.tokens
 
 
+def test_pieces_that_were_taken_before_are_told() -> None:
+    model, pieces = tinymodel.model(), tinymodel.clip(2.0).pieces()
+    model.ask(pieces, "Who?", generate=GenerateOptions(max_new_tokens=2))
+    for again in (lambda: model.ask(pieces, "Who?"), lambda: whole(pieces)):
+        with pytest.raises(MediaError, match="can be taken once"):
+            again()
+
+
 def test_a_silent_track_is_left_out_however_it_comes() -> None:
     clip = tinymodel.clip(4.0)
     silent = replace(clip, source=replace(clip.source, silent=True))

@@ -13,6 +13,8 @@ from typing import Literal, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from .errors import MediaError
+
 SAMPLE_RATE = 16_000  # Hz, of Clip.audio
 PIECE = 16 << 20  # bytes of frames and sound from which on they are handed over, while the rest is still being read
 NO_SOUND = np.zeros(0, np.float32)
@@ -110,16 +112,23 @@ class Piece:
 Pieces = Generator[Piece, None, None]  # to be closed by who does not take all of them
 
 
+def taken() -> MediaError:
+    """What to say of pieces that end without an ending."""
+    hint = "Ask all questions of one look at it, or take the whole clip, with read_clip."
+    return MediaError("The clip's pieces were taken before, and can be taken once.", hint)
+
+
 def whole(pieces: Pieces) -> Clip:
-    """The clip that pieces make."""
+    """The clip that pieces make; MediaError where they were taken before."""
     parts: list[Piece] = []
     with closing(pieces):
         for piece in pieces:
             if piece.begins:
                 parts.clear()
             parts.append(piece)
-    ending = parts[-1].ending
-    assert ending is not None, "the last piece has the ending"
+    ending = parts[-1].ending if parts else None
+    if ending is None:
+        raise taken()
     shown = _joined([part.frames for part in parts if len(part.frames)] or [parts[-1].frames])
     times = _joined([part.times for part in parts])
     heard = _joined([part.audio for part in parts if len(part.audio)] or [NO_SOUND])

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from . import frames as F
-from .clip import Clip, Ending, Piece, Pieces
+from .clip import Clip, Ending, Piece, Pieces, taken
 from .errors import MediaError
 from .mel import MEL_BINS, log_mel, mel_frames
 from .options import MAX_PIXELS, MIN_PIXELS
@@ -85,8 +85,9 @@ class Measure:
         self._ending = piece.ending
 
     def extent(self) -> Extent:
-        """Of all pieces."""
-        assert self._ending is not None, "the last piece has the ending"
+        """Of all pieces; MediaError where they were taken before."""
+        if self._ending is None:
+            raise taken()
         samples = 0 if self._ending.source.silent else self._samples
         return Extent(self._size, tuple(self._times), samples, self._ending)
 
