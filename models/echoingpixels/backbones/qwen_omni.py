@@ -17,6 +17,7 @@ from ..options import Encode
 from ..positions import AUDIO, IMAGE, VIDEO, Layout
 from ..stream import Stream
 from .base import AudioShape, Features, Shape, VisionShape, joined
+from .cost import audio_flops, vision_flops
 from .hearing import hear
 from .vision import Sight, see_cells
 
@@ -97,27 +98,12 @@ class QwenOmni:
         return AudioShape(config.d_model, config.encoder_ffn_dim, MEL_CHUNKS_AT_ONCE * window)
 
     def tower_flops(self, media: Media, features: Features | None = None) -> float:
-        """Floating-point operations of encode(media): two a weight and token, and the windows' attention."""
+        """Floating-point operations of encode(media)."""
         model, total = self.thinker.model, 0.0
         if media.grid is not None:
-            tower, config = model.visual, self.thinker.config.vision_config
-            steps, rows, columns = media.grid
-            patches, window = rows * columns, (config.window_size // config.patch_size) ** 2
-            shares = [1.0] * steps  # of each step's cells
-            if features is not None and features.seen is not None:
-                shares = features.seen.view(steps, -1).double().mean(1).tolist()
-            for i, block in enumerate(tower.blocks):
-                seen = patches if i in config.fullatt_block_indexes else min(patches, window)
-                each = 2 * _size(block), 4 * seen * config.hidden_size
-                total += patches * sum(share * each[0] + share**2 * each[1] for share in shares)
-            total += sum(shares) * patches * (2 * _size(tower.patch_embed) + 2 * _size(tower.merger) / 4)
+            total += vision_flops(model.visual, media.grid, None if features is None else features.seen)
         if media.mel is not None:
-            tower, config = model.audio_tower, self.thinker.config.audio_config
-            heard = media.mel.shape[1] / 2
-            if features is not None and features.heard is not None and len(features.heard):
-                heard *= float(features.heard.double().mean())
-            total += heard * (2 * _size(tower.layers) + 4 * len(tower.layers) * config.n_window * config.d_model)
-            total += heard * 2 * (2 * _size(tower.conv1) + _size(tower.conv2)) + heard * _size(tower.proj)
+            total += audio_flops(model.audio_tower, media.mel.shape[1], None if features is None else features.heard)
         return total
 
     def encode(self, media: Media) -> Features:
@@ -327,7 +313,3 @@ class QwenOmni:
         """Hidden states (..., D) → logits (..., V)."""
         logits: Tensor = self.thinker.lm_head(hidden)
         return logits
-
-
-def _size(module: nn.Module) -> int:
-    return sum(p.numel() for p in module.parameters())

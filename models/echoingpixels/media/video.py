@@ -28,7 +28,7 @@ BACKLOG = 1 << 26  # bytes of packets kept back at most
 EPS = 1e-3  # s; two times this near are the same
 JUMP, GAP = 1.0, 3600.0  # s; a clock that goes back or ahead by more has been set anew
 FAILURES = 300  # packets in a row that cannot be decoded, before giving up
-AHEAD = 8  # packets that are looked at before one is decoded, to know when the next frame is shown
+AHEAD = 4  # packets that are looked at before one is decoded, to know when the next frame is shown
 
 
 class PictureReader:
