@@ -25,7 +25,7 @@ def audio_flops(tower: Any, frames: int, heard: Tensor | None = None) -> float:
     config, places = tower.config, frames / 2
     if heard is not None and len(heard):
         places *= float(heard.double().mean())
-    total = places * (2 * _size(tower.layers) + 4 * len(tower.layers) * config.n_window * config.d_model)
+    total: float = places * (2 * _size(tower.layers) + 4 * len(tower.layers) * config.n_window * config.d_model)
     return total + places * 2 * (2 * _size(tower.conv1) + _size(tower.conv2)) + places * _size(tower.proj)
 
 
