@@ -1,4 +1,4 @@
-"""A model with its real sizes and random weights, made straight in its own type; its towers stay empty.
+"""A model with its real sizes and random weights, made straight in its own type.
 
 Knows nothing about what is measured.
 """
@@ -8,9 +8,10 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from echoingpixels.backbones.qwen_omni import QwenOmni
 from echoingpixels.model import EchoingPixels
 from echoingpixels.options import LoadOptions
-from echoingpixels.outline import outline
+from echoingpixels.outline import Words, outline
 from echoingpixels.positions import AUDIO, TEXT, VIDEO
 from echoingpixels.sieve import Sieve, SieveOptions
 from echoingpixels.stream import Stream
@@ -20,14 +21,53 @@ WORDS, CELLS, HEARD = 48, 112, 50  # text tokens of a prompt; video and audio to
 
 
 def random_stack(name: str, sieve: SieveOptions | None = None) -> EchoingPixels:
-    """The text stack of a known model with random weights on the CPU, and a sieve of its first layers."""
+    """The text stack of a known model with random weights on the CPU, and a sieve of its first layers; no towers."""
     drawn = outline(name, LoadOptions(device="cpu")).model
-    text, thinker = drawn.backbone.text, drawn.backbone.thinker  # type: ignore[attr-defined]
-    for module in (text, thinker.lm_head):
-        module.to_empty(device="cpu")
-        fill(module)
+    assert isinstance(drawn.backbone, QwenOmni)
+    text, thinker = drawn.backbone.text, drawn.backbone.thinker
+    real(text, thinker.lm_head)
     text.rotary_emb = type(text.rotary_emb)(text.config)  # its frequencies are no weights
     return EchoingPixels(drawn.backbone, Sieve(drawn.backbone, sieve or SieveOptions(4, "extractive")).to(text.dtype))
+
+
+def random_tower(name: str) -> EchoingPixels:
+    """A known model without weights, but for its vision tower, which has random ones on the CPU."""
+    drawn = outline(name, LoadOptions(device="cpu")).model
+    assert isinstance(drawn.backbone, QwenOmni)
+    _see(drawn.backbone)
+    return drawn
+
+
+def random_model(name: str, sieve: SieveOptions | None = None) -> EchoingPixels:
+    """All of a known model with random weights on the CPU, a sieve with it, and a tokenizer that says nothing."""
+    made = random_stack(name, sieve)
+    assert isinstance(made.backbone, QwenOmni)
+    _see(made.backbone)
+    hearing = made.backbone.thinker.model.audio_tower
+    real(hearing)
+    there = hearing.positional_embedding
+    hearing.positional_embedding = type(there)(there.length, there.channels, there.max_timescale)
+    made.backbone.tokenizer = Mute()
+    return made
+
+
+class Mute(Words):
+    """What random weights say is nothing to read."""
+
+    def decode(self, ids: list[int]) -> str:
+        return ""
+
+
+def _see(backbone: QwenOmni) -> None:
+    seeing = backbone.thinker.model.visual
+    real(seeing)
+    seeing.rotary_pos_emb = type(seeing.rotary_pos_emb)(seeing.config)  # its frequencies are no weights
+
+
+def real(*modules: nn.Module) -> None:
+    """Random weights in place of none, on the CPU."""
+    for module in modules:
+        fill(module.to_empty(device="cpu"))
 
 
 def fill(module: nn.Module) -> None:

@@ -17,7 +17,7 @@ from typing import Annotated
 import torch
 import typer
 
-from bench.stack import fill
+from bench.stack import random_tower
 from echoingpixels.backbones.base import Features
 from echoingpixels.backbones.qwen_omni import QwenOmni
 from echoingpixels.clip import Clip
@@ -25,7 +25,6 @@ from echoingpixels.encoding import encode
 from echoingpixels.frames import patches
 from echoingpixels.glance import Glance, chosen, glance_at, look_closer, places
 from echoingpixels.media import read_clip
-from echoingpixels.model import EchoingPixels
 from echoingpixels.options import LoadOptions, MediaOptions, read_encode
 from echoingpixels.outline import outline
 from echoingpixels.repeats import Repeats
@@ -61,17 +60,6 @@ def main(
         _, cells, of, flops = rounds[0][i]
         row = {"encode": way, "cells": cells, "of": of, "flops": flops, "cpu_s": median(times)}
         console.out(json.dumps({**row, "speedup": median(ratios), "low": min(ratios), "high": max(ratios)}))
-
-
-def random_tower(name: str) -> EchoingPixels:
-    """A known model without weights, but for its vision tower, which has random ones on the CPU."""
-    drawn = outline(name, LoadOptions(device="cpu")).model
-    assert isinstance(drawn.backbone, QwenOmni)
-    tower = drawn.backbone.thinker.model.visual
-    tower.to_empty(device="cpu")
-    fill(tower)
-    tower.rotary_pos_emb = type(tower.rotary_pos_emb)(tower.config)  # its frequencies are no weights
-    return drawn
 
 
 @torch.no_grad()

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from echoingpixels.backbones import qwen_omni
+from echoingpixels.backbones.inparts import InParts
 from echoingpixels.inputs import Media, audio_tokens, prepare_media
 from echoingpixels.positions import AUDIO, IMAGE, TEXT, VIDEO, Span
 from tests import tinymodel
@@ -95,6 +96,18 @@ def test_decoding_with_a_cache_gives_the_logits_of_the_whole_sequence(kernel: st
     ).last_hidden_state
     want = on.logits(whole[:, -len(said) - 1 :])
     torch.testing.assert_close(torch.stack(stepped, 1), want, rtol=0, atol=10 * NOISE)
+
+
+@torch.no_grad()
+def test_an_mlp_in_parts_gives_what_the_whole_gives_under_the_same_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    mlp = tinymodel.backbone().text.layers[0].mlp
+    parted, hidden, rows = InParts(mlp), torch.randn(2, 37, mlp.hidden_size), []
+    mlp.up_proj.register_forward_hook(lambda _, given, __: rows.append(given[0].shape[1]))
+    assert parted.state_dict().keys() == mlp.state_dict().keys()
+    whole = parted(hidden)
+    monkeypatch.setattr("echoingpixels.backbones.inparts.TOKENS", 10)
+    torch.testing.assert_close(parted(hidden), whole, rtol=0, atol=NOISE)
+    assert rows == [37, 10, 10, 10, 7]
 
 
 @pytest.mark.parametrize("kernel", ["sdpa", "eager"])

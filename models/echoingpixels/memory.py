@@ -12,6 +12,7 @@ from typing import Any
 
 from .attended import ATTENDED, LAYERS
 from .backbones.base import AudioShape, Shape, VisionShape
+from .backbones.inparts import TOKENS as MLP_TOKENS
 from .frames import PATCH, STEP
 from .mel import BLOCK, MEL_BINS
 from .options import SIEVED
@@ -172,7 +173,7 @@ def _choosing(sizes: Sizes) -> int:
     rated = max(passes(pool, sizes.tokens - pool))
     taking = 2 * sizes.kept * width * sizes.value  # what is kept, and once more while padding is blanked
     if sizes.reducer in SIEVED:
-        return max(taking, round(_layer(sizes, rated, "none")))
+        return max(taking, round(_layer(sizes, rated, "none", MLP_TOKENS)))
     news = min(sizes.tokens, TOKENS_AT_ONCE) * width * FLOAT * (5 if sizes.value != FLOAT else 4)
     if sizes.reducer in ATTENDED:
         cached = LAYERS * _kv(sizes, rated) // sizes.shape.layers
@@ -180,13 +181,18 @@ def _choosing(sizes: Sizes) -> int:
     return max(taking, news) if sizes.reducer == "repeats" else taking
 
 
-def _layer(sizes: Sizes, tokens: int, quant: str) -> float:
-    """One decoder layer over so many tokens: the most that is alive at once, in its attention or in its MLP."""
+def _layer(sizes: Sizes, tokens: int, quant: str, at_once: int | None = None) -> float:
+    """One decoder layer over so many tokens: the most that is alive at once, in its attention or in its MLP.
+
+    `at_once`: tokens that its MLP takes at once; None for all.
+    """
     shape, value = sizes.shape, sizes.value
     heads, shared = shape.heads * shape.head_size, shape.kv_heads * shape.head_size
     attention = 2 * shape.width + 3 * heads + 2 * shared + 2 * max(heads, shared)
-    whole = 3 * (shape.width + shape.mlp)
-    up = 3 * shape.width + 2 * shape.mlp  # while the second half of the MLP is computed
-    work = product_bytes(shape.mlp, shape.width, tokens, quant, value, sizes.cuda)
-    most = max(attention * value * tokens, whole * value * tokens, up * value * tokens + work)
+    through = min(tokens, at_once or tokens)  # the MLP
+    whole = 3 * (shape.width * tokens + shape.mlp * through)
+    up = 3 * shape.width * tokens + 2 * shape.mlp * through  # while the second half of the MLP is computed
+    joined = 4 * shape.width * tokens if through < tokens else 0
+    work = product_bytes(shape.mlp, shape.width, through, quant, value, sizes.cuda)
+    most = max(attention * value * tokens, whole * value, up * value + work, joined * value)
     return 2 * shape.head_size * value * tokens + most

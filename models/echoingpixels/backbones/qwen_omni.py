@@ -19,6 +19,7 @@ from ..stream import Stream
 from .base import AudioShape, Features, Shape, VisionShape, joined
 from .cost import audio_flops, vision_flops
 from .hearing import hear
+from .inparts import InParts
 from .vision import Sight, see_cells
 
 PATCHES_AT_ONCE = 16_384  # bounds the vision tower's activations; whole temporal steps, so nothing attends across a cut
@@ -185,7 +186,7 @@ class QwenOmni:
             layer.to_empty(device=self.device)
             if not quantized:
                 layer.load_state_dict(source.state_dict())
-            layer.self_attn.is_causal = causal
+            layer.mlp, layer.self_attn.is_causal = InParts(layer.mlp), causal
             if self.checkpointing:
                 layer._gradient_checkpointing_func = source._gradient_checkpointing_func
             layers.append(layer)

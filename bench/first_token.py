@@ -1,0 +1,130 @@
+"""How long it takes from a file to the first token of an answer, stage by stage: plain transformers with all tokens,
+all tokens here, plain CS2, and CS2 that encodes less.
+
+A real clip, and real sizes with random weights: what is chosen means nothing then, what it takes is right. Every round
+runs all ways; speedups are ratios within a round. Plain transformers gets our frames, log-mel and ids, which equal its
+processor's, and runs towers and decoder by its own generate().
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from copy import copy
+from pathlib import Path
+from statistics import median
+from typing import Annotated, Any
+
+import torch
+import typer
+
+from bench.stack import random_model
+from echoingpixels import load
+from echoingpixels.backbones.qwen_omni import QwenOmni
+from echoingpixels.clip import whole
+from echoingpixels.inputs import prepare_media
+from echoingpixels.media.worker import Worker
+from echoingpixels.model import EchoingPixels
+from echoingpixels.options import AskOptions, GenerateOptions, MediaOptions, read_encode
+from echoingpixels.sieve import SieveOptions
+from echoingpixels.stats import peak_memory, reset_peak
+from epcli import console
+
+QUESTION = "What is heard when the bird falls?"
+CPU = torch.device("cpu")
+THEIRS = "transformers"
+Seconds = dict[str, float]
+
+
+def main(
+    clip: Annotated[Path, typer.Argument(help="A clip.")],
+    model: Annotated[str, typer.Option(help="tiny, or a known model for its sizes.")] = "qwen2.5-omni-3b",
+    start: Annotated[float, typer.Option(help="Begin here, in s.")] = 0.0,
+    seconds: Annotated[float, typer.Option(help="So many of it, at 2 frames a second.")] = 18.5,
+    ways: Annotated[str, typer.Option(help="Comma-separated: transformers, or REDUCER[+ENCODE].")] = (
+        "transformers,full,cs2,cs2+repeats:0.1,cs2+glance:0.25,cs2+glance:0.1"
+    ),
+    keep: Annotated[float, typer.Option(help="Share of the tokens to keep.")] = 0.1,
+    layers: Annotated[int, typer.Option(help="Of the sieve.")] = 4,
+    repeat: Annotated[int, typer.Option(help="Rounds that count.")] = 1,
+) -> None:
+    """Seconds to the first token and in each stage, speedup over the first way, and peak memory; JSON, a line a way."""
+    on = load(model) if model == "tiny" else random_model(model, SieveOptions(layers, "extractive"))
+    options = MediaOptions(start=start, end=start + seconds, frame_size=on.frame_size)
+    names = ways.split(",")
+    with Worker() as worker:
+        worker.start()
+        runs = {name: _way(on, worker, clip, options, name, keep) for name in names}
+        rounds = [{name: _measured(run) for name, run in runs.items()} for _ in range(repeat)]
+    for name in names:
+        mine, ratios = [one[name] for one in rounds], [one[names[0]]["total"] / one[name]["total"] for one in rounds]
+        row = {part: median(one[part] for one in mine) for part in mine[0]}
+        speedup = {"speedup": median(ratios), "low": min(ratios), "high": max(ratios)}
+        console.out(json.dumps({"way": name, **{part: round(value, 3) for part, value in (row | speedup).items()}}))
+
+
+def _way(
+    on: EchoingPixels, worker: Worker, clip: Path, options: MediaOptions, name: str, keep: float
+) -> Callable[[], Seconds]:
+    """What runs one way and returns its seconds by stage."""
+    if name == THEIRS:
+        return lambda: _theirs(on, worker, clip, options)
+    reducer, _, how = name.partition("+")
+    backbone = copy(on.backbone)
+    assert isinstance(backbone, QwenOmni)
+    backbone.how = read_encode(how or "plain")
+    model = EchoingPixels(backbone, on.sieve)
+    ask = AskOptions(reducer, 1.0 if reducer == "full" else keep, GenerateOptions(max_new_tokens=1))
+    return lambda: _ours(model, worker, clip, options, ask)
+
+
+def _ours(model: EchoingPixels, worker: Worker, clip: Path, options: MediaOptions, ask: AskOptions) -> Seconds:
+    report = model.look(worker.stream(clip, options)).answer(QUESTION, ask).report
+    stages = ("decode", "prepare", "encode", "select", "prefill")
+    tokens = {"tokens": sum(report.encoded.values()), "operations": report.flops["reduced"] / 1e12}
+    return {name: report.time_s[name] or 0.0 for name in stages} | tokens
+
+
+@torch.no_grad()
+def _theirs(on: EchoingPixels, worker: Worker, clip: Path, options: MediaOptions) -> Seconds:
+    """The same file, read by us and answered by transformers."""
+    backbone: Any = on.backbone
+    began = time.perf_counter()
+    read = whole(worker.stream(clip, options))
+    decoded = time.perf_counter()
+    media = prepare_media(read, backbone.min_pixels, backbone.max_pixels)
+    inputs = on.prepare(media, QUESTION)
+    assert media.patches is not None and media.mel is not None, "the comparison needs picture and sound"
+    prepared = time.perf_counter()
+    backbone.thinker.generate(
+        input_ids=inputs.input_ids,
+        attention_mask=torch.ones_like(inputs.input_ids),
+        pixel_values_videos=media.patches.to(backbone.dtype),
+        video_grid_thw=torch.tensor([media.grid]),
+        video_second_per_grid=torch.tensor([1.0]),
+        input_features=media.mel[None].to(backbone.dtype),
+        feature_attention_mask=torch.ones(1, media.mel.shape[1], dtype=torch.long),
+        use_audio_in_video=True,
+        max_new_tokens=1,
+        do_sample=False,
+    )
+    answered = time.perf_counter()
+    return {
+        "decode": decoded - began,
+        "prepare": prepared - decoded,
+        "towers and decoder": answered - prepared,
+        "tokens": media.span.tokens,
+    }
+
+
+def _measured(run: Callable[[], Seconds]) -> dict[str, float]:
+    """Its stages, the seconds of all, and the peak above what was there before in MB."""
+    reset_peak(CPU)
+    before, began = peak_memory(CPU), time.perf_counter()
+    stages = run()
+    return {"total": time.perf_counter() - began, **stages, "peak_mb": max(0, peak_memory(CPU) - before) / 1e6}
+
+
+if __name__ == "__main__":
+    typer.run(main)
