@@ -7,6 +7,7 @@ from dataclasses import fields, replace
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 from echoingpixels.errors import OptionError
 from echoingpixels.positions import AUDIO, TEXT, VIDEO
@@ -153,3 +154,12 @@ def test_tokens_are_counted_by_kind() -> None:
     assert counts["video"] == int((stream.kind == VIDEO).sum()) > 0
     assert counts["audio"] == int((stream.kind == AUDIO).sum()) > 0
     assert counts["image"] == 0 and sum(counts.values()) == stream.kind.numel()
+
+
+@pytest.mark.parametrize("keep", [0.1, (0.1, 0.5, 1.0)])
+def test_choosing_of_a_batch_never_asks_the_device_for_a_number(keep: float | tuple[float, ...]) -> None:
+    with FakeTensorMode():  # tensors without values: whoever wants one to be a number fails
+        scores, pool = torch.empty(3, 40), torch.empty(3, 40, dtype=torch.bool)
+        assert top_k(scores, pool, budget(pool, keep)).shape == pool.shape
+        with pytest.raises(DataDependentOutputException):
+            pool.sum(1).tolist()

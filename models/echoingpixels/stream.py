@@ -5,7 +5,6 @@ Knows nothing about how tokens are chosen: reducers make a Selection, only Strea
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -117,12 +116,14 @@ def pad(streams: list[Stream]) -> Stream:
 def budget(pool: Tensor, keep: float | Sequence[float]) -> Tensor:
     """k of each row (B,): ceil(n * keep) in double precision, at least 1, at most the row's pool (B, L).
 
-    `keep` is one ratio, or one a row.
+    `keep` is one ratio, or one a row. Nothing waits for the device.
     """
-    counts: list[int] = pool.sum(1).tolist()
-    ratios = [keep] * len(counts) if isinstance(keep, int | float) else keep
-    k = [min(n, max(1, math.ceil(n * check_keep(ratio)))) for n, ratio in zip(counts, ratios, strict=True)]
-    return torch.tensor(k, device=pool.device, dtype=torch.long)
+    n = pool.sum(1)  # (B,)
+    if isinstance(keep, int | float):
+        k = n.double() * check_keep(keep)
+    else:
+        k = n * torch.tensor(list(map(check_keep, keep)), dtype=torch.float64, device=pool.device)
+    return k.ceil().long().clamp(min=1).minimum(n)
 
 
 def top_k(scores: Tensor, pool: Tensor, k: Tensor) -> Tensor:

@@ -33,7 +33,7 @@ VALUE = {"float32": FULL, "bfloat16": HALF}
 class Outlook:
     """A stage before it is run. `learned`: weights that learn, by part. `steps` None: the questions are not there yet.
 
-    `tokens`: of the longest example. `need`: on one of the recipe's GPUs; None for task towers, which is not planned.
+    `tokens`: of the longest example. `need`: on one of the recipe's GPUs; None where towers learn: not planned.
     """
 
     stage: str
@@ -88,7 +88,7 @@ def _stage(recipe: Recipe, stage: Stage, backbone: QwenOmni, sieve: Sieve | None
     steps = stage.steps or None
     if questions is not None:
         steps = stage.steps_of(questions, recipe.gpus)
-    need = None if stage.task == "towers" else _need(recipe, stage, backbone, sieve, learned, longest)
+    need = None if "towers" in stage.learns else _need(recipe, stage, backbone, sieve, learned, longest)
     return Outlook(stage.name, stage.task, learned, steps, longest, need)
 
 
@@ -106,7 +106,8 @@ def longest_tokens(recipe: Recipe, backbone: QwenOmni) -> int:
 def _learned(stage: Stage, backbone: QwenOmni, sieve: Sieve | None) -> Iterator[tuple[str, int]]:
     """Weights that learn, by part."""
     if "towers" in stage.learns:
-        yield "towers", _count(backbone.thinker.model.visual) + _count(backbone.thinker.model.audio_tower)
+        model = backbone.thinker.model
+        yield "towers", _count(model.visual) + (_count(model.audio_tower) if stage.task == "towers" else 0)
     if "sieve" in stage.learns and sieve is not None:
         yield "sieve", _count(sieve)
     if "decoder" in stage.learns:

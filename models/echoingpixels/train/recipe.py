@@ -14,7 +14,7 @@ from ..errors import DataError
 from ..options import Quant, check_keep
 from ..sieve import Form
 
-Task = Literal["towers", "answers", "distil", "sieve"]
+Task = Literal["towers", "answers", "distil", "sieve", "views"]
 Part = Literal["towers", "decoder", "sieve"]
 Gate = Literal["straight-through", "gumbel", "soft"]
 Target = Literal["saliency", "agreed"]
@@ -27,6 +27,7 @@ LEARN: dict[str, tuple[Part, ...]] = {  # by task, where a stage does not say it
     "answers": ("decoder",),
     "distil": ("sieve",),
     "sieve": ("sieve", "decoder"),
+    "views": ("towers",),
 }
 BANK = "bank"  # the stage that fills the cache of the towers' outputs
 TAKEN = (BANK, "model", "tensorboard")  # names in OUT that no stage may have
@@ -106,7 +107,7 @@ class Phase:
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage. `batch` counts clips where all tokens are kept (tasks towers and answers), else questions.
+    """One stage. `batch` counts clips in tasks towers, answers and views, else questions.
 
     With `epochs` every question is asked once before any is asked again, and `steps` follow from it, if not given.
     `precision`: of the weights that learn, and of what the optimizer keeps of them; adapters are float32.
@@ -134,7 +135,7 @@ class Stage:
     save_every: int = 200
     train: tuple[Part, ...] = ()
     lora: Lora | None = None
-    moments: int = 3  # temporal steps drawn from each clip in task towers
+    moments: int = 3  # temporal steps drawn from each clip in tasks towers and views
     share: tuple[float, ...] = (1.0,)
     questions: int = 10
     first: tuple[str, ...] = ()  # kinds: those learned last

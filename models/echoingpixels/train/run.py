@@ -28,13 +28,16 @@ from .clips import Clips, read_clips
 from .draws import Draws
 from .log import check_extra, log_of
 from .recipe import BANK, Recipe, Stage
+from .rows import read_asked
 from .start import sieve_of, start
 from .towers import Batches, Taught
 from .trainer import Learner, Loss, teach
+from .views import Seeing, Views, drawn_clips, own_clips
 from .world import is_sharded, world
 
 VALID_SEED = 1_000_003  # of clips never trained on
 SIEVED = ("distil", "sieve")  # tasks
+LOOKING = ("towers", "views")  # tasks that see pictures, and no features of them
 CHECKED = (0.2, 0.05)  # keep ratios at which a sieve is tried while it trains
 
 
@@ -76,7 +79,7 @@ class Run:
                 shutil.rmtree(folder / self.makes, ignore_errors=True)
             draws, check = self._data(stage, number)
             log = log_of(self.recipe.log, self.out, stage.name)
-            workers = int(stage.task == "towers")  # rendering takes as long as the step it is for
+            workers = int(stage.task in LOOKING)  # rendering takes as long as the step it is for
             teach(learner, draws, stage, self.recipe.seed, folder, log, check, saved, workers)
             if is_sharded(learner):
                 del learner, modules, loss, end
@@ -118,6 +121,10 @@ class Run:
             thinker.model.audio_tower.requires_grad_(True)
             first = Batches(stage, self.recipe.seed, self.backbone.max_pixels)
             return taught, taught.loss, lambda: taught.settle(self.backbone, first[0])
+        if stage.task == "views":
+            thinker.model.visual.requires_grad_(True)
+            seeing = Seeing(self.backbone)
+            return seeing, seeing.loss, lambda: None
         parts: dict[str, nn.Module] = {}
         adapted, dtype = None, getattr(torch, stage.precision)
         if stage.task in SIEVED:
@@ -138,6 +145,14 @@ class Run:
         seed = self.recipe.seed
         if stage.task == "towers":
             return Batches(stage, seed, self.backbone.max_pixels), dict
+        if stage.task == "views":
+            data = self.recipe.data
+            pictures = (
+                drawn_clips(seed, stage)
+                if data.train is None
+                else own_clips(read_asked(data.train, data.media)[0], data, stage)
+            )
+            return Views(stage, seed, pictures, self.backbone.max_pixels), dict
         source, valid = self.sources()
         draws = Draws(source, stage, seed, number, world().num_processes)
         return draws, partial(self._check, stage, source, valid)
@@ -191,7 +206,8 @@ def train_model(recipe: Recipe, out: Path, stages: tuple[str, ...] = ()) -> Path
     stages after it in a process of its own; they then learn from the clips made so far.
     """
     order: list[str] = [stage.name for stage in recipe.stage]
-    order.insert(int(recipe.stage[0].task == "towers"), BANK)  # as soon as the towers are what they will be
+    if any(stage.task not in LOOKING for stage in recipe.stage):
+        order.insert(int(recipe.stage[0].task == "towers"), BANK)  # as soon as the towers are what they will be
     for name in stages:
         if name not in order:
             raise OptionError(f"Unknown stage {name!r}.", f"Known stages: {', '.join(order)}.")
