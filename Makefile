@@ -43,7 +43,7 @@ train: setup
 # What takes minutes on the tiny model; docs/performance.md has the commands for real sizes.
 bench: setup
 	$(BIN)/python -m bench.prefill --model tiny --layers 2 --tokens 400
-	MALLOC_MMAP_THRESHOLD_=262144 $(BIN)/python -m bench.memory --seconds 60 --keep 0.1
+	MALLOC_MMAP_THRESHOLD_=262144 $(BIN)/python -m bench.memory --keep 0.1
 	$(BIN)/python -m bench.towers $(DEMO) --seconds 10 --count --encode repeats:0.05,repeats:0.1
 
 clean:

@@ -31,7 +31,7 @@ TICK = 0.05  # s between looks at a process
 
 def main(
     film: Annotated[Path, typer.Argument(help="A film with sound, such as the one in moviepy 2.2.1's source package.")],
-    minutes: Annotated[str, typer.Option(help="Lengths, comma-separated.")] = "1,5,20,60",
+    minutes: Annotated[str, typer.Option(help="Lengths, comma-separated.")] = "1,2,5,10,30,60",
     keep: Annotated[str, typer.Option(help="Share of the tokens to keep.")] = "0.05",
     reducer: Annotated[str, typer.Option(help="How they are chosen.")] = "cs2",
     height: Annotated[int | None, typer.Option(help="Scale the film to so many pixels first: less to decode.")] = None,
@@ -48,7 +48,7 @@ def main(
             console.out_json(rows[-1]) if json_out else console.out(line(rows[-1]))
     if len(rows) > 1 and not json_out:
         for name in (*STAGES, "cpu", "peak"):
-            console.out(f"{name}: grows as minutes^{exponent(rows, name):.2f}")
+            console.out(f"{name}: grows as minutes^{exponent(rows, 'minutes', name):.2f}")
 
 
 def scaled(film: Path, height: int, out: Path) -> Path:
@@ -98,10 +98,21 @@ def repeated(film: Path, seconds: float, out: Path) -> Path:
     return out
 
 
-def measured(clip: Path, seconds: float, reducer: str, keep: str) -> dict[str, Any]:
-    """What `ep ask` says it took, and the most memory of its process and of the one that decodes, in bytes."""
+def measured(clip: Path, seconds: float, reducer: str, keep: str, *more: str) -> dict[str, Any]:
+    """What `ep ask` says it took, with `more` options, and the most memory of its process and of the one that decodes,
+    in bytes.
+    """
     asked = [sys.executable, "-m", "epcli.main", "ask", str(clip), QUESTION, "--reducer", reducer, "--keep", keep]
-    asked += ["--fps", "2", "--max-frames", str(math.ceil(2 * seconds) + 2), "--max-new-tokens", "8", "--no-cache"]
+    asked += [
+        "--fps",
+        "2",
+        "--max-frames",
+        str(math.ceil(2 * seconds) + 2),
+        "--max-new-tokens",
+        "8",
+        "--no-cache",
+        *more,
+    ]
     program = subprocess.Popen([*asked, "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     peaks: dict[str, int] = {"own": 0, "decoder": 0}
     watcher = threading.Thread(target=watch, args=(program, peaks), daemon=True)
@@ -164,9 +175,9 @@ def line(row: dict[str, Any]) -> str:
     return f"| {row['minutes']:g} | {row['tokens']:,} | {row['kept']:,} | {spent} | {memory} |"
 
 
-def exponent(rows: list[dict[str, Any]], name: str) -> float:
-    """Of the power of the minutes that fits a figure best: 1 is linear."""
-    points = [(math.log(row["minutes"]), math.log(max(row[name], 1e-6))) for row in rows]
+def exponent(rows: list[dict[str, Any]], of: str, name: str) -> float:
+    """Of the power of one figure that fits another best: 1 is linear."""
+    points = [(math.log(row[of]), math.log(max(row[name], 1e-6))) for row in rows]
     x, y = (sum(values) / len(points) for values in zip(*points, strict=True))
     return sum((a - x) * (b - y) for a, b in points) / sum((a - x) ** 2 for a, _ in points)
 

@@ -182,7 +182,7 @@ def main() -> None:
     parse = argparse.ArgumentParser(prog="python -m bench.memory", description=__doc__)
     parse.add_argument("--model", choices=["tiny", "3b"], default="tiny")
     parse.add_argument(
-        "--seconds", type=float, default=60.0, help="of the clip for tiny; at most one chunk of the vision tower"
+        "--seconds", type=float, default=16.0, help="of the clip for tiny; at most one chunk of the vision tower"
     )
     parse.add_argument("--side", type=int, default=224, help="of its frames, in pixels")
     parse.add_argument("--tokens", type=int, nargs="+", default=[2048, 4096], help="for 3b")

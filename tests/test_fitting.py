@@ -45,7 +45,7 @@ def test_advice_that_is_followed_makes_it_fit(dry) -> None:  # type: ignore[no-u
             assert "to spare" in line
             assert dry(free, *options.split())["fits"], (share, line)
             seen.add(options.split()[0])
-    assert seen == {"--quant", "--fps", "--max-pixels"}  # the decoder's first layers read all tokens, kept or not
+    assert seen == {"--quant", "--keep", "--fps", "--max-pixels"}
 
 
 def test_where_nothing_alone_is_enough_everything_together_is_told(dry) -> None:  # type: ignore[no-untyped-def]

@@ -1,4 +1,5 @@
-"""A clip's pieces to the towers' features, chunk by chunk: each is seen, heard and dropped before the next is read.
+"""A clip's pieces to the towers' features, chunk by chunk, as in a pipeline: while one chunk is seen, the next one's
+patches are cut in a thread, and what comes after is decoded elsewhere. What was seen is dropped.
 
 The chunks are those of `Backbone.see` and `Backbone.hear`, so the features are the same as of a whole clip. Knows
 nothing about files or questions.
@@ -7,6 +8,7 @@ nothing about files or questions.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -38,18 +40,18 @@ def encode(backbone: Backbone, pieces: Pieces, watch: Stopwatch) -> Encoded:
 
     MediaError where it becomes no token. Of the sound, what waits to be scaled is held to the end: 51 kB a second.
     """
-    measure, sight, mel = Measure(), _Sight(backbone, watch), Mel()
-    with closing(pieces):
+    with closing(pieces), ThreadPoolExecutor(1) as cutter:
+        measure, sight, mel = Measure(), _Sight(backbone, watch, cutter), Mel()
         for piece in _timed(pieces, watch):
             if piece.begins:
-                measure, sight, mel = Measure(), _Sight(backbone, watch), Mel()
+                measure, sight, mel = Measure(), _Sight(backbone, watch, cutter), Mel()
             measure.add(piece)
             sight.add(piece.frames)
             with watch.stage("prepare"):
                 mel.add(piece.audio)
-    extent = measure.extent()
-    media = media_of(span_of(extent, backbone.min_pixels, backbone.max_pixels), extent)
-    video, seen = sight.features()
+        extent = measure.extent()
+        media = media_of(span_of(extent, backbone.min_pixels, backbone.max_pixels), extent)
+        video, seen = sight.features()
     audio, heard = (None, None) if media.mel is None else _hear(backbone, mel, media.mel.shape[1], watch)
     return Encoded(media, Features(video, audio, seen, heard), extent.ending)
 
@@ -64,39 +66,56 @@ def _timed(pieces: Pieces, watch: Stopwatch) -> Iterator[Piece]:
 
 
 class _Sight:
-    """Frames that wait until there are as many as are seen at once."""
+    """Frames that wait until there are as many as are seen at once, and the chunk whose patches are being cut."""
 
-    def __init__(self, backbone: Backbone, watch: Stopwatch) -> None:
-        self._backbone, self._watch, self._sight = backbone, watch, backbone.sight()
+    def __init__(self, backbone: Backbone, watch: Stopwatch, cutter: Executor) -> None:
+        self._backbone, self._watch, self._sight, self._cutter = backbone, watch, backbone.sight(), cutter
         self._waiting: list[np.ndarray[Any, Any]] = []
         self._size = (0, 0)  # (height, width) at which they are seen
+        self._next: Future[tuple[Tensor, tuple[int, int, int]]] | None = None
         self._features: list[tuple[Tensor, Tensor]] = []
 
     def add(self, frames: np.ndarray[Any, Any]) -> None:
-        """Take the next frames (F, H, W, 3), and see those that fill a chunk."""
+        """Take the next frames (F, H, W, 3); when they fill a chunk, see the one before it."""
         if not len(frames):
             return
         height, width = frames.shape[1:3]
         self._size = F.fit(height, width, self._backbone.min_pixels, self._backbone.max_pixels)
-        small = (height, width) == self._size
-        self._waiting.append(frames if small else np.stack([F.resize(frame, self._size) for frame in frames]))
+        self._waiting.append(frames)
         at_once = F.STEP * self._backbone.steps_at_once(*(side // F.PATCH for side in self._size))
         while sum(map(len, self._waiting)) >= at_once:
             held = np.concatenate(self._waiting)
             self._waiting = [held[at_once:].copy()] if len(held) > at_once else []
-            self._see(held[:at_once])
+            self._cut(held[:at_once])
 
     def features(self) -> tuple[Tensor | None, Tensor | None]:
         """No more frames: the features (Nv, D) of all, and which were made anew if not all; None for none."""
         if self._waiting:
-            self._see(np.concatenate(self._waiting))
+            self._cut(np.concatenate(self._waiting))
+        self._see()
         return joined(self._features) if self._features else (None, None)
 
-    def _see(self, frames: np.ndarray[Any, Any]) -> None:
+    def _cut(self, frames: np.ndarray[Any, Any]) -> None:
+        chunk = self._cutter.submit(_patches, frames, self._size, self._backbone.device)
+        self._see()
+        self._next = chunk
+
+    def _see(self) -> None:
+        if self._next is None:
+            return
         with self._watch.stage("prepare"):
-            patches, (_, rows, columns) = F.patches(frames, self._size)
+            patches, (_, rows, columns) = self._next.result()
+        self._next = None
         with self._watch.stage("encode"):
             self._features.append(self._sight.see(patches, rows, columns))
+
+
+def _patches(
+    frames: np.ndarray[Any, Any], size: tuple[int, int], device: torch.device
+) -> tuple[Tensor, tuple[int, int, int]]:
+    """Of one chunk; in pinned memory, from which they are copied to a GPU while others are cut."""
+    patches, grid = F.patches(frames, size)
+    return patches.pin_memory() if device.type == "cuda" else patches, grid
 
 
 def _hear(backbone: Backbone, mel: Mel, frames: int, watch: Stopwatch) -> tuple[Tensor, Tensor | None]:

@@ -13,7 +13,7 @@ from typing import Any
 from .attended import ATTENDED, LAYERS
 from .backbones.base import AudioShape, Shape, VisionShape
 from .backbones.inparts import TOKENS as MLP_TOKENS
-from .frames import PATCH, STEP
+from .frames import MERGE, PATCH, STEP
 from .mel import BLOCK, MEL_BINS
 from .options import SIEVED
 from .quantized import product_bytes
@@ -115,14 +115,15 @@ def stages(sizes: Sizes) -> Iterator[Stage]:
     """Every stage of an answer, in order. On CUDA what only the host holds is left out."""
     width = sizes.shape.width * sizes.value
     pixels = _chunk(sizes) * PATCH_VALUES
-    prepared = 0 if sizes.cuda else FLOAT * (pixels + sizes.mel * MEL_BINS)
+    ahead = PREPARING * pixels if sizes.patches > _chunk(sizes) else 0  # cut while another chunk is seen
+    prepared = 0 if sizes.cuda else FLOAT * (pixels + sizes.mel * MEL_BINS) + ahead
     clip = 0 if sizes.cuda else sizes.clip
     # A sieve's file is read before it is put in its place, weight by weight.
     yield Stage("load", 0, 0, 0, 0 if sizes.cuda else sizes.sieve)
     if not sizes.cuda:
         yield Stage("prepare", 0, clip, 0, max(PREPARING * pixels, FLOAT * pixels + SPECTRUM * min(sizes.mel, BLOCK)))
     seen, heard = sizes.seen * width, sizes.heard * width
-    yield Stage("vision", sizes.seen, clip + prepared, 0, seen + max(seen, _looking(sizes)))
+    yield Stage("vision", sizes.seen, clip + prepared, 0, max(2 * seen, _before(sizes) * width + _looking(sizes)))
     yield Stage("audio", sizes.heard, clip + prepared + seen, 0, heard + max(heard, _listening(sizes)))
     features, stream = seen + heard, sizes.tokens * width
     yield Stage("select", sizes.tokens, clip + features + stream, 0, _choosing(sizes))
@@ -155,6 +156,12 @@ def _chunk(sizes: Sizes) -> int:
     """Patches that are made and seen at once: whole temporal steps."""
     step = max(1, sizes.step)
     return min(sizes.patches, max(1, sizes.vision.at_once // step) * step)
+
+
+def _before(sizes: Sizes) -> int:
+    """Tokens that are there already when the last full chunk is seen."""
+    whole = sizes.patches // max(1, _chunk(sizes))
+    return max(0, whole - 1) * _chunk(sizes) // MERGE**2
 
 
 def _listening(sizes: Sizes) -> int:

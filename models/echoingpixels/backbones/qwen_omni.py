@@ -22,7 +22,7 @@ from .hearing import hear
 from .inparts import InParts
 from .vision import Sight, see_cells
 
-PATCHES_AT_ONCE = 16_384  # bounds the vision tower's activations; whole temporal steps, so nothing attends across a cut
+PATCHES_AT_ONCE = 4096  # bounds the vision tower's activations; whole temporal steps: nothing attends across a cut
 PLAIN = Encode()
 MEL_CHUNKS_AT_ONCE = 64  # of the audio tower's own 2 s windows
 

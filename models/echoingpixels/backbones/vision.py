@@ -53,7 +53,7 @@ def see_cells(tower: Any, patches: Tensor, grid: tuple[int, int, int], cells: Te
     in_order = cells[order]
     part = patches[there.to(patches.device)] if not bool(cells.all()) else patches
     features: Tensor = tower(
-        part.to(device, tower.dtype),
+        part.to(device, non_blocking=True).to(tower.dtype),
         grid_thw=size,
         position_ids=get_vision_position_ids(size, tower.spatial_merge_size)[there],
         cu_seqlens=_bounds(cells, steps, unit),
