@@ -23,7 +23,8 @@ from tests.program import ROOT, Program, command, environment, run
 QUESTION = "Which object appears first?"
 KEYS = (
     *("media", "question", "answer", "model", "reducer", "keep", "quant", "device", "finish_reason"),
-    *("tokens", "time_s", "memory_bytes", "flops", "speedup", "encoded", "warnings", "notes"),
+    *("tokens", "time_s", "memory_bytes", "flops", "speedup", "encoded"),
+    *("tokens_per_s", "steps", "warnings", "notes"),
 )
 STAGES = {"load", "decode", "prepare", "encode", "select", "prefill", "generate", "first_token", "total"}
 
