@@ -21,12 +21,12 @@ def compiled(step: Step) -> Step:
     program = torch.compile(step, fullgraph=True, dynamic=True)
 
     def call(token: Tensor, position: Tensor, mask: Tensor, cache: Any) -> Tensor:
-        from torch._dynamo.exc import TorchDynamoException
+        from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException
 
         try:
             return program(token, position, mask, cache)
-        except TorchDynamoException as error:
-            said = str(error).strip().splitlines()[0]
+        except (TorchDynamoException, FailOnRecompileLimitHit) as error:
+            said = " ".join(str(error).split("\n\n")[0].split())  # advice to PyTorch's developers follows
             hint = "Leave --compile out. On a CPU it needs a C++ compiler, such as g++."
             raise ModelError(f"The decoding step cannot be compiled: {said}", hint) from error
 
