@@ -52,16 +52,15 @@ def stream_tokens(
             if bool(done.all()) or said == options.max_new_tokens:
                 return
         with watch.stage("generate"):
-            guessed = tokens.new_zeros((rows, 0))
+            guessed: list[int] = []
             if options.lookup:
                 known += tokens[0].tolist()
-                guessed = tokens.new_tensor([guess(known, min(options.lookup, options.max_new_tokens - said - 1))])
-            step = torch.cat([tokens[:, -1:], guessed], dim=1)  # (B, 1 + guesses)
+                guessed = guess(known, min(options.lookup, options.max_new_tokens - said - 1))
+            step = torch.cat([tokens[:, -1:], tokens.new_tensor([guessed] * rows)], dim=1)  # (B, 1 + guesses)
             places = stream.next_position[:, None] + said - 1 + torch.arange(step.shape[1], device=device)
             mask = torch.cat([mask, torch.ones_like(step, dtype=torch.bool)], dim=1)
             tokens = _choose(backbone.decode(step, places, mask, cache, options.compile), options, generator)
-            wrong = guessed.shape[1] - int((tokens[:, :-1] == guessed).cumprod(1).sum())
-            if wrong:
+            if guessed and (wrong := int((tokens[:, :-1] != step[:, 1:]).cummax(1).values.sum())):
                 backbone.shorten(cache, wrong)
                 tokens, mask = tokens[:, :-wrong], mask[:, :-wrong]
 
