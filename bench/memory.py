@@ -105,7 +105,7 @@ def follow(model: EchoingPixels, kept: Stream, options: AskOptions, peaks: Peaks
         mask = kept.mask
         for step in range(options.generate.max_new_tokens):
             mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
-            backbone.decode(torch.tensor([1]), kept.next_position + step, mask, cache)
+            backbone.decode(torch.tensor([[1]]), kept.next_position[:, None] + step, mask, cache)
 
     peaks.of("generate", said)
 

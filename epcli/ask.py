@@ -74,6 +74,8 @@ def ask(
     audio_track: o.AudioTrack = None,
     max_new_tokens: o.MaxNewTokens = o.MAX_NEW_TOKENS,
     temperature: o.Temperature = 0.0,
+    compile: o.Compile = False,
+    prompt_lookup: o.Lookup = 0,
     cache_dir: o.CacheDir = None,
     no_cache: o.NoCache = False,
     compare: o.Compare = False,
@@ -87,13 +89,14 @@ def ask(
     Answers go to stdout, one a line, and the report to stderr.
     With --json, stdout gets one JSON object a question, one a line.
     """
+    generate = GenerateOptions(max_new_tokens, temperature, compile=compile, lookup=prompt_lookup)
     request = Request(
         media,
         tuple(map(check_question, question)),
         model,
         o.load_options(sieve, quant, device, max_pixels, encode, sections, cache_dir, no_cache),
         o.media_options(fps, max_frames, no_audio, audio_track, start, end),
-        AskOptions(reducer, o.keep_of(keep), GenerateOptions(max_new_tokens, temperature)),
+        AskOptions(reducer, o.keep_of(keep), generate),
         o.cache_folder(cache_dir, no_cache),
     )
     view = View(compare, show, json, sys.stdout.isatty() and not (no_stream or json or compare))

@@ -52,6 +52,7 @@ def batch(
     no_audio: o.NoAudio = False,
     audio_track: o.AudioTrack = None,
     max_new_tokens: o.MaxNewTokens = o.MAX_NEW_TOKENS,
+    compile: o.Compile = False,
     cache_dir: o.CacheDir = None,
     no_cache: o.NoCache = False,
     json: o.Json = False,
@@ -64,7 +65,7 @@ def batch(
     """
     read = o.media_options(fps, max_frames, no_audio, audio_track)
     load_options = o.load_options(sieve, quant, device, max_pixels, encode, None, cache_dir, no_cache)
-    ask = AskOptions(reducer, o.keep_of(keep), GenerateOptions(max_new_tokens))
+    ask = AskOptions(reducer, o.keep_of(keep), GenerateOptions(max_new_tokens, compile=compile))
     if engine not in ("local", "ray"):
         raise OptionError(f"Unknown engine {engine!r}.", "Known: local, ray.")
     if ray_address is not None and engine != "ray":

@@ -62,7 +62,8 @@ def summary(tally: Tally) -> list[tuple[str, str]]:
     if tally.cached:
         rows.append(("from the cache", f"{tally.cached} answers"))
     if tally.clips:
-        rows.append(("speed", f"{tally.per_minute:.1f} clips/min over {_clock(tally.wall)}"))
+        rate = "" if tally.tokens_per_s is None else f"; {tally.tokens_per_s:.1f} tokens/s after first ones"
+        rows.append(("speed", f"{tally.per_minute:.1f} clips/min over {_clock(tally.wall)}{rate}"))
         shares = (f"{stage} {share:.0%}" for stage, share in said["share"].items() if share >= 0.005)
         rows.append(("stages", ", ".join(shares)))
         use = said["use"]

@@ -37,6 +37,7 @@ ENCODE = (
     "What the towers encode: plain (all), or repeats[:THRESHOLD] (no cell like the one before "
     "it, silence once), or glance[:SHARE] (all coarsely, that share of it closely)."
 )
+LOOKUP = "Guess up to that many tokens from the question and the answer so far; all are checked."
 MODELS = "tiny, qwen2.5-omni-3b, qwen2.5-omni-7b, a hub id or a folder."
 
 
@@ -70,6 +71,8 @@ QuantName = Annotated[str, model_option("--quant", "nf4 or int8 (both need bitsa
 Device = Annotated[str, model_option("--device", "auto, cuda or cpu.")]
 MaxNewTokens = Annotated[int, model_option("--max-new-tokens", "The longest answer, in tokens.")]
 Temperature = Annotated[float, model_option("--temperature", "0 takes the likeliest token, more draws.")]
+Compile = Annotated[bool, model_option("--compile", "Compile the step after the first token: takes a while, once.")]
+Lookup = Annotated[int, model_option("--prompt-lookup", LOOKUP)]
 Reducer = Annotated[
     str, tokens_option("--reducer", f"How tokens are chosen: {', '.join(REDUCER_NAMES)}; {AUTO_REDUCER}.")
 ]

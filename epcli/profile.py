@@ -49,6 +49,7 @@ def profile(
     no_audio: o.NoAudio = False,
     audio_track: o.AudioTrack = None,
     max_new_tokens: o.MaxNewTokens = o.MAX_NEW_TOKENS,
+    compile: o.Compile = False,
     repeat: Annotated[int, typer.Option("--repeat", min=1, help=REPEAT)] = ProfileOptions.repeat,
     warm_up: Annotated[int, typer.Option("--warm-up", min=0, help=WARM_UP)] = ProfileOptions.warm_up,
     data: Annotated[Path | None, typer.Option("--data", help=DATA)] = None,
@@ -65,7 +66,7 @@ def profile(
     options = ProfileOptions(o.ratios(keep), o.reducers(reducer), repeat, warm_up)
     read = o.media_options(fps, max_frames, no_audio, audio_track, start, end)
     load = o.load_options(sieve, quant, device, max_pixels, encode, sections)
-    generate = GenerateOptions(max_new_tokens)
+    generate = GenerateOptions(max_new_tokens, compile=compile)
     rows = read_rows(data) if data else []
     _check_outputs(csv, plot, media)
     with reading() as worker:

@@ -100,12 +100,12 @@ class Result:
         return f"{spent['total']:.2f} s = {stages}; loading the model took {spent['load'] or 0.0:.1f} s before"
 
     def _speed(self) -> str:
-        first, steps = self.report.time_s["first_token"], self.report.time_s["generate"]
+        first, rate = self.report.time_s["first_token"], self.report.tokens_per_s
         if first is None or self.answer is None:
             return ""
-        after = len(self.answer.token_ids) - 1
-        rate = f", then {after / steps:.1f} tokens/s" if steps and after else ""
-        return f"first token after {first:.2f} s{rate}"
+        then = "" if rate is None else f", then {rate:.1f} tokens/s"
+        guessed = len(self.answer.token_ids) - 1 - (self.report.steps or 0) if self.options.generate.lookup else 0
+        return f"first token after {first:.2f} s{then}" + (f", {guessed} of them looked up" if guessed else "")
 
 
 def big(n: float, unit: str) -> str:

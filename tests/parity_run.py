@@ -55,14 +55,17 @@ class Listening:
         return getattr(self.backbone, name)
 
     def logits(self, hidden: Tensor) -> Tensor:
-        self.heard.append(self.backbone.logits(hidden))
-        return self.heard[-1]
+        return self._listen(self.backbone.logits(hidden))
 
-    def decode(self, token: Tensor, position: Tensor, mask: Tensor, cache: Any) -> Tensor:
-        self.positions.append(position)
+    def decode(self, token: Tensor, position: Tensor, mask: Tensor, cache: Any, compiled: bool = False) -> Tensor:
+        self.positions.append(position[:, 0])
         self.cached.append((mask.sum(1) - 1).tolist())
-        self.heard.append(self.backbone.decode(token, position, mask, cache))
-        return self.heard[-1]
+        return self._listen(self.backbone.decode(token, position, mask, cache, compiled))
+
+    def _listen(self, logits: Tensor) -> Tensor:
+        """Logits (B, 1, V), as they are."""
+        self.heard.append(logits[:, 0])
+        return logits
 
 
 @dataclass

@@ -73,6 +73,11 @@ def test_a_batch_answers_as_each_question_alone(
             assert (row["answer"], row["finish_reason"]) == (said.text, said.finish_reason)
             assert row["kept_ratio"] == said.report.tokens.kept_ratio
             assert row["tokens"]["audio"]["after"] == said.report.tokens.audio.after
+            assert row["said"] == len(said.token_ids)
+    later = sum(row["said"] - 1 for row in got.values())
+    assert tally.tokens_per_s == pytest.approx(later / sum(row["time_s"]["generate"] for row in got.values()))
+    if at_once == 1:
+        assert all(row["tokens_per_s"] == (row["said"] - 1) / row["time_s"]["generate"] for row in got.values())
 
 
 def test_a_clip_with_many_questions_is_decoded_and_encoded_once(

@@ -51,6 +51,7 @@ def test_a_batch_in_pipes_says_what_goes_where(folder: Path, tmp_path: Path, ep:
     said = dict(line.split(": ", 1) for line in done.err.splitlines() if ": " in line)
     assert said["answers"] == "4 of 6" and said["failed"] == "2 MediaError"
     assert said["mean keep"].startswith("0.2") and "clips/min" in said["speed"] and "%" in said["slower stage"]
+    assert "tokens/s after first ones" in said["speed"]
     assert "\x1b" not in done.err + done.out
     again = ep("batch", *sources, "--questions", questions, "--out", out, *SHORT)
     assert (again.code, again.out) == (1, "") and "--resume" in again.err

@@ -7,10 +7,12 @@ import os
 import subprocess
 import tomllib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from echoingpixels.media import Worker
 from echoingpixels.model import EchoingPixels
@@ -23,7 +25,8 @@ from tests.program import ROOT, Program, command, environment, run
 QUESTION = "Which object appears first?"
 KEYS = (
     *("media", "question", "answer", "model", "reducer", "keep", "quant", "device", "finish_reason"),
-    *("tokens", "time_s", "memory_bytes", "flops", "speedup", "encoded", "warnings", "notes"),
+    *("tokens", "time_s", "memory_bytes", "flops", "speedup", "encoded"),
+    *("tokens_per_s", "steps", "warnings", "notes"),
 )
 STAGES = {"load", "decode", "prepare", "encode", "select", "prefill", "generate", "first_token", "total"}
 
@@ -83,6 +86,24 @@ def test_several_questions_are_one_line_each_and_read_the_clip_once(
     assert [one["question"] for one in said] == list(questions)
     plain = ask(*questions)
     assert plain.out.splitlines() == [" ".join(one["answer"].split()) for one in said]
+
+
+def test_looking_up_changes_no_answer_and_is_greedy_only(ask: Callable[..., Any]) -> None:
+    plain, fast = (json.loads(ask(QUESTION, "--json", *more).out) for more in ((), ("--prompt-lookup", "5")))
+    assert fast["answer"] == plain["answer"] and fast["steps"] <= plain["steps"]
+    refused = ask(QUESTION, "--prompt-lookup", "5", "--temperature", "1")
+    assert refused.code == 2 and refused.err.startswith("error: Prompt lookup checks guesses greedily.")
+
+
+def test_what_cannot_be_compiled_is_said_and_not_run_plainly(
+    ask: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def backend(*_: Any) -> Any:
+        raise RuntimeError("no compiler here")
+
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
+    done = ask(QUESTION, "--compile")
+    assert (done.code, done.out) == (1, "") and "no compiler here" in done.err and "Leave --compile out" in done.err
 
 
 def test_frames_are_kept_no_larger_than_the_model_sees_them(

@@ -97,9 +97,9 @@ def test_every_step_decodes_one_position_further(monkeypatch: pytest.MonkeyPatch
     stream, seen = with_short_sound(on), []
     decode = on.decode
 
-    def spy(token: Tensor, position: Tensor, mask: Tensor, cache: Any) -> Tensor:
+    def spy(token: Tensor, position: Tensor, *rest: Any) -> Tensor:
         seen.append(int(position))
-        return decode(token, position, mask, cache)
+        return decode(token, position, *rest)
 
     monkeypatch.setattr(on, "decode", spy)
     tokens(on, stream)

@@ -105,11 +105,14 @@ def test_the_report_counts_the_budget(model: EchoingPixels, keep: float) -> None
 def test_the_report_has_every_key_and_goes_through_json(model: EchoingPixels) -> None:
     answer = model.look(tinymodel.clip(), decode_s=0.25).answer(QUESTION, AskOptions(generate=SHORT))
     plain = json.loads(json.dumps(answer.report.as_dict()))
-    assert set(plain) == {"tokens", "time_s", "memory_bytes", "flops", "speedup", "encoded"}
+    costs = {"tokens", "time_s", "memory_bytes", "flops", "speedup", "encoded"}
+    assert set(plain) == costs | {"tokens_per_s", "steps"}
     assert set(plain["tokens"]) == {"video", "audio", "image", "text", "kept_ratio"}
     assert tuple(plain["time_s"]) == STAGES
     assert set(plain["memory_bytes"]) == {"weights", "peak"}
     assert set(plain["flops"]) == {"full", "reduced"}
+    later = len(answer.token_ids) - 1
+    assert (plain["steps"], plain["tokens_per_s"]) == (later, later / plain["time_s"]["generate"])
     assert plain["speedup"]["measured"] is None
     assert plain["speedup"]["estimated"] == plain["flops"]["full"] / plain["flops"]["reduced"]
 

@@ -88,7 +88,8 @@ def test_decoding_with_a_cache_gives_the_logits_of_the_whole_sequence(kernel: st
     stepped = [on.logits(on.hidden(stream, cache)[:, -1])]
     for i, token in enumerate(said):
         mask = torch.cat([mask, torch.ones_like(mask[:, :1])], 1)
-        stepped.append(on.decode(torch.tensor([token]), stream.next_position + i, mask, cache))
+        step = on.decode(torch.tensor([[token]]), stream.next_position[:, None] + i, mask, cache)
+        stepped.append(step[:, -1])
     after = torch.arange(len(said)) + stream.next_position
     whole = on.thinker.model.language_model(
         inputs_embeds=torch.cat([stream.embeds, on.text.embed_tokens(torch.tensor([said]))], 1),

@@ -13,7 +13,10 @@ import torch
 from torch import Tensor
 
 from .backbones.base import Backbone
+from .errors import OptionError
+from .lookup import guess
 from .options import GenerateOptions
+from .positions import TEXT
 from .stats import Stopwatch
 from .stream import Stream
 
@@ -24,34 +27,50 @@ FinishReason = Literal["stop", "length"]
 def stream_tokens(
     backbone: Backbone, stream: Stream, options: GenerateOptions, watch: Stopwatch | None = None
 ) -> Iterator[Tensor]:
-    """Decode a left-padded stream: each step's tokens (B,) int64, -1 in rows that have stopped.
+    """Decode a left-padded stream: token after token (B,) int64, -1 in rows that have stopped.
 
-    Stopping tokens are given out too. Positions go on from `stream.next_position`.
+    Stopping tokens are given out too. Positions go on from `stream.next_position`. A step decodes the newest token and,
+    with a lookup, guesses after it; those that the model itself says are given out. OptionError for that with B > 1.
     """
-    watch = watch or Stopwatch(stream.embeds.device)
-    generator = torch.Generator(stream.embeds.device).manual_seed(options.seed)
-    stops = torch.tensor(sorted(backbone.stop_ids), dtype=torch.long, device=stream.embeds.device)
-    cache, mask = backbone.new_cache(), stream.mask
+    device, (rows, length) = stream.embeds.device, stream.mask.shape
+    if options.lookup and rows > 1:
+        raise OptionError(f"Prompt lookup decodes one question at a time, not {rows}.", "Leave it out, or ask alone.")
+    watch = watch or Stopwatch(device)
+    generator = torch.Generator(device).manual_seed(options.seed)
+    stops = torch.tensor(sorted(backbone.stop_ids), dtype=torch.long, device=device)
+    static = options.static or options.compile
+    cache, mask = backbone.new_cache(length + options.max_new_tokens if static else None), stream.mask
     with watch.stage("prefill"):
-        logits = backbone.logits(backbone.hidden(stream, cache)[:, -1])  # (B, V)
-        token = _choose(logits, options, generator)
-    done = torch.zeros_like(token, dtype=torch.bool)
-    for step in range(options.max_new_tokens):
-        yield token.masked_fill(done, -1)
-        done = done | torch.isin(token, stops)
-        if bool(done.all()) or step + 1 == options.max_new_tokens:
-            return
+        tokens = _choose(backbone.logits(backbone.hidden(stream, cache)[:, -1:]), options, generator)  # (B, 1)
+    done = torch.zeros_like(tokens[:, 0], dtype=torch.bool)
+    known: list[int] = [] if stream.ids is None else stream.ids[stream.kind == TEXT].tolist()
+    said = 0
+    while True:
+        for token in tokens.unbind(1):
+            yield token.masked_fill(done, -1)
+            said, done = said + 1, done | torch.isin(token, stops)
+            if bool(done.all()) or said == options.max_new_tokens:
+                return
         with watch.stage("generate"):
-            mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
-            logits = backbone.decode(token, stream.next_position + step, mask, cache)
-            token = _choose(logits, options, generator)
+            guessed: list[int] = []
+            if options.lookup:
+                known += tokens[0].tolist()
+                guessed = guess(known, min(options.lookup, options.max_new_tokens - said - 1))
+            step = torch.cat([tokens[:, -1:], tokens.new_tensor([guessed] * rows)], dim=1)  # (B, 1 + guesses)
+            places = stream.next_position[:, None] + said - 1 + torch.arange(step.shape[1], device=device)
+            mask = torch.cat([mask, torch.ones_like(step, dtype=torch.bool)], dim=1)
+            tokens = _choose(backbone.decode(step, places, mask, cache, options.compile), options, generator)
+            if guessed and (wrong := int((tokens[:, :-1] != step[:, 1:]).cummax(1).values.sum())):
+                backbone.shorten(cache, wrong)
+                tokens, mask = tokens[:, :-wrong], mask[:, :-wrong]
 
 
 def _choose(logits: Tensor, options: GenerateOptions, generator: torch.Generator) -> Tensor:
+    """A token (B, N) for each place of logits (B, N, V); where they are drawn, N is 1."""
     if not options.temperature:
         return logits.argmax(-1)
-    chances = torch.softmax(logits.float() / options.temperature, dim=-1)
-    return torch.multinomial(chances, 1, generator=generator)[:, 0]
+    chances = torch.softmax(logits[:, 0].float() / options.temperature, dim=-1)
+    return torch.multinomial(chances, 1, generator=generator)
 
 
 class Text:

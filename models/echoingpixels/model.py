@@ -39,7 +39,17 @@ from .quantized import stored_bytes
 from .reducers import REDUCERS
 from .shares import SHARES
 from .sieve import Sieve
-from .stats import Report, Stopwatch, Tokens, layer_flops, llm_flops, peak_memory, reset_peak, sieve_flops
+from .stats import (
+    Report,
+    Stopwatch,
+    Tokens,
+    decoding_rate,
+    layer_flops,
+    llm_flops,
+    peak_memory,
+    reset_peak,
+    sieve_flops,
+)
 from .stream import Selection, Stream, budget, top_k
 from .windows import passes
 
@@ -177,6 +187,8 @@ class EchoingPixels:
             flops={"full": full, "reduced": reduced},
             speedup={"estimated": full / reduced, "measured": None},
             encoded={kind: n for kind, n in before.items() if kind != "text"} | spent.anew,
+            tokens_per_s=decoding_rate(said, watch.seconds.get("generate")),
+            steps=watch.times["generate"],
         )
         warnings = self.overreach(int(stream.next_position.max()))
         answer = Answer(text.text, tuple(text.ids), text.reason, report, stream.moments(), warnings)

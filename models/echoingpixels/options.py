@@ -155,17 +155,30 @@ class MediaOptions:
 
 @dataclass(frozen=True)
 class GenerateOptions:
-    """`temperature` 0 is greedy; otherwise tokens are drawn with `seed`."""
+    """`temperature` 0 is greedy; otherwise tokens are drawn with `seed`.
+
+    `static`: the KV cache has its full length from the start. `compile`: so it has, and the step after the first token
+    is compiled. `lookup`: at most so many tokens are guessed from what was asked and said, and checked in one step.
+    """
 
     max_new_tokens: int = 128
     temperature: float = 0.0
     seed: int = 0
+    static: bool = False
+    compile: bool = False
+    lookup: int = 0
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
             raise OptionError(f"max_new_tokens is {self.max_new_tokens}.", "Ask for at least 1 token.")
         if not (math.isfinite(self.temperature) and self.temperature >= 0):
             raise OptionError(f"temperature is {self.temperature:g}.", "Give 0 for greedy decoding, or more.")
+        if self.lookup < 0:
+            raise OptionError(f"lookup is {self.lookup}.", "Give the most tokens to guess at once, or 0 for none.")
+        if self.lookup and self.temperature:
+            raise OptionError("Prompt lookup checks guesses greedily.", "Leave out the lookup or the temperature.")
+        if self.lookup and (self.static or self.compile):
+            raise OptionError("Prompt lookup needs a KV cache that can shrink.", "Leave out the one or the other.")
 
 
 @dataclass(frozen=True)

@@ -62,10 +62,11 @@ class Asked(Generic[R]):
 
 @dataclass(frozen=True)
 class Said:
-    """One answer, why it ended, and its tokens by kind before and after choosing."""
+    """One answer, why it ended, how many tokens it has, and its prompt's by kind before and after choosing."""
 
     text: str
     reason: FinishReason
+    tokens: int
     before: dict[str, int]
     after: dict[str, int]
 
@@ -113,4 +114,4 @@ def answers(model: EchoingPixels, asked: Sequence[Asked[R]], options: AskOptions
             if token >= 0:
                 text.push(token)
     counts = zip(asked, texts, kept.row_counts(), strict=True)
-    return [Said(text.text, text.reason, one.counts(), after) for one, text, after in counts]
+    return [Said(text.text, text.reason, len(text.ids), one.counts(), after) for one, text, after in counts]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import resource
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
@@ -74,7 +75,8 @@ class Report:
     both leave out `load`. `memory_bytes`: `weights`, and the process's `peak` from preparing the clip on (on CUDA the
     device's). `flops`: `full` and `reduced`, estimated from shapes, towers included. `speedup`: `estimated` is the
     ratio of those; `measured` is None unless the full run was really made. `encoded`: tokens by kind that the towers
-    made; the others of `tokens` repeat one of these, or were never there.
+    made; the others of `tokens` repeat one of these, or were never there. `tokens_per_s`: after the first one, said in
+    so many `steps`: fewer than tokens where guesses were right.
     """
 
     tokens: Tokens
@@ -83,6 +85,8 @@ class Report:
     flops: dict[str, float]
     speedup: dict[str, float | None]
     encoded: dict[str, int] = field(default_factory=dict)
+    tokens_per_s: float | None = None
+    steps: int | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -90,11 +94,12 @@ class Report:
 
 
 class Stopwatch:
-    """Adds up seconds by stage, waiting for the device before each reading."""
+    """Adds up seconds by stage, waiting for the device before each reading, and counts how often each was timed."""
 
     def __init__(self, device: torch.device, seconds: dict[str, float] | None = None) -> None:
         self.device = device
         self.seconds = {} if seconds is None else seconds
+        self.times: Counter[str] = Counter()
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -104,6 +109,7 @@ class Stopwatch:
             yield
         finally:
             self.seconds[name] = self.seconds.get(name, 0.0) + self.now() - began
+            self.times[name] += 1
 
     def now(self) -> float:
         """Seconds on a clock that only goes forward, once the device has caught up."""
@@ -118,6 +124,11 @@ class Stopwatch:
         known["first_token"] = first
         known["total"] = first + self.seconds.get("generate", 0.0)
         return known
+
+
+def decoding_rate(said: int, seconds: float | None) -> float | None:
+    """Tokens a second after the first, of so many said; None where there are none."""
+    return (said - 1) / seconds if said > 1 and seconds else None
 
 
 def reset_peak(device: torch.device) -> bool:

@@ -29,6 +29,7 @@ class Stream:
     next_position: Tensor  # (B,) int64, where decoding goes on: one past the whole prompt's largest position
     labels: Tensor | None = None  # (B, L) int64 answer ids, -100 elsewhere; only in training
     before: dict[str, int] | None = None  # counts() as they were before the first take()
+    ids: Tensor | None = None  # (B, L) int64 of the text; None where they are not known, and in what pad() joins
 
     @property
     def pool(self) -> Tensor:
@@ -78,6 +79,7 @@ class Stream:
             mask=mask,
             labels=None if self.labels is None else torch.where(mask, self.labels[rows, index], -100),
             before=self.before or self.counts(),
+            ids=None if self.ids is None else torch.where(mask, self.ids[rows, index], 0),
         )
 
 

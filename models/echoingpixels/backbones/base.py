@@ -154,11 +154,17 @@ class Backbone(Protocol):
     def attention_of(self, stream: Stream, last: int, layers: int) -> list[Tensor]:
         """What each row's last tokens pay to each token: float32 (B, H, last, L), one of each of the first `layers`."""
 
-    def new_cache(self) -> Any:
-        """An empty KV cache."""
+    def new_cache(self, tokens: int | None = None) -> Any:
+        """An empty KV cache: one that grows and can be shortened, or one with room for so many tokens."""
 
-    def decode(self, token: Tensor, position: Tensor, mask: Tensor, cache: Any) -> Tensor:
-        """One cached step: token (B,), position (B,), mask (B, so far + 1) → logits (B, V)."""
+    def shorten(self, cache: Any, tokens: int) -> None:
+        """Take the last tokens out of a KV cache that grows."""
+
+    def decode(self, token: Tensor, position: Tensor, mask: Tensor, cache: Any, compiled: bool = False) -> Tensor:
+        """One cached step: token (B, N), position (B, N), mask (B, so far + N) → logits (B, N, V).
+
+        `compiled`: as one program, for a cache with room. ModelError where that cannot be made.
+        """
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Hidden states (..., D) → logits (..., V)."""

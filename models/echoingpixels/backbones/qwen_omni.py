@@ -7,16 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ..inputs import Inputs, Media, Tokenizer
 from ..options import Encode
 from ..positions import AUDIO, IMAGE, VIDEO, Layout
 from ..stream import Stream
 from .base import AudioShape, Features, Shape, VisionShape, joined
+from .compiled import Step, compiled
 from .cost import audio_flops, vision_flops
 from .hearing import hear
 from .inparts import InParts
@@ -171,6 +174,7 @@ class QwenOmni:
             mask=torch.ones_like(ids, dtype=torch.bool),
             next_position=positions.amax(dim=(0, 2)) + 1,
             labels=None if inputs.labels is None else inputs.labels.to(self.device),
+            ids=ids,
         )
 
     def first_layers(self, n: int, causal: bool = False) -> nn.ModuleList:
@@ -274,11 +278,16 @@ class QwenOmni:
         """Split the rotary channel pairs; transformers reads entry i from axis i % 3, so four give [T, H, W, T]."""
         self.text.rotary_emb.mrope_section = list(sections)
 
-    def new_cache(self) -> Any:
-        """An empty KV cache."""
-        from transformers import DynamicCache
+    def new_cache(self, tokens: int | None = None) -> Any:
+        """An empty KV cache: one that grows and can be shortened, or one with room for so many tokens."""
+        from transformers import DynamicCache, StaticCache
 
-        return DynamicCache(config=self.text.config)
+        config = self.text.config
+        return DynamicCache(config=config) if tokens is None else StaticCache(config=config, max_cache_len=tokens)
+
+    def shorten(self, cache: Any, tokens: int) -> None:
+        """Take the last tokens out of a KV cache that grows."""
+        cache.crop(-tokens)
 
     def hidden(self, stream: Stream, cache: Any = None, attention: Tensor | None = None) -> Tensor:
         """Run the decoder over a stream: normalised hidden states (B, L, D); fills the KV cache if given.
@@ -299,16 +308,28 @@ class QwenOmni:
         hidden: Tensor = out.last_hidden_state
         return hidden
 
-    def decode(self, token: Tensor, position: Tensor, mask: Tensor, cache: Any) -> Tensor:
-        """One cached step: token (B,), position (B,), mask (B, so far + 1) → logits (B, V)."""
+    def decode(self, token: Tensor, position: Tensor, mask: Tensor, cache: Any, compiled: bool = False) -> Tensor:
+        """One cached step: token (B, N), position (B, N), mask (B, so far + N) → logits (B, N, V).
+
+        `compiled`: as one program, for a cache with room. ModelError where that cannot be made.
+        """
+        keys, _ = cache.get_mask_sizes(token.shape[1], 0)
+        mask = F.pad(mask, (0, keys - mask.shape[1]))  # room that is not used yet must not be seen
+        return (self._compiled if compiled else self._step)(token, position, mask, cache)
+
+    def _step(self, token: Tensor, position: Tensor, mask: Tensor, cache: Any) -> Tensor:
         out = self.text(
-            input_ids=token[:, None],
-            position_ids=position[None, :, None].expand(3, -1, 1),
+            input_ids=token,
+            position_ids=position.expand(3, -1, -1),
             attention_mask=mask,
             past_key_values=cache,
             use_cache=True,
         )
-        return self.logits(out.last_hidden_state[:, -1])
+        return self.logits(out.last_hidden_state)
+
+    @cached_property
+    def _compiled(self) -> Step:
+        return compiled(self._step)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Hidden states (..., D) → logits (..., V)."""

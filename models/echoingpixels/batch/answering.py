@@ -116,10 +116,14 @@ class Answerer:
             again = self._again([part[0].row], failed)
             return self._results(again or [replace(part[0], looked=None, prompt=None, error=failed)])
         share = {stage: seconds / len(sound) for stage, seconds in watch.seconds.items()}
+        later, seconds = sum(one.tokens - 1 for one in found), watch.seconds.get("generate")
+        rate = later / seconds if seconds else None
         said = iter(found)
-        return [self._result(one, None if one.error else next(said), share) for one in part]
+        return [self._result(one, *((None, share) if one.error else (next(said), share, rate))) for one in part]
 
-    def _result(self, one: Asked[_Row], said: Said | None, share: dict[str, float]) -> Result:
+    def _result(
+        self, one: Asked[_Row], said: Said | None, share: dict[str, float], rate: float | None = None
+    ) -> Result:
         row, ask = one.row, self.job.ask
         parts = [one.seconds] if said is None else [one.seconds, share]
         options = row.task.options(self.job.read)
@@ -140,6 +144,8 @@ class Answerer:
             kept_ratio=None if tokens is None else tokens.kept_ratio,
             tokens=counts,
             time_s={stage: sum(p.get(stage, 0.0) for p in parts) for stage in STAGES},
+            said=None if said is None else said.tokens,
+            tokens_per_s=rate,
             warnings=(
                 *(row.source.warnings if row.source else ()),
                 *(() if one.prompt is None else self.model.overreach(int(one.prompt.positions.max()) + 1)),

@@ -29,6 +29,7 @@ class Result:
     """An answer and what it cost, or why there is none.
 
     `time_s`: seconds by stage. A clip's own count in its first row; those of a padded batch are shared out evenly.
+    `said`: tokens of the answer; after the first one they came at `tokens_per_s`, those of its whole padded batch.
     `retried` says what was done after memory ran out.
     """
 
@@ -46,6 +47,8 @@ class Result:
     kept_ratio: float | None
     tokens: dict[str, dict[str, int]] | None  # of each kind, before and after
     time_s: dict[str, float]
+    said: int | None = None
+    tokens_per_s: float | None = None
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     cached: bool = False  # whether what the towers made of the clip came from the cache

@@ -60,8 +60,8 @@ def _parquet(rows: Iterator[dict[str, Any]], path: Path) -> None:
     import pyarrow as pa
     from pyarrow.parquet import ParquetWriter
 
-    types = {"tokens": pa.int64(), "time_s": pa.float64(), "cached": pa.bool_()}
-    numbers = {name: pa.float64() for name in ("start", "end", "kept_ratio")}
+    types = {"tokens": pa.int64(), "time_s": pa.float64(), "cached": pa.bool_(), "said": pa.int64()}
+    numbers = {name: pa.float64() for name in ("start", "end", "kept_ratio", "tokens_per_s")}
     schema = pa.schema([(name, numbers.get(name) or types.get(_kind(name), pa.string())) for name in COLUMNS])
     with ParquetWriter(path, schema) as writer:
         while part := list(islice(rows, AT_ONCE)):

@@ -27,6 +27,7 @@ class Tally:
     kept: float = 0.0  # sum of keep ratios
     tokens: int = 0
     saved: int = 0
+    later: int = 0  # tokens of answers after their first ones
     cached: int = 0
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
     clips: set[tuple[str, float | None, float | None]] = field(default_factory=set)
@@ -56,6 +57,7 @@ class Tally:
             counts = (one.tokens or {}).values()
             self.tokens += sum(count["before"] for count in counts)
             self.saved += sum(count["before"] - count["after"] for count in counts)
+            self.later += (one.said or 1) - 1
 
     @property
     def done(self) -> int:
@@ -77,6 +79,11 @@ class Tally:
         """Clips a minute."""
         return 60 * len(self.clips) / self.wall if self.wall else 0.0
 
+    @property
+    def tokens_per_s(self) -> float | None:
+        """Tokens of answers after their first ones, over the time they took; None where there were none."""
+        return self.later / self.seconds["generate"] if self.seconds["generate"] else None
+
     def use(self) -> dict[str, float]:
         """Share of the time for which the readers and the models were at work."""
         answering = sum(seconds for stage, seconds in self.seconds.items() if stage not in READING)
@@ -97,6 +104,7 @@ class Tally:
             "clips": len(self.clips),
             "clips_per_minute": self.per_minute,
             "wall_s": self.wall,
+            "tokens_per_s": self.tokens_per_s,
             "time_s": self.seconds,
             "share": {stage: seconds / total if total else 0.0 for stage, seconds in self.seconds.items()},
             "use": self.use(),
