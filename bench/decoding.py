@@ -72,7 +72,7 @@ def plain(film: Path, seconds: float | None, skip: str) -> tuple[int, float]:
     with av.open(str(film)) as container:
         stream = container.streams.video[0]
         context = stream.codec_context
-        context.thread_type, context.thread_count = "AUTO", min(THREADS, os.cpu_count() or 1)
+        context.thread_type, context.thread_count = "AUTO", THREADS
         context.skip_frame = skip
         for packet in container.demux(stream):
             if seconds is not None and packet.dts is not None and packet.dts * packet.time_base >= seconds:
