@@ -16,13 +16,13 @@ from echoingpixels.auto import LEAST, MOST, RATIOS, Enough
 from echoingpixels.calibrate import FEWEST, PRICES, calibrate, isotonic, learned, write_calibration
 from echoingpixels.errors import DataError, ModelError
 from echoingpixels.evaluate import evaluate, settings
-from echoingpixels.loading import KNOWN, load
+from echoingpixels.loading import ASSETS, KNOWN, load
 from echoingpixels.model import EchoingPixels
 from echoingpixels.options import AskOptions, Auto, GenerateOptions, LoadOptions
 from echoingpixels.outline import outline
 from echoingpixels.plan import plan
 from echoingpixels.questions import Row
-from echoingpixels.sievefolder import read_sieve_options
+from echoingpixels.sievefolder import SIEVE_CONFIG, read_sieve_options
 from tests import tinymodel
 from tests.program import Program
 
@@ -215,3 +215,12 @@ def test_calibrating_what_cannot_be_written_is_told_first(
     done = ep("calibrate", data, *where)
     assert done.code == 1 and said in done.err.splitlines()[0]
     assert not (tmp_path / "no").exists()
+
+
+def test_the_bundled_sieve_is_not_written_over(film: Path, ep: Program) -> None:
+    data = film.parent / "bundled.jsonl"
+    data.write_text(json.dumps({"media": film.name, "question": "Who?", "answer": "cat"}) + "\n")
+    before = (ASSETS / "tiny" / "sieve" / SIEVE_CONFIG).read_bytes()
+    done = ep("calibrate", data)
+    assert done.code == 1 and "comes with the program" in done.err and "--out" in done.err
+    assert (ASSETS / "tiny" / "sieve" / SIEVE_CONFIG).read_bytes() == before

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -12,7 +12,7 @@ from echoingpixels import __version__
 from echoingpixels.options import REDUCER_NAMES
 from tests.program import Program, command, environment, run
 
-LIMIT_S = 0.5
+LIMIT_S = 0.4  # of processor time, which other work on the machine lengthens little
 HEAVY = ("torch", "transformers", "av", "numpy", "soundfile", "PIL", "matplotlib")
 COMMANDS = (
     "ask",
@@ -30,15 +30,21 @@ COMMANDS = (
 
 
 @pytest.mark.parametrize("option", ["--help", "--version"])
-def test_it_returns_in_under_half_a_second(option: str) -> None:
+def test_it_takes_less_than_0_4_seconds_of_processor_time(option: str) -> None:
     times = []
     for _ in range(5):
-        began = time.perf_counter()
+        began = _spent()
         subprocess.run(command(option), capture_output=True, env=environment(), check=True)
-        times.append(time.perf_counter() - began)
+        times.append(_spent() - began)
         if times[-1] < LIMIT_S:
             return
     pytest.fail(f"the best of {len(times)} runs took {min(times):.2f} s")
+
+
+def _spent() -> float:
+    """Processor time (s) of the programs that have run."""
+    times = os.times()
+    return times.children_user + times.children_system
 
 
 def test_help_imports_nothing_heavy() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import subprocess
 import sys
@@ -199,6 +200,19 @@ def test_memory_is_bounded_by_the_frames_kept(tmp_path: Path) -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert len(clip.frames) == 10 and peak < 30 * clip.frames[0].nbytes  # of 600 frames in the file
+
+
+def test_frames_that_were_read_do_not_wait_for_the_garbage_collector(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.mp4", Film(seconds=2))
+    turn(path, (0, 1, -1, 0))
+    read_clip(path)
+    gc.collect()
+    gc.disable()
+    try:
+        assert len(read_clip(path, fps=30).frames) == 60
+        assert gc.collect() < 10
+    finally:
+        gc.enable()
 
 
 def test_stretches_without_a_wanted_frame_are_not_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

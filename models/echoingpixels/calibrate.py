@@ -18,6 +18,7 @@ from torch import Tensor
 from .auto import RATIOS, Enough, features
 from .errors import DataError, ModelError
 from .evaluate import Outcome, Setting, evaluate
+from .loading import ASSETS
 from .media import Reader
 from .model import EchoingPixels
 from .options import AUTO, KEEP, GenerateOptions, Keep, MediaOptions
@@ -143,12 +144,16 @@ class _Noting(EchoingPixels):
 def sieve_to_write(folder: Path | None, out: Path | None) -> Path:
     """The sieve's folder, or a copy of it at `out`; asked before the work.
 
-    ModelError where it holds no sieve or there is no folder, DataError where it cannot be written.
+    ModelError where it holds no sieve or there is no folder, DataError where it cannot be written, or is a part of the
+    installed program and no `out` was given.
     """
     if folder is None:
         hint = "Save it as a folder with echoingpixels.save_sieve, and give that with --sieve."
         raise ModelError("The sieve is inside the model's checkpoint, where no calibration can be written.", hint)
     read_sieve_options(folder)
+    if out is None and ASSETS.resolve() in folder.resolve().parents:
+        hint = "Choose a folder with --out, and give that with --sieve afterwards."
+        raise DataError("This sieve comes with the program, whose files stay as they are.", hint)
     target = out or folder
     try:
         if target.resolve() != folder.resolve():

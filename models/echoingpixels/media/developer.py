@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import cast
+from typing import Any, cast
 
 import av
 import numpy as np
 import numpy.typing as npt
 from av.buffer import Buffer
+from av.sidedata.sidedata import SideDataContainer
 from av.video.reformatter import VideoReformatter
 
 from .sampler import Pixels
@@ -45,7 +46,8 @@ class Developer:
 
 def display_matrix(frame: av.VideoFrame) -> npt.NDArray[np.int32] | None:
     """FFmpeg's 3 × 3 display matrix (9,), or None."""
-    data = cast(Mapping[str, Buffer], frame.side_data).get("DISPLAYMATRIX")
+    # `frame.side_data` would make frame and side data hold each other, and every frame wait for the garbage collector.
+    data = cast(Mapping[str, Buffer], cast(Any, SideDataContainer)(frame)).get("DISPLAYMATRIX")
     return None if data is None else np.frombuffer(bytes(data), dtype=np.int32)
 
 

@@ -8,7 +8,6 @@ decoded, frames that are neither wanted nor built upon are left out.
 from __future__ import annotations
 
 import math
-import os
 from collections import deque
 from fractions import Fraction
 
@@ -23,7 +22,7 @@ from .clock import clock
 from .developer import Developer
 from .sampler import ROUNDING, Pixels, Sampler
 
-THREADS = 4  # at most, for decoding
+THREADS = 4  # that decode, however few cores: while a frame is converted, resized or handed over, others are decoded
 BACKLOG = 1 << 26  # bytes of packets kept back at most
 EPS = 1e-3  # s; two times this near are the same
 JUMP, GAP = 1.0, 3600.0  # s; a clock that goes back or ahead by more has been set anew
@@ -50,7 +49,7 @@ class PictureReader:
     ) -> None:
         self._context = stream.codec_context
         self._context.thread_type = "AUTO"
-        self._context.thread_count = min(THREADS, os.cpu_count() or 1)
+        self._context.thread_count = THREADS
         self._clock, self._limit = clock(stream.time_base, origin), limit
         self._unit = float(stream.time_base or 1)  # s
         self._interval = float(1 / (stream.average_rate or stream.guessed_rate or 25))

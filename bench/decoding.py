@@ -1,0 +1,100 @@
+"""How long reading the picture of a film takes, beside decoding every frame of it.
+
+Every round runs all rates, each in the program itself and by a worker; ratios are of processor time within a round, as
+wall time depends on what else the machine does. Reading by a worker counts both processes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Annotated, Any
+
+import av
+import typer
+
+from echoingpixels.frames import fit
+from echoingpixels.media import Worker, stream_clip
+from echoingpixels.media.video import THREADS
+from echoingpixels.options import MediaOptions
+from epcli import console
+
+MOST = 1_000_000  # frames: as many as the rate asks for
+
+
+def main(
+    film: Annotated[Path, typer.Argument(help="A film.")],
+    fps: Annotated[str, typer.Option(help="Frames a second, comma-separated.")] = "2,0.5,0.1",
+    seconds: Annotated[float | None, typer.Option(help="Only so many of it.")] = None,
+    audio: Annotated[bool, typer.Option(help="Read the sound, too.")] = True,
+    repeat: Annotated[int, typer.Option(help="Rounds.")] = 3,
+) -> None:
+    """Frames given, wall and processor seconds, and processor time beside decoding every frame; JSON, one a line."""
+    ways: dict[str, Callable[[], tuple[int, float]]] = {
+        "every frame": partial(plain, film, seconds, "DEFAULT"),
+        "frames built upon": partial(plain, film, seconds, "NONREF"),
+    }
+    for rate in map(float, fps.split(",")):
+        options = MediaOptions(fps=rate, max_frames=MOST, end=seconds, audio=audio, frame_size=fit)
+        ways[f"{rate:g} fps"] = partial(read, film, options)
+        ways[f"{rate:g} fps, worker"] = partial(work, film, options)
+    rounds = [{way: measured(run) for way, run in ways.items()} for _ in range(repeat)]
+    for way in ways:
+        runs = [one[way] for one in rounds]
+        ratios = [one[way]["processor_s"] / one["every frame"]["processor_s"] for one in rounds]
+        times = {name: round(median(run[name] for run in runs), 2) for name in ("wall_s", "processor_s")}
+        row = {
+            "way": way,
+            "frames": runs[0]["frames"],
+            **times,
+            "least_wall_s": round(min(r["wall_s"] for r in runs), 2),
+        }
+        console.out(json.dumps({**row, "of": round(median(ratios), 3), "low": min(ratios), "high": max(ratios)}))
+
+
+def measured(run: Callable[[], tuple[int, float]]) -> dict[str, Any]:
+    """Frames, and seconds by the clock and of all processors."""
+    wall, spent = time.perf_counter(), time.process_time()
+    frames, elsewhere = run()
+    spent = time.process_time() - spent + elsewhere
+    return {"frames": frames, "wall_s": time.perf_counter() - wall, "processor_s": spent}
+
+
+def plain(film: Path, seconds: float | None, skip: str) -> tuple[int, float]:
+    """Decodes with nothing done to the frames; `skip` as FFmpeg's skip_frame."""
+    frames = 0
+    with av.open(str(film)) as container:
+        stream = container.streams.video[0]
+        context = stream.codec_context
+        context.thread_type, context.thread_count = "AUTO", THREADS
+        context.skip_frame = skip
+        for packet in container.demux(stream):
+            if seconds is not None and packet.dts is not None and packet.dts * packet.time_base >= seconds:
+                break
+            frames += len(context.decode(packet))
+    return frames, 0.0
+
+
+def read(film: Path, options: MediaOptions) -> tuple[int, float]:
+    """As the library reads, in this process."""
+    with closing(stream_clip(film, options)) as pieces:
+        return sum(len(piece.frames) for piece in pieces), 0.0
+
+
+def work(film: Path, options: MediaOptions) -> tuple[int, float]:
+    """As the commands read: in a process of its own."""
+    before = os.times()
+    with Worker() as worker:
+        frames = sum(len(piece.frames) for piece in worker.stream(film, options))
+    after = os.times()
+    return frames, after.children_user + after.children_system - before.children_user - before.children_system
+
+
+if __name__ == "__main__":
+    typer.run(main)
