@@ -46,6 +46,7 @@ bench: setup
 	MALLOC_MMAP_THRESHOLD_=262144 $(BIN)/python -m bench.memory --keep 0.1
 	$(BIN)/python -m bench.towers $(DEMO) --seconds 10 --count --encode repeats:0.05,repeats:0.1
 	$(BIN)/python -m bench.decode --ways static,lookup,echo
+	$(BIN)/python -m bench.decoding $(DEMO) --repeat 1
 
 clean:
 	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache

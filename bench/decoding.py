@@ -55,7 +55,11 @@ def main(
             **times,
             "least_wall_s": round(min(r["wall_s"] for r in runs), 2),
         }
-        console.out(json.dumps({**row, "of": round(median(ratios), 3), "low": min(ratios), "high": max(ratios)}))
+        console.out(
+            json.dumps(
+                {**row, "of": round(median(ratios), 3), "low": round(min(ratios), 3), "high": round(max(ratios), 3)}
+            )
+        )
 
 
 def measured(run: Callable[[], tuple[int, float]]) -> dict[str, Any]:
