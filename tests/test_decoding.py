@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -188,14 +187,13 @@ def test_a_step_that_cannot_be_compiled_is_an_error_of_one_line(monkeypatch: pyt
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no g++: compiled code would be compared with the plain step")
-def test_compiled_code_says_what_the_plain_step_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compiled_code_says_what_the_plain_step_says() -> None:
     on = tinymodel.backbone()
+    stream = tinymodel.stream(on)
     torch.compiler.reset()
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
-    for made in STREAMS.values():
-        stream = made(on)
-        assert torch.equal(said(on, stream, compile=True), said(on, stream))
+    assert torch.equal(said(on, stream, compile=True), said(on, stream))
     vars(on).pop("_compiled", None)
 
 
