@@ -50,7 +50,9 @@ def main(
     film = read_clip(clip, read)
     if count:
         for way in ways.split(","):
-            fresh = Repeats(read_encode(way).amount).fresh(*patches(film.frames, film.frames.shape[1:3]))
+            fresh = Repeats(read_encode(way).amount, on.backbone.window).fresh(
+                *patches(film.frames, film.frames.shape[1:3])
+            )
             console.out(json.dumps({"encode": way, "cells": int(fresh.sum()), "of": fresh.numel()}))
         return
     rounds = [[_measured(tower, film, way) for way in ways.split(",")] for _ in range(repeat)]

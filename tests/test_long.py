@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import pytest
 import torch
 
 from echoingpixels import clip as pieces_of
-from echoingpixels import mel, plan, windows
+from echoingpixels import encoding, mel, plan, windows
 from echoingpixels.backbones import qwen_omni
 from echoingpixels.batch import opening
 from echoingpixels.clip import NO_SOUND, Clip, Piece, Pieces, whole
@@ -74,7 +75,10 @@ def clips() -> Iterator[Clip]:
 
 
 @pytest.mark.usefixtures("small")
-def test_in_pieces_the_towers_make_what_they_make_of_the_whole() -> None:
+@pytest.mark.parametrize("ahead", [False, True])
+def test_in_pieces_the_towers_make_what_they_make_of_the_whole(ahead: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if ahead:  # as beside a GPU
+        monkeypatch.setattr(encoding, "_cutter", lambda device: ThreadPoolExecutor(1))
     model = tinymodel.model()
     on = model.backbone
     for seed, clip in enumerate(clips()):

@@ -37,6 +37,21 @@ def test_cells_are_fresh_where_they_differ_from_the_last_encoded_one(threshold: 
     assert Repeats(threshold).fresh(patches(), GRID).tolist() == want
 
 
+@pytest.mark.parametrize(("side", "windows"), [(2, [[0, 1, 3, 4], [2, 5]]), (99, [range(CELLS)])])
+def test_a_window_is_encoded_whole_or_not_at_all(side: int, windows: list[list[int]]) -> None:
+    pixels, last = patches().view(GRID[0], CELLS, -1), list(patches().view(GRID[0], CELLS, -1)[0])
+    want = [[True] * CELLS]
+    for step in pixels[1:]:
+        fresh = [False] * CELLS
+        for window in windows:
+            if any(float((step[i] - last[i]).abs().mean()) > 0.2 for i in window):
+                for i in window:
+                    fresh[i], last[i] = True, step[i]
+        want.append(fresh)
+    assert {True, False} == {new for step in want[1:] for new in step}
+    assert Repeats(0.2, side).fresh(patches(), GRID).tolist() == want
+
+
 def test_without_a_threshold_every_cell_is_fresh_even_of_a_still() -> None:
     still = patches()[: 4 * CELLS].repeat(GRID[0], 1)
     assert bool(Repeats(None).fresh(still, GRID).all())

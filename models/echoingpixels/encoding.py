@@ -1,4 +1,4 @@
-"""A clip's pieces to the towers' features, chunk by chunk, as in a pipeline: while one chunk is seen, the next one's
+"""A clip's pieces to the towers' features, chunk by chunk, as in a pipeline: while a GPU sees one chunk, the next one's
 patches are cut in a thread, and what comes after is decoded elsewhere. What was seen is dropped.
 
 The chunks are those of `Backbone.see` and `Backbone.hear`, so the features are the same as of a whole clip. Knows
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,7 +40,7 @@ def encode(backbone: Backbone, pieces: Pieces, watch: Stopwatch) -> Encoded:
 
     MediaError where it becomes no token. Of the sound, what waits to be scaled is held to the end: 51 kB a second.
     """
-    with closing(pieces), ThreadPoolExecutor(1) as cutter:
+    with closing(pieces), _cutter(backbone.device) as cutter:
         measure, sight, mel = Measure(), _Sight(backbone, watch, cutter), Mel()
         for piece in _timed(pieces, watch):
             if piece.begins:
@@ -56,6 +56,11 @@ def encode(backbone: Backbone, pieces: Pieces, watch: Stopwatch) -> Encoded:
     return Encoded(media, Features(video, audio, seen, heard), extent.ending)
 
 
+def _cutter(device: torch.device) -> AbstractContextManager[Executor | None]:
+    """A thread beside a GPU. A CPU has none to spare, and a thread would keep memory of its own."""
+    return ThreadPoolExecutor(1) if device.type == "cuda" else nullcontext()
+
+
 def _timed(pieces: Pieces, watch: Stopwatch) -> Iterator[Piece]:
     while True:
         with watch.stage("decode"):
@@ -68,7 +73,7 @@ def _timed(pieces: Pieces, watch: Stopwatch) -> Iterator[Piece]:
 class _Sight:
     """Frames that wait until there are as many as are seen at once, and the chunk whose patches are being cut."""
 
-    def __init__(self, backbone: Backbone, watch: Stopwatch, cutter: Executor) -> None:
+    def __init__(self, backbone: Backbone, watch: Stopwatch, cutter: Executor | None) -> None:
         self._backbone, self._watch, self._sight, self._cutter = backbone, watch, backbone.sight(), cutter
         self._waiting: list[np.ndarray[Any, Any]] = []
         self._size = (0, 0)  # (height, width) at which they are seen
@@ -96,26 +101,33 @@ class _Sight:
         return joined(self._features) if self._features else (None, None)
 
     def _cut(self, frames: np.ndarray[Any, Any]) -> None:
-        chunk = self._cutter.submit(_patches, frames, self._size, self._backbone.device)
-        self._see()
-        self._next = chunk
+        """Cut a chunk, and see it; or, where there is a thread for that, the one before it meanwhile."""
+        if self._cutter is None:
+            with self._watch.stage("prepare"):
+                patches, grid = F.patches(frames, self._size)
+            self._look(patches, grid)
+        else:
+            chunk = self._cutter.submit(_pinned_patches, frames, self._size)
+            self._see()
+            self._next = chunk
 
     def _see(self) -> None:
-        if self._next is None:
-            return
-        with self._watch.stage("prepare"):
-            patches, (_, rows, columns) = self._next.result()
-        self._next = None
+        """See the chunk that was cut in a thread, if there is one."""
+        if self._next is not None:
+            with self._watch.stage("prepare"):
+                patches, grid = self._next.result()
+            self._next = None
+            self._look(patches, grid)
+
+    def _look(self, patches: Tensor, grid: tuple[int, int, int]) -> None:
         with self._watch.stage("encode"):
-            self._features.append(self._sight.see(patches, rows, columns))
+            self._features.append(self._sight.see(patches, *grid[1:]))
 
 
-def _patches(
-    frames: np.ndarray[Any, Any], size: tuple[int, int], device: torch.device
-) -> tuple[Tensor, tuple[int, int, int]]:
-    """Of one chunk; in pinned memory, from which they are copied to a GPU while others are cut."""
+def _pinned_patches(frames: np.ndarray[Any, Any], size: tuple[int, int]) -> tuple[Tensor, tuple[int, int, int]]:
+    """Patches that are copied to a GPU while others are cut."""
     patches, grid = F.patches(frames, size)
-    return patches.pin_memory() if device.type == "cuda" else patches, grid
+    return patches.pin_memory() if torch.cuda.is_available() else patches, grid
 
 
 def _hear(backbone: Backbone, mel: Mel, frames: int, watch: Stopwatch) -> tuple[Tensor, Tensor | None]:

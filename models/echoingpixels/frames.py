@@ -61,3 +61,9 @@ def patches(frames: np.ndarray[Any, Any], size: tuple[int, int]) -> tuple[Tensor
     x = x.view(t, STEP, 3, h // MERGE, MERGE, PATCH, w // MERGE, MERGE, PATCH)
     x = x.permute(0, 3, 6, 4, 7, 2, 1, 5, 8)  # (t, rows, columns, 2, 2, 3, 2, 14, 14)
     return x.reshape(t * h * w, 3 * STEP * PATCH * PATCH), (t, h, w)
+
+
+def windows(rows: int, columns: int, side: int) -> Tensor:
+    """The number of each cell's window of `side` x `side` cells, in a frame of so many (rows * columns,): int64."""
+    down, across = torch.arange(rows) // side, torch.arange(columns) // side
+    return (down[:, None] * (int(across[-1]) + 1) + across).flatten()

@@ -78,9 +78,8 @@ def places(media: Media) -> Tensor:
 def windows(media: Media, side: int) -> Tensor:
     """The number of each cell's window, of `side` x `side` cells of one step: (Nv,) int64."""
     steps, rows, columns = _grid(media)
-    down, across = torch.arange(rows) // side, torch.arange(columns) // side
-    in_step = down[:, None] * (int(across[-1]) + 1) + across  # (rows, columns)
-    return (torch.arange(steps)[:, None, None] * (int(in_step.max()) + 1) + in_step).flatten()
+    in_step = F.windows(rows, columns, side)
+    return (torch.arange(steps)[:, None] * (int(in_step.max()) + 1) + in_step).flatten()
 
 
 def chosen(media: Media, side: int, scores: Tensor, share: float) -> Tensor:

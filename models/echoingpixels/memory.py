@@ -115,8 +115,7 @@ def stages(sizes: Sizes) -> Iterator[Stage]:
     """Every stage of an answer, in order. On CUDA what only the host holds is left out."""
     width = sizes.shape.width * sizes.value
     pixels = _chunk(sizes) * PATCH_VALUES
-    ahead = PREPARING * pixels if sizes.patches > _chunk(sizes) else 0  # cut while another chunk is seen
-    prepared = 0 if sizes.cuda else FLOAT * (pixels + sizes.mel * MEL_BINS) + ahead
+    prepared = 0 if sizes.cuda else FLOAT * (pixels + sizes.mel * MEL_BINS)
     clip = 0 if sizes.cuda else sizes.clip
     # A sieve's file is read before it is put in its place, weight by weight.
     yield Stage("load", 0, 0, 0, 0 if sizes.cuda else sizes.sieve)

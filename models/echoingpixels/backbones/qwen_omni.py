@@ -23,7 +23,7 @@ from .compiled import Step, compiled
 from .cost import audio_flops, vision_flops
 from .hearing import hear
 from .inparts import InParts
-from .vision import Sight, see_cells
+from .vision import Sight, see_cells, window
 
 PATCHES_AT_ONCE = 4096  # bounds the vision tower's activations; whole temporal steps: nothing attends across a cut
 PLAIN = Encode()
@@ -134,9 +134,7 @@ class QwenOmni:
     @property
     def window(self) -> int:
         """Cells a side of a window of the vision tower's attention."""
-        tower = self.thinker.model.visual
-        side: int = tower.window_size // tower.patch_size // tower.spatial_merge_size
-        return side
+        return window(self.thinker.model.visual)
 
     def see_cells(self, patches: Tensor, grid: tuple[int, int, int], cells: Tensor) -> Tensor:
         """The features (K, D) of the K cells (Nv,) bool of patches (P, 1176), of which the others are not seen."""

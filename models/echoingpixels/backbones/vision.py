@@ -5,6 +5,7 @@ The tower itself is called, with the bounds of its windows and frames, and the p
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ class Sight:
 
     def __init__(self, tower: Any, threshold: float | None = None) -> None:
         self._tower = tower
-        self._repeats = Repeats(threshold)
+        self._repeats = Repeats(threshold, attending(tower))
         self._last: Tensor | None = None  # (N, D) features last made at each place of a step
 
     def see(self, patches: Tensor, rows: int, columns: int) -> tuple[Tensor, Tensor]:
@@ -34,6 +35,17 @@ class Sight:
         features = torch.cat([last, made])[sources(fresh).flatten().to(made.device)]
         self._last = features[-fresh.shape[1] :].clone()
         return features, fresh.flatten()
+
+
+def window(tower: Any) -> int:
+    """Cells a side of a window of the tower's attention."""
+    side: int = tower.window_size // tower.patch_size // tower.spatial_merge_size
+    return side
+
+
+def attending(tower: Any) -> int:
+    """Cells a side of what attends together in most layers: a window, or a whole frame of any size."""
+    return window(tower) if 2 * len(tower.fullatt_block_indexes) < len(tower.blocks) else sys.maxsize
 
 
 def see_cells(tower: Any, patches: Tensor, grid: tuple[int, int, int], cells: Tensor) -> Tensor:
