@@ -34,8 +34,8 @@ ENCODE_TEXT = LoadOptions.encode
 FPS, MAX_FRAMES, MAX_NEW_TOKENS = MediaOptions.fps, MediaOptions.max_frames, GenerateOptions.max_new_tokens
 SPLIT = "Rotary split of a sieve inside a checkpoint, if not the published 18,18,18,10."
 ENCODE = (
-    "What the towers encode: plain (all), or repeats[:THRESHOLD] (no cell like the one before "
-    "it, silence once), or glance[:SHARE] (all coarsely, that share of it closely)."
+    "What the towers encode: plain (all), repeats[:THRESHOLD] (what looks as before is not encoded again, silence "
+    "once), or glance[:SHARE] (all coarsely, that share of it closely); auto takes the model's own, else plain."
 )
 LOOKUP = "Guess up to that many tokens from the question and the answer so far; all are checked."
 MODELS = "tiny, qwen2.5-omni-3b, qwen2.5-omni-7b, a hub id or a folder."

@@ -36,7 +36,7 @@ def job(model: EchoingPixels, cache: Path | None = None, reducer: str = "cs2", k
     """A job for a model that no folder holds."""
     on = model.backbone
     size = partial(fit, min_pixels=on.min_pixels, max_pixels=on.max_pixels)
-    weights = Weights("model", "sieve", "towers", on.max_pixels)
+    weights = Weights("model", "sieve", "towers", on.max_pixels, "plain")
     options = AskOptions(reducer, keep, SHORT)
     return Job("random", LoadOptions(), MediaOptions(frame_size=size), options, weights, cache)
 

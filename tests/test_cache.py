@@ -134,6 +134,7 @@ def test_other_weights_of_the_same_name_are_others(tmp_path: Path) -> None:
     assert weights_of("tiny", LoadOptions(max_pixels=56 * 56)).towers != before.towers
     ways = [weights_of("tiny", LoadOptions(encode=how)).towers for how in ("plain", "repeats:0.1", "repeats:0.2")]
     assert len(set(ways)) == 3 and weights_of("tiny", LoadOptions(encode="repeats")).towers == ways[1]
+    assert weights_of("tiny", LoadOptions()).encode == "repeats:0.1"  # its own
     assert folder_mark(folder) != before.model
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch.nn import functional as F
 
 from echoingpixels.backbones.hearing import SILENCE, hear
 from echoingpixels.backbones.qwen_omni import QwenOmni
-from echoingpixels.backbones.vision import Sight, see_cells
+from echoingpixels.backbones.vision import Sight, attending, see_cells, window
 from echoingpixels.clip import Clip
 from echoingpixels.errors import OptionError
 from echoingpixels.inputs import audio_tokens
@@ -138,8 +139,8 @@ def test_a_cell_that_repeats_has_the_features_of_the_one_it_repeats() -> None:
 def sound(mel_frames: int, silent: tuple[int, ...]) -> Tensor:
     """Noise of that length with some windows of 2 s silent."""
     mel = torch.rand(128, mel_frames, generator=torch.Generator().manual_seed(7))
-    for window in silent:
-        mel[:, 200 * window : 200 * (window + 1)] = -0.6
+    for one in silent:
+        mel[:, 200 * one : 200 * (one + 1)] = -0.6
     return mel
 
 
@@ -211,3 +212,11 @@ def test_with_no_repeats_and_no_silence_answers_are_the_same() -> None:
 def test_a_way_to_encode_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(OptionError, match="plain"):
         LoadOptions(encode=text)
+
+
+def test_what_attends_together_is_a_window_or_where_no_layer_has_windows_the_frame() -> None:
+    on = copy(tower())
+    on.fullatt_block_indexes = []
+    assert attending(on) == window(on) == on.window_size // 28
+    on.fullatt_block_indexes = range(len(on.blocks))
+    assert attending(on) > 10_000

@@ -55,28 +55,32 @@ def heard(run: Run) -> str:
 
 
 def plot(runs: Runs, path: Path) -> None:
-    """Accuracy by keep ratio, a line a row; the run with all tokens is a level."""
+    """Accuracy by keep ratio, a line a row: fused forms below. The run with all tokens is a level."""
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(9, 6), layout="constrained")
+    figure, both = pyplot.subplots(2, 1, figsize=(9, 11), layout="constrained", sharey=True)
     keeps = sorted({keep for of in runs.values() for keep in of if keep < 1})
-    for (name, reducer), of in runs.items():
-        if reducer == "full":
-            axes.axhline(100 * of[1.0]["accuracy"], color="0.6", linestyle="--", label=f"{name}: all tokens")
-            continue
-        there = [keep for keep in keeps if keep in of and of[keep]["accuracy"] is not None]
-        places = [keeps.index(keep) for keep in there]
-        style = {"fused": "--", "untra": ":"}.get(name[:5], "-")
-        (line,) = axes.plot(
-            places, [100 * of[k]["accuracy"] for k in there], style, marker="o", label=f"{name}: {reducer}"
-        )
-        bounds = [[100 * of[k]["interval"][side] for k in there] for side in (0, 1)]
-        axes.fill_between(places, *bounds, color=line.get_color(), alpha=0.06)
-    axes.set_xticks(range(len(keeps)), ["one token" if keep < 0.01 else f"{keep:g}" for keep in keeps])
-    axes.set(xlabel="share of audio and video tokens kept", ylabel="right answers, %")
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
-    figure.savefig(path, dpi=110)
+    for axes, fused in zip(both, (False, True), strict=True):
+        axes.set_prop_cycle(color=pyplot.get_cmap("tab20").colors)  # type: ignore[attr-defined]
+        for (name, reducer), of in runs.items():
+            if name.startswith("fused") != fused:
+                continue
+            if reducer == "full":
+                axes.axhline(100 * of[1.0]["accuracy"], color="0.6", linestyle="--", label=f"{name}: all tokens")
+                continue
+            there = [keep for keep in keeps if keep in of and of[keep]["accuracy"] is not None]
+            places = [keeps.index(keep) for keep in there]
+            right = [100 * of[k]["accuracy"] for k in there]
+            (line,) = axes.plot(
+                places, right, ":" if name == "untrained" else "-", marker="o", label=f"{name}: {reducer}"
+            )
+            bounds = [[100 * of[k]["interval"][side] for k in there] for side in (0, 1)]
+            axes.fill_between(places, *bounds, color=line.get_color(), alpha=0.06)
+        axes.set_xticks(range(len(keeps)), ["one token" if keep < 0.01 else f"{keep:g}" for keep in keeps])
+        axes.set(xlabel="share of audio and video tokens kept", ylabel="right answers, %")
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    figure.savefig(path, dpi=90)
 
 
 if __name__ == "__main__":

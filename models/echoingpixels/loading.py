@@ -23,7 +23,7 @@ from .contents import check_contents, own_code
 from .errors import ModelError
 from .hub import HUB_ID, fetch, unloadable
 from .model import EchoingPixels, no_sieve, no_table
-from .options import MAX_PIXELS, MIN_PIXELS, LoadOptions, Quant, read_encode
+from .options import AUTO, MAX_PIXELS, MIN_PIXELS, Encode, LoadOptions, Quant, read_encode
 from .published import load_published, published_options
 from .quantcache import keep_quantized, kept_at
 from .sieve import Sieve, SieveOptions
@@ -137,7 +137,7 @@ def _load_backbone(name: str, place: str, config: Any, options: LoadOptions, dev
         raise ModelError(f"{name} lacks {len(lacks)} weights, such as {lacks[0]}.", "Download or save it again.")
     thinker.eval()
     most = max_pixels_of(config, options)
-    return QwenOmni(thinker, tokenizer, name, MIN_PIXELS, most, read_encode(options.encode))
+    return QwenOmni(thinker, tokenizer, name, MIN_PIXELS, most, encode_of(config, options))
 
 
 def _load_thinker(place: str, config: Any, options: LoadOptions, device: torch.device) -> tuple[Any, dict[str, Any]]:
@@ -199,6 +199,12 @@ def dtype_of(config: Any, device: torch.device) -> torch.dtype:
 def max_pixels_of(config: Any, options: LoadOptions) -> int:
     """The most pixels of a frame: as asked, else the model's own, else the default."""
     return options.max_pixels or getattr(config, "max_pixels", None) or MAX_PIXELS
+
+
+def encode_of(config: Any, options: LoadOptions) -> Encode:
+    """How much the towers encode: as asked, else as the model's config says, else all of it."""
+    own: str = getattr(config, "encode", "plain")
+    return read_encode(own if options.encode == AUTO else options.encode)
 
 
 def _quantization(quant: Quant, dtype: torch.dtype) -> Any:

@@ -225,9 +225,9 @@ class ProfileOptions:
 class Encode:
     """How much of a clip the towers encode, `how`, and `amount`, which is that of ENCODES where it is None.
 
-    plain: all. repeats: no cell that differs from the one last encoded at its place by at most `amount` (mean of
-    normalised pixels, 1 is some 68 of 255 levels), and silence once. glance: all at a quarter of the pixels, then
-    for each question that share of the windows (112 pixels a side) as they are.
+    plain: all. repeats: no window of cells (a frame, where the tower has none) that all differ by at most `amount` from
+    those last encoded at their places (mean of normalised pixels, 1 is some 68 of 255 levels), and silence once.
+    glance: all at a quarter of the pixels, then for each question that share of the windows (112 pixels a side).
     """
 
     how: str = "plain"
@@ -263,7 +263,7 @@ class LoadOptions:
     `sections`: rotary split [T, H, W, T] of a sieve inside a checkpoint; None takes the published one.
     `max_pixels`: of each frame; None takes the model's own.
     `cache`: folder where quantized weights are kept for the next load, up to half as large as the model; None for none.
-    `encode`: how much the towers encode, as `read_encode` takes it.
+    `encode`: how much the towers encode, as `read_encode` takes it; auto takes what the model says, else plain.
     """
 
     quant: Quant = "none"
@@ -272,10 +272,11 @@ class LoadOptions:
     max_pixels: int | None = None
     sections: tuple[int, ...] | None = None
     cache: Path | None = None
-    encode: str = "plain"
+    encode: str = AUTO
 
     def __post_init__(self) -> None:
-        read_encode(self.encode)
+        if self.encode != AUTO:
+            read_encode(self.encode)
         if self.quant not in ("none", "nf4", "int8"):
             raise OptionError(f"Unknown quantization {self.quant!r}.", "Known: none, nf4, int8.")
         if self.device not in ("auto", "cuda", "cpu"):

@@ -75,7 +75,7 @@ def _range(stream: Stream, keep: Keep) -> tuple[str, ...]:
 
 def _less(how: Encode) -> tuple[str, ...]:
     """What cannot be known before a clip is seen."""
-    return () if how.how == "plain" else (f"How much {how} encodes is seen in the clip: planned with all of it.",)
+    return () if how.how != "glance" else (f"How much {how} encodes is seen in the clip: planned with all of it.",)
 
 
 def _bytes(extent: Extent) -> int:

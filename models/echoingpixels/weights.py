@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .fingerprint import folder_mark
-from .loading import device_of, dtype_of, max_pixels_of, place_of, read_config
-from .options import MIN_PIXELS, LoadOptions, read_encode
+from .loading import device_of, dtype_of, encode_of, max_pixels_of, place_of, read_config
+from .options import MIN_PIXELS, LoadOptions
 from .sievefolder import sieve_folder
 
 
@@ -18,13 +18,15 @@ class Weights:
     """A model as it will run.
 
     `model`: mark of its files, or its commit on the hub; `sieve`: mark of its sieve's files, None without one;
-    `towers`: all that the towers' features depend on beside the clip; `max_pixels`: of each frame.
+    `towers`: all that the towers' features depend on beside the clip; `max_pixels`: of each frame; `encode`: how
+    much the towers encode.
     """
 
     model: str
     sieve: str | None
     towers: str
     max_pixels: int
+    encode: str
 
 
 def weights_of(name: str, options: LoadOptions) -> Weights:
@@ -40,6 +42,7 @@ def weights_of(name: str, options: LoadOptions) -> Weights:
     folder = sieve_folder(place, options)
     sieve = folder_mark(folder) if folder is not None and folder.is_dir() else None
     device, max_pixels = device_of(options.device), max_pixels_of(config, options)
+    encode = str(encode_of(config, options))
     what = [
         model,
         options.quant,
@@ -47,10 +50,10 @@ def weights_of(name: str, options: LoadOptions) -> Weights:
         device.type,
         MIN_PIXELS,
         max_pixels,
-        str(read_encode(options.encode)),
+        encode,
     ]
     towers = json.dumps([*what, __version__, torch.__version__, transformers.__version__])
-    return Weights(model, sieve, towers, max_pixels)
+    return Weights(model, sieve, towers, max_pixels, encode)
 
 
 def _commit(repository: str) -> str:

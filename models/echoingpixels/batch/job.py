@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..frames import fit
 from ..loading import has_sieve
-from ..options import MIN_PIXELS, AskOptions, LoadOptions, MediaOptions, plain_keep, read_encode
+from ..options import MIN_PIXELS, AskOptions, LoadOptions, MediaOptions, plain_keep
 from ..weights import Weights, weights_of
 from .task import Task
 
@@ -33,7 +33,7 @@ class Job:
             "clip": mark,
             "read": [read.fps, read.max_frames, read.start, read.end, read.audio, read.audio_track],
             "pixels": self.weights.max_pixels,
-            "encode": str(read_encode(self.load.encode)),
+            "encode": self.weights.encode,
             "question": question,
             "model": [self.model, self.weights.model, self.load.quant],
             "sieve": self.weights.sieve,
