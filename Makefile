@@ -46,7 +46,8 @@ bench: setup
 	MALLOC_MMAP_THRESHOLD_=262144 $(BIN)/python -m bench.memory --keep 0.1
 	$(BIN)/python -m bench.towers $(DEMO) --seconds 10 --count --encode repeats:0.05,repeats:0.1
 	$(BIN)/python -m bench.decode --ways static,lookup,echo
-	$(BIN)/python -m bench.decoding $(DEMO) --repeat 1
+	$(BIN)/python -m bench.films $(DEMO) --repeat 1
+	$(BIN)/python -m bench.first_token $(DEMO) --model tiny --seconds 6 --repeat 3
 
 clean:
 	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache

@@ -19,6 +19,7 @@ from typing import Annotated, Any
 import torch
 import typer
 
+from bench.memory import settled
 from bench.stack import random_model
 from echoingpixels import load
 from echoingpixels.backbones.qwen_omni import QwenOmni
@@ -120,8 +121,9 @@ def _theirs(on: EchoingPixels, worker: Worker, clip: Path, options: MediaOptions
 
 def _measured(run: Callable[[], Seconds]) -> dict[str, float]:
     """Its stages, the seconds of all, and the peak above what was there before in MB."""
+    before = settled()
     reset_peak(CPU)
-    before, began = peak_memory(CPU), time.perf_counter()
+    began = time.perf_counter()
     stages = run()
     return {"total": time.perf_counter() - began, **stages, "peak_mb": max(0, peak_memory(CPU) - before) / 1e6}
 

@@ -15,6 +15,7 @@ from typing import Annotated
 import torch
 import typer
 
+from bench.memory import settled
 from bench.stack import random_stack, random_stream
 from echoingpixels.generate import stream_tokens
 from echoingpixels.model import EchoingPixels
@@ -96,9 +97,9 @@ def _bare(model: EchoingPixels, stream: Stream, keep: float) -> None:
 
 def _measured(run: Callable[[], object]) -> tuple[float, int]:
     """Seconds, and the peak above what was there before, in bytes."""
-    device = torch.device("cpu")
+    device, before = torch.device("cpu"), settled()
     reset_peak(device)
-    before, began = peak_memory(device), time.perf_counter()
+    began = time.perf_counter()
     run()
     return time.perf_counter() - began, max(0, peak_memory(device) - before)
 

@@ -43,7 +43,7 @@ def resize(frame: np.ndarray[Any, Any], size: tuple[int, int]) -> np.ndarray[Any
         return frame
     planes = torch.from_numpy(np.ascontiguousarray(frame)).permute(2, 0, 1)[None]  # (1, 3, H, W)
     planes = torch.nn.functional.interpolate(planes, size=size, mode="bicubic", antialias=True)
-    return planes[0].permute(1, 2, 0).contiguous().numpy()
+    return np.ascontiguousarray(planes[0].permute(1, 2, 0).numpy())  # torch would wake its threads for it
 
 
 def patches(frames: np.ndarray[Any, Any], size: tuple[int, int]) -> tuple[Tensor, tuple[int, int, int]]:
