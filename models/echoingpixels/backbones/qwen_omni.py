@@ -1,4 +1,4 @@
-"""Qwen2.5-Omni's thinker behind the Backbone protocol: the only file that touches transformers' internals.
+"""Qwen2.5-Omni's thinker behind the Backbone protocol. Only the files of this folder touch transformers' internals.
 
 Nothing of transformers is copied, patched or subclassed: towers, decoder layers and masks are called as they are.
 """
@@ -18,6 +18,7 @@ from ..inputs import Inputs, Media, Tokenizer
 from ..options import Encode
 from ..positions import AUDIO, IMAGE, VIDEO, Layout
 from ..stream import Stream
+from .attention import attention_of
 from .base import AudioShape, Features, Shape, VisionShape, joined
 from .compiled import Step, compiled
 from .cost import audio_flops, vision_flops
@@ -212,39 +213,8 @@ class QwenOmni:
         return embeds
 
     def attention_of(self, stream: Stream, last: int, layers: int) -> list[Tensor]:
-        """What each row's last tokens pay to each token: float32 (B, H, last, L), one of each of the first `layers`.
-
-        Only eager attention tells its weights, and it would write L x L of them. So the last tokens are a cached step
-        of their own, the only one under eager attention.
-        """
-        cache, few = self.new_cache(), self.text.layers[:layers]
-        assert len(few) == layers > 0, f"{layers} of {len(self.text.layers)} layers"
-        weights: list[Tensor] = []
-        self._run(few, stream, slice(0, -last), cache)
-        kernel = self.text.config._attn_implementation
-        hooks = [
-            layer.self_attn.register_forward_hook(lambda _, __, out: weights.append(out[1].float())) for layer in few
-        ]
-        self.text.set_attn_implementation("eager")
-        try:
-            self._run(few, stream, slice(-last, None), cache)
-        finally:
-            self.text.set_attn_implementation(kernel)
-            for hook in hooks:
-                hook.remove()
-        return weights
-
-    def _run(self, layers: nn.ModuleList, stream: Stream, part: slice, cache: Any) -> None:
-        """Run decoder layers over a part of a stream, after what is in the cache; fills the cache."""
-        from transformers.masking_utils import create_causal_mask
-
-        embeds, seen = stream.embeds[:, part], stream.mask[:, : part.stop]
-        rotary = self.text.rotary_emb(embeds, stream.positions[..., part])
-        attention = create_causal_mask(
-            config=self.text.config, inputs_embeds=embeds, attention_mask=seen, past_key_values=cache
-        )
-        for layer in layers:
-            embeds = layer(embeds, attention_mask=attention, position_embeddings=rotary, past_key_values=cache)
+        """What each row's last tokens pay to each token: float32 (B, H, last, L), one of each of the first `layers`."""
+        return attention_of(self.text, self.new_cache(), stream, last, layers)
 
     def train(self, checkpointing: bool = False) -> None:
         """Make the decoder ready for backward passes; with `checkpointing` its layers, and those of `first_layers` from
