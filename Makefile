@@ -40,7 +40,7 @@ check: lint test demo wheel
 train: setup
 	$(BIN)/ep train recipes/tiny.toml --out runs/tiny
 
-# What takes minutes on the tiny model; docs/performance.md has the commands for real sizes.
+# About a minute on the tiny model; docs/performance.md has the commands for real sizes.
 bench: setup
 	$(BIN)/python -m bench.prefill --model tiny --layers 2 --tokens 400
 	MALLOC_MMAP_THRESHOLD_=262144 $(BIN)/python -m bench.memory --keep 0.1

@@ -80,15 +80,19 @@ def test_a_model_that_only_learns_views_needs_no_bank(tmp_path: Path) -> None:
 
 
 def test_own_clips_are_drawn_and_a_broken_one_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    clips.write(tmp_path / "a.mp4", clips.Film(seconds=3.0))
+    clips.write(tmp_path / "a.mp4", clips.Film(seconds=3.0, size=(240, 320)))
     (tmp_path / "broken.mp4").write_bytes(b"no film")
     rows = [Row(name, tmp_path / f"{name}.mp4", "What?", "") for name in ("a", "broken")]
-    pictures = own_clips(rows, Data(), VIEWS)
+    pictures = own_clips(rows, Data(), VIEWS, PIXELS)
     drawn = [pictures(i, np.random.default_rng(i)) for i in range(8)]
-    assert {len(one) for one in drawn} == {4} and len({one.tobytes() for one in drawn}) > 1
+    assert (
+        {len(one) for one in drawn} == {4}
+        and drawn[0][0, :, :, 0].size <= PIXELS
+        and len({one.tobytes() for one in drawn}) > 1
+    )
     assert "broken.mp4" in capsys.readouterr().out
     with pytest.raises(DataError, match="no picture"):
-        own_clips(rows[1:], Data(), VIEWS)(0, np.random.default_rng(0))
+        own_clips(rows[1:], Data(), VIEWS, PIXELS)(0, np.random.default_rng(0))
 
 
 def test_a_recipe_trains_views_on_own_clips(tmp_path: Path) -> None:

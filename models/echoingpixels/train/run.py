@@ -150,7 +150,7 @@ class Run:
             pictures = (
                 drawn_clips(seed, stage)
                 if data.train is None
-                else own_clips(read_asked(data.train, data.media)[0], data, stage)
+                else own_clips(read_asked(data.train, data.media)[0], data, stage, self.backbone.max_pixels)
             )
             return Views(stage, seed, pictures, self.backbone.max_pixels), dict
         source, valid = self.sources()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from copy import deepcopy
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -84,19 +85,20 @@ def drawn_clips(seed: int, stage: Stage) -> Pictures:
     return pictures
 
 
-def own_clips(rows: Sequence[Row], data: Data, stage: Stage) -> Pictures:
+def own_clips(rows: Sequence[Row], data: Data, stage: Stage, max_pixels: int) -> Pictures:
     """Moments of one's own clips, each read anew when it is drawn. One that cannot be read is named, and another drawn.
 
     DataError after TRIES of these.
     """
     parts = sorted({row.clip for row in rows}, key=str)
+    size = partial(frames.fit, max_pixels=max_pixels)  # as they are read to be answered from, and no larger
+    whole = MediaOptions(fps=data.fps, max_frames=data.max_frames, audio=False, frame_size=size)
 
     def pictures(_: int, rng: np.random.Generator) -> np.ndarray[Any, Any]:
         for _ in range(TRIES):
             clip, start, end = parts[int(rng.integers(len(parts)))]
-            options = MediaOptions(fps=data.fps, max_frames=data.max_frames, audio=False, start=start, end=end)
             try:
-                read = read_clip(clip, options).frames
+                read = read_clip(clip, whole, start=start, end=end).frames
             except EpError as error:
                 print(f"left out: {error.message}", flush=True)
                 continue
