@@ -26,7 +26,7 @@ from echoingpixels.options import AskOptions, GenerateOptions, LoadOptions
 from echoingpixels.outline import Outline, outline
 from echoingpixels.positions import Span
 from tests.live import Live
-from tests.program import ROOT, environment
+from tests.program import GIVEN_BACK, ROOT, environment
 
 QUESTION = "Which object appears first?"
 STEPS, SIDE = 120, 4  # temporal steps of so many tokens a side
@@ -116,8 +116,7 @@ def test_every_stage_is_as_large_as_its_live_tensors(reducer: str, dtype: torch.
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="would prove the plan on a process's own peak")
 def test_every_stage_is_as_large_as_a_process_that_runs_it() -> None:
-    # Blocks of their own, as on CUDA: what the C library keeps of freed ones is no part of a plan.
-    settings = environment() | {"MALLOC_MMAP_THRESHOLD_": "262144", "OMP_NUM_THREADS": "1"}
+    settings = environment() | GIVEN_BACK | {"OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "bench.memory", "--json", "--keep", "0.7"]
     done = subprocess.run(command, capture_output=True, text=True, env=settings, cwd=ROOT, timeout=280, check=True)
     (row,) = map(json.loads, done.stdout.splitlines())
