@@ -6,6 +6,7 @@ import json
 import math
 import mmap
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ import torch
 from echoingpixels import model as under_test
 from echoingpixels.answer import Answer
 from echoingpixels.clip import Clip
-from echoingpixels.errors import ModelError, OptionError
+from echoingpixels.errors import MediaError, ModelError, OptionError
 from echoingpixels.inputs import extent_of, prepare_media, span_of
 from echoingpixels.model import EchoingPixels
 from echoingpixels.options import REDUCER_NAMES, AskOptions, Auto, GenerateOptions
@@ -181,6 +182,12 @@ def test_the_outline_of_a_clip_is_what_preparing_it_makes() -> None:
         media = prepare_media(clip, 28 * 28, 84 * 84)
         assert media.span == span_of(extent_of(clip.pieces()), 28 * 28, 84 * 84)
         assert media.grid == (len(media.span.times), 2 * media.span.rows, 2 * media.span.columns)
+
+
+@pytest.mark.parametrize("name", ["film.mp4", Path("film.mp4")])
+def test_a_file_s_name_is_no_clip(model: EchoingPixels, name: Any) -> None:
+    with pytest.raises(MediaError, match="film.mp4 is a file's name, where a clip is needed"):
+        model.ask(name, "Who?")
 
 
 def test_cs2_without_sieve_weights_names_what_can_be_used() -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from os import PathLike
 
 import torch
 
@@ -16,7 +17,7 @@ from .auto import features
 from .backbones.base import Backbone, Features
 from .clip import Clip, Pieces
 from .encoding import encode
-from .errors import ModelError
+from .errors import MediaError, ModelError
 from .frames import fit
 from .generate import Text, stream_tokens
 from .glance import glance_at
@@ -156,7 +157,10 @@ class EchoingPixels:
         """Prepare and encode a clip once, for any number of questions; `decode_s` is what reading it took so far.
 
         Of a clip that comes in pieces, memory holds one of them and the features; for a glance, all its frames.
+        MediaError for a file's name.
         """
+        if isinstance(clip, str | PathLike):
+            raise MediaError(f"{clip} is a file's name, where a clip is needed.", "Read it first: read_clip(path).")
         reset_peak(self.backbone.device)
         watch = Stopwatch(self.backbone.device, {"load": self.load_s, "decode": decode_s})
         pieces = clip.pieces() if isinstance(clip, Clip) else clip
