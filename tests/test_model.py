@@ -186,7 +186,7 @@ def test_the_outline_of_a_clip_is_what_preparing_it_makes() -> None:
 
 @pytest.mark.parametrize("name", ["film.mp4", Path("film.mp4")])
 def test_a_file_s_name_is_no_clip(model: EchoingPixels, name: Any) -> None:
-    with pytest.raises(MediaError, match="film.mp4 is a file's name, where a clip is needed"):
+    with pytest.raises(MediaError, match=r"film\.mp4 is a file's name, where a clip is needed"):
         model.ask(name, "Who?")
 
 
