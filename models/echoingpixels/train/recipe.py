@@ -14,7 +14,7 @@ from ..errors import DataError
 from ..options import Quant, check_keep
 from ..sieve import Form
 
-Task = Literal["towers", "answers", "distil", "sieve", "views"]
+Task = Literal["towers", "answers", "distil", "sieve", "views", "sharpen"]
 Part = Literal["towers", "decoder", "sieve"]
 Gate = Literal["straight-through", "gumbel", "soft"]
 Target = Literal["saliency", "agreed"]
@@ -28,6 +28,7 @@ LEARN: dict[str, tuple[Part, ...]] = {  # by task, where a stage does not say it
     "distil": ("sieve",),
     "sieve": ("sieve", "decoder"),
     "views": ("towers",),
+    "sharpen": ("towers",),
 }
 BANK = "bank"  # the stage that fills the cache of the towers' outputs
 TAKEN = (BANK, "model", "tensorboard")  # names in OUT that no stage may have
@@ -107,7 +108,7 @@ class Phase:
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage. `batch` counts clips in tasks towers, answers and views, else questions.
+    """One stage. `batch` counts clips in tasks towers, answers, views and sharpen, else questions.
 
     With `epochs` every question is asked once before any is asked again, and `steps` follow from it, if not given.
     `precision`: of the weights that learn, and of what the optimizer keeps of them; adapters are float32.
@@ -135,7 +136,7 @@ class Stage:
     save_every: int = 200
     train: tuple[Part, ...] = ()
     lora: Lora | None = None
-    moments: int = 3  # temporal steps drawn from each clip in tasks towers and views
+    moments: int = 3  # temporal steps drawn from each clip in tasks towers, views and sharpen
     share: tuple[float, ...] = (1.0,)
     questions: int = 10
     first: tuple[str, ...] = ()  # kinds: those learned last
@@ -236,6 +237,8 @@ class Recipe:
             raise DataError(
                 "Task towers is only for the first stage of a new model on SyncClips.", "Leave that stage out."
             )
+        if "sharpen" in tasks and self.data.train:
+            raise DataError("Task sharpen learns from SyncClips alone.", "Leave that stage, or train in [data], out.")
         if self.gpus < 1:
             raise DataError(f"The recipe has gpus = {self.gpus}.", "Give at least 1.")
         if self.quant != "none":

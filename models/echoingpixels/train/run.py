@@ -29,6 +29,7 @@ from .draws import Draws
 from .log import check_extra, log_of
 from .recipe import BANK, Recipe, Stage
 from .rows import read_asked
+from .sharpen import FITTED, Sharpened
 from .start import sieve_of, start
 from .towers import Batches, Taught
 from .trainer import Learner, Loss, teach
@@ -36,8 +37,9 @@ from .views import Seeing, Views, drawn_clips, own_clips
 from .world import is_sharded, world
 
 VALID_SEED = 1_000_003  # of clips never trained on
+OTHER = 2_000_003  # added to a seed: clips that stage towers did not see
 SIEVED = ("distil", "sieve")  # tasks
-LOOKING = ("towers", "views")  # tasks that see pictures, and no features of them
+LOOKING = ("towers", "views", "sharpen")  # tasks that see pictures, and no features of them
 CHECKED = (0.2, 0.05)  # keep ratios at which a sieve is tried while it trains
 
 
@@ -125,6 +127,11 @@ class Run:
             thinker.model.visual.requires_grad_(True)
             seeing = Seeing(self.backbone)
             return seeing, seeing.loss, lambda: None
+        if stage.task == "sharpen":
+            thinker.model.visual.requires_grad_(True)
+            seen = self._shown(stage)
+            sharpened = Sharpened(self.backbone, (seen[i] for i in range(min(FITTED, stage.steps))))
+            return sharpened.to(self.backbone.device), sharpened.loss, lambda: None
         parts: dict[str, nn.Module] = {}
         adapted, dtype = None, getattr(torch, stage.precision)
         if stage.task in SIEVED:
@@ -145,6 +152,8 @@ class Run:
         seed = self.recipe.seed
         if stage.task == "towers":
             return Batches(stage, seed, self.backbone.max_pixels), dict
+        if stage.task == "sharpen":
+            return self._shown(stage), dict
         if stage.task == "views":
             data = self.recipe.data
             pictures = (
@@ -156,6 +165,9 @@ class Run:
         source, valid = self.sources()
         draws = Draws(source, stage, seed, number, world().num_processes)
         return draws, partial(self._check, stage, source, valid)
+
+    def _shown(self, stage: Stage) -> Batches:
+        return Batches(stage, self.recipe.seed + OTHER, self.backbone.max_pixels, sound=False)
 
     def sources(self) -> tuple[Supply, Supply | None]:
         """Clips to train on, and others to check on; read once."""

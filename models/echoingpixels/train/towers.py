@@ -26,10 +26,13 @@ NOTHING_WEIGHT = 0.25  # of class 0, which most tokens are
 
 
 class Batches(Dataset[dict[str, Any]]):
-    """Random temporal steps and whole sounds of ever new clips, with the towers' targets. Item i is always the same."""
+    """Random temporal steps and whole sounds of ever new clips, with the towers' targets. Item i is always the same.
 
-    def __init__(self, stage: Stage, seed: int, max_pixels: int) -> None:
-        self.stage, self.seed, self.max_pixels = stage, seed, max_pixels
+    With `sound` false, only what is seen.
+    """
+
+    def __init__(self, stage: Stage, seed: int, max_pixels: int, sound: bool = True) -> None:
+        self.stage, self.seed, self.max_pixels, self.sound = stage, seed, max_pixels, sound
 
     def __len__(self) -> int:
         return self.stage.steps * self.stage.accumulate
@@ -54,7 +57,7 @@ class Batches(Dataset[dict[str, Any]]):
             parts["grid"].append(grid)
             parts["seen"].append(torch.stack([labels.seen(scene, t, rows, columns) for t in times], 1))
             parts["quadrant"].append(labels.quadrant(rows, columns))
-        wave = heard(timeline, rng)
+        wave = heard(timeline, rng) if self.sound else None
         if wave is not None:
             mel = log_mel(wave)
             what, onset = labels.heard(timeline, audio_tokens(mel.shape[1]))
@@ -66,9 +69,13 @@ class Batches(Dataset[dict[str, Any]]):
     @staticmethod
     def _join(clips: list[dict[str, list[Any]]]) -> dict[str, Any]:
         batch = {name: [part for clip in clips for part in clip[name]] for name in clips[0]}
+        seen = {name: torch.cat(batch[name]) for name in ("patches", "seen", "quadrant")}
+        whole = seen | {"grid": torch.tensor(batch["grid"])}
+        if not batch["mel"]:
+            return whole
         lengths = torch.tensor([m.shape[1] for m in batch["mel"]])
-        whole = {name: torch.cat(batch[name]) for name in ("patches", "seen", "quadrant", "heard", "onset")}
-        return whole | {"grid": torch.tensor(batch["grid"]), "mel": torch.cat(batch["mel"], 1), "lengths": lengths}
+        sounds = {name: torch.cat(batch[name]) for name in ("heard", "onset")}
+        return whole | sounds | {"mel": torch.cat(batch["mel"], 1), "lengths": lengths}
 
 
 class Taught(nn.Module):
