@@ -5,17 +5,20 @@ from __future__ import annotations
 import csv
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from echoingpixels.errors import DataError
 from echoingpixels.loading import load
+from echoingpixels.train.bank import Reader, example
 from echoingpixels.train.recipe import Data, Recipe, Stage
 from echoingpixels.train.run import train_model
 from echoingpixels.train.sharpen import Sharpened
 from echoingpixels.train.towers import Batches
-from tests.smalltrain import FULL, TOWERS, recipe
+from tests.smalltrain import DISTIL, FULL, SMALL, TOWERS, recipe
 from tests.test_train_stages import changed, weights
 
 SHARPEN = Stage("sharpen", "sharpen", steps=3, batch=2, moments=2, save_every=2, lr=0.001)
@@ -48,6 +51,18 @@ def test_the_stage_changes_the_vision_tower_alone_and_resumes(tmp_path: Path) ->
     with (tmp_path / "sharpen.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["step"] for row in rows] == ["2", "3"] and {"seen_found", "moved"} <= rows[0].keys()
+
+
+def test_the_bank_is_of_the_sharpened_tower(tmp_path: Path) -> None:
+    small = replace(SHARPEN, steps=1, lr=0.01)
+    train_model(recipe(small, replace(DISTIL, steps=1, layers=2), model="tiny"), tmp_path)
+    backbone: Any = load(str(tmp_path / "sharpen" / "model"), encode="plain").backbone
+    (kept, *_) = Reader(tmp_path / "bank", SMALL.seed).draw(np.random.default_rng(0), 1)
+    seen = example(backbone, SMALL.seed, kept.index, 1).features.video
+    was = example(load("tiny", encode="plain").backbone, SMALL.seed, kept.index, 1).features.video  # type: ignore[arg-type]
+    assert kept.features.video is not None and seen is not None and was is not None
+    apart, before = ((kept.features.video.float() - video.float()).norm() for video in (seen, was))
+    assert apart < 0.1 * before
 
 
 def test_own_clips_have_no_timelines() -> None:

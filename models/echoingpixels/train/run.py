@@ -218,8 +218,9 @@ def train_model(recipe: Recipe, out: Path, stages: tuple[str, ...] = ()) -> Path
     stages after it in a process of its own; they then learn from the clips made so far.
     """
     order: list[str] = [stage.name for stage in recipe.stage]
-    if any(stage.task not in LOOKING for stage in recipe.stage):
-        order.insert(int(recipe.stage[0].task == "towers"), BANK)  # as soon as the towers are what they will be
+    learning = [i for i, stage in enumerate(recipe.stage) if stage.task not in LOOKING]
+    if learning:
+        order.insert(learning[0], BANK)  # as soon as the towers are what they will be
     for name in stages:
         if name not in order:
             raise OptionError(f"Unknown stage {name!r}.", f"Known stages: {', '.join(order)}.")
