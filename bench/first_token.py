@@ -19,7 +19,7 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from bench.memory import settled
+from bench.memory import measured
 from bench.stack import random_model
 from echoingpixels import load
 from echoingpixels.backbones.qwen_omni import QwenOmni
@@ -29,7 +29,6 @@ from echoingpixels.media.worker import Worker
 from echoingpixels.model import EchoingPixels
 from echoingpixels.options import AskOptions, GenerateOptions, MediaOptions, read_encode
 from echoingpixels.sieve import SieveOptions
-from echoingpixels.stats import peak_memory, reset_peak
 from epcli import console
 
 QUESTION = "What is heard when the bird falls?"
@@ -121,11 +120,8 @@ def _theirs(on: EchoingPixels, worker: Worker, clip: Path, options: MediaOptions
 
 def _measured(run: Callable[[], Seconds]) -> dict[str, float]:
     """Its stages, the seconds of all, and the peak above what was there before in MB."""
-    before = settled()
-    reset_peak(CPU)
-    began = time.perf_counter()
-    stages = run()
-    return {"total": time.perf_counter() - began, **stages, "peak_mb": max(0, peak_memory(CPU) - before) / 1e6}
+    stages, seconds, peak = measured(run)
+    return {"total": seconds, **stages, "peak_mb": peak / 1e6}
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import argparse
 import ctypes
 import gc
 import json
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
@@ -61,6 +62,15 @@ def settled() -> int:
     with suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)
     return resident()
+
+
+def measured(run: Callable[[], Any]) -> tuple[Any, float, int]:
+    """What a run gives, its seconds, and its peak above what was there before, in bytes."""
+    before = settled()
+    reset_peak(CPU)
+    began = time.perf_counter()
+    made = run()
+    return made, time.perf_counter() - began, max(0, peak_memory(CPU) - before)
 
 
 def made_up(seconds: float, side: int) -> Clip:

@@ -7,7 +7,6 @@ bare layers: the sieve's over all tokens and the decoder's over as many as are k
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 from statistics import median
 from typing import Annotated
@@ -15,13 +14,12 @@ from typing import Annotated
 import torch
 import typer
 
-from bench.memory import settled
+from bench.memory import measured
 from bench.stack import random_stack, random_stream
 from echoingpixels.generate import stream_tokens
 from echoingpixels.model import EchoingPixels
 from echoingpixels.options import GenerateOptions
 from echoingpixels.sieve import SieveOptions
-from echoingpixels.stats import peak_memory, reset_peak
 from echoingpixels.stream import Selection, Stream
 from epcli import console
 from epcli.options import ratios
@@ -46,7 +44,7 @@ def main(
         runs[f"cs2 {share:g}"] = lambda share=share: _answer(stack, stream, "cs2", share)
         if bare:
             runs[f"bare {share:g}"] = lambda share=share: _bare(stack, stream, share)
-    rounds = [{name: _measured(run) for name, run in runs.items()} for _ in range(repeat + 1)][1:]
+    rounds = [{name: measured(run)[1:] for name, run in runs.items()} for _ in range(repeat + 1)][1:]
     rows = []
     for name in runs:
         seconds = [one[name][0] for one in rounds]
@@ -93,15 +91,6 @@ def _bare(model: EchoingPixels, stream: Stream, keep: float) -> None:
     kept = torch.ones_like(stream.mask)
     kept[:, int(n * keep) : n] = False
     backbone.hidden(stream.take(Selection(kept)))
-
-
-def _measured(run: Callable[[], object]) -> tuple[float, int]:
-    """Seconds, and the peak above what was there before, in bytes."""
-    device, before = torch.device("cpu"), settled()
-    reset_peak(device)
-    began = time.perf_counter()
-    run()
-    return time.perf_counter() - began, max(0, peak_memory(device) - before)
 
 
 if __name__ == "__main__":

@@ -33,13 +33,12 @@ def test_fitted_heads_tell_what_the_tower_saw_and_are_held() -> None:
         loss, said = sharpened.loss(batches[0])
     assert said["seen_found"] > 0.8 and said["moved"] == 0  # of 24 objects, and nothing
     loss.backward()  # type: ignore[no-untyped-call]
-    heads = {name for name, weight in sharpened.named_parameters() if not name.startswith(("visual", "before"))}
-    assert heads and all(sharpened.get_parameter(name).grad is None for name in heads)
+    assert all(weight.grad is None for weight in sharpened.heads.parameters())
     assert all(weight.grad is not None for weight in sharpened.visual.parameters())
-    fitted = sharpened.seen.weight.clone()
+    fitted = sharpened.heads.seen.weight.clone()
     with torch.no_grad():
         sharpened.visual.merger.mlp[-1].weight.mul_(1.1)
-    assert sharpened.loss(batches[1])[1]["moved"] > 0 and torch.equal(sharpened.seen.weight, fitted)
+    assert sharpened.loss(batches[1])[1]["moved"] > 0 and torch.equal(sharpened.heads.seen.weight, fitted)
 
 
 def test_the_stage_changes_the_vision_tower_alone_and_resumes(tmp_path: Path) -> None:

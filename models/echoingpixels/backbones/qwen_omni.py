@@ -16,14 +16,15 @@ from torch.nn import functional as F
 
 from ..inputs import Inputs, Media, Tokenizer
 from ..options import Encode
-from ..positions import AUDIO, IMAGE, VIDEO, Layout
+from ..positions import AUDIO, IMAGE, VIDEO
 from ..stream import Stream
 from .attention import attention_of
-from .base import AudioShape, Features, Shape, VisionShape, joined
+from .base import AudioShape, Features, VisionShape, joined
 from .compiled import Step, compiled
 from .cost import audio_flops, vision_flops
 from .hearing import hear
 from .inparts import InParts
+from .sizes import layout_of, shape_of
 from .vision import Sight, see_cells, window
 
 PATCHES_AT_ONCE = 4096  # bounds the vision tower's activations; whole temporal steps: nothing attends across a cut
@@ -47,28 +48,8 @@ class QwenOmni:
         self.text = thinker.model.language_model
         self.checkpointing = False
         config = thinker.config
-        text = config.text_config
-        self.layout = Layout(
-            video=config.video_token_id,
-            audio=config.audio_token_id,
-            image=config.image_token_id,
-            vision_bos=config.vision_start_token_id,
-            vision_eos=config.vision_end_token_id,
-            audio_bos=config.audio_start_token_id,
-            audio_eos=config.audio_end_token_id,
-            positions_per_s=config.position_id_per_seconds,
-            seconds_per_chunk=config.seconds_per_chunk,
-        )
-        head_size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-        self.shape = Shape(
-            layers=text.num_hidden_layers,
-            width=text.hidden_size,
-            heads=text.num_attention_heads,
-            kv_heads=text.num_key_value_heads,
-            head_size=head_size,
-            mlp=text.intermediate_size,
-            vocab=text.vocab_size,
-        )
+        self.layout = layout_of(config)
+        self.shape = shape_of(config.text_config)
         stop = thinker.generation_config.eos_token_id
         stops = {*(stop if isinstance(stop, list) else [stop]), getattr(tokenizer, "eos_token_id", None)}
         self.stop_ids = frozenset(id for id in stops if id is not None)

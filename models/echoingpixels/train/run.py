@@ -121,7 +121,7 @@ class Run:
             taught = Taught(self.backbone).to(self.backbone.device)
             thinker.model.visual.requires_grad_(True)
             thinker.model.audio_tower.requires_grad_(True)
-            first = Batches(stage, self.recipe.seed, self.backbone.max_pixels)
+            first = self._shown(stage)
             return taught, taught.loss, lambda: taught.settle(self.backbone, first[0])
         if stage.task == "views":
             thinker.model.visual.requires_grad_(True)
@@ -150,9 +150,7 @@ class Run:
 
     def _data(self, stage: Stage, number: int) -> tuple[Dataset[Any], Callable[[], dict[str, float]]]:
         seed = self.recipe.seed
-        if stage.task == "towers":
-            return Batches(stage, seed, self.backbone.max_pixels), dict
-        if stage.task == "sharpen":
+        if stage.task in ("towers", "sharpen"):
             return self._shown(stage), dict
         if stage.task == "views":
             data = self.recipe.data
@@ -167,7 +165,9 @@ class Run:
         return draws, partial(self._check, stage, source, valid)
 
     def _shown(self, stage: Stage) -> Batches:
-        return Batches(stage, self.recipe.seed + OTHER, self.backbone.max_pixels, sound=False)
+        """With what sounds, in task towers; in task sharpen other clips, and only what is seen."""
+        both = stage.task == "towers"
+        return Batches(stage, self.recipe.seed + (0 if both else OTHER), self.backbone.max_pixels, sound=both)
 
     def sources(self) -> tuple[Supply, Supply | None]:
         """Clips to train on, and others to check on; read once."""

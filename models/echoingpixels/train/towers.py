@@ -78,6 +78,34 @@ class Batches(Dataset[dict[str, Any]]):
         return whole | sounds | {"mel": torch.cat(batch["mel"], 1), "lengths": lengths}
 
 
+class SeenHeads(nn.Module):
+    """Heads for the object in each cell, frame by frame, and for the cell's quarter of the picture."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.seen = nn.Linear(width, 2 * len(labels.SEEN))
+        self.quadrant = nn.Linear(width, 4)
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Features (Nv, D) → float32 logits (2 Nv, objects) and (Nv, 4)."""
+        return self.seen(features).unflatten(-1, (2, -1)).flatten(0, 1).float(), self.quadrant(features).float()
+
+    @staticmethod
+    def loss(logits: tuple[Tensor, Tensor], batch: dict[str, Any]) -> Tensor:
+        """Cross entropy of both."""
+        seen, quadrant = logits
+        total = F.cross_entropy(seen, batch["seen"].flatten(), weight=_weights(seen))
+        if bool((batch["quadrant"] >= 0).any()):  # else, in pictures of one token, there is none
+            total = total + 0.3 * F.cross_entropy(quadrant, batch["quadrant"])
+        return total
+
+    @staticmethod
+    def figures(logits: tuple[Tensor, Tensor], batch: dict[str, Any]) -> dict[str, float]:
+        """Their accuracies."""
+        parts = zip(("seen", "quadrant"), logits, strict=True)
+        return dict(figure for name, part in parts for figure in figures(part, batch[name].flatten(), name))
+
+
 class Taught(nn.Module):
     """The towers with their passing heads."""
 
@@ -86,32 +114,21 @@ class Taught(nn.Module):
         self.visual = backbone.thinker.model.visual
         self.audio_tower = backbone.thinker.model.audio_tower
         width = backbone.shape.width
-        self.seen = nn.Linear(width, 2 * len(labels.SEEN))
-        self.quadrant = nn.Linear(width, 4)
+        self.shown = SeenHeads(width)
         self.heard = nn.Linear(width, len(labels.HEARD))
         self.onset = nn.Linear(width, 2)
 
     def loss(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, float]]:
         """Cross entropy of every head, and their accuracies."""
-        video = self.visual(batch["patches"], grid_thw=batch["grid"]).pooler_output
+        shown = self.shown(self.visual(batch["patches"], grid_thw=batch["grid"]).pooler_output)
         audio = self.audio_tower(batch["mel"], feature_lens=batch["lengths"]).last_hidden_state
-        seen = self.seen(video).unflatten(-1, (2, -1)).flatten(0, 1).float()
-        quadrant, heard, onset = (head(x).float() for head, x in (
-            (self.quadrant, video), (self.heard, audio), (self.onset, audio)))  # fmt: skip
-        weights = torch.ones(max(len(labels.SEEN), len(labels.HEARD)), device=seen.device)
-        weights[0] = NOTHING_WEIGHT
+        heard, onset = self.heard(audio).float(), self.onset(audio).float()
         total = (
-            F.cross_entropy(seen, batch["seen"].flatten(), weight=weights[: seen.shape[1]])
-            + F.cross_entropy(heard, batch["heard"], weight=weights[: heard.shape[1]])
+            self.shown.loss(shown, batch)
+            + F.cross_entropy(heard, batch["heard"], weight=_weights(heard))
             + 0.3 * F.cross_entropy(onset, batch["onset"])
         )
-        if bool((batch["quadrant"] >= 0).any()):  # else, in pictures of one token, there is none
-            total = total + 0.3 * F.cross_entropy(quadrant, batch["quadrant"])
-        return total, {
-            **dict(figures(seen, batch["seen"].flatten(), "seen")),
-            **dict(figures(quadrant, batch["quadrant"], "quadrant")),
-            **dict(figures(heard, batch["heard"], "heard")),
-        }
+        return total, {**self.shown.figures(shown, batch), **dict(figures(heard, batch["heard"], "heard"))}
 
     @torch.no_grad()
     def settle(self, backbone: QwenOmni, given: dict[str, Any]) -> None:
@@ -128,13 +145,22 @@ class Taught(nn.Module):
             scale = length / features.norm(dim=-1).mean()
             last.weight.mul_(scale)
             last.bias.mul_(scale)
-        seen = self.seen.weight.view(2, -1, self.seen.in_features).mean(0)  # (classes, D) over the two frames
+        seen = self.shown.seen.weight.view(2, -1, self.shown.seen.in_features).mean(
+            0
+        )  # (classes, D) over the two frames
         for names, directions in ((labels.SEEN, seen), (labels.HEARD, self.heard.weight)):
             for name, direction in zip(names[1:], directions[1:], strict=True):
                 for text in (name, f" {name}"):
                     first, *rest = tokenizer.encode(text, add_special_tokens=False)
                     if not rest:
                         embeddings[first] = direction / direction.norm() * length
+
+
+def _weights(logits: Tensor) -> Tensor:
+    """Of the classes (C,) in a loss."""
+    weights = torch.ones(logits.shape[1], device=logits.device)
+    weights[0] = NOTHING_WEIGHT
+    return weights
 
 
 def figures(logits: Tensor, labels: Tensor, name: str) -> Iterator[tuple[str, float]]:

@@ -1,0 +1,36 @@
+"""What a Qwen2.5-Omni thinker's configuration says of its prompts and of its decoder's sizes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..positions import Layout
+from .base import Shape
+
+
+def layout_of(config: Any) -> Layout:
+    """The thinker's special tokens, and how it counts time."""
+    return Layout(
+        video=config.video_token_id,
+        audio=config.audio_token_id,
+        image=config.image_token_id,
+        vision_bos=config.vision_start_token_id,
+        vision_eos=config.vision_end_token_id,
+        audio_bos=config.audio_start_token_id,
+        audio_eos=config.audio_end_token_id,
+        positions_per_s=config.position_id_per_seconds,
+        seconds_per_chunk=config.seconds_per_chunk,
+    )
+
+
+def shape_of(text: Any) -> Shape:
+    """The decoder's sizes."""
+    return Shape(
+        layers=text.num_hidden_layers,
+        width=text.hidden_size,
+        heads=text.num_attention_heads,
+        kv_heads=text.num_key_value_heads,
+        head_size=getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads,
+        mlp=text.intermediate_size,
+        vocab=text.vocab_size,
+    )
