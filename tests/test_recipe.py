@@ -52,6 +52,7 @@ def test_the_committed_recipes_read(path: Path) -> None:
         (STAGE.replace("10", "0"), "steps = 0"),
         (STAGE + "batch = 0\n", "batch = 0"),
         (STAGE + "share = []\n", "empty list"),
+        (STAGE + "focus = 0.5\n", "focus = 0.5"),
         ('quant = "nf5"\n' + STAGE, r"quant = 'nf5'.*none, nf4, int8"),
         ("gpu_gb = true\n" + STAGE, r"gpu_gb = True.*float"),
         ("gpus = 0\n" + STAGE, r"gpus = 0"),

@@ -11,6 +11,7 @@ from echoingpixels.backbones.qwen_omni import QwenOmni
 from echoingpixels.synth.plan import plan
 from echoingpixels.synth.sample import scene_of
 from echoingpixels.train import labels
+from echoingpixels.train.answers import answer_loss, focal
 from echoingpixels.train.bank import Example, Reader, example, fill
 from echoingpixels.train.build import build_backbone
 from echoingpixels.train.episode import batch
@@ -37,6 +38,19 @@ def test_questions_of_one_clip_do_not_see_one_another(backbone: QwenOmni, exampl
                 alone = batch(backbone, [(one, (question,))])
                 expected = backbone.hidden(alone.stream)[0, alone.part[0] == 1]
                 torch.testing.assert_close(hidden[row, packed.part[row] == number], expected, atol=1e-5, rtol=1e-4)
+
+
+def test_a_focus_leaves_little_of_what_is_known() -> None:
+    surprise = -torch.tensor([1.0, 0.9, 0.5, 0.1]).log()
+    torch.testing.assert_close(focal(surprise, 0.0), surprise)
+    expected = torch.tensor([0.0, 0.01 * 0.10536, 0.25 * 0.69315, 0.81 * 2.30259])
+    torch.testing.assert_close(focal(surprise, 2.0), expected, rtol=1e-4, atol=1e-7)
+
+
+def test_a_focus_reaches_the_loss_of_the_answers(backbone: QwenOmni, examples: list[Example]) -> None:
+    made = batch(backbone, [(one, one.questions) for one in examples])
+    losses = [answer_loss(backbone, made.stream, made.attention(), focus=focus)[0].item() for focus in (0.0, 2.0)]
+    assert 0 < losses[1] < losses[0]
 
 
 def test_the_object_is_labelled_where_its_box_is() -> None:

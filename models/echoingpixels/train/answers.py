@@ -40,7 +40,7 @@ def _full_loss(backbone: QwenOmni, draw: Draw) -> tuple[Tensor, dict[str, float]
     """Many questions of one clip in one sequence."""
     made = thinned(backbone, draw)
     weights = _evenly([question.kind for _, asked in draw.asked for question in asked]).to(backbone.device)
-    value, right = answer_loss(backbone, made.stream, made.attention(), weights)
+    value, right = answer_loss(backbone, made.stream, made.attention(), weights, draw.focus)
     return value, {draw.figure: float(right.float().mean())}
 
 
@@ -51,11 +51,15 @@ def _evenly(kinds: list[str]) -> Tensor:
 
 
 def answer_loss(
-    backbone: QwenOmni, stream: Stream, attention: Tensor | None = None, weights: Tensor | None = None
+    backbone: QwenOmni,
+    stream: Stream,
+    attention: Tensor | None = None,
+    weights: Tensor | None = None,
+    focus: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
     """Next-token loss over the answers, by `weights` (Q,) if given, and which answer tokens are right, row by row.
 
-    `attention` says who sees whom, as in `QwenOmni.hidden`.
+    `attention` says who sees whom, as in `QwenOmni.hidden`; `focus` is as in `focal`.
     """
     assert stream.labels is not None
     hidden = backbone.hidden(stream, attention=attention)
@@ -63,10 +67,16 @@ def answer_loss(
     logits = backbone.logits(hidden[:, :-1][wanted]).float()
     labels = stream.labels[:, 1:][wanted]
     right = logits.argmax(-1) == labels
+    surprise = focal(F.cross_entropy(logits, labels, reduction="none"), focus)
     if weights is None:
-        return F.cross_entropy(logits, labels), right
+        return surprise.mean(), right
     each = weights[answer_of(wanted)]
-    return (F.cross_entropy(logits, labels, reduction="none") * each).sum() / each.sum(), right
+    return (surprise * each).sum() / each.sum(), right
+
+
+def focal(surprise: Tensor, focus: float) -> Tensor:
+    """−log p, any shape, times (1 − p) to the power `focus`: what is known counts little (Lin et al. 2017, eq. 4)."""
+    return surprise * (-torch.expm1(-surprise)) ** focus
 
 
 def answer_of(said: Tensor) -> Tensor:

@@ -27,6 +27,7 @@ class Draw:
     keep: float = 1.0
     temperature: float | None = None  # of a soft gate
     target: Target = "agreed"  # of task distil
+    focus: float = 0.0  # of task answers
     figure: str = "right"  # what the share of right tokens is called
 
 
@@ -46,7 +47,7 @@ class Draws(Dataset[Any]):
         rng = np.random.default_rng([self.seed, item, self.number])
         share = stage.share[item % len(stage.share)]
         if stage.task == "answers":
-            return Draw("answers", item, self._whole(rng, stage.batch), share)
+            return Draw("answers", item, self._whole(rng, stage.batch), share, focus=stage.focus)
         if stage.full_every and item % stage.full_every == 0:
             return Draw("answers", item, self._whole(rng, stage.full_batch), figure="right_full")
         asked = self._next(item) if stage.epochs else self._any(rng)
@@ -72,10 +73,10 @@ class Draws(Dataset[Any]):
     def _whole(self, rng: np.random.Generator, n: int) -> Asked:
         """n clips, each with no more questions and statements than the stage wants, its `first` kinds before others.
 
-        Of a few clips more those are left out that allow the fewest questions of these kinds.
+        Of half as many clips more those are left out that allow the fewest questions of these kinds.
         """
         stage = self.stage
-        clips = self.source.draw(rng, n + (n // 4 if stage.first else 0))
+        clips = self.source.draw(rng, n + (n // 2 if stage.first else 0))
         clips = sorted(clips, key=lambda clip: -sum(q.kind in stage.first for q in clip.questions))[:n]
 
         def some(all_: tuple[Question, ...], most: int) -> tuple[Question, ...]:

@@ -116,10 +116,10 @@ class Stage:
     The rate climbs over `warm_up` of the steps, is full until `steady` of them, then falls as a cosine. `train` names
     the parts that learn; the others are frozen. Step after step, `share` says in turn which random share of the audio
     and video tokens is there in task answers, with at most `questions` and `statements` of each clip, those of kinds in
-    `first` before others. In task sieve, every `full_every` steps comes one of task answers, of
-    `full_batch` clips, so that the plain path stays as good; a soft gate narrows from the first `temperature` to the
-    last. From `layers` on: the sieve's options; one left out is as
-    the sieve already is, or as SieveOptions has it.
+    `first` before others; with a `focus` an answer counts the less, the surer it is. In task sieve, every `full_every`
+    steps comes one of task answers, of `full_batch` clips, so that the plain path stays as good; a soft gate narrows
+    from the first `temperature` to the last. From `layers` on: the sieve's options; one left out is as the sieve
+    already is, or as SieveOptions has it.
     """
 
     name: str
@@ -141,6 +141,7 @@ class Stage:
     questions: int = 10
     first: tuple[str, ...] = ()  # kinds: those learned last
     statements: int = 30
+    focus: float = 0.0  # of task answers
     target: Target = "agreed"  # of task distil
     keep: tuple[Phase, ...] = (Phase(1.0, (0.5, 0.2, 0.1, 0.05)),)
     full_every: int = 0
@@ -165,6 +166,8 @@ class Stage:
         for name in ("batch", "accumulate", "save_every", "full_batch", "moments"):
             if getattr(self, name) < 1:
                 raise DataError(f"{where} has {name} = {getattr(self, name)}.", "Give at least 1.")
+        if self.focus != 0 and self.focus < 1:
+            raise DataError(f"{where} has focus = {self.focus:g}.", "Give 0, or 1 and more.")
         if not self.learns:
             raise DataError(f"{where} trains nothing.", "Name a part in train.")
         if set(self.learns) - set(LEARN[self.task]) or ("sieve" in LEARN[self.task]) > ("sieve" in self.learns):
