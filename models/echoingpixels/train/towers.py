@@ -145,9 +145,8 @@ class Taught(nn.Module):
             scale = length / features.norm(dim=-1).mean()
             last.weight.mul_(scale)
             last.bias.mul_(scale)
-        seen = self.shown.seen.weight.view(2, -1, self.shown.seen.in_features).mean(
-            0
-        )  # (classes, D) over the two frames
+        both = self.shown.seen.weight.view(2, -1, self.shown.seen.in_features)
+        seen = both.mean(0)  # (classes, D) over the two frames
         for names, directions in ((labels.SEEN, seen), (labels.HEARD, self.heard.weight)):
             for name, direction in zip(names[1:], directions[1:], strict=True):
                 for text in (name, f" {name}"):
