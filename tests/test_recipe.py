@@ -53,6 +53,8 @@ def test_the_committed_recipes_read(path: Path) -> None:
         (STAGE + "batch = 0\n", "batch = 0"),
         (STAGE + "share = []\n", "empty list"),
         (STAGE + "focus = 0.5\n", "focus = 0.5"),
+        (STAGE + "distil_weight = 1.0\n", 'distil_weight = 1.*gate = "soft"'),
+        (STAGE + 'gate = "soft"\ndistil_weight = -1.0\n', "distil_weight = -1"),
         ('quant = "nf5"\n' + STAGE, r"quant = 'nf5'.*none, nf4, int8"),
         ("gpu_gb = true\n" + STAGE, r"gpu_gb = True.*float"),
         ("gpus = 0\n" + STAGE, r"gpus = 0"),

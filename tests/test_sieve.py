@@ -300,7 +300,8 @@ def test_a_narrow_soft_gate_is_the_choice_itself(on: QwenOmni, keep: float) -> N
     batch = pad([labelled(row) for row in rows(on)])
     sieve = tinymodel.sieve(on, form="extractive", layers=2)
     with torch.no_grad():
-        soft = on.logits(on.hidden(batch, attention=sieve.soft_attention(batch, keep, 1e-6)))
+        scores = sieve.rate(sieve.encode(batch))
+        soft = on.logits(on.hidden(batch, attention=sieve.soft_attention(batch, scores, keep, 1e-6)))
         hard = on.logits(on.hidden(batch.take(sieve(batch, keep))))
     assert batch.labels is not None
     said = (batch.labels != -100).sum(1).max()
@@ -310,17 +311,11 @@ def test_a_narrow_soft_gate_is_the_choice_itself(on: QwenOmni, keep: float) -> N
 def test_a_soft_gate_also_moves_the_scores_of_tokens_left_out(on: QwenOmni) -> None:
     batch = labelled(tinymodel.stream(on, 4.0))
     sieve = tinymodel.sieve(on, form="extractive", layers=2)
-    scores: list[Tensor] = []
-
-    def noted(hidden: Tensor) -> Tensor:
-        scores.append(sieve.compressor(hidden).float())
-        scores[0].retain_grad()
-        return scores[0]
-
-    sieve.rate = noted  # type: ignore[method-assign]
-    attention = sieve.soft_attention(batch, 0.2, 0.5)
+    scores = sieve.rate(sieve.encode(batch))
+    scores.retain_grad()
+    attention = sieve.soft_attention(batch, scores, 0.2, 0.5)
     hidden = on.hidden(batch, attention=attention)
     F.cross_entropy(on.logits(hidden)[:, :-1].flatten(0, 1), batch.labels[:, 1:].flatten()).backward()  # type: ignore[index]
-    gradient = scores[0].grad
+    gradient = scores.grad
     assert gradient is not None and bool((gradient[batch.pool] != 0).all())
     assert bool(torch.isfinite(gradient).all())

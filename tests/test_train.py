@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from echoingpixels.backbones.qwen_omni import QwenOmni
+from echoingpixels.sieve import Sieve, SieveOptions
 from echoingpixels.synth.plan import plan
 from echoingpixels.synth.sample import scene_of
 from echoingpixels.train import labels
-from echoingpixels.train.answers import answer_loss, focal
-from echoingpixels.train.bank import Example, Reader, example, fill
+from echoingpixels.train.answers import answer_loss, focal, loss_of
+from echoingpixels.train.bank import FURTHER, Example, Reader, example, fill, is_rich
 from echoingpixels.train.build import build_backbone
+from echoingpixels.train.draws import Draw
 from echoingpixels.train.episode import batch
 from tests.smalltrain import SIZES
 
@@ -51,6 +55,38 @@ def test_a_focus_reaches_the_loss_of_the_answers(backbone: QwenOmni, examples: l
     made = batch(backbone, [(one, one.questions) for one in examples])
     losses = [answer_loss(backbone, made.stream, made.attention(), focus=focus)[0].item() for focus in (0.0, 2.0)]
     assert 0 < losses[1] < losses[0]
+
+
+def test_a_bank_adds_the_clips_that_join_sight_and_sound(backbone: QwenOmni, tmp_path: Path) -> None:
+    fill(backbone, tmp_path, 3, clips=2, shard=2, most=4, searched=30)
+    reader = Reader(tmp_path, 3)
+    (drawn,) = reader.draw(np.random.default_rng(0), 1)
+    assert drawn.statements
+    further = reader.examples[2:]
+    assert [one.index for one in reader.examples[:2]] == [0, 1]
+    assert [one.index for one in further] == [i for i in range(FURTHER, FURTHER + 30) if is_rich(plan(3, i))]
+    assert 0 < len(further) < 15
+    made = example(backbone, 3, further[0].index, 4)
+    assert (further[0].span, further[0].questions) == (made.span, made.questions)
+
+
+def test_a_clip_is_rich_only_where_there_is_a_choice() -> None:
+    rich = [timeline for timeline in (plan(3, index) for index in range(200)) if is_rich(timeline)]
+    assert rich
+    for timeline in rich:
+        objects, sounds = timeline.of("object"), timeline.of("sound")
+        assert not is_rich(replace(timeline, events=(objects[0], sounds[0])))
+        assert not is_rich(replace(timeline, events=tuple(objects)))
+
+
+def test_a_soft_gate_adds_so_much_of_the_distillation(backbone: QwenOmni, examples: list[Example]) -> None:
+    sieve = Sieve(backbone, SieveOptions(1, "extractive"))
+    asked = [(one, one.questions[:1]) for one in examples]
+    kl, _ = loss_of(backbone, sieve, Draw("distil", 0, asked))
+    gated = [Draw("sieve", 0, asked, keep=0.2, temperature=0.4, distil_weight=weight) for weight in (0.0, 0.5)]
+    answers, both = (loss_of(backbone, sieve, draw)[0] for draw in gated)
+    torch.testing.assert_close(both, answers + 0.5 * kl)
+    assert float(kl.detach()) > 0
 
 
 def test_the_object_is_labelled_where_its_box_is() -> None:

@@ -132,15 +132,15 @@ class Sieve(nn.Module):
         hidden = self._run(self.layers, stream.embeds, stream.positions, keys)
         return torch.where(seen[..., None], hidden, stream.embeds)
 
-    def soft_attention(self, stream: Stream, keep: float, temperature: float) -> Tensor:
+    def soft_attention(self, stream: Stream, scores: Tensor, keep: float, temperature: float) -> Tensor:
         """What the decoder adds to its attention (B, 1, L, L) float32 in training, so that every token stays, fainter.
 
-        A key of the pool gets log σ((score − edge) / temperature), scores standardised over the row's pool, the edge
-        halfway between the last that is kept and the next; other keys get 0. At temperature 0 this is what `take`
-        leaves. Gradient reaches every score, also of tokens left out. Extractive form only.
+        `scores` (B, L) are as `rate` gives them. A key of the pool gets log σ((score − edge) / temperature), scores
+        standardised over the row's pool, the edge halfway between the last that is kept and the next; other keys get 0.
+        At temperature 0 this is what `take` leaves. Gradient reaches every score, also of tokens left out. Extractive
+        form only.
         """
         pool = stream.pool
-        scores = self.rate(self.encode(stream))
         n = pool.sum(1, keepdim=True).clamp(min=1)  # (B, 1)
         centred = torch.where(pool, scores - (scores * pool).sum(1, keepdim=True) / n, 0.0)
         spread = (centred.square().sum(1, keepdim=True) / n).sqrt().clamp(min=NORM_EPS)

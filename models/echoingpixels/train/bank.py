@@ -24,9 +24,12 @@ from ..positions import Span
 from ..synth.plan import plan
 from ..synth.questions import Question, pick, questions
 from ..synth.sample import sample
+from ..synth.timeline import Timeline
 from .statements import statements
 from .towers import MAX_SIDE, SAMPLED_FPS
 
+FURTHER = 1_000_000  # the clips from here on are searched for rich ones
+RARE = 10  # clips searched for each that is rich, about
 BUCKET = 4  # batches drawn, sorted by length, to take one from
 
 
@@ -81,27 +84,45 @@ def example(backbone: Backbone, seed: int, index: int, most: int) -> Example:
     with torch.no_grad(), torch.autocast(backbone.device.type, dtype=torch.bfloat16):
         features = backbone.encode(media)
     rng = np.random.default_rng([seed, index, 11])
-    return Example(media.span, features, tuple(pick(questions(timeline, rng), rng, most)))
+    return Example(media.span, features, tuple(pick(questions(timeline, rng), rng, most)), index=index)
 
 
-def fill(backbone: Backbone, folder: Path, seed: int, clips: int, shard: int, most: int) -> None:
-    """Write the shards that are not there yet."""
+def fill(backbone: Backbone, folder: Path, seed: int, clips: int, shard: int, most: int, searched: int = 0) -> None:
+    """Write the shards that are not there yet: of the first `clips` clips, and of the rich ones of `searched` more."""
     folder.mkdir(parents=True, exist_ok=True)
     for first in range(0, clips, shard):
-        path = folder / f"{seed}-{first:06}.safetensors"
-        if path.exists():
-            continue
-        began = time.monotonic()
-        made = [example(backbone, seed, i, most) for i in range(first, min(clips, first + shard))]
-        tensors, about = {}, []
-        for i, one in enumerate(made):
-            for name, value in vars(one.features).items():
-                if value is not None:
-                    tensors[f"{i}.{name}"] = value.to("cpu", torch.bfloat16).contiguous()
-            about.append({"span": vars(one.span), "questions": [vars(q) for q in one.questions]})
-        save_file(tensors, path.with_suffix(".tmp"), {"clips": json.dumps(about)})
-        path.with_suffix(".tmp").replace(path)
-        print(f"bank {path.name} {time.monotonic() - began:.0f} s", flush=True)
+        _fill(backbone, folder, seed, range(first, min(clips, first + shard)), most)
+    for first in range(FURTHER, FURTHER + searched, RARE * shard):
+        _fill(backbone, folder, seed, range(first, min(FURTHER + searched, first + RARE * shard)), most)
+
+
+def _fill(backbone: Backbone, folder: Path, seed: int, clips: range, most: int) -> None:
+    """One shard."""
+    path = folder / f"{seed}-{clips.start:06}.safetensors"
+    if path.exists():
+        return
+    began = time.monotonic()
+    chosen = [i for i in clips if i < FURTHER or is_rich(plan(seed, i))]
+    made = [example(backbone, seed, i, most) for i in chosen]
+    tensors, about = {}, []
+    for i, one in enumerate(made):
+        for name, value in vars(one.features).items():
+            if value is not None:
+                tensors[f"{i}.{name}"] = value.to("cpu", torch.bfloat16).contiguous()
+        about.append({"index": one.index, "span": vars(one.span), "questions": [vars(q) for q in one.questions]})
+    save_file(tensors, path.with_suffix(".tmp"), {"clips": json.dumps(about)})
+    path.with_suffix(".tmp").replace(path)
+    print(f"bank {path.name} {len(made)} clips, {time.monotonic() - began:.0f} s", flush=True)
+
+
+def is_rich(timeline: Timeline) -> bool:
+    """Whether two or more questions join sight and sound where there is more than one thing to choose from."""
+    several = {
+        "object_at_sound": len(timeline.of("object")) > 1,
+        "sound_with_object": len({event.what for event in timeline.of("sound")}) > 1,
+    }
+    asked = questions(timeline, np.random.default_rng(0))
+    return sum(several.get(question.kind, False) for question in asked) > 1
 
 
 class Reader:
@@ -117,7 +138,6 @@ class Reader:
         """Read the shards that are new."""
         for path in sorted(set(self.folder.glob(f"{self.seed}-*.safetensors")) - self.read):
             self.read.add(path)
-            first = int(path.stem.split("-")[1])
             with safe_open(path, "pt") as file:
                 names = set(file.keys())
                 for i, about in enumerate(json.loads(file.metadata()["clips"])):
@@ -126,7 +146,7 @@ class Reader:
                     }
                     span = Span(**{**about["span"], "times": tuple(about["span"]["times"])})
                     asked = tuple(Question(**{**q, "options": tuple(q["options"])}) for q in about["questions"])
-                    self.examples.append(Example(span, Features(**found), asked, index=first + i))
+                    self.examples.append(Example(span, Features(**found), asked, index=about["index"]))
 
     def draw(self, rng: np.random.Generator, n: int) -> list[Example]:
         """n examples at random of like length, new shards included; waits for the first."""

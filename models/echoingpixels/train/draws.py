@@ -26,7 +26,8 @@ class Draw:
     share: float = 1.0
     keep: float = 1.0
     temperature: float | None = None  # of a soft gate
-    target: Target = "agreed"  # of task distil
+    target: Target = "agreed"  # of task distil, and of a soft gate with a weight
+    distil_weight: float = 0.0
     focus: float = 0.0  # of task answers
     figure: str = "right"  # what the share of right tokens is called
 
@@ -53,7 +54,8 @@ class Draws(Dataset[Any]):
         asked = self._next(item) if stage.epochs else self._any(rng)
         step = item // self.a_step
         keep = float(rng.choice(stage.ratios(step)))
-        return Draw(stage.task, item, asked, share, keep, stage.temperature_at(step), stage.target)
+        soft = stage.temperature_at(step)
+        return Draw(stage.task, item, asked, share, keep, soft, stage.target, stage.distil_weight)
 
     def _any(self, rng: np.random.Generator) -> Asked:
         """A question each of clips of like length."""

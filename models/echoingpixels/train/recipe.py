@@ -63,11 +63,13 @@ class Data:
     are found from the recipe's folder, as is `media`, the folder of their clips, if not their own. A question without
     an answer gets the full model's own, of at most `answer_tokens`. What is longer than `max_length` tokens, clip,
     question and answer, is left out, or the clip's end is cut off. `clips`, `valid_clips` and `shard` count SyncClips
-    clips, `questions` is the most kept of each; the others say how files are read. `bank` false: the towers run each
-    time a clip is drawn, in place of keeping what they make of it on disk.
+    clips, `questions` is the most kept of each; `searched` more are looked through for those that join sight and sound,
+    about every tenth. The others say how files are read. `bank` false: the towers run each time a clip is drawn, in
+    place of keeping what they make of it on disk.
     """
 
     clips: int = 20_000
+    searched: int = 0
     shard: int = 250
     valid_clips: int = 250
     questions: int = 10
@@ -147,6 +149,7 @@ class Stage:
     full_every: int = 0
     full_batch: int = 16
     temperature: tuple[float, ...] = (0.8, 0.1)
+    distil_weight: float = 0.0  # of the loss of task distil beside a soft gate's
     layers: int | None = None
     form: Form | None = None
     sections: tuple[int, ...] | None = None
@@ -168,6 +171,10 @@ class Stage:
                 raise DataError(f"{where} has {name} = {getattr(self, name)}.", "Give at least 1.")
         if self.focus != 0 and self.focus < 1:
             raise DataError(f"{where} has focus = {self.focus:g}.", "Give 0, or 1 and more.")
+        if self.distil_weight < 0 or (self.distil_weight and self.gate != "soft"):
+            raise DataError(
+                f"{where} has distil_weight = {self.distil_weight:g}.", 'It is for gate = "soft"; give 0 or more.'
+            )
         if not self.learns:
             raise DataError(f"{where} trains nothing.", "Name a part in train.")
         if set(self.learns) - set(LEARN[self.task]) or ("sieve" in LEARN[self.task]) > ("sieve" in self.learns):

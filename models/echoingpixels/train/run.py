@@ -110,7 +110,7 @@ class Run:
             folder = self.out / BANK
             with world().main_process_first():  # the others find it done
                 fill(self.backbone, folder, VALID_SEED, data.valid_clips, data.valid_clips, data.questions)
-                fill(self.backbone, folder, self.recipe.seed, data.clips, data.shard, data.questions)
+                fill(self.backbone, folder, self.recipe.seed, data.clips, data.shard, data.questions, data.searched)
         else:
             self.sources()
 

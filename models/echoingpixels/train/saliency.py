@@ -66,9 +66,7 @@ def agreed(backbone: Backbone, stream: Stream) -> Tensor:
 TARGETS = {"saliency": saliency, "agreed": agreed}
 
 
-def distil_loss(backbone: Backbone, sieve: Sieve, stream: Stream, target: str) -> tuple[Tensor, dict[str, float]]:
-    """KL from the sieve's shares to those of one of TARGETS; only the sieve learns."""
+def distil_loss(backbone: Backbone, sieve: Sieve, stream: Stream, scores: Tensor, target: str) -> Tensor:
+    """KL from the sieve's shares, of its `scores` (B, L), to those of one of TARGETS; only the sieve learns."""
     wanted = TARGETS[target](backbone, stream)
-    scores = sieve.rate(sieve.encode(stream))
-    loss = divergence(sieve.shares(scores, stream.pool), wanted)
-    return loss, {"kl": float(loss.detach())}
+    return divergence(sieve.shares(scores, stream.pool), wanted)
