@@ -138,6 +138,7 @@ class Reader:
         """Read the shards that are new."""
         for path in sorted(set(self.folder.glob(f"{self.seed}-*.safetensors")) - self.read):
             self.read.add(path)
+            first = int(path.stem.split("-")[1])
             with safe_open(path, "pt") as file:
                 names = set(file.keys())
                 for i, about in enumerate(json.loads(file.metadata()["clips"])):
@@ -146,7 +147,8 @@ class Reader:
                     }
                     span = Span(**{**about["span"], "times": tuple(about["span"]["times"])})
                     asked = tuple(Question(**{**q, "options": tuple(q["options"])}) for q in about["questions"])
-                    self.examples.append(Example(span, Features(**found), asked, index=about["index"]))
+                    index = about.get("index", first + i)  # older banks leave none out and name none
+                    self.examples.append(Example(span, Features(**found), asked, index=index))
 
     def draw(self, rng: np.random.Generator, n: int) -> list[Example]:
         """n examples at random of like length, new shards included; waits for the first."""
