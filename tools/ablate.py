@@ -28,13 +28,12 @@ from echoingpixels.sievefolder import save_sieve
 from echoingpixels.train.answers import answer_loss, thinned
 from echoingpixels.train.bank import Reader
 from echoingpixels.train.draws import Draw, Draws
-from echoingpixels.train.recipe import Stage
+from echoingpixels.train.recipe import Stage, Target
 from echoingpixels.train.saliency import TARGETS, divergence
 from echoingpixels.train.trainer import BETAS, CLIP_NORM, rate
 from epcli.console import progress
 from epcli.scores import plain
 
-SEED = 1
 RATE = {"extractive": 1e-3, "fused": 5e-4}
 VARIANTS = {
     "extractive": SieveOptions(2, "extractive"),
@@ -55,22 +54,21 @@ BESIDE = {  # reducers that go by the same scores, or by none
 RATIOS = (0.2, 0.1, 0.05, 0.001)  # the last: exactly one token of some 340
 
 
-def train(backbone: QwenOmni, sieves: dict[str, Sieve], bank: Path, steps: int, target: str, out: Path) -> None:
+def train(backbone: QwenOmni, sieves: dict[str, Sieve], draws: Draws, out: Path) -> None:
     """Train all sieves on the same draws, each by the loss of its form; they are saved every 100 steps."""
-    stage = Stage("ablate", "distil", steps, share=(0.5, 0.4, 1.0), steady=0.35)
-    draws = Draws(Reader(bank, SEED), stage, SEED, 1)
+    stage = draws.stage
     backbone.thinker.requires_grad_(False)
     optimizers = {
         name: torch.optim.AdamW(sieve.parameters(), RATE[sieve.options.form], BETAS, weight_decay=stage.weight_decay)
         for name, sieve in sieves.items()
     }
     began = time.monotonic()
-    for step in range(steps):
+    for step in range(stage.steps):
         draw: Draw = draws[step]
         said = []
         with torch.autocast(backbone.device.type, dtype=torch.bfloat16):
             stream = thinned(backbone, draw).stream
-            wanted = TARGETS[target](backbone, stream)
+            wanted = TARGETS[draw.target](backbone, stream)
         for name, sieve in sieves.items():
             with torch.autocast(backbone.device.type, dtype=torch.bfloat16):
                 if sieve.options.form == "extractive":
@@ -86,7 +84,7 @@ def train(backbone: QwenOmni, sieves: dict[str, Sieve], bank: Path, steps: int, 
             said.append(f"{name} {float(loss.detach()):.3f}")
         if (step + 1) % 10 == 0:
             print(step + 1, round(time.monotonic() - began), *said, flush=True)
-        if (step + 1) % 100 == 0 or step + 1 == steps:
+        if (step + 1) % 100 == 0 or step + 1 == stage.steps:
             for name, sieve in sieves.items():
                 save_sieve(sieve, out / name, backbone)
 
@@ -114,18 +112,20 @@ def main(
     only: Annotated[list[str] | None, typer.Option(help="Variants, if not all.")] = None,
     steps: Annotated[int, typer.Option(help="0: score what is trained.")] = 300,
     target: Annotated[
-        str, typer.Option(help=f"What extractive forms are distilled from: {', '.join(TARGETS)}.")
+        Target, typer.Option(help=f"What extractive forms are distilled from: {', '.join(TARGETS)}.")
     ] = "agreed",
+    seed: Annotated[int, typer.Option(help="Of the bank's clips, and of what is drawn.")] = 1,
 ) -> None:
     """Train the variants, then score those that have no scores in OUT yet."""
     loaded = load(model)
     assert isinstance(loaded.backbone, QwenOmni)
     names = only or [UNTRAINED, *VARIANTS]
-    torch.manual_seed(SEED)
+    torch.manual_seed(seed)
     sieves = {name: Sieve(loaded.backbone, VARIANTS[name]) for name in names if name != UNTRAINED}
     out.mkdir(parents=True, exist_ok=True)
     if steps and sieves:
-        train(loaded.backbone, sieves, bank, steps, target, out)
+        stage = Stage("ablate", "distil", steps, share=(0.5, 0.4, 1.0), steady=0.35, target=target)
+        train(loaded.backbone, sieves, Draws(Reader(bank, seed), stage, seed, 1), out)
     for name in names:
         if not (out / f"{name}.json").exists():
             sieve = None if name == UNTRAINED else str(out / name)
