@@ -5,7 +5,6 @@ Knows nothing about how any of it was spent.
 
 from __future__ import annotations
 
-import resource
 import sys
 import time
 from collections import Counter
@@ -150,6 +149,10 @@ def peak_memory(device: torch.device) -> int:
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
+    try:
+        import resource
+    except ImportError:  # Windows has none
+        return 0
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 

@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from ..stream import Stream
+from .kv_cache import kv_name
 
 
 def attention_of(text: Any, cache: Any, stream: Stream, last: int, layers: int) -> list[Tensor]:
@@ -40,6 +41,6 @@ def _run(text: Any, layers: Any, stream: Stream, part: slice, cache: Any) -> Non
 
     embeds, seen = stream.embeds[:, part], stream.mask[:, : part.stop]
     rotary = text.rotary_emb(embeds, stream.positions[..., part])
-    attention = create_causal_mask(config=text.config, inputs_embeds=embeds, attention_mask=seen, past_key_values=cache)
+    attention = create_causal_mask(config=text.config, inputs_embeds=embeds, attention_mask=seen, **{kv_name(): cache})
     for layer in layers:
-        embeds = layer(embeds, attention_mask=attention, position_embeddings=rotary, past_key_values=cache)
+        embeds = layer(embeds, attention_mask=attention, position_embeddings=rotary, **{kv_name(): cache})

@@ -24,6 +24,7 @@ from .compiled import Step, compiled
 from .cost import audio_flops, vision_flops
 from .hearing import hear
 from .inparts import InParts
+from .kv_cache import kv_name
 from .sizes import layout_of, shape_of
 from .vision import Sight, see_cells, window
 
@@ -47,6 +48,7 @@ class QwenOmni:
         self.how = how
         self.text = thinker.model.language_model
         self.checkpointing = False
+        self._kv = kv_name()  # found here: a compiled step cannot look it up
         config = thinker.config
         self.layout = layout_of(config)
         self.shape = shape_of(config.text_config)
@@ -185,7 +187,7 @@ class QwenOmni:
         keys = None if bool(mask.all()) else mask
         first: Any = next(iter(layers), None)
         if first is not None and first.self_attn.is_causal:
-            attention = create_causal_mask(**what, attention_mask=keys, past_key_values=None)
+            attention = create_causal_mask(**what, attention_mask=keys, **{self._kv: None})
         else:
             attention = create_bidirectional_mask(**what, attention_mask=keys)
         with self._checkpointed(layers):
@@ -251,7 +253,7 @@ class QwenOmni:
                 inputs_embeds=stream.embeds,
                 position_ids=stream.positions,
                 attention_mask=mask,
-                past_key_values=cache,
+                **{self._kv: cache},
                 use_cache=cache is not None,
             )
         hidden: Tensor = out.last_hidden_state
@@ -271,7 +273,7 @@ class QwenOmni:
             input_ids=token,
             position_ids=position.expand(3, -1, -1),
             attention_mask=mask,
-            past_key_values=cache,
+            **{self._kv: cache},
             use_cache=True,
         )
         return self.logits(out.last_hidden_state)
