@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import torch
 
@@ -21,7 +21,7 @@ from .inputs import Media, audio_tokens
 from .loading import KNOWN
 from .mel import MEL_BINS, mel_frames
 from .model import EchoingPixels
-from .options import MAX_PIXELS, AskOptions, LoadOptions, MediaOptions, Quant
+from .options import MAX_PIXELS, QUANTS, AskOptions, LoadOptions, MediaOptions, Quant
 from .outline import Outline, outline
 from .positions import Span
 
@@ -38,7 +38,7 @@ class Need:
     `fits`: whether there is as much on this machine; None where that cannot be known.
     """
 
-    quant: str
+    quant: Quant
     weights: int
     peak: int
     fits: bool | None
@@ -71,7 +71,7 @@ def known_models(device: str = "auto") -> tuple[Entry, ...]:
 
 def _entry(name: str, place: str, device: str) -> Entry:
     drawn = outline(name, LoadOptions(device=device))
-    folder = _folder(place)
+    folder = local_folder(place)
     there = [file for file in _weight_files(folder) if file.is_file()] if folder else []
     download = sum(file.stat().st_size for file in there) or sum(
         2 * weight.numel() for weight in drawn.model.backbone.parameters()
@@ -82,13 +82,32 @@ def _entry(name: str, place: str, device: str) -> Entry:
 
 
 def _needs(drawn: Outline) -> Iterator[Need]:
-    free = free_memory(drawn.device)
-    for quant in get_args(Quant):
-        model = EchoingPixels(drawn.model.backbone, drawn.model.sieve, quant)
-        options = AskOptions(keep=KEEP).settled(drawn.own_sieve)
-        case = Case(replace(drawn, model=model), _media(), QUESTION, options, _CLIP)
-        memory = memory_of(case, free)
-        yield Need(quant, memory.weights, memory.peak, memory.fits)
+    for quant in QUANTS:
+        yield need_of(drawn, quant)
+
+
+def need_of(drawn: Outline, quant: Quant) -> Need:
+    """Memory for a 60 s clip under one quantization."""
+    model = EchoingPixels(drawn.model.backbone, drawn.model.sieve, quant)
+    case = nominal_case(replace(drawn, model=model), AskOptions(keep=KEEP).settled(drawn.own_sieve))
+    memory = memory_of(case, free_memory(drawn.device))
+    return Need(quant, memory.weights, memory.peak, memory.fits)
+
+
+def nominal_case(drawn: Outline, options: AskOptions) -> Case:
+    """A question about a clip of SECONDS with sound."""
+    return Case(drawn, _media(), QUESTION, options, _CLIP)
+
+
+def fitting(candidates: Iterable[tuple[str, Quant]], options: LoadOptions) -> Iterator[tuple[str, Need]]:
+    """Those of (model, quantization) that fit the device's free memory by the plan, in their order."""
+    drawn: dict[str, Outline] = {}
+    for name, quant in candidates:
+        if name not in drawn:
+            drawn[name] = outline(name, replace(options, quant="none"))
+        need = need_of(drawn[name], quant)
+        if need.fits:
+            yield name, need
 
 
 @cache
@@ -104,7 +123,7 @@ def _media() -> Media:
 _CLIP = int(SECONDS * (MediaOptions.fps * MAX_PIXELS * 3 + SAMPLE_RATE * 4))  # bytes
 
 
-def _folder(place: str) -> Path | None:
+def local_folder(place: str) -> Path | None:
     """The folder of a model if all its weights are on this machine, without asking the network."""
     if on_hub(place):
         from huggingface_hub import snapshot_download

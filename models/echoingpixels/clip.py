@@ -50,7 +50,8 @@ class Source:
     """Where a clip came from.
 
     `warnings` say what was lost or could not be trusted; `notes` what is so by nature, such as a missing sound track.
-    `silent`: there is a sound track, and it is digitally silent over the span that was read.
+    `silent`: there is a sound track, and it is digitally silent over the span that was read. `comment`: the file's own,
+    by which SyncClips are recognised.
     """
 
     path: str
@@ -60,6 +61,7 @@ class Source:
     video: VideoTrack | None = None
     audio: AudioTrack | None = None
     silent: bool = False
+    comment: str | None = None
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 

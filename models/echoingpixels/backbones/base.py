@@ -87,6 +87,7 @@ class Backbone(Protocol):
     min_pixels: int
     max_pixels: int
     max_positions: int  # that its decoder was made for
+    world: str | None  # the only clips it was trained on, by the beginning of their comment; None for any
     how: Encode
 
     @property

@@ -45,6 +45,7 @@ class QwenOmni:
         self.min_pixels = min_pixels
         self.max_pixels = max_pixels
         self.max_positions: int = thinker.config.text_config.max_position_embeddings
+        self.world: str | None = getattr(thinker.config, "world", None)
         self.how = how
         self.text = thinker.model.language_model
         self.checkpointing = False

@@ -18,7 +18,7 @@ from av.error import FFmpegError
 from ..clip import Clip, Ending, Piece, Pieces, Source, VideoTrack, whole
 from ..errors import MediaError, OptionError
 from ..options import MediaOptions
-from .container import check_file, file_end, open_media, picture_stream
+from .container import check_file, comment, file_end, open_media, picture_stream
 from .host import HERE, Host
 from .image import read_still
 from .reading import NO_FRAMES, NO_TIMES, SHORTFALL, Reading, choose, window
@@ -181,6 +181,7 @@ def _last(reading: Reading) -> Piece:
         duration=file_end(reading.container, reading.zero),
         video=reading.video_track(),
         audio=reading.audio_track(),
+        comment=comment(reading.container),
         warnings=tuple(reading.warnings()),
         notes=tuple(reading.notes()),
     )

@@ -93,6 +93,7 @@ def build_thinker(sizes: Sizes, tokenizer: Any) -> Any:
         vision_end_token_id=ids["<|vision_eos|>"],
         pad_token_id=ids["<|endoftext|>"],
         max_pixels=sizes.max_pixels,
+        world="SyncClips",
     )  # fmt: skip
     thinker = Qwen2_5OmniThinkerForConditionalGeneration(config)
     _match(thinker.model.language_model.layers[:MATCHING_LAYERS])
