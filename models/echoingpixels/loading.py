@@ -220,13 +220,17 @@ def dtype_of(config: Any, device: torch.device, wanted: str = AUTO) -> torch.dty
         chosen: torch.dtype = getattr(torch, wanted)
         return chosen
     if device.type == "cuda":
-        # Before compute capability 8 (Volta, Turing) CUDA emulates bfloat16, many times slower than float16.
-        old = torch.cuda.is_available() and torch.cuda.get_device_capability(device) < (8, 0)
-        return torch.float16 if old else torch.bfloat16
+        return device_dtype(device)
     text = config.text_config
     layer = 4 * text.hidden_size**2 + 3 * text.hidden_size * text.intermediate_size
     small = text.num_hidden_layers * layer + text.vocab_size * text.hidden_size < SMALL
     return torch.float32 if small else torch.bfloat16
+
+
+def device_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16; float16 before compute capability 8 (Volta, Turing), where CUDA emulates bfloat16, far slower."""
+    old = torch.cuda.is_available() and torch.cuda.get_device_capability(device) < (8, 0)
+    return torch.float16 if old else torch.bfloat16
 
 
 def max_pixels_of(config: Any, options: LoadOptions) -> int:
