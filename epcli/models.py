@@ -19,7 +19,7 @@ FITS = {True: "yes", False: "no", None: "?"}
 def models(device: o.Device = "auto", json: o.Json = False) -> None:
     """List the known models: whether they are here, how large they are, and what memory they need.
 
-    Memory is that of a 60 s clip with sound at 2 frames a second and --keep 0.1, by quantization.
+    Memory is that of a 60 s clip of 720p with sound at 2 frames a second and --keep 0.1, by quantization.
     """
     from echoingpixels.catalog import known_models
     from echoingpixels.options import LoadOptions

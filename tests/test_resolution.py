@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from echoingpixels.backbones.qwen_omni import QwenOmni
 from echoingpixels.catalog import clip_like, known_models
 from echoingpixels.clip import Clip, Source
 from echoingpixels.errors import OptionError
@@ -40,9 +41,8 @@ def qwen(max_pixels: int | None = None) -> EchoingPixels:
 
 def small(resolution: Resolution) -> EchoingPixels:
     """The random thinker, that sees frames so large."""
-    model = tinymodel.model()
-    model.backbone.resolution = resolution
-    return model
+    on = tinymodel.backbone()
+    return EchoingPixels(QwenOmni(on.thinker, on.tokenizer, on.name, resolution))
 
 
 def tokens(size: tuple[int, int]) -> int:
