@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -83,12 +82,10 @@ def _explain(
         from echoingpixels.explain.explanation import LADDER
         from echoingpixels.explain.explanation import explain as run
         from echoingpixels.explain.pictures import shown_size
-        from echoingpixels.frames import STEP
 
         model = load_model(chosen, [asked.reducer], [asked.keep])
         with console.working(f"Looking at {media.name} …"):
             looked = model.look(worker.stream(media, replace(read, frame_size=model.frame_size)))
-            frames = STEP * len(looked.media.span.times)
-            shown = worker.read(media, replace(read, frame_size=partial(shown_size, frames=max(1, frames))))
+            shown = worker.read(media, replace(read, frame_size=shown_size))
     with console.progress("keep ratios") as progress:
         return run(looked, shown, question, asked, LADDER if whole else (), progress)

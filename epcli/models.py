@@ -32,7 +32,7 @@ def models(
 ) -> None:
     """List the known models: whether they are on this machine, their size, and the memory they need.
 
-    Memory is that of a 60 s clip with sound at 2 frames a second and --keep 0.1, by quantization.
+    Memory is that of a 60 s clip of 720p with sound at 2 frames a second and --keep 0.1, by quantization.
     `ep models default NAME` saves the model, and with --quant the quantization, that --model auto stands for.
     """
     from echoingpixels.auto_model import resolve, save_default

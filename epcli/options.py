@@ -86,7 +86,9 @@ KeepText = Annotated[
 Fps = Annotated[float, media_option("--fps", "Frames sampled per second.")]
 MaxFrames = Annotated[int, media_option("--max-frames", "The most frames; more are spread over the whole clip.")]
 EncodeText = Annotated[str, model_option("--encode", ENCODE)]
-MaxPixels = Annotated[int | None, media_option("--max-pixels", "The most pixels of a frame, if not the model's own.")]
+MaxPixels = Annotated[
+    int | None, media_option("--max-pixels", "The most pixels of a frame or image, in place of the model's own limits.")
+]
 Start = Annotated[str | None, media_option("--start", "Begin here: seconds, or 1:30.", "TIME")]
 End = Annotated[str | None, media_option("--end", "Stop here: seconds, or 1:30.", "TIME")]
 NoAudio = Annotated[bool, media_option("--no-audio", "Leave the sound out.")]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from echoingpixels import auto_model, catalog, downloads
+from echoingpixels import auto_model, downloads, plan
 from echoingpixels.auto_model import resolve, save_default, saved_default
 from echoingpixels.errors import DataError, ModelError, OptionError
 from echoingpixels.loading import load
@@ -30,7 +30,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (8, 6))
-        monkeypatch.setattr(catalog, "free_memory", lambda device: free)
+        monkeypatch.setattr(plan, "free_memory", lambda device: free)
         places = {auto_model.KNOWN[name] for name in local}
         for module in (auto_model, downloads):
             monkeypatch.setattr(module, "local_folder", lambda place: Path(place) if place in places else None)

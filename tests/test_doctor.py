@@ -155,7 +155,7 @@ def test_a_model_is_here_once_all_its_files_are(no_hub: Path) -> None:
 def test_what_fits_is_told_by_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = outline("qwen2.5-omni-3b", LoadOptions(device="cuda"))
     peaks = {need.quant: need.peak for need in catalog._needs(drawn)}
-    monkeypatch.setattr(catalog, "free_memory", lambda device: peaks["int8"])
+    monkeypatch.setattr("echoingpixels.plan.free_memory", lambda device: peaks["int8"])
     assert {need.quant: need.fits for need in catalog._needs(drawn)} == {"none": False, "int8": True, "nf4": True}
 
 

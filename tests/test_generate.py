@@ -30,7 +30,7 @@ def with_short_sound(on: QwenOmni) -> Stream:
     """A clip of 4 s whose sound ends in the last chunk before its last frame: its last position is not its largest."""
     clip = tinymodel.clip(4.0)
     assert clip.audio is not None
-    media = prepare_media(replace(clip, audio=clip.audio[:35_200]), on.min_pixels, on.max_pixels)
+    media = prepare_media(replace(clip, audio=clip.audio[:35_200]), on.resolution)
     return tinymodel.embed(on, tinymodel.prompt(on, tinymodel.text(5), media, tinymodel.text(2)))
 
 

@@ -6,26 +6,19 @@ import json
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from .clip import SAMPLE_RATE
-from .forecast import Case, memory_of
-from .frames import FACTOR, MERGE, STEP
-from .headroom import free_memory
+from .clip import SAMPLE_RATE, Ending, Source
 from .hub import on_hub
-from .inputs import Media, audio_tokens
+from .inputs import Extent
 from .loading import KNOWN
-from .mel import MEL_BINS, mel_frames
 from .model import EchoingPixels
-from .options import MAX_PIXELS, QUANTS, AskOptions, LoadOptions, MediaOptions, Quant
+from .options import QUANTS, AskOptions, LoadOptions, MediaOptions, Quant
 from .outline import Outline, outline
-from .positions import Span
+from .plan import plan
 
-SECONDS, KEEP = 60, 0.1  # of the clip that needs are told for, with sound, at the usual frame rate and size
+SECONDS, SIZE, KEEP = 60, (720, 1280), 0.1  # of the clip that needs are told for, with sound, at the usual frame rate
 BFLOAT16 = 2  # bytes
 QUESTION = "What happens, and when?"
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
@@ -89,14 +82,8 @@ def _needs(drawn: Outline) -> Iterator[Need]:
 def need_of(drawn: Outline, quant: Quant) -> Need:
     """Memory for a 60 s clip under one quantization."""
     model = EchoingPixels(drawn.model.backbone, drawn.model.sieve, quant)
-    case = nominal_case(replace(drawn, model=model), AskOptions(keep=KEEP).settled(drawn.own_sieve))
-    memory = memory_of(case, free_memory(drawn.device))
+    memory = plan(replace(drawn, model=model), clip_like(model), QUESTION, AskOptions(keep=KEEP)).memory
     return Need(quant, memory.weights, memory.peak, memory.fits)
-
-
-def nominal_case(drawn: Outline, options: AskOptions) -> Case:
-    """A question about a clip of SECONDS with sound."""
-    return Case(drawn, _media(), QUESTION, options, _CLIP)
 
 
 def fitting(candidates: Iterable[tuple[str, Quant]], options: LoadOptions) -> Iterator[tuple[str, Need]]:
@@ -110,17 +97,11 @@ def fitting(candidates: Iterable[tuple[str, Quant]], options: LoadOptions) -> It
             yield name, need
 
 
-@cache
-def _media() -> Media:
-    """A clip of SECONDS, of which only sizes are known."""
-    side, mel = int(MAX_PIXELS**0.5) // FACTOR, mel_frames(SECONDS * SAMPLE_RATE)
-    steps = int(SECONDS * MediaOptions.fps) // STEP
-    times = tuple(STEP * step / MediaOptions.fps for step in range(steps))
-    grid = (steps, MERGE * side, MERGE * side)
-    return Media(Span(times, side, side, audio_tokens(mel)), None, grid, torch.empty(MEL_BINS, mel, device="meta"))
-
-
-_CLIP = int(SECONDS * (MediaOptions.fps * MAX_PIXELS * 3 + SAMPLE_RATE * 4))  # bytes
+def clip_like(model: EchoingPixels, seconds: int = SECONDS, size: tuple[int, int] = SIZE) -> Extent:
+    """A video of so many seconds with sound, as the model would have it read from a file with frames of that size."""
+    times = tuple(frame / MediaOptions.fps for frame in range(int(seconds * MediaOptions.fps)))
+    ending = Ending(seconds, Source("a clip", "video", "none", seconds))
+    return Extent(model.frame_size(*size, len(times)), times, seconds * SAMPLE_RATE, ending, len(times))
 
 
 def local_folder(place: str) -> Path | None:

@@ -20,10 +20,11 @@ from .auto import Enough
 from .backbones.qwen_omni import QwenOmni
 from .contents import check_contents, own_code
 from .errors import ModelError
+from .frames import Resolution
 from .hub import HUB_ID, fetch, unloadable
 from .memory_errors import guarded, is_out_of_memory
 from .model import EchoingPixels, no_sieve, no_table
-from .options import AUTO, MAX_PIXELS, MIN_PIXELS, Encode, LoadOptions, read_encode
+from .options import AUTO, Encode, LoadOptions, read_encode
 from .published import load_published, published_options
 from .quantcache import keep_quantized, kept_at
 from .sieve import Sieve, SieveOptions
@@ -159,8 +160,7 @@ def _load_backbone(name: str, place: str, config: Any, options: LoadOptions, dev
         lacks = sorted(found["missing_keys"])
         raise ModelError(f"{name} lacks {len(lacks)} weights, such as {lacks[0]}.", "Download or save it again.")
     thinker.eval()
-    most = max_pixels_of(config, options)
-    return QwenOmni(thinker, tokenizer, name, MIN_PIXELS, most, encode_of(config, options))
+    return QwenOmni(thinker, tokenizer, name, resolution_of(config, options), encode_of(config, options))
 
 
 def _load_thinker(place: str, config: Any, options: LoadOptions, device: torch.device) -> tuple[Any, dict[str, Any]]:
@@ -233,9 +233,11 @@ def device_dtype(device: torch.device) -> torch.dtype:
     return torch.float16 if old else torch.bfloat16
 
 
-def max_pixels_of(config: Any, options: LoadOptions) -> int:
-    """The most pixels of a frame: as asked, else the model's own, else the default."""
-    return options.max_pixels or getattr(config, "max_pixels", None) or MAX_PIXELS
+def resolution_of(config: Any, options: LoadOptions) -> Resolution:
+    """The pixels of a frame: as the model's config says, else Qwen2.5-Omni's; with the maximum asked for, if any."""
+    own = getattr(config, "max_pixels", None)
+    resolution = Resolution.plain(own) if own else Resolution()
+    return resolution.limited(options.max_pixels) if options.max_pixels else resolution
 
 
 def encode_of(config: Any, options: LoadOptions) -> Encode:

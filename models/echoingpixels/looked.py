@@ -52,11 +52,12 @@ class Looked:
 
     def _spent(self, seen: Features, reducer: str, pool: int, text: int) -> Spent:
         model, on = self.model, self.model.backbone
-        choice = model.choice_flops(reducer, pool, text)
+        choice, span = model.choice_flops(reducer, pool, text), self.media.span
+        small = on.resolution.warnings(span)
         if self.glance is None:
-            return Spent(on.tower_flops(self.media, seen), choice, self.peak_bytes, seen.anew(self.media.span.image))
+            return Spent(on.tower_flops(self.media, seen), choice, self.peak_bytes, seen.anew(span.image), small)
         first = model.choice_flops(reducer_of(AUTO, model.sieve is not None), self.glance.coarse.span.tokens, text)
-        return Spent(self.glance.flops(on, seen), first + choice, self.peak_bytes, self.glance.anew(seen))
+        return Spent(self.glance.flops(on, seen), first + choice, self.peak_bytes, self.glance.anew(seen), small)
 
     def stream(self, question: str, options: AskOptions, on_choice: OnChoice | None = None) -> Iterator[Chunk]:
         """Answer one question piece by piece; `on_choice` gets the whole stream and what was chosen of it, untimed.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 
 from .auto_model import LARGEST_FIRST
-from .catalog import fitting, nominal_case
+from .catalog import QUESTION, clip_like, fitting
 from .errors import EpError
 from .fitting import advice
 from .forecast import Case
@@ -14,6 +14,7 @@ from .headroom import free_memory
 from .inputs import Media
 from .options import QUANTS, AskOptions, LoadOptions, Quant
 from .outline import outline
+from .plan import plan
 
 
 def for_answer(
@@ -29,8 +30,10 @@ def for_answer(
         if free is None:
             return ()
         options = options.settled(drawn.own_sieve)
-        case = nominal_case(drawn, options) if media is None else Case(drawn, media, question, options)
-        times, span = case.media.span.times, case.media.span
+        if media is None:
+            return plan(drawn, clip_like(drawn.model), QUESTION, options).advice
+        case, span = Case(drawn, media, question, options), media.span
+        times = span.times
         fps = STEP * (len(times) - 1) / (times[-1] - times[0]) if len(times) > 1 else 0.0
         return advice(case, fps, (span.rows * FACTOR, span.columns * FACTOR), free)
     return ()

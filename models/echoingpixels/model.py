@@ -19,7 +19,6 @@ from .backbones.base import Backbone, Features
 from .clip import Clip, Ending, Pieces
 from .encoding import encode
 from .errors import MediaError, ModelError
-from .frames import fit
 from .generate import Text, stream_tokens
 from .glance import glance_at
 from .inputs import Inputs, Media, prepare_media, prepare_prompt
@@ -78,14 +77,14 @@ class EchoingPixels:
         self.load_s = load_s
         self.advise: Advise = no_advice
 
-    def frame_size(self, height: int, width: int) -> tuple[int, int]:
-        """The (height, width) at which the model sees a frame of that shape; for `read_clip(frame_size=…)`."""
-        return fit(height, width, self.backbone.min_pixels, self.backbone.max_pixels)
+    def frame_size(self, height: int, width: int, frames: int = 0, image: bool = False) -> tuple[int, int]:
+        """The (height, width) at which the model sees each of that many frames; for `read_clip(frame_size=…)`."""
+        return self.backbone.resolution.size(height, width, frames, image)
 
     def prepare(self, clip: Clip | Media, question: str) -> Inputs:
         """Patches, log-mel, token ids and positions of one prompt; a Media is shared among questions."""
         if isinstance(clip, Clip):
-            clip = prepare_media(clip, self.backbone.min_pixels, self.backbone.max_pixels)
+            clip = prepare_media(clip, self.backbone.resolution)
         return prepare_prompt(clip, question, self.backbone.tokenizer, self.backbone.layout)
 
     @torch.no_grad()
@@ -211,7 +210,7 @@ class EchoingPixels:
             tokens_per_s=decoding_rate(said, watch.seconds.get("generate")),
             steps=watch.times["generate"],
         )
-        warnings = self.overreach(int(stream.next_position.max()))
+        warnings = (*spent.warnings, *self.overreach(int(stream.next_position.max())))
         answer = Answer(text.text, tuple(text.ids), text.reason, report, stream.moments(), warnings)
         yield Chunk("", answer)
 

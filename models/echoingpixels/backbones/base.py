@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from ..frames import Resolution
 from ..inputs import Inputs, Media, Tokenizer
 from ..options import Encode
 from ..positions import Layout
@@ -84,8 +85,7 @@ class Backbone(Protocol):
     layout: Layout
     shape: Shape
     stop_ids: frozenset[int]
-    min_pixels: int
-    max_pixels: int
+    resolution: Resolution
     max_positions: int  # that its decoder was made for
     world: str | None  # the only clips it was trained on, by the beginning of their comment; None for any
     how: Encode

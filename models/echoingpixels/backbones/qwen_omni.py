@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..frames import Resolution
 from ..inputs import Inputs, Media, Tokenizer
 from ..options import Encode
 from ..positions import AUDIO, IMAGE, VIDEO
@@ -37,13 +38,12 @@ class QwenOmni:
     """The thinker of Qwen2.5-Omni: two towers, a decoder and an output head."""
 
     def __init__(
-        self, thinker: Any, tokenizer: Tokenizer, name: str, min_pixels: int, max_pixels: int, how: Encode = PLAIN
+        self, thinker: Any, tokenizer: Tokenizer, name: str, resolution: Resolution, how: Encode = PLAIN
     ) -> None:
         self.thinker = thinker
         self.tokenizer = tokenizer
         self.name = name
-        self.min_pixels = min_pixels
-        self.max_pixels = max_pixels
+        self.resolution = resolution
         self.max_positions: int = thinker.config.text_config.max_position_embeddings
         self.world: str | None = getattr(thinker.config, "world", None)
         self.how = how

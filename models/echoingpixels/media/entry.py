@@ -88,7 +88,7 @@ def _still(file: Path, options: MediaOptions, host: Host) -> Clip | None:
     pixels, kind, turned, warnings = still
     track = VideoTrack(kind, None, (pixels.shape[0], pixels.shape[1]), turned)
     if options.frame_size is not None:
-        size = options.frame_size(*track.size)
+        size = options.frame_size(*track.size, 1, True)
         pixels = pixels if size == track.size else host.resize(pixels, size)
     source = Source(str(file), "image", kind, None, track, warnings=warnings)
     return Clip(pixels[None], np.zeros(1), None, 0.0, source)
@@ -128,10 +128,10 @@ def _attempt(file: Path, options: MediaOptions, host: Host, back: float | None, 
         begins, run = True, reading.run(back)
         while True:
             try:
-                yield replace(next(run), begins=begins)
+                yield replace(next(run), begins=begins, expected=reading.expected)
             except StopIteration as ended:
                 if ended.value:
-                    yield replace(_last(reading), begins=begins)
+                    yield replace(_last(reading), begins=begins, expected=reading.expected)
                 return
             begins = False
 

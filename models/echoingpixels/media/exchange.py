@@ -48,10 +48,12 @@ class Place:
 
 @dataclass(frozen=True)
 class SizeOf:
-    """The child asks how large to keep frames that are shown at (height, width)."""
+    """The child asks how large to keep that many frames, or a still image, that are shown at (height, width)."""
 
     height: int
     width: int
+    frames: int
+    image: bool
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ class Part:
     arrays: tuple[Place, ...]
     begins: bool
     ending: Ending | None
+    expected: int
 
 
 @dataclass(frozen=True)

@@ -57,6 +57,7 @@ class Reading:
     host: Host
     options: MediaOptions
     hold: bool  # no frame is handed over before the end
+    expected: int  # frames that will be kept, at most
     losses: Losses = field(default_factory=Losses)
 
     def run(self, back: float | None) -> Generator[Piece, None, bool]:
@@ -213,14 +214,19 @@ def choose(file: Path, container: InputContainer, options: MediaOptions, host: H
         hint = " ".join(undecodable) or advice(file)
         raise MediaError(f"{file} has no picture or sound to decode (it holds: {found}).", hint)
     begin = zero + Fraction(start)
-    picture = sound = None
+    picture, sound, expected = None, None, 0
     if video is not None:
         span = _span(file, container, video, zero, start, limit, options)
-        developer = Developer(options.frame_size, host.resize)
+        expected = options.max_frames
+        if span is not None and not hold:  # where frames are held, there were more than the file says
+            expected = min(expected, math.ceil(span * options.fps))
+        developer = Developer(options.frame_size, expected, host.resize)
         picture = PictureReader(video, begin, limit, span, options.fps, options.max_frames, developer)
     if audio is not None:
         sound = SoundReader(begin, limit, audio)
-    return Reading(file, container, start, limit, zero, video, audio, picture, sound, undecodable, host, options, hold)
+    return Reading(
+        file, container, start, limit, zero, video, audio, picture, sound, undecodable, host, options, hold, expected
+    )
 
 
 def _span(
