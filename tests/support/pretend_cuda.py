@@ -6,13 +6,9 @@ its file and line. Speed, kernels and backward passes are outside its scope.
 
 from __future__ import annotations
 
-import sys
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from unittest import mock
 
 import torch
@@ -21,9 +17,10 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+from tests.support.record import Record
+
 ATEN = torch.ops.aten
 CUDA = torch.device("cuda:0")
-PROJECT = Path(__file__).parents[2]
 SDPA = F.scaled_dot_product_attention
 WAITS: dict[Any, str] = {
     ATEN._local_scalar_dense.default: "item",
@@ -38,62 +35,10 @@ WAITS: dict[Any, str] = {
 }
 COPIES = {ATEN.copy_.default, ATEN._to_copy.default, ATEN.lift_fresh.default}
 INDEXING = {ATEN.index.Tensor, ATEN.index_put.default, ATEN.index_put_.default, ATEN._unsafe_index.Tensor}
-Kind = Literal["sync", "upload", "async upload", "attention"]
 
 
-class MixedDevices(RuntimeError):
+class MixedDevicesError(RuntimeError):
     """An operation on tensors of two devices, which CUDA refuses."""
-
-
-@dataclass(frozen=True)
-class Event:
-    """Something the host waited for (`sync`, and `upload` from pageable memory), or an attention call."""
-
-    kind: Kind
-    what: str
-    file: str  # of this project, from its root
-    line: int
-    function: str
-    via: str  # transformers' function in between, or nothing
-
-    @property
-    def place(self) -> str:
-        """File, function and transformers' function: as lines, but unchanged by edits elsewhere in the file."""
-        return f"{self.file.removeprefix('models/echoingpixels/')}:{self.function}" + (
-            f" via {self.via}" if self.via else ""
-        )
-
-    def __str__(self) -> str:
-        return f"{self.kind}: {self.what} at {self.file}:{self.line} ({self.function}) {self.via}"
-
-
-@dataclass
-class Record:
-    """Events in order of time."""
-
-    events: list[Event] = field(default_factory=list)
-
-    def count(self, *kinds: Kind) -> Counter[str]:
-        """Events of these kinds by place."""
-        return Counter(event.place for event in self.events if event.kind in kinds)
-
-    def clear(self) -> None:
-        """Forget all events."""
-        self.events.clear()
-
-    def add(self, kind: Kind, what: str) -> None:
-        """Add an event at the innermost frame of this project that is no test."""
-        frame, via = sys._getframe(1), ""
-        while frame is not None:
-            file = frame.f_code.co_filename
-            if file.startswith(f"{PROJECT}/") and not file.startswith(f"{PROJECT}/tests/support"):
-                name = file.removeprefix(f"{PROJECT}/")
-                self.events.append(Event(kind, what, name, frame.f_lineno, frame.f_code.co_name, via))
-                return
-            if "/transformers/" in file and not via:
-                via = frame.f_code.co_name
-            frame = frame.f_back  # type: ignore[assignment]
-        self.events.append(Event(kind, what, "?", 0, "?", via))
 
 
 class PretendTensor(torch.Tensor):
@@ -146,7 +91,7 @@ class _Engine(TorchDispatchMode):
             outside = [x for x in args[2:3] if isinstance(x, Tensor) and not isinstance(x, PretendTensor)]
         if inside and func not in COPIES and any(x.ndim for x in outside):
             shapes = [tuple(x.shape) for x in inside], [tuple(x.shape) for x in outside]
-            raise MixedDevices(f"{func}: cuda {shapes[0]} with cpu {shapes[1]}")
+            raise MixedDevicesError(f"{func}: cuda {shapes[0]} with cpu {shapes[1]}")
         if inside and func in WAITS:
             self.record.add("sync", WAITS[func])
         if func is ATEN._to_copy.default:
@@ -190,7 +135,7 @@ class _Engine(TorchDispatchMode):
         """Record a copy between the devices."""
         if not to_cuda:
             self.record.add("sync", "copy to the host")
-        elif x.numel() or not free:
+        elif x.numel():
             self.record.add("async upload" if free else "upload", f"{tuple(x.shape)} {x.dtype}")
 
     def index(self, func: Any, x: Tensor, places: Any) -> None:
@@ -198,7 +143,7 @@ class _Engine(TorchDispatchMode):
         indices = [i for i in tree_leaves(places) if isinstance(i, Tensor)]
         if not isinstance(x, PretendTensor):
             if any(isinstance(i, PretendTensor) for i in indices):
-                raise MixedDevices(f"{func}: a cpu tensor indexed by cuda indices")
+                raise MixedDevicesError(f"{func}: a cpu tensor indexed by cuda indices")
             return
         if any(i.ndim and not isinstance(i, PretendTensor) for i in indices):
             self.record.add("upload", "cpu indices of a cuda tensor")
@@ -214,7 +159,7 @@ def _getitem(engine: _Engine, x: PretendTensor, places: Any) -> Any:
 def _setitem(engine: _Engine, x: Tensor, places: Any, value: Any) -> None:
     engine.index("setitem", x, places)
     if isinstance(value, Tensor) and value.ndim and isinstance(x, PretendTensor) != isinstance(value, PretendTensor):
-        raise MixedDevices("setitem: a value of another device")
+        raise MixedDevicesError("setitem: a value of another device")
     _plain(x)[tree_map(_plain, places)] = _plain(value)
 
 
@@ -228,8 +173,9 @@ def _numpy(engine: _Engine, x: PretendTensor, *_: Any, **__: Any) -> Any:
 
 
 def _new_tensor(engine: _Engine, x: PretendTensor, data: Any, dtype: Any = None, **kwargs: Any) -> Tensor:
-    engine.record.add("upload", "new_tensor")
-    return PretendTensor(torch.as_tensor(_plain(data), dtype=dtype or x.dtype))
+    made = torch.as_tensor(_plain(data), dtype=dtype or x.dtype)
+    engine.crossed(to_cuda=True, free=False, x=made)
+    return PretendTensor(made)
 
 
 def _nonzero(engine: _Engine, x: PretendTensor) -> Any:
@@ -268,7 +214,7 @@ def _attention(
 ) -> Tensor:
     given = [query, key, value, *([] if attn_mask is None else [attn_mask])]
     if len({isinstance(x, PretendTensor) for x in given}) > 1:
-        raise MixedDevices("scaled_dot_product_attention")
+        raise MixedDevicesError("scaled_dot_product_attention")
     if len({x.dtype for x in given[:3]}) > 1:
         raise TypeError(f"scaled_dot_product_attention on {[x.dtype for x in given]}")
     mask = "no mask" if attn_mask is None else f"mask {tuple(attn_mask.shape)}"
@@ -342,8 +288,9 @@ def pretend_cuda(capability: tuple[int, int] = (9, 0)) -> Iterator[Record]:
     def tensor(data: Any, *args: Any, device: Any = None, **kwargs: Any) -> Tensor:
         if not _is_cuda(device):
             return plain_tensor(data, *args, **kwargs, **({} if device is None else {"device": device}))
-        record.add("upload", "torch.tensor")
-        return PretendTensor(plain_tensor(data, *args, **kwargs))
+        made = plain_tensor(data, *args, **kwargs)
+        engine.crossed(to_cuda=True, free=False, x=made)
+        return PretendTensor(made)
 
     def synchronize(device: Any = None) -> None:
         record.add("sync", "torch.cuda.synchronize")
