@@ -98,6 +98,8 @@ class _Engine(TorchDispatchMode):
             return self.copy(args[0], kwargs)
         if func is ATEN.copy_.default and inside and outside:
             self.crossed(to_cuda=isinstance(args[0], PretendTensor), free=bool(args[2:] and args[2]), x=args[1])
+        if func is ATEN._softmax.default and args[2]:  # from half to float32 in one kernel, which CPUs lack
+            args = (PretendTensor(_plain(args[0]).float()), args[1], False)
         device = kwargs.get("device")
         if _is_cuda(device):
             kwargs["device"] = "cpu"
@@ -283,7 +285,7 @@ def to_cuda(module: nn.Module) -> nn.Module:
 def pretend_cuda(capability: tuple[int, int] = (9, 0)) -> Iterator[Record]:
     """Inside, torch has one CUDA device of a compute capability; gives what is recorded there."""
     record = Record()
-    engine, plain_tensor = _Engine(record), torch.tensor
+    engine, plain_tensor, plain_to = _Engine(record), torch.tensor, torch.Tensor.to
 
     def tensor(data: Any, *args: Any, device: Any = None, **kwargs: Any) -> Tensor:
         if not _is_cuda(device):
@@ -291,6 +293,15 @@ def pretend_cuda(capability: tuple[int, int] = (9, 0)) -> Iterator[Record]:
         made = plain_tensor(data, *args, **kwargs)
         engine.crossed(to_cuda=True, free=False, x=made)
         return PretendTensor(made)
+
+    def to(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        copied = kwargs.pop("copy", False)
+        device, dtype, free, _ = torch._C._nn._parse_to(*args, **kwargs)
+        if not _is_cuda(device):
+            return plain_to(x, *args, **kwargs, copy=copied)
+        if isinstance(x, PretendTensor) and dtype in (None, x.dtype) and not copied:
+            return x
+        return engine.copy(x, {"device": CUDA, "dtype": dtype, "non_blocking": free})  # in any thread
 
     def synchronize(device: Any = None) -> None:
         record.add("sync", "torch.cuda.synchronize")
@@ -314,7 +325,7 @@ def pretend_cuda(capability: tuple[int, int] = (9, 0)) -> Iterator[Record]:
     with ExitStack() as stack:
         stack.enter_context(mock.patch.multiple(torch.cuda, **cuda))
         stack.enter_context(mock.patch.multiple(torch, tensor=tensor, Generator=_Generator))
-        stack.enter_context(mock.patch.object(torch.Tensor, "pin_memory", lambda self, *_: self))
+        stack.enter_context(mock.patch.multiple(torch.Tensor, pin_memory=lambda x, *_: x, to=to))
         stack.enter_context(engine)
         _ENGINES.append(engine)
         stack.callback(_ENGINES.remove, engine)

@@ -150,7 +150,7 @@ class QwenOmni:
         for kinds, parts in (((VIDEO, IMAGE), seen), ((AUDIO,), heard)):
             if parts:  # written in place: the stream is never there twice
                 places = torch.isin(inputs.kind[0], torch.tensor(kinds)).nonzero()[:, 0]  # on the CPU: nothing waits
-                made = (parts[0] if len(parts) == 1 else torch.cat(parts)).to(embeds)
+                made = (parts[0] if len(parts) == 1 else torch.cat(parts)).to(embeds, non_blocking=True)
                 embeds[0].index_copy_(0, places.to(self.device, non_blocking=True), made)
         positions = put(inputs.positions)
         return Stream(
