@@ -32,7 +32,9 @@ from tests.support.pretended import on_cpu, on_cuda
 DEMO = Path(__file__).parents[2] / "models/echoingpixels/assets/demo.mp4"
 QUESTIONS = ("Who?", "Which object appears first?", "Is the bell heard?")
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-FORMS = [(name, form) for name in REDUCER_NAMES for form in ("fused", "extractive") if name in SIEVED or form == "fused"]
+FORMS = [
+    (name, form) for name in REDUCER_NAMES for form in ("fused", "extractive") if name in SIEVED or form == "fused"
+]
 Work = Callable[[EchoingPixels], Any]
 
 
@@ -116,9 +118,7 @@ def test_clips_of_one_kind_answer_as_on_the_cpu(kind: str) -> None:
 
 @pytest.mark.parametrize("masked", [generate.MASKED, 1], ids=["padded", "by equal length"])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_a_padded_batch_answers_as_on_the_cpu(
-    masked: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_padded_batch_answers_as_on_the_cpu(masked: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(generate, "MASKED", masked)
 
     def work(model: EchoingPixels) -> list[str]:
