@@ -14,6 +14,7 @@ from echoingpixels.backbones import kernels
 from echoingpixels.backbones.kernels import REPEATED, VARLEN, choose_kernels, repeated
 from echoingpixels.backbones.qwen_omni import QwenOmni
 from echoingpixels.options import AskOptions, GenerateOptions
+from echoingpixels.stream import pad
 from tests import tinymodel
 from tests.support.pretended import on_cpu, on_cuda, slow_varlen_attn
 
@@ -103,6 +104,19 @@ def test_repeated_heads_attend_as_grouped_ones(n: int, masked: bool, groups: int
     found, _ = repeated(module, q, k, v, mask, scaling=0.3)
     assert found.shape == (rows, n, heads, size)
     torch.testing.assert_close(found, expected)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("padded", [False, True])
+def test_a_decoder_with_repeated_heads_gives_the_plain_logits(padded: bool) -> None:
+    on = on_cpu().backbone
+    assert isinstance(on, QwenOmni)
+    streams = [tinymodel.stream(on), tinymodel.text_stream(on)]
+    stream = pad(streams) if padded else streams[0]
+    expected = on.logits(on.hidden(stream)[:, -1])
+    kernels._register()
+    on.text.set_attn_implementation(REPEATED)
+    torch.testing.assert_close(on.logits(on.hidden(stream)[:, -1]), expected)
 
 
 def test_a_gpu_before_flash_attention_never_sees_grouped_heads_nor_a_mask() -> None:
