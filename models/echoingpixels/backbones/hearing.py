@@ -26,11 +26,12 @@ def hear(tower: Any, mel: Tensor, once: bool = False) -> tuple[Tensor, Tensor]:
     fresh = ~silent | (silent.cumsum(0) == 1)  # (windows,)
     sound = mel if bool(fresh.all()) else torch.cat([p for p, new in zip(parts, fresh, strict=True) if new], dim=1)
     lengths = torch.tensor([sound.shape[1]])  # all indices are computed on the CPU: the host waits for no size
+    sound = sound.to(tower.conv1.weight.dtype)
     padded, chunks = omni.chunk_and_pad_features(sound, lengths, tower.n_window)
     bounds, longest = window_bounds(tower, omni.get_audio_cu_seqlens(chunks))
     made: Tensor = tower(
         feature_lens=lengths,
-        padded_feature=padded.to(device, tower.conv1.weight.dtype, non_blocking=True),
+        padded_feature=padded.to(device, non_blocking=True),
         chunk_lengths=chunks.to(device, non_blocking=True),
         valid_indices=omni.get_valid_indices(chunks).to(device, non_blocking=True),
         pool_indices=omni.get_pool_indices(lengths).to(device, non_blocking=True),
