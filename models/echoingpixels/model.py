@@ -18,7 +18,7 @@ from .auto import features
 from .backbones.base import Backbone, Features
 from .clip import Clip, Ending, Pieces
 from .encoding import encode
-from .errors import MediaError, ModelError
+from .errors import MediaError, ModelError, OptionError
 from .generate import Text, stream_tokens
 from .glance import glance_at
 from .inputs import Inputs, Media, prepare_media, prepare_prompt
@@ -151,7 +151,7 @@ class EchoingPixels:
                 raise no_table(self.backbone.name)
 
     def generate(self, stream: Stream, options: GenerateOptions | None = None) -> Answer:
-        """Answer from a stream of one row, reduced or not; the report counts from here on."""
+        """Answer from a stream of one row, reduced or not; the report counts from here on. OptionError for more."""
         reset_peak(self.backbone.device)
         return folded(self.chunks(stream, options or GenerateOptions(), Stopwatch(self.backbone.device), Spent()))
 
@@ -183,11 +183,15 @@ class EchoingPixels:
             seen, glance = glance_at(self.backbone, pieces, watch)
         else:
             seen, glance = encode(self.backbone, pieces, watch), None
+        with watch.stage("encode"):
+            watch.wait()
         ending, peak = self.with_notes(seen.ending), peak_memory(self.backbone.device)
         return Looked(self, seen.media, seen.features, watch, peak, ending, glance)
 
     def chunks(self, stream: Stream, options: GenerateOptions, watch: Stopwatch, spent: Spent) -> Iterator[Chunk]:
         """Generate from a stream of one row; the last chunk carries the answer and its report."""
+        if len(stream.mask) != 1:
+            raise OptionError(f"A stream of {len(stream.mask)} rows has no single answer.", "Use padded.answers.")
         text = Text(self.backbone)
         for token in stream_tokens(self.backbone, stream, options, watch):
             piece = text.push(int(token[0]))
