@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from .fingerprint import folder_mark
+from .fingerprint import files_mark, folder_mark
+from .hub import unloadable
 from .loading import device_of, dtype_of, encode_of, max_pixels_of, place_of, read_config
 from .options import MIN_PIXELS, LoadOptions
 from .sievefolder import sieve_folder
+from .tensors import files_of
+
+ENCODERS = re.compile(r"(?:thinker\.)?(?:model\.)?(?:visual|audio_tower)\..+")  # weights, as published or saved
 
 
 @dataclass(frozen=True)
@@ -18,8 +24,8 @@ class Weights:
     """A model as it will run.
 
     `model`: mark of its files, or its commit on the hub; `sieve`: mark of its sieve's files, None without one;
-    `towers`: all that the towers' features depend on beside the clip; `max_pixels`: of each frame; `encode`: how
-    much the towers encode.
+    `towers`: all that the encoders' features depend on beside the clip, which are neither quantization, tokenizer,
+    decoder nor sieve; `max_pixels`: of each frame; `encode`: how much the encoders encode.
     """
 
     model: str
@@ -30,7 +36,7 @@ class Weights:
 
 
 def weights_of(name: str, options: LoadOptions) -> Weights:
-    """The weights that `load(name, …)` would read. ModelError as from there."""
+    """The weights that `load(name, …)` would read. No weights are read for it. ModelError as from there."""
     import torch
     import transformers
 
@@ -38,22 +44,26 @@ def weights_of(name: str, options: LoadOptions) -> Weights:
 
     place = place_of(name)
     config = read_config(name, place)
-    model = folder_mark(Path(place)) if Path(place).is_dir() else _commit(place)
-    folder = sieve_folder(place, options)
-    sieve = folder_mark(folder) if folder is not None and folder.is_dir() else None
+    try:
+        model, encoders = _marks(place, config)
+        folder = sieve_folder(place, options)
+        sieve = folder_mark(folder) if folder is not None and folder.is_dir() else None
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise unloadable(name, place, error) from error
     device, max_pixels = device_of(options.device), max_pixels_of(config, options)
     encode = str(encode_of(config, options))
-    what = [
-        model,
-        options.quant,
-        str(dtype_of(config, device)),
-        device.type,
-        MIN_PIXELS,
-        max_pixels,
-        encode,
-    ]
+    what = [encoders, str(dtype_of(config, device)), device.type, MIN_PIXELS, max_pixels, encode]
     towers = json.dumps([*what, __version__, torch.__version__, transformers.__version__])
     return Weights(model, sieve, towers, max_pixels, encode)
+
+
+def _marks(place: str, config: Any) -> tuple[str, str]:
+    """Of all files of a model, and of the encoders' weights and sizes alone; of one from the hub, twice its commit."""
+    if not Path(place).is_dir():
+        commit = _commit(place)
+        return commit, commit
+    sizes = [part.to_dict() for part in (config.vision_config, config.audio_config)]
+    return folder_mark(Path(place)), json.dumps([files_mark(files_of(place, ENCODERS)), sizes], default=str)
 
 
 def _commit(repository: str) -> str:

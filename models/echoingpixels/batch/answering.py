@@ -15,6 +15,7 @@ from ..cache import FeatureCache
 from ..clip import Clip, Source
 from ..errors import EpError, InternalError, OutOfMemoryError
 from ..frames import STEP
+from ..looking import View
 from ..looking import look as see
 from ..model import EchoingPixels
 from ..options import plain_keep
@@ -35,7 +36,7 @@ class _Row:
     task: Task
     source: Source | None = None
     frames: int = 0
-    cached: bool = False
+    view: View | None = None
 
     @property
     def question(self) -> str:
@@ -58,6 +59,8 @@ class Answerer:
         """The results of every clip, as they come. A None lets what has come be answered without waiting for more."""
         for part in batches(self._asked(opened)):
             yield self._results(part)
+            for view in {one.row.view.key: one.row.view for one in part if one.row.view}.values():
+                view.keep()
 
     def _asked(self, opened: Iterable[Opened | None]) -> Iterator[Asked[_Row] | None]:
         for one in opened:
@@ -81,7 +84,7 @@ class Answerer:
         try:
             view = see(model, look, opened.seconds, self._cache, opened.features)
             frames = STEP * len(view.looked.media.span.times)
-            rows = [replace(row, source=view.source, frames=frames, cached=view.cached) for row in rows]
+            rows = [replace(row, source=view.source, frames=frames, view=view) for row in rows]
             return ask(view.looked, rows)
         except Exception as error:  # one clip must not end the batch
             failed = _told(error, rows[0])
@@ -151,7 +154,7 @@ class Answerer:
                 *(() if one.prompt is None else self.model.overreach(int(one.prompt.positions.max()) + 1)),
             ),
             notes=row.source.notes if row.source else (),
-            cached=row.cached,
+            cached=row.view is not None and row.view.cached,
             retried=row.task.retried,
             error=None if one.error is None else Failure.of(one.error),
         )

@@ -36,7 +36,7 @@ class Job:
             "encode": self.weights.encode,
             "question": question,
             "model": [self.model, self.weights.model, self.load.quant],
-            "sieve": self.weights.sieve,
+            "sieve": [self.weights.sieve, self.load.sections],
             "choice": [ask.reducer, plain_keep(ask.keep)],
             "answer": [ask.generate.max_new_tokens, ask.generate.temperature, ask.generate.seed],
         }
