@@ -200,7 +200,7 @@ def _result(
         device=model.backbone.device.type,
         report=answer.report,
         warnings=(*seen.source.warnings, *answer.warnings),
-        notes=(*seen.source.notes, *((CACHED,) if seen.cached else ())),
+        notes=(*seen.source.notes, *model.notes(request.ask.reducer), *((CACHED,) if seen.cached else ())),
         answer=answer,
         full=full,
     )

@@ -153,7 +153,7 @@ class Answerer:
                 *(row.source.warnings if row.source else ()),
                 *(() if one.prompt is None else self.model.overreach(int(one.prompt.positions.max()) + 1)),
             ),
-            notes=row.source.notes if row.source else (),
+            notes=(*(row.source.notes if row.source else ()), *(self.model.notes(ask.reducer) if said else ())),
             cached=row.view is not None and row.view.cached,
             retried=row.task.retried,
             error=None if one.error is None else Failure.of(one.error),
