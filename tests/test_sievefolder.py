@@ -6,13 +6,15 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import huggingface_hub
 import pytest
 import torch
+from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError
 
-from echoingpixels import sievefolder
+from echoingpixels import hub, loading, sievefolder
 from echoingpixels.auto import Enough
 from echoingpixels.backbones.qwen_omni import QwenOmni
 from echoingpixels.calibrate import write_calibration
@@ -248,6 +250,50 @@ def test_what_is_nowhere_is_told_with_the_command_that_fetches_it(cache: Any, ba
     with pytest.raises(ModelError, match=r"qwen2\.5-omni-3b could not be loaded") as error:
         load("qwen2.5-omni-3b")
     assert "`hf download Qwen/Qwen2.5-Omni-3B`" in error.value.hint and "\n" not in error.value.message
-    with pytest.raises(ModelError, match=r"me/gone could not be loaded") as error:
+    with pytest.raises(ModelError, match=r"me/gone is neither a folder here nor in the hub's cache") as error:
         sieve_folder(str(base), LoadOptions(sieve="me/gone"))
     assert "`hf download me/gone`" in error.value.hint
+
+
+class Missing:
+    """A class of transformers of which nothing is in the cache, and the hub says that there is no such repository."""
+
+    @staticmethod
+    def from_pretrained(place: str, local_files_only: bool = False, **_: Any) -> Any:
+        if local_files_only:
+            raise OSError("not in the cache") from LocalEntryNotFoundError("not in the cache")
+        about: Any = SimpleNamespace(headers={}, request=None)
+        raise OSError("no model identifier") from RepositoryNotFoundError("404", response=about)
+
+
+def test_a_mistyped_folder_is_no_download_problem(cache: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ModelError, match=r"runs/new is neither a folder here nor in the hub's cache") as error:
+        load("runs/new")
+    assert error.value.hint.startswith("Check the path.") and "\n" not in error.value.message
+    monkeypatch.setattr("transformers.AutoConfig", Missing)
+    with pytest.raises(ModelError, match=r"^runs/new is neither a folder here nor a repository on the hub\.") as error:
+        load("runs/new")
+    assert error.value.hint.startswith("Check the path.")
+
+
+@pytest.mark.parametrize("file", ["config.json", "tokenizer.json", "model.safetensors"])
+def test_a_damaged_copy_from_the_hub_is_reported_without_asking_the_network(
+    file: str, cache: Any, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = Path(shutil.copytree(base, tmp_path / "copy"))
+    (copy / file).write_bytes(b"{ damaged")
+    cache("me/base", copy)
+    plain, asked = hub.fetch, []
+
+    class Spy:
+        def __init__(self, kind: Any) -> None:
+            self.kind = kind
+
+        def from_pretrained(self, place: str, **options: Any) -> Any:
+            asked.append(options.get("local_files_only", False))
+            return self.kind.from_pretrained(place, **options)
+
+    monkeypatch.setattr(loading, "fetch", lambda kind, place, **options: plain(Spy(kind), place, **options))
+    with pytest.raises(ModelError, match="The copy of me/base on this machine is damaged") as error:
+        load("me/base", device="cpu")
+    assert "--force-download" in error.value.hint and asked and all(asked)
