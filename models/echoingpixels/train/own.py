@@ -22,7 +22,7 @@ FILE = "answers.jsonl"
 class OwnAnswers:
     """A file of answers, each by the clip, the question and `base`, a mark of the model; it grows as more is asked."""
 
-    def __init__(self, backbone: Backbone, folder: Path, tokens: int, base: str) -> None:
+    def __init__(self, backbone: Backbone, folder: Path, tokens: int, base: str = "") -> None:
         self.backbone, self.path, self.tokens, self.base = backbone, folder / FILE, tokens, base
         self.told: dict[tuple[str, str, int, str], str] = {}
         for line in self.path.read_text().splitlines() if self.path.exists() else ():
