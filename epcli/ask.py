@@ -140,7 +140,7 @@ def _answers(request: Request, view: View, worker: Worker) -> Iterator[Result]:
     """Results of real runs; answers are printed as they come."""
     worker.check(request.media)
     from echoingpixels.cache import FeatureCache, seen_key
-    from echoingpixels.fingerprint import file_mark
+    from echoingpixels.fingerprint import features_mark, file_mark
     from echoingpixels.looking import look_at
     from echoingpixels.weights import weights_of
 
@@ -149,17 +149,19 @@ def _answers(request: Request, view: View, worker: Worker) -> Iterator[Result]:
     cache, key = None, ""
     if request.cache is not None and not view.compare:  # a comparison times the whole way
         cache = FeatureCache(request.cache)
-        key = seen_key(
-            file_mark(request.media), weights_of(request.model.name, request.model.load).towers, request.read
-        )
+        mark = features_mark(request.media, file_mark(request.media))
+        key = seen_key(mark, weights_of(request.model.name, request.model.load).towers, request.read)
     with console.working(f"Looking at {request.media.name} …"):
         read = partial(worker.stream, request.media, replace(request.read, frame_size=model.frame_size))
         seen = look_at(model, request.media, read, cache, key)
-    for question in request.questions:
-        answer, full = _answer(seen.looked, question, request, view)
-        if view.show:
-            console.pairs(picture(answer, seen.duration))
-        yield _result(request, question, seen, model, answer, full)
+    try:
+        for question in request.questions:
+            answer, full = _answer(seen.looked, question, request, view)
+            if view.show:
+                console.pairs(picture(answer, seen.duration))
+            yield _result(request, question, seen, model, answer, full)
+    finally:
+        seen.keep()
 
 
 def _answer(looked: Looked, question: str, request: Request, view: View) -> tuple[Answer, Answer | None]:
@@ -199,7 +201,7 @@ def _result(
         device=model.backbone.device.type,
         report=answer.report,
         warnings=(*seen.source.warnings, *answer.warnings),
-        notes=(*seen.source.notes, *((CACHED,) if seen.cached else ())),
+        notes=(*seen.source.notes, *model.notes(request.ask.reducer), *((CACHED,) if seen.cached else ())),
         answer=answer,
         full=full,
     )

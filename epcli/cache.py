@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -16,26 +15,33 @@ def cache(
     cache_dir: o.CacheDir = None,
     json: o.Json = False,
 ) -> None:
-    """Show how much is kept of clips that were asked about before, and of quantized weights, or clear it away.
+    """Show the size of the kept features of clips and quantized weights, or delete them.
 
-    Nothing that is kept changes an answer: it is found by the contents of the clip and of the model's weights.
+    Features are found by the clip's content, how it is read and the encoders' weights: docs/batch.md.
     """
-    from echoingpixels.cache import LIMIT, FeatureCache, default_folder
-    from echoingpixels.quantcache import clear as clear_weights
-    from echoingpixels.quantcache import kept_sizes
+    from echoingpixels import quantcache
+    from echoingpixels.cache import LIMIT, FeatureCache
 
-    folder: Path = cache_dir or default_folder()
-    kept, weights = FeatureCache(folder), o.weights_folder(cache_dir)
+    folder, weights = o.features_folder(cache_dir), o.weights_folder(cache_dir)
+    kept = FeatureCache(folder)
     if clear:
         kept.clear()
-        clear_weights(weights)
-    entries = kept.entries()
-    size, models = sum(entry[1] for entry in entries), kept_sizes(weights)
+        quantcache.clear(weights)
+    entries, models, clips = kept.entries(), quantcache.entries(weights), kept.clips()
+    size, large = (sum(entry.bytes for entry in found) for found in (entries, models))
     if json:
-        clips = {"folder": str(folder), "clips": len(entries), "bytes": size, "limit_bytes": LIMIT}
-        console.out_json({**clips, "quantized": {"folder": str(weights), "models": len(models), "bytes": sum(models)}})
+        about = {"folder": str(weights), "models": len(models), "bytes": large, "limit_bytes": quantcache.LIMIT}
+        counts = {"clips": clips, "entries": len(entries), "bytes": size, "limit_bytes": LIMIT}
+        console.out_json({"folder": str(folder), **counts, "quantized": about})
         return
-    console.out(f"{folder}: {len(entries)} clips, {size / 2**20:.1f} MiB of at most {LIMIT / 2**30:.0f} GiB")
-    console.out(
-        f"{weights}: {len(models)} quantized {'model' if len(models) == 1 else 'models'}, {sum(models) / 2**20:.1f} MiB"
-    )
+    counted = f"{_count(clips, 'clip')} in {_count(len(entries), 'entry', 'entries')}"
+    console.out(f"{folder}: {counted}, {_of(size, LIMIT)}")
+    console.out(f"{weights}: {_count(len(models), 'quantized model')}, {_of(large, quantcache.LIMIT)}")
+
+
+def _count(n: int, one: str, several: str = "") -> str:
+    return f"{n} {one if n == 1 else several or one + 's'}"
+
+
+def _of(size: int, limit: int) -> str:
+    return f"{size / 2**20:.1f} MiB of at most {limit / 2**30:.0f} GiB"

@@ -99,7 +99,7 @@ Format = Annotated[
 ]
 Clips = Annotated[Path | None, typer.Option("--media", help="The folder of the clips, if not the questions' own.")]
 CacheDir = Annotated[
-    Path | None, model_option("--cache-dir", "Where what the towers make of clips is kept, if not in the user's cache.")
+    Path | None, model_option("--cache-dir", "Folder of kept features and quantized weights, if not the user's cache.")
 ]
 NoCache = Annotated[bool, model_option("--no-cache", "Keep nothing, and take nothing that was kept.")]
 Compare = Annotated[bool, output_option("--compare", "Run with all tokens too: measured speedup, both answers.")]
@@ -155,13 +155,16 @@ def weights_folder(given: Path | None) -> Path:
     return (given or caches()) / "quantized"
 
 
+def features_folder(given: Path | None) -> Path:
+    """Where features are kept, beside the quantized weights."""
+    from echoingpixels.cache import FEATURES, caches
+
+    return (given or caches()) / FEATURES
+
+
 def cache_folder(given: Path | None, no_cache: bool) -> Path | None:
     """Where features are kept; None for nowhere."""
-    from echoingpixels.cache import default_folder
-
-    if no_cache:
-        return None
-    return given or default_folder()
+    return None if no_cache else features_folder(given)
 
 
 def keep_of(text: str, option: str = "--keep", hint: str = ONE_KEEP) -> Keep:

@@ -54,6 +54,12 @@ def near(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     yield read
 
 
+def test_a_row_is_another_one_with_another_rotary_split(films: list[Path], model: EchoingPixels) -> None:
+    (task,), chosen = tasks(films[0]), job(model)
+    other = replace(chosen, load=replace(chosen.load, sections=(18, 18, 18, 10)))
+    assert chosen.key("clip", task, "Who?") != other.key("clip", task, "Who?")
+
+
 @pytest.mark.parametrize("reducer", ["full", "cs2", "uniform"])
 @pytest.mark.parametrize(("at_once", "workers"), [(16_384, 2), (400, 1), (1, 1)])
 def test_a_batch_answers_as_each_question_alone(
@@ -169,14 +175,14 @@ def test_rows_keep_their_own_ids(films: list[Path], model: EchoingPixels, tmp_pa
 
 
 def frames_that_fit(model: EchoingPixels, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = model.look
+    real = model._look
 
     def look(clip: Clip, *arguments: Any) -> Any:
         if len(clip.frames) > most:
             raise torch.OutOfMemoryError("CUDA out of memory.")
         return real(clip, *arguments)
 
-    monkeypatch.setattr(model, "look", look)
+    monkeypatch.setattr(model, "_look", look)
 
 
 def test_a_clip_that_does_not_fit_in_memory_is_tried_with_half_its_frames(

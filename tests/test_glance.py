@@ -134,6 +134,7 @@ def test_a_clip_too_small_for_two_looks_gets_one(frames: int) -> None:
 def test_a_glance_is_not_kept_since_its_frames_are_needed_again(tmp_path: Path) -> None:
     cache = FeatureCache(tmp_path)
     view = look(glancing(0.25), clip(), {}, cache, "ab" * 32)
+    view.keep()
     assert not view.cached and cache.entries() == []
 
 

@@ -71,6 +71,14 @@ def test_what_is_saved_is_loaded(model: EchoingPixels, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("quant", ["nf4", "int8"])
+def test_a_quantized_model_is_not_saved(quant: str, tiny: str, tmp_path: Path) -> None:
+    small = load(tiny, quant=quant, device="cpu")
+    with pytest.raises(ModelError, match=f"is quantized \\({quant}\\)") as error:
+        save(small, tmp_path / "model")
+    assert 'quant="none"' in error.value.hint and not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize("quant", ["nf4", "int8"])
 def test_quantization_takes_the_decoders_layers_and_nothing_else(quant: str, tiny: str, model: EchoingPixels) -> None:
     import bitsandbytes
 

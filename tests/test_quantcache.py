@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from echoingpixels import loading
+from echoingpixels.atomic import UNFINISHED
 from echoingpixels.loading import KNOWN, load
+from echoingpixels.lru import STALE
 from echoingpixels.model import EchoingPixels
+from echoingpixels.quantcache import clear, entries, keep_quantized, kept_at
 from tests import tinymodel
 from tests.program import Program
 
@@ -87,6 +93,70 @@ def test_a_folder_that_cannot_be_written_only_means_quantizing_again(tiny: str, 
     assert load(tiny, quant="nf4", device="cpu", cache=tmp_path / "file" / "cache").quant == "nf4"
 
 
+class Thinker:
+    """Stands in for one that is `size` bytes on disk; each save is told apart by its contents."""
+
+    def __init__(self, size: int, error: Exception | None = None) -> None:
+        self.size, self.error = size, error
+
+    def save_pretrained(self, folder: Path) -> None:
+        folder.mkdir()
+        (folder / "model.safetensors").write_bytes(bytes(self.size))
+        if self.error is not None:
+            raise self.error
+
+
+def place(cache: Path, number: int) -> Path:
+    return cache / f"{number:032x}"
+
+
+def test_the_least_recently_used_go_when_there_are_too_many(tmp_path: Path) -> None:
+    for number in range(4):
+        keep_quantized(Thinker(100), place(tmp_path, number), limit=300)
+        os.utime(place(tmp_path, number), (1000 + number, 1000 + number))
+    assert [entry.path for entry in entries(tmp_path)] == [place(tmp_path, number) for number in (1, 2, 3)]
+    keep_quantized(Thinker(1000), place(tmp_path, 9), limit=300)  # the newest stays, or it would be made each time
+    assert [entry.path for entry in entries(tmp_path)] == [place(tmp_path, 9)]
+
+
+def test_what_is_found_counts_as_used_now(tmp_path: Path, tiny: str) -> None:
+    folder = kept_at(tmp_path, KNOWN[tiny], "nf4", "float32")
+    for path, age in ((folder, 100), (place(tmp_path, 1), 50)):
+        keep_quantized(Thinker(100), path)
+        os.utime(path, (time.time() - age,) * 2)
+    assert kept_at(tmp_path, KNOWN[tiny], "nf4", "float32") == folder == entries(tmp_path)[-1].path
+
+
+def test_a_save_that_was_killed_is_no_model_and_goes_after_an_hour(tmp_path: Path) -> None:
+    left = [tmp_path / name for name in (f".old{UNFINISHED}", f".young{UNFINISHED}", "tmpabcd1234")]
+    for path in left:
+        Thinker(100).save_pretrained(path)
+    for path in (left[0], left[2]):
+        os.utime(path, (time.time() - 2 * STALE,) * 2)
+    assert entries(tmp_path) == []
+    keep_quantized(Thinker(100), place(tmp_path, 1))
+    assert [path.exists() for path in left] == [False, True, False] and len(entries(tmp_path)) == 1
+
+
+def test_a_damaged_folder_that_could_not_be_deleted_is_replaced(tmp_path: Path) -> None:
+    Thinker(1).save_pretrained(place(tmp_path, 1))
+    keep_quantized(Thinker(100), place(tmp_path, 1))
+    assert [entry.bytes for entry in entries(tmp_path)] == [100] and len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_full_disk_only_means_quantizing_again(tmp_path: Path) -> None:
+    keep_quantized(Thinker(100, SafetensorError("No space left on device")), place(tmp_path, 1))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_clearing_deletes_nothing_that_is_not_ours(tmp_path: Path) -> None:
+    keep_quantized(Thinker(100), place(tmp_path, 1))
+    Thinker(100).save_pretrained(tmp_path / f".killed{UNFINISHED}")
+    Thinker(100).save_pretrained(tmp_path / "my own 4-bit model")
+    clear(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["my own 4-bit model"]
+
+
 def test_the_command_keeps_them_beside_the_features_and_clears_them_away(
     film: Path, ep: Program, tiny: str, tmp_path: Path
 ) -> None:
@@ -97,4 +167,6 @@ def test_the_command_keeps_them_beside_the_features_and_clears_them_away(
     assert said["quantized"]["models"] == 1 and said["quantized"]["bytes"] > 5e6 and said["clips"] == 1
     assert "1 quantized model," in ep("cache", "--cache-dir", tmp_path).out
     cleared = json.loads(ep("cache", "--cache-dir", tmp_path, "--clear", "--json").out)
-    assert cleared["quantized"] == {"folder": str(tmp_path / "quantized"), "models": 0, "bytes": 0}
+    about = {"folder": str(tmp_path / "quantized"), "models": 0, "bytes": 0, "limit_bytes": 32 << 30}
+    assert cleared["quantized"] == about
+    assert {path.name for path in tmp_path.iterdir()} == {"features", "quantized"}

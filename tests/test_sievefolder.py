@@ -6,13 +6,18 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import huggingface_hub
 import pytest
 import torch
+from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError
 
+from echoingpixels import hub, loading, sievefolder
+from echoingpixels.auto import Enough
 from echoingpixels.backbones.qwen_omni import QwenOmni
+from echoingpixels.calibrate import write_calibration
 from echoingpixels.errors import ModelError
 from echoingpixels.identity import Identity, identity_of
 from echoingpixels.loading import load, save
@@ -22,7 +27,9 @@ from echoingpixels.sieve import Sieve
 from echoingpixels.sievefolder import load_sieve, read_sieve_options, save_sieve, sieve_folder
 from echoingpixels.train.lora import adapt
 from echoingpixels.train.recipe import Lora
+from epcli.ask import CACHED
 from tests import tinymodel
+from tests.program import Program
 
 SPLIT = (3, 2, 2, 1)
 
@@ -163,6 +170,60 @@ def test_lora_that_does_not_fit_is_one_line(tuned: tuple[Path, EchoingPixels], b
         load(str(base), device="cpu", sieve=str(place))
 
 
+def test_a_second_sieve_on_a_changed_decoder_is_refused(
+    tuned: tuple[Path, EchoingPixels], folder: Path, base: Path
+) -> None:
+    lora, quantized = (load(str(base), device="cpu", sieve=str(tuned[0]), quant=q).backbone for q in ("none", "int8"))
+    split = load(str(base), device="cpu", sieve=str(folder)).backbone
+    for one in (lora, quantized, split):
+        assert isinstance(one, QwenOmni)
+        before = {name: weight.clone() for name, weight in one.thinker.state_dict().items()}
+        with pytest.raises(ModelError, match=r"has the rotary split or LoRA of the sieve in .*") as error:
+            load_sieve(one, tuned[0])
+        assert "Load the model again" in error.value.hint
+        assert all(torch.equal(weight, before[name]) for name, weight in one.thinker.state_dict().items())
+
+
+def test_a_reducer_without_the_sieve_says_that_the_decoder_is_not_the_base_models(
+    tuned: tuple[Path, EchoingPixels], base: Path, tiny: str, film: Path, ep: Program, tmp_path: Path
+) -> None:
+    asked = ("ask", film, "Who?", "--device", "cpu", "--max-new-tokens", "2", "--json", "--model")
+    full = json.loads(ep(*asked, base, "--sieve", tuned[0], "--reducer", "full").out)["notes"]
+    assert len(full) == 1 and full[0].endswith("full is not the base model's.") and str(tuned[0]) in full[0]
+    assert json.loads(ep(*asked, base, "--sieve", tuned[0]).out)["notes"] == [CACHED]
+    assert json.loads(ep(*asked, tiny, "--reducer", "full").out)["notes"] == []
+
+
+def test_a_sieve_is_written_whole_or_stays_as_it_was(
+    tuned: tuple[Path, EchoingPixels], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, model = tuned
+    assert isinstance(model.backbone, QwenOmni) and model.sieve is not None
+    before = {path.name: path.read_bytes() for path in place.iterdir()}
+
+    def full(*_: Any) -> None:
+        raise OSError("No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
+        patch.setattr(sievefolder, "save_file", full)
+        save_sieve(model.sieve, place, model.backbone)
+    assert {path.name: path.read_bytes() for path in place.iterdir()} == before
+    save_sieve(model.sieve, place, model.backbone)  # without LoRA, whose weights do not stay
+    assert {"sieve.json", "sieve.safetensors"} == {path.name for path in place.iterdir()} - {"README.md"}
+
+
+def test_a_calibration_is_written_whole_or_not_at_all(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = (folder / "sieve.json").read_bytes()
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("os.fsync", killed)  # all is written by then, under another name
+        write_calibration(folder, Enough((0.0,), (0.0,), 0.0, ((1.0, 1.0),)))
+    assert (folder / "sieve.json").read_bytes() == before and len(list(folder.iterdir())) == 2
+
+
 @pytest.fixture
 def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     """`cache(id, folder)` puts a folder into the hub's cache as a download would; there is no network."""
@@ -189,6 +250,50 @@ def test_what_is_nowhere_is_told_with_the_command_that_fetches_it(cache: Any, ba
     with pytest.raises(ModelError, match=r"qwen2\.5-omni-3b could not be loaded") as error:
         load("qwen2.5-omni-3b")
     assert "`hf download Qwen/Qwen2.5-Omni-3B`" in error.value.hint and "\n" not in error.value.message
-    with pytest.raises(ModelError, match=r"me/gone could not be loaded") as error:
+    with pytest.raises(ModelError, match=r"me/gone is neither a folder here nor in the hub's cache") as error:
         sieve_folder(str(base), LoadOptions(sieve="me/gone"))
     assert "`hf download me/gone`" in error.value.hint
+
+
+class Missing:
+    """A class of transformers of which nothing is in the cache, and the hub says that there is no such repository."""
+
+    @staticmethod
+    def from_pretrained(place: str, local_files_only: bool = False, **_: Any) -> Any:
+        if local_files_only:
+            raise OSError("not in the cache") from LocalEntryNotFoundError("not in the cache")
+        about: Any = SimpleNamespace(headers={}, request=None)
+        raise OSError("no model identifier") from RepositoryNotFoundError("404", response=about)
+
+
+def test_a_mistyped_folder_is_no_download_problem(cache: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ModelError, match=r"runs/new is neither a folder here nor in the hub's cache") as error:
+        load("runs/new")
+    assert error.value.hint.startswith("Check the path.") and "\n" not in error.value.message
+    monkeypatch.setattr("transformers.AutoConfig", Missing)
+    with pytest.raises(ModelError, match=r"^runs/new is neither a folder here nor a repository on the hub\.") as error:
+        load("runs/new")
+    assert error.value.hint.startswith("Check the path.")
+
+
+@pytest.mark.parametrize("file", ["config.json", "tokenizer.json", "model.safetensors"])
+def test_a_damaged_copy_from_the_hub_is_reported_without_asking_the_network(
+    file: str, cache: Any, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = Path(shutil.copytree(base, tmp_path / "copy"))
+    (copy / file).write_bytes(b"{ damaged")
+    cache("me/base", copy)
+    plain, asked = hub.fetch, []
+
+    class Spy:
+        def __init__(self, kind: Any) -> None:
+            self.kind = kind
+
+        def from_pretrained(self, place: str, **options: Any) -> Any:
+            asked.append(options.get("local_files_only", False))
+            return self.kind.from_pretrained(place, **options)
+
+    monkeypatch.setattr(loading, "fetch", lambda kind, place, **options: plain(Spy(kind), place, **options))
+    with pytest.raises(ModelError, match="The copy of me/base on this machine is damaged") as error:
+        load("me/base", device="cpu")
+    assert "--force-download" in error.value.hint and asked and all(asked)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,12 +11,13 @@ import pytest
 import torch
 
 from echoingpixels.backbones.qwen_omni import QwenOmni
+from echoingpixels.errors import DataError
 from echoingpixels.sieve import Sieve, SieveOptions
 from echoingpixels.synth.plan import plan
 from echoingpixels.synth.sample import scene_of
-from echoingpixels.train import labels
+from echoingpixels.train import bank, labels
 from echoingpixels.train.answers import answer_loss, focal, loss_of
-from echoingpixels.train.bank import FURTHER, Example, Reader, example, fill, is_rich
+from echoingpixels.train.bank import FURTHER, ClipSet, Example, Reader, example, fill, is_rich
 from echoingpixels.train.build import build_backbone
 from echoingpixels.train.draws import Draw
 from echoingpixels.train.episode import batch
@@ -58,7 +60,7 @@ def test_a_focus_reaches_the_loss_of_the_answers(backbone: QwenOmni, examples: l
 
 
 def test_a_bank_adds_the_clips_that_join_sight_and_sound(backbone: QwenOmni, tmp_path: Path) -> None:
-    fill(backbone, tmp_path, 3, clips=2, shard=2, most=4, searched=30)
+    fill(backbone, tmp_path, ClipSet(3, clips=2, shard=2, questions=4, searched=30))
     reader = Reader(tmp_path, 3)
     (drawn,) = reader.draw(np.random.default_rng(0), 1)
     assert drawn.statements
@@ -115,7 +117,7 @@ def test_sounds_are_labelled_over_their_interval() -> None:
 
 
 def test_a_bank_reads_back_what_was_filled(backbone: QwenOmni, tmp_path: Path) -> None:
-    fill(backbone, tmp_path, 3, clips=3, shard=2, most=4)
+    fill(backbone, tmp_path, ClipSet(3, clips=3, shard=2, questions=4))
     reader = Reader(tmp_path, 3)
     reader.refresh()
     made = example(backbone, 3, 2, 4)
@@ -127,3 +129,48 @@ def test_a_bank_reads_back_what_was_filled(backbone: QwenOmni, tmp_path: Path) -
         assert (kept is None) == (new is None)
         if new is not None:
             torch.testing.assert_close(kept.float(), new.float(), atol=1e-2, rtol=1e-2)
+
+
+def test_a_bank_is_read_by_the_weights_and_options_that_made_it(backbone: QwenOmni, tmp_path: Path) -> None:
+    wanted = ClipSet(3, clips=2, shard=2, questions=4)
+
+    def kept(one: ClipSet, on: QwenOmni = backbone) -> int:
+        reader = Reader(tmp_path, 3, one.names(on))
+        reader.refresh()
+        return len(reader)
+
+    fill(backbone, tmp_path, wanted)
+    changes: list[dict[str, int]] = [{"questions": 5}, {"shard": 1}, {"clips": 1}, {"seed": 4}]
+    assert kept(wanted) == 2 and [kept(replace(wanted, **change)) for change in changes] == [0] * 4
+    larger = build_backbone(replace(SIZES, max_pixels=2 * SIZES.max_pixels), "small")
+    larger.thinker.load_state_dict(backbone.thinker.state_dict())
+    assert kept(wanted, larger) == 0
+    larger.max_pixels, larger.name = backbone.max_pixels, "another name"
+    assert kept(wanted, larger) == 2
+    with torch.no_grad():
+        next(larger.thinker.model.visual.parameters()).view(-1)[-1] += 0.1  # as a training step does
+    assert kept(wanted, larger) == 0
+    more = replace(wanted, clips=4)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    fill(backbone, tmp_path, more)
+    assert kept(more) == 4 and all(path.stat().st_mtime_ns == age for path, age in before.items())
+
+
+def test_a_stage_without_a_bank_waits_for_a_sign_of_life_and_not_for_ever(
+    backbone: QwenOmni, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = [0.0]
+    wanted = ClipSet(3, clips=1, shard=1, questions=4)
+
+    def sleep(seconds: float) -> None:
+        clock[0] += seconds
+        if 200 <= clock[0] <= 900:  # a process is at work, and ends without a shard
+            (tmp_path / bank.FILLING).touch()
+            os.utime(tmp_path / bank.FILLING, (clock[0], clock[0]))
+
+    monkeypatch.setattr(bank.time, "sleep", sleep)
+    monkeypatch.setattr(bank.time, "monotonic", lambda: clock[0])
+    with pytest.raises(DataError, match="holds no features of these weights and options") as error:
+        Reader(tmp_path, 3, wanted.names(backbone)).draw(np.random.default_rng(0), 1)
+    assert 900 + bank.PATIENCE <= clock[0] <= 900 + bank.PATIENCE + 10
+    assert "--stage bank" in error.value.hint and "--stage bank" in capsys.readouterr().out

@@ -12,12 +12,18 @@ import numpy as np
 import pytest
 import torch
 
+from echoingpixels.backbones.base import Features
 from echoingpixels.backbones.qwen_omni import QwenOmni
 from echoingpixels.errors import DataError
 from echoingpixels.loading import load
+from echoingpixels.options import Encode
+from echoingpixels.positions import Span
 from echoingpixels.train import clips as module
+from echoingpixels.train import own
+from echoingpixels.train.bank import Example
 from echoingpixels.train.build import build_backbone
 from echoingpixels.train.clips import read_clips
+from echoingpixels.train.own import OwnAnswers
 from echoingpixels.train.recipe import Data, Lora
 from echoingpixels.train.run import train_model
 from tests import clips
@@ -83,7 +89,28 @@ def test_features_are_made_once_for_as_long_as_the_file_stays(
     assert again(Data(fps=1.0)) == ["a.mp4"]
     os.utime(folder / "a.mp4", (1, 1))
     assert again(Data()) == ["a.mp4"]
-    assert not list(tmp_path.glob("*.tmp"))
+    with monkeypatch.context() as patch, torch.no_grad():
+        patch.setattr(backbone, "how", Encode("repeats", 0.1))
+        assert again(Data()) == ["a.mp4"]
+        patch.setattr(backbone, "how", Encode())
+        patch.setattr(backbone, "name", "other")
+        assert again(Data()) == []
+        weight = next(backbone.thinker.model.visual.parameters())
+        weight.add_(0.1)
+        assert again(Data()) == ["a.mp4"]
+        weight.sub_(0.1)
+    assert all(path.is_dir() or path.suffix == ".safetensors" for path in tmp_path.rglob("*"))
+
+
+def test_an_own_answer_is_of_the_model_that_the_run_began_with(
+    tmp_path: Path, backbone: QwenOmni, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(own, "_ask", lambda *given: asked.append(given[2]) or "a beep")
+    one = Example(Span(), Features(None, None), ())
+    for base in ("first", "first", "other"):
+        OwnAnswers(backbone, tmp_path, 4, base).answer("clip", one, "What?")
+    assert len(asked) == 2
 
 
 def test_a_file_whose_clips_are_all_broken_is_refused(folder: Path, tmp_path: Path, backbone: QwenOmni) -> None:

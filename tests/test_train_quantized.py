@@ -152,13 +152,13 @@ def test_a_plug_in_run_leaves_a_sieve_and_no_model(plugged: Path) -> None:
 
 def test_questions_without_answers_get_the_models_own_once(folder: Path, plugged: Path) -> None:
     lines = [json.loads(line) for line in (plugged / "bank" / "answers.jsonl").read_text().splitlines()]
-    assert len(lines) == 4 and all(isinstance(answer, str) and most == 4 for _, _, most, answer in lines)
+    assert len(lines) == 4 and all(isinstance(answer, str) and most == 4 for _, _, most, _, answer in lines)
     backbone, _ = start(recipe(folder, PLUG))
     clip = read_clip(folder / "clips" / "a.mp4", frame_size=EchoingPixels(backbone).frame_size)
     said = EchoingPixels(backbone).ask(
         clip, "What is heard?", reducer="full", generate=GenerateOptions(max_new_tokens=4)
     )
-    assert said.text.strip() in {answer for _, question, _, answer in lines if question == "What is heard?"}
+    assert said.text.strip() in {answer for _, question, _, _, answer in lines if question == "What is heard?"}
 
 
 def rounded(run: Run) -> EchoingPixels:

@@ -64,6 +64,13 @@ def test_the_bank_is_of_the_sharpened_tower(tmp_path: Path) -> None:
     assert apart < 0.1 * before
 
 
+def test_a_stage_after_a_sharpened_tower_learns_from_its_features(tmp_path: Path) -> None:
+    small = replace(SHARPEN, steps=1, lr=0.01)
+    train_model(recipe(TOWERS, replace(FULL, steps=1), small, replace(DISTIL, steps=1)), tmp_path)
+    stems = {path.stem.split("-")[-1] for path in (tmp_path / "bank").glob("*.safetensors")}
+    assert len(stems) == 2  # a bank of the tower before, and one of it after
+
+
 def test_own_clips_have_no_timelines() -> None:
     with pytest.raises(DataError, match="SyncClips alone"):
         Recipe(stage=(SHARPEN,), model="tiny", data=Data(train=Path("q.jsonl")))

@@ -1,7 +1,7 @@
 """What the towers made of clips, kept on disk, so that a later question starts at the sieve without decoding.
 
-Entries are found by content: of the clip, of the weights, and of how the clip is read. Several processes may share one
-folder: an entry appears whole or not at all. Knows nothing about questions.
+Entries are found by the clip's content, the encoders' weights, and how the clip is read. Several processes may share
+one folder: an entry appears whole or not at all. Knows nothing about questions.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -21,18 +20,21 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from .atomic import UNFINISHED, filling
 from .backbones.base import Features
 from .clip import AudioTrack, Source, VideoTrack
 from .errors import DataError
 from .inputs import Media
+from .lru import Entry, delete, entries_of, shrink
 from .mel import MEL_BINS
 from .options import MediaOptions
 from .positions import Span
 
 LIMIT = 8 << 30  # bytes
 ENDING = ".safetensors"
-FORMAT = 1  # to be raised when an entry's layout or the preparing of clips changes
-STALE = 3600  # s after which an entry that another process never finished is cleared away
+FORMAT = 2  # to be raised when an entry's layout, or the reading, preparing or encoding of clips changes
+FEATURES = "features"  # the folder's name, in the user's cache or another
+CLIP = 16  # digits of a key that name the clip
 
 
 @dataclass(frozen=True)
@@ -59,13 +61,18 @@ def caches() -> Path:
 
 def default_folder() -> Path:
     """Where features are kept unless another folder is given."""
-    return caches() / "features"
+    return caches() / FEATURES
 
 
 def seen_key(mark: str, towers: str, read: MediaOptions) -> str:
-    """The key of a clip's features: its content's mark, the towers' (`Weights.towers`), and how it is read."""
+    """The key of a clip's features: its mark (`features_mark`), the encoders' (`Weights.towers`), and how it is read.
+
+    Keys of one clip begin with the same CLIP digits.
+    """
     span = [read.fps, read.max_frames, read.start, read.end, read.audio, read.audio_track]
-    return hashlib.sha256(json.dumps([FORMAT, mark, towers, span]).encode()).hexdigest()
+    about = json.dumps([FORMAT, mark, towers, span])
+    clip, whole = (hashlib.sha256(text.encode()).hexdigest() for text in (mark, about))
+    return clip[:CLIP] + whole[CLIP:]
 
 
 class FeatureCache:
@@ -92,58 +99,37 @@ class FeatureCache:
             return None
 
     def put(self, key: str, seen: Seen) -> None:
-        """Keep an entry. Where the folder cannot be written, the clip is merely encoded again next time."""
+        """Keep an entry, unless it is kept. Where the folder cannot be written, the clip is encoded again next time."""
+        file = self._file(key)
+        if file.exists():
+            return
         about = {"about": json.dumps(_about(seen))}
         tensors = {name: x.contiguous().cpu() for name, x in vars(seen.features).items() if x is not None}
         with suppress(OSError, SafetensorError):
-            file = self._file(key)
-            file.parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(suffix=".new", dir=file.parent)
-            os.close(handle)
-            try:
-                save_file(tensors, name, about)
-                self._new += os.stat(name).st_size
-                os.replace(name, file)
-            finally:
-                with suppress(FileNotFoundError):
-                    os.unlink(name)
+            with filling(file.parent) as made:
+                save_file(tensors, made / file.name, about)
+            self._new += file.stat().st_size
             if self._new > self.limit // 16:
-                self._shrink()
+                shrink(self._files(ENDING), self.limit, self._files(UNFINISHED))
+                self._new = 0
 
-    def entries(self) -> list[tuple[Path, int, float]]:
-        """Every entry with its bytes and when it was last used (s since 1970), the longest unused first."""
-        found = []
-        for file in self._files(ENDING):
-            with suppress(OSError):  # another process cleared it away
-                info = file.stat()
-                found.append((file, info.st_size, info.st_mtime))
-        return sorted(found, key=lambda one: one[2])
+    def entries(self) -> list[Entry]:
+        """Every entry, the longest unused first."""
+        return entries_of(self._files(ENDING))
+
+    def clips(self) -> int:
+        """How many clips have entries; a clip that is read in two ways has two."""
+        return len({file.stem[:CLIP] for file in self._files(ENDING)})
 
     def clear(self) -> int:
         """Delete all entries; returns how many. DataError where that is not possible."""
-        files = [*self._files(ENDING), *self._files(".new")]
+        files = [*self._files(ENDING), *self._files(UNFINISHED)]
         try:
             for file in files:
-                file.unlink(missing_ok=True)
+                delete(file)
         except OSError as error:
             raise DataError(f"{error.filename} cannot be deleted: {error.strerror}.", "Check the folder.") from error
         return sum(file.suffix == ENDING for file in files)
-
-    def _shrink(self) -> None:
-        entries = self.entries()
-        excess = sum(size for _, size, _ in entries) - self.limit
-        self._new = 0
-        for file, size, _ in entries:
-            if excess <= 0:
-                break
-            with suppress(OSError):
-                file.unlink()
-            excess -= size
-        newest = entries[-1][2] if entries else 0.0
-        for file in self._files(".new"):
-            with suppress(OSError):
-                if file.stat().st_mtime < newest - STALE:
-                    file.unlink()
 
     def _files(self, ending: str) -> Iterator[Path]:
         return self.folder.glob(f"??/*{ending}")

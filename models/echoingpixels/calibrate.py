@@ -15,6 +15,7 @@ from statistics import mean
 import torch
 from torch import Tensor
 
+from .atomic import write_text_atomically
 from .auto import RATIOS, Enough, features
 from .errors import DataError, ModelError
 from .evaluate import Outcome, Setting, evaluate
@@ -24,7 +25,7 @@ from .model import EchoingPixels
 from .options import AUTO, KEEP, GenerateOptions, Keep, MediaOptions
 from .questions import Row
 from .regression import fit
-from .sievefolder import SIEVE_CONFIG, SIEVE_WEIGHTS, read_sieve_options
+from .sievefolder import ADAPTER, SIEVE_CONFIG, SIEVE_WEIGHTS, read_sieve_options
 from .stream import Selection, Stream
 
 PRICES = (8.0, 6.0, 4.0, 3.0, 2.0, 1.5, 1.0, 0.8, 0.6, 0.4, 0.2, 0.1)  # chance of being right a pool's worth of tokens
@@ -158,7 +159,7 @@ def sieve_to_write(folder: Path | None, out: Path | None) -> Path:
     try:
         if target.resolve() != folder.resolve():
             target.mkdir(parents=True, exist_ok=True)
-            for name in (SIEVE_CONFIG, SIEVE_WEIGHTS):
+            for name in (SIEVE_CONFIG, SIEVE_WEIGHTS, *(one for one in ADAPTER if (folder / one).exists())):
                 shutil.copyfile(folder / name, target / name)
         (target / SIEVE_CONFIG).open("ab").close()
     except OSError as error:
@@ -167,6 +168,7 @@ def sieve_to_write(folder: Path | None, out: Path | None) -> Path:
 
 
 def write_calibration(folder: Path, enough: Enough) -> None:
-    """Write a calibration into a sieve's folder."""
+    """Write a calibration into a sieve's folder; sieve.json is replaced whole or stays as it is."""
     path = folder / SIEVE_CONFIG
-    path.write_text(json.dumps({**json.loads(path.read_text()), "auto": asdict(enough)}, indent=1) + "\n")
+    about = {**json.loads(path.read_text(encoding="utf-8")), "auto": asdict(enough)}
+    write_text_atomically(path, json.dumps(about, indent=1) + "\n")

@@ -1,8 +1,9 @@
-"""What tells the contents of files apart, whatever they are called. Knows nothing about what is in them."""
+"""Marks of files, which change when their contents do."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 
 from .errors import MediaError
@@ -10,13 +11,15 @@ from .errors import MediaError
 WHOLE = 16 << 20  # bytes up to which every one of them counts
 BLOCK = 1 << 20
 MODEL_FILES = frozenset({".json", ".safetensors", ".txt", ".model", ".jinja"})
+WEIGHTS = ".safetensors"
+HEADER = 16 << 20  # bytes of a safetensors header that count
 
 
 def file_mark(path: Path) -> str:
     """A clip's mark: of its size and all its bytes up to 16 MiB; of a larger one, of 16 blocks of 1 MiB across it.
 
-    A film is not read twice for its mark: the decoder is what should wait for the disk. MediaError where it cannot be
-    read.
+    A copy has the same mark. A film is not read twice for its mark: the decoder is what should wait for the disk.
+    MediaError where it cannot be read.
     """
     try:
         with path.open("rb") as file:
@@ -31,15 +34,48 @@ def file_mark(path: Path) -> str:
                 digest.update(file.read(BLOCK))
             return digest.hexdigest()
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise MediaError(f"{path} cannot be read: {reason}.", "Check the path.") from error
+        raise _unreadable(path, error) from error
+
+
+def features_mark(path: Path, mark: str) -> str:
+    """The mark of a clip in the feature cache: its `file_mark`, and of a file above 16 MiB also its time of change.
+
+    An edit in place may leave all samples of a large file as they are, such as silence written over PCM audio.
+    MediaError where the file cannot be read.
+    """
+    try:
+        about = path.stat()
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    return mark if about.st_size <= WHOLE else f"{mark} {about.st_mtime_ns}"
 
 
 def folder_mark(folder: Path) -> str:
-    """A mark of a model's or a sieve's own files: names and every byte. Folders inside it do not count."""
+    """A mark of a model's or a sieve's own files. Folders inside it do not count, and no weights are read."""
+    return files_mark(path for path in folder.iterdir() if path.is_file() and path.suffix in MODEL_FILES)
+
+
+def files_mark(paths: Iterable[Path]) -> str:
+    """A mark of files by name, size, time of change and, of safetensors files, the header: no weights are read.
+
+    OSError where one is missing.
+    """
     digest = hashlib.sha256()
-    for path in sorted(folder.iterdir()):
-        if path.is_file() and path.suffix in MODEL_FILES:
-            with path.open("rb") as file:
-                digest.update(f"{path.name}:{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+    for path in sorted(paths):
+        about = path.stat()
+        digest.update(f"{path.name}:{about.st_size}:{about.st_mtime_ns}:{_header(path)}\n".encode())
     return digest.hexdigest()
+
+
+def _header(path: Path) -> str:
+    """Digest of a safetensors file's names, types and shapes; of another file nothing."""
+    if path.suffix != WEIGHTS:
+        return ""
+    with path.open("rb", buffering=0) as file:
+        length = int.from_bytes(file.read(8), "little")
+        return hashlib.sha256(file.read(min(length, HEADER))).hexdigest()
+
+
+def _unreadable(path: Path, error: OSError) -> MediaError:
+    reason = (error.strerror or str(error)).lower()
+    return MediaError(f"{path} cannot be read: {reason}.", "Check the path.")

@@ -49,9 +49,17 @@ def identity_of(backbone: QwenOmni, id: str) -> Identity:
     )
 
 
-def _digest(weights: Iterable[Tensor]) -> str:
+def encoders_mark(backbone: QwenOmni) -> str:
+    """Digest of every weight of a loaded model's encoders as bfloat16, which changes with each training step."""
+    model = backbone.thinker.model
+    parts = [part.state_dict() for part in (model.visual, model.audio_tower)]
+    return _digest((part[name] for part in parts for name in sorted(part)), rows=None)
+
+
+def _digest(weights: Iterable[Tensor], rows: int | None = ROWS) -> str:
+    """Of all weights, or of the first `rows` of each matrix."""
     digest = hashlib.sha256()
     for weight in weights:
-        rows = weight.detach()[:ROWS] if weight.ndim > 1 else weight.detach()
-        digest.update(rows.to("cpu", torch.bfloat16).contiguous().view(torch.uint8).numpy().tobytes())
+        part = weight.detach()[:rows] if weight.ndim > 1 else weight.detach()
+        digest.update(part.to("cpu", torch.bfloat16).contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]

@@ -266,12 +266,15 @@ def _quantization(quant: str, dtype: torch.dtype) -> Any:
 
 
 def save(model: EchoingPixels, folder: Path) -> None:
-    """Write a model and its sieve in bfloat16, so that `load(folder)` reads them back."""
+    """Write a model and its sieve in bfloat16, so that `load(folder)` reads it back. ModelError if it is quantized."""
     from transformers.utils import logging as hub_logging
 
     hub_logging.disable_progress_bar()
     assert isinstance(model.backbone, QwenOmni)
     thinker = model.backbone.thinker
+    if getattr(thinker, "is_quantized", False):
+        hint = 'Load it with quant="none" and save that; save_sieve writes its sieve alone.'
+        raise ModelError(f"{model.backbone.name} is quantized ({model.quant}), and is saved in bfloat16 alone.", hint)
     thinker.save_pretrained(folder, state_dict={k: v.to(torch.bfloat16) for k, v in thinker.state_dict().items()})
     model.backbone.tokenizer.save_pretrained(folder)  # type: ignore[attr-defined]
     if model.sieve is not None:

@@ -19,10 +19,12 @@ from .stats import Stopwatch
 
 @dataclass(frozen=True)
 class View:
-    """What the towers made of a clip, and whether that came from the cache."""
+    """What the towers made of a clip, whether that came from the cache, and where it is kept, None for nowhere."""
 
     looked: Looked
     cached: bool
+    cache: FeatureCache | None = None
+    key: str = ""
 
     @property
     def source(self) -> Source:
@@ -34,6 +36,12 @@ class View:
         """Seconds."""
         return self.looked.ending.duration
 
+    def keep(self) -> None:
+        """Write the features to the cache, unless they are there: once the answer is given, for it takes its time."""
+        one = self.looked
+        if self.cache is not None and not self.cached and one.glance is None:  # a second look needs the frames
+            self.cache.put(self.key, Seen(one.media, one.features, one.ending.source, one.ending.duration))
+
 
 def look(
     model: EchoingPixels,
@@ -42,7 +50,7 @@ def look(
     cache: FeatureCache | None = None,
     key: str = "",
 ) -> View:
-    """Prepare and encode a clip, and keep that in the cache under `key`; of a clip that was kept, do neither.
+    """Prepare and encode a clip; of a clip that was kept, do neither. `View.keep` keeps it in the cache under `key`.
 
     `seconds`: what getting it took, by stage, where that was not here.
     """
@@ -52,9 +60,7 @@ def look(
         return View(Looked(model, clip.media, clip.features, watch, 0, ending), cached=True)
     looked = model.look(clip)
     looked.watch.seconds.update(seconds)
-    if cache is not None and looked.glance is None:  # a second look needs the frames
-        cache.put(key, Seen(looked.media, looked.features, looked.ending.source, looked.ending.duration))
-    return View(looked, cached=False)
+    return View(looked, False, cache, key)
 
 
 def look_at(

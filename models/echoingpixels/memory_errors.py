@@ -11,7 +11,7 @@ import torch
 from .errors import OutOfMemoryError
 
 PHRASES = ("out of memory", "can't allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED")
-HINT = "Use a smaller --keep, --fps or --max-pixels, --quant nf4, or a smaller model (`ep models` lists what fits)."
+HINT = "Use a smaller --keep, --max-frames or --max-pixels, --quant nf4, or a smaller model (`ep models` lists them)."
 
 T = TypeVar("T")
 Advise = Callable[[], tuple[str, ...]]

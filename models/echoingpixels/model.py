@@ -232,6 +232,13 @@ class EchoingPixels:
         note = f"{known}: do not trust the answer. {REAL_MODEL}"
         return replace(ending, source=replace(source, notes=tuple(dict.fromkeys((*source.notes, note)))))
 
+    def notes(self, reducer: str) -> tuple[str, ...]:
+        """A note where a reducer without the sieve still runs on the decoder that the sieve has changed."""
+        by = self.backbone.changed_by
+        if not by or reducer in SIEVED:
+            return ()
+        return (f"The decoder has the rotary split or LoRA of the sieve in {by}: {reducer} is not the base model's.",)
+
     def weight_bytes(self) -> int:
         """Bytes of all parameters as stored, with the scales of quantized ones."""
         parameters = [*self.backbone.parameters(), *(self.sieve.parameters() if self.sieve else ())]

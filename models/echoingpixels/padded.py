@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Generic, Protocol, TypeVar
 
 from .errors import EpError
 from .generate import FinishReason, Text, stream_tokens
 from .inputs import Inputs
 from .looked import Looked
+from .memory_errors import guarded
 from .model import EchoingPixels
 from .options import AskOptions
 from .positions import KINDS
@@ -101,7 +103,17 @@ def batches(asked: Iterable[Asked[R] | None]) -> Iterator[list[Asked[R]]]:
 
 
 def answers(model: EchoingPixels, asked: Sequence[Asked[R]], options: AskOptions, watch: Stopwatch) -> list[Said]:
-    """The answers to one batch of questions whose clips did not fail, in order; adds its seconds to `watch`."""
+    """The answers to one batch of questions whose clips did not fail, in order; adds its seconds to `watch`.
+
+    OutOfMemoryError, with advice for the first of them, where memory runs out.
+    """
+    first = asked[0].looked
+    assert first is not None, "its clip failed"
+    advise = partial(model.advise, first.media, asked[0].row.question, options)
+    return guarded(partial(_answers, model, asked, options, watch), "answering", model.backbone.device, advise)
+
+
+def _answers(model: EchoingPixels, asked: Sequence[Asked[R]], options: AskOptions, watch: Stopwatch) -> list[Said]:
     streams = [one.stream(watch) for one in asked]
     with watch.stage("prepare"):
         stream = pad(streams) if len(streams) > 1 else streams[0]

@@ -148,7 +148,7 @@ def profile(
         runs=fold(chosen, (sample for sample in samples if sample.clip not in failed)),
         failed=failed,
         warnings=_said(read_well, lambda source: source.warnings),
-        remarks=_said(read_well, lambda source: source.notes),
+        remarks=(*_said(read_well, lambda source: source.notes), *model.notes("full")),
     )
 
 

@@ -43,7 +43,7 @@ def published_options(config: Any, sections: tuple[int, ...] | None, other: bool
 def load_published(backbone: QwenOmni, place: str, options: SieveOptions) -> Sieve:
     """Read the sieve out of a checkpoint, and split the rotary channels; ModelError where it is not whole."""
     assert options.sections is not None
-    backbone.set_sections(check_sections(options.sections, backbone.shape.head_size // 2))
+    backbone.set_sections(check_sections(options.sections, backbone.shape.head_size // 2), backbone.name)
     sieve = Sieve(backbone, options)
     try:
         sieve.load_state_dict(read_tensors(place, NAME))

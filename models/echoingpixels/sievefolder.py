@@ -14,6 +14,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from .atomic import filling
 from .auto import Enough
 from .backbones.qwen_omni import QwenOmni
 from .errors import ModelError, OptionError
@@ -71,9 +72,13 @@ def _enough(level: list[float], slope: list[float], curve: float, table: list[li
 def load_sieve(backbone: QwenOmni, folder: Path) -> Sieve:
     """Load a sieve's folder onto a backbone: split the rotary channels as it was trained, and put its LoRA in.
 
-    ModelError where it was made for another model.
+    The backbone stays so, also for reducers without a sieve. ModelError where the sieve was made for another model, or
+    the backbone has the split or LoRA of a sieve before.
     """
     options, base = _read(folder)
+    if backbone.changed_by:
+        what = f"{backbone.name} has the rotary split or LoRA of the sieve in {backbone.changed_by}."
+        raise ModelError(what, "Load the model again for another sieve.")
     try:
         weights = load_file(folder / SIEVE_WEIGHTS)
     except (OSError, SafetensorError) as error:
@@ -84,7 +89,7 @@ def load_sieve(backbone: QwenOmni, folder: Path) -> Sieve:
         said = f"The sieve in {folder} was made for {base.id}, and {backbone.name} has other weights."
         raise ModelError(said, "Use it with the model it was made for, or train one for this model.")
     if options.sections is not None:
-        backbone.set_sections(check_sections(options.sections, backbone.shape.head_size // 2))
+        backbone.set_sections(check_sections(options.sections, backbone.shape.head_size // 2), str(folder))
     sieve = Sieve(backbone, options)
     try:
         sieve.load_state_dict(weights)
@@ -113,16 +118,19 @@ def _adapt(backbone: QwenOmni, folder: Path) -> None:
         raise ModelError(f"The LoRA in {folder} could not be loaded: {reason}", hint) from error
     if not getattr(backbone.thinker, "is_quantized", False):
         adapted.merge_and_unload()
+    backbone.changed_by = str(folder)
 
 
 def save_sieve(sieve: Sieve, folder: Path, backbone: QwenOmni, lora: Any = None) -> None:
     """Write a sieve, and a decoder's LoRA as PEFT has it, as their own small folder that names the backbone."""
-    folder.mkdir(parents=True, exist_ok=True)
     about = {**asdict(sieve.options), BASE: asdict(identity_of(backbone, backbone.name))}
-    (folder / SIEVE_CONFIG).write_text(json.dumps(about, indent=1) + "\n")
-    save_file({k: v.to(torch.bfloat16).contiguous() for k, v in sieve.state_dict().items()}, folder / SIEVE_WEIGHTS)
-    if lora is not None:
-        lora.save_pretrained(str(folder), save_embedding_layers=False)
+    with filling(folder) as made:
+        (made / SIEVE_CONFIG).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+        save_file({k: v.to(torch.bfloat16).contiguous() for k, v in sieve.state_dict().items()}, made / SIEVE_WEIGHTS)
+        if lora is not None:
+            lora.save_pretrained(str(made), save_embedding_layers=False)
+    for name in ADAPTER if lora is None else ():  # of the sieve that was replaced
+        (folder / name).unlink(missing_ok=True)
 
 
 def _unusable(folder: Path, error: Exception) -> ModelError:

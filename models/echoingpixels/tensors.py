@@ -20,7 +20,7 @@ def read_tensors(place: str, name: re.Pattern[str]) -> dict[str, Tensor]:
     OSError, ValueError or SafetensorError for files that cannot be read, ModelError where they cannot be had.
     """
     found: dict[str, Tensor] = {}
-    for file, names in _files(place, name).items():
+    for file, names in files_of(place, name).items():
         with safe_open(file, "pt") as shard:
             for one in names or shard.keys():
                 if (parts := name.fullmatch(one)) is not None:
@@ -28,7 +28,7 @@ def read_tensors(place: str, name: re.Pattern[str]) -> dict[str, Tensor]:
     return found
 
 
-def _files(place: str, name: re.Pattern[str]) -> dict[Path, list[str]]:
+def files_of(place: str, name: re.Pattern[str]) -> dict[Path, list[str]]:
     """The files that hold such weights, each with their names; no names: not known before it is opened."""
     folder = snapshot(place, "config.json", INDEX)
     if not (folder / INDEX).exists():

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from .fingerprint import folder_mark
+from .fingerprint import files_mark, folder_mark
 from .frames import Resolution
+from .hub import unloadable
 from .loading import device_of, dtype_of, encode_of, place_of, read_config, resolution_of
 from .options import LoadOptions
 from .sievefolder import sieve_folder
+from .tensors import files_of
+
+ENCODERS = re.compile(r"(?:thinker\.)?(?:model\.)?(?:visual|audio_tower)\..+")  # weights, as published or saved
 
 
 @dataclass(frozen=True)
@@ -19,8 +25,8 @@ class Weights:
     """A model as it will run.
 
     `model`: mark of its files, or its commit on the hub; `sieve`: mark of its sieve's files, None without one;
-    `towers`: all that the towers' features depend on beside the clip; `resolution`: of its frames; `encode`: how
-    much the towers encode.
+    `towers`: all that the encoders' features depend on beside the clip, which are neither quantization, tokenizer,
+    decoder nor sieve; `resolution`: of its frames; `encode`: how much the encoders encode.
     """
 
     model: str
@@ -31,7 +37,7 @@ class Weights:
 
 
 def weights_of(name: str, options: LoadOptions) -> Weights:
-    """The weights that `load(name, …)` would read. ModelError as from there."""
+    """The weights that `load(name, …)` would read. No weights are read for it. ModelError as from there."""
     import torch
     import transformers
 
@@ -39,21 +45,27 @@ def weights_of(name: str, options: LoadOptions) -> Weights:
 
     place = place_of(name)
     config = read_config(name, place)
-    model = folder_mark(Path(place)) if Path(place).is_dir() else _commit(place)
-    folder = sieve_folder(place, options)
-    sieve = folder_mark(folder) if folder is not None and folder.is_dir() else None
+    try:
+        model, encoders = _marks(place, config)
+        folder = sieve_folder(place, options)
+        sieve = folder_mark(folder) if folder is not None and folder.is_dir() else None
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise unloadable(name, place, error) from error
     device, resolution = device_of(options.device), resolution_of(config, options)
     encode = str(encode_of(config, options))
-    what = [
-        model,
-        options.quant,
-        str(dtype_of(config, device)),
-        device.type,
-        str(resolution),
-        encode,
-    ]
+    dtype = dtype_of(config, device, options.dtype)
+    what = [encoders, str(dtype), device.type, str(resolution), encode]
     towers = json.dumps([*what, __version__, torch.__version__, transformers.__version__])
     return Weights(model, sieve, towers, resolution, encode)
+
+
+def _marks(place: str, config: Any) -> tuple[str, str]:
+    """Of all files of a model, and of the encoders' weights and sizes alone; of one from the hub, twice its commit."""
+    if not Path(place).is_dir():
+        commit = _commit(place)
+        return commit, commit
+    sizes = [part.to_dict() for part in (config.vision_config, config.audio_config)]
+    return folder_mark(Path(place)), json.dumps([files_mark(files_of(place, ENCODERS)), sizes], default=str)
 
 
 def _commit(repository: str) -> str:

@@ -88,6 +88,7 @@ class Backbone(Protocol):
     resolution: Resolution
     max_positions: int  # that its decoder was made for
     world: str | None  # the only clips it was trained on, by the beginning of their comment; None for any
+    changed_by: str  # the sieve whose rotary split or LoRA the decoder has in place of its own; "" for none
     how: Encode
 
     @property
@@ -143,8 +144,11 @@ class Backbone(Protocol):
     def run_layers(self, layers: nn.ModuleList, embeds: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
         """Run such layers over embeds (B, L, D) at positions (3, B, L); mask (B, L) is False for hidden keys."""
 
-    def set_sections(self, sections: list[int]) -> None:
-        """Split the rotary channel pairs: three numbers for M-RoPE, four [T, H, W, T] for Sync-RoPE."""
+    def set_sections(self, sections: list[int], by: str = "") -> None:
+        """Split the rotary channel pairs: three numbers for M-RoPE, four [T, H, W, T] for Sync-RoPE.
+
+        `by`: the sieve that wants another split than the decoder's own.
+        """
 
     def hidden(self, stream: Stream, cache: Any = None, attention: Tensor | None = None) -> Tensor:
         """Run the decoder over a stream: normalised hidden states (B, L, D); fills the KV cache if given.

@@ -47,6 +47,7 @@ class QwenOmni:
         self.max_positions: int = thinker.config.text_config.max_position_embeddings
         self.world: str | None = getattr(thinker.config, "world", None)
         self.how = how
+        self.changed_by = ""
         self.text = thinker.model.language_model
         self.checkpointing = False
         self._kv = kv_name()  # found here: a compiled step cannot look it up
@@ -232,8 +233,10 @@ class QwenOmni:
             for layer in chosen:
                 layer.gradient_checkpointing = False
 
-    def set_sections(self, sections: list[int]) -> None:
+    def set_sections(self, sections: list[int], by: str = "") -> None:
         """Split the rotary channel pairs; transformers reads entry i from axis i % 3, so four give [T, H, W, T]."""
+        if by and list(sections) != list(self.text.rotary_emb.mrope_section):
+            self.changed_by = by
         self.text.rotary_emb.mrope_section = list(sections)
 
     def new_cache(self, tokens: int | None = None) -> Any:

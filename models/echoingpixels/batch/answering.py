@@ -9,13 +9,12 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-import torch
-
 from ..cache import FeatureCache
 from ..clip import Clip, Source
 from ..errors import EpError, InternalError, OutOfMemoryError
 from ..frames import STEP
 from ..inputs import Inputs
+from ..looking import View
 from ..looking import look as see
 from ..model import EchoingPixels
 from ..options import plain_keep
@@ -36,7 +35,7 @@ class _Row:
     task: Task
     source: Source | None = None
     frames: int = 0
-    cached: bool = False
+    view: View | None = None
 
     @property
     def question(self) -> str:
@@ -59,6 +58,8 @@ class Answerer:
         """The results of every clip, as they come. A None lets what has come be answered without waiting for more."""
         for part in batches(self._asked(opened)):
             yield self._results(part)
+            for view in {one.row.view.key: one.row.view for one in part if one.row.view}.values():
+                view.keep()
 
     def _asked(self, opened: Iterable[Opened | None]) -> Iterator[Asked[_Row] | None]:
         for one in opened:
@@ -82,7 +83,7 @@ class Answerer:
         try:
             view = see(model, look, opened.seconds, self._cache, opened.features)
             frames = STEP * len(view.looked.media.span.times)
-            rows = [replace(row, source=view.source, frames=frames, cached=view.cached) for row in rows]
+            rows = [replace(row, source=view.source, frames=frames, view=view) for row in rows]
             return ask(view.looked, rows)
         except Exception as error:  # one clip must not end the batch
             failed = _told(error, rows[0])
@@ -157,8 +158,8 @@ class Answerer:
                 *(row.source.warnings if row.source else ()),
                 *(() if one.prompt is None else self._beyond(one.prompt)),
             ),
-            notes=row.source.notes if row.source else (),
-            cached=row.cached,
+            notes=(*(row.source.notes if row.source else ()), *(self.model.notes(ask.reducer) if said else ())),
+            cached=row.view is not None and row.view.cached,
             retried=row.task.retried,
             error=None if one.error is None else Failure.of(one.error),
         )
@@ -174,10 +175,5 @@ def _told(error: Exception, row: _Row) -> EpError:
     if isinstance(error, EpError):
         return error
     said = " ".join(str(error).split())
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in said:
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        hint = "Give a smaller --max-frames or --max-pixels."
-        return OutOfMemoryError(f"{row.task.media} with {row.frames} frames needs more memory than there is.", hint)
     what = f"{row.task.media} could not be answered: {type(error).__name__}: {said}"
     return InternalError(what, "Please report it; `ep ask --debug` shows where it is.")

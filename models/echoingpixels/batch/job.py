@@ -33,8 +33,8 @@ class Job:
             "pixels": str(self.weights.resolution),
             "encode": self.weights.encode,
             "question": question,
-            "model": [self.model, self.weights.model, self.load.quant],
-            "sieve": self.weights.sieve,
+            "model": [self.model, self.weights.model, self.load.quant, self.load.dtype],
+            "sieve": [self.weights.sieve, self.load.sections],
             "choice": [ask.reducer, plain_keep(ask.keep)],
             "answer": [ask.generate.max_new_tokens, ask.generate.temperature, ask.generate.seed],
         }

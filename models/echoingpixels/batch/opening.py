@@ -12,7 +12,7 @@ from typing import Literal
 from ..cache import FeatureCache, Seen, seen_key
 from ..clip import Clip, Piece, Pieces, whole
 from ..errors import EpError, InternalError
-from ..fingerprint import file_mark
+from ..fingerprint import features_mark, file_mark
 from ..media.container import check_file
 from ..media.worker import Worker
 from ..options import MediaOptions
@@ -66,10 +66,11 @@ class Opener:
         try:
             with _timed(seconds, "decode"):
                 mark = mark_of(task.media)
+                kept = mark if is_remote(task.media) else features_mark(Path(task.media), mark)
         except EpError as error:
             return self._opened(task, f"unread:{task.media}", error, seconds)
         opened = self._opened(task, mark, NOTHING, seconds)
-        return self._look(opened, mark) if opened.rows else opened
+        return self._look(opened, kept) if opened.rows else opened
 
     def _opened(self, task: Task, mark: str, look: EpError, seconds: dict[str, float]) -> Opened:
         keyed = [(self.job.key(mark, task, wanted.question), wanted) for wanted in task.rows]
@@ -120,7 +121,7 @@ def _after(first: Piece, rest: Pieces) -> Pieces:
 
 
 def mark_of(media: str) -> str:
-    """The mark of a clip's content, wherever it lies. MediaError where there is nothing to be read."""
+    """The mark of a clip's content, wherever it lies: a row's key. MediaError where there is nothing to be read."""
     return remote_mark(media) if is_remote(media) else file_mark(check_file(media))
 
 

@@ -1,13 +1,16 @@
-"""The frozen towers' features of many SyncClips clips with their questions, in shards on disk.
+"""The frozen encoders' features of many SyncClips clips with their questions, in shards on disk.
 
-One process fills the bank while another trains on what is there.
+One process fills the bank while another trains on what is there. A shard's name has a mark of the encoders' weights and
+of all options that it depends on, so that a run never reads what other weights or options made.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -17,8 +20,13 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from ..atomic import filling
 from ..backbones.base import Backbone, Features
+from ..backbones.qwen_omni import QwenOmni
+from ..cache import FORMAT
 from ..clip import Clip, Source
+from ..errors import DataError
+from ..identity import encoders_mark
 from ..inputs import prepare_media
 from ..positions import Span
 from ..synth.plan import plan
@@ -30,6 +38,10 @@ from .towers import MAX_SIDE, SAMPLED_FPS
 
 FURTHER = 1_000_000  # the clips from here on are searched for rich ones
 RARE = 10  # clips searched for each that is rich, about
+ENDING = ".safetensors"
+FILLING = "filling"  # a file in a bank's folder that the process that fills it changes after each clip
+TICK = 2  # s between checks for new shards
+PATIENCE = 300  # s to wait for a sign of that process
 BUCKET = 4  # batches drawn, sorted by length, to take one from
 
 
@@ -87,31 +99,60 @@ def example(backbone: Backbone, seed: int, index: int, most: int) -> Example:
     return Example(media.span, features, tuple(pick(questions(timeline, rng), rng, most)), index=index)
 
 
-def fill(backbone: Backbone, folder: Path, seed: int, clips: int, shard: int, most: int, searched: int = 0) -> None:
-    """Write the shards that are not there yet: of the first `clips` clips, and of the rich ones of `searched` more."""
+@dataclass(frozen=True)
+class ClipSet:
+    """The first `clips` clips of a seed, and the rich ones of `searched` more, with at most `questions` each.
+
+    A file of a bank holds `shard` of them.
+    """
+
+    seed: int
+    clips: int
+    shard: int
+    questions: int
+    searched: int = 0
+
+    def names(self, backbone: QwenOmni) -> dict[str, range]:
+        """The names of the shards that this model's encoders make, and which clips they are of."""
+        pixels, how = str(backbone.resolution), str(backbone.how)
+        about = [FORMAT, encoders_mark(backbone), pixels, how, SAMPLED_FPS, MAX_SIDE, self.questions]
+        mark = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
+        further, step = FURTHER + self.searched, RARE * self.shard
+        ranges = [range(n, min(self.clips, n + self.shard)) for n in range(0, self.clips, self.shard)]
+        ranges += [range(n, min(further, n + step)) for n in range(FURTHER, further, step)]
+        return {f"{self.seed}-{one.start:06}-{one.stop:06}-{mark}{ENDING}": one for one in ranges}
+
+
+def fill(backbone: QwenOmni, folder: Path, wanted: ClipSet) -> None:
+    """Write the shards that are not there yet."""
     folder.mkdir(parents=True, exist_ok=True)
-    for first in range(0, clips, shard):
-        _fill(backbone, folder, seed, range(first, min(clips, first + shard)), most)
-    for first in range(FURTHER, FURTHER + searched, RARE * shard):
-        _fill(backbone, folder, seed, range(first, min(FURTHER + searched, first + RARE * shard)), most)
+    names = wanted.names(backbone)
+    others = [path for path in folder.glob(f"{wanted.seed}-*{ENDING}") if path.name not in names]
+    if others:
+        print(f"not used: {len(others)} files in {folder}, made by other weights or options", flush=True)
+    try:
+        for name, clips in names.items():
+            if not (folder / name).exists():
+                _fill(backbone, folder / name, wanted, clips)
+    finally:
+        (folder / FILLING).unlink(missing_ok=True)
 
 
-def _fill(backbone: Backbone, folder: Path, seed: int, clips: range, most: int) -> None:
+def _fill(backbone: QwenOmni, path: Path, wanted: ClipSet, clips: range) -> None:
     """One shard."""
-    path = folder / f"{seed}-{clips.start:06}.safetensors"
-    if path.exists():
-        return
-    began = time.monotonic()
-    chosen = [i for i in clips if i < FURTHER or is_rich(plan(seed, i))]
-    made = [example(backbone, seed, i, most) for i in chosen]
+    began, made = time.monotonic(), []
+    for i in clips:
+        (path.parent / FILLING).touch()
+        if i < FURTHER or is_rich(plan(wanted.seed, i)):
+            made.append(example(backbone, wanted.seed, i, wanted.questions))
     tensors, about = {}, []
     for i, one in enumerate(made):
         for name, value in vars(one.features).items():
             if value is not None:
                 tensors[f"{i}.{name}"] = value.to("cpu", torch.bfloat16).contiguous()
         about.append({"index": one.index, "span": vars(one.span), "questions": [vars(q) for q in one.questions]})
-    save_file(tensors, path.with_suffix(".tmp"), {"clips": json.dumps(about)})
-    path.with_suffix(".tmp").replace(path)
+    with filling(path.parent) as folder:
+        save_file(tensors, folder / path.name, {"clips": json.dumps(about)})
     print(f"bank {path.name} {len(made)} clips, {time.monotonic() - began:.0f} s", flush=True)
 
 
@@ -126,19 +167,23 @@ def is_rich(timeline: Timeline) -> bool:
 
 
 class Reader:
-    """All examples of a bank folder of one seed, picking up new shards as they come."""
+    """The examples of a bank folder of one seed, picking up new shards as they come.
 
-    def __init__(self, folder: Path, seed: int) -> None:
-        self.folder, self.seed = folder, seed
+    `names`: of the shards to read (`ClipSet.names`); all of the seed if left out.
+    """
+
+    def __init__(self, folder: Path, seed: int, names: Collection[str] | None = None) -> None:
+        self.folder, self.seed, self.names = folder, seed, names
         self.read: set[Path] = set()
         self.examples: list[Example] = []
         self.told: dict[int, tuple[Question, ...]] = {}
 
     def refresh(self) -> None:
         """Read the shards that are new."""
-        for path in sorted(set(self.folder.glob(f"{self.seed}-*.safetensors")) - self.read):
+        for path in sorted(set(self.folder.glob(f"{self.seed}-*{ENDING}")) - self.read):
             self.read.add(path)
-            first = int(path.stem.split("-")[1])
+            if self.names is not None and path.name not in self.names:
+                continue
             with safe_open(path, "pt") as file:
                 names = set(file.keys())
                 for i, about in enumerate(json.loads(file.metadata()["clips"])):
@@ -147,18 +192,35 @@ class Reader:
                     }
                     span = Span(**{**about["span"], "times": tuple(about["span"]["times"])})
                     asked = tuple(Question(**{**q, "options": tuple(q["options"])}) for q in about["questions"])
-                    index = about.get("index", first + i)  # older banks leave none out and name none
-                    self.examples.append(Example(span, Features(**found), asked, index=index))
+                    self.examples.append(Example(span, Features(**found), asked, index=about["index"]))
 
     def draw(self, rng: np.random.Generator, n: int) -> list[Example]:
-        """n examples at random of like length, new shards included; waits for the first."""
+        """n examples at random of like length, new shards included; waits for the first as long as a process fills.
+
+        DataError where no process has made a clip for PATIENCE seconds.
+        """
         self.refresh()
         if not self.examples:
-            print(f"waiting for clips in {self.folder}", flush=True)
-        while not self.examples:
-            time.sleep(2)
-            self.refresh()
+            self._wait()
         return [self._told(one) for one in alike(self.examples, rng, n)]
+
+    def _wait(self) -> None:
+        print(f"waiting at most {PATIENCE} s for a process with --stage bank to fill {self.folder}", flush=True)
+        sign, since = self._sign(), time.monotonic()
+        while not self.examples:
+            if self._sign() != sign:
+                sign, since = self._sign(), time.monotonic()
+            if time.monotonic() - since > PATIENCE:
+                what = f"{self.folder} holds no features of these weights and options, and no process makes them."
+                raise DataError(what, "Run `ep train` with --stage bank and the same --out, before or beside this.")
+            time.sleep(TICK)
+            self.refresh()
+
+    def _sign(self) -> float | None:
+        """When the process that fills the bank made its last clip, by the file system's clock; None without one."""
+        with suppress(OSError):
+            return (self.folder / FILLING).stat().st_mtime
+        return None
 
     def _told(self, one: Example) -> Example:
         """The clip with its statements, which are made when it is first drawn: planning 20,000 clips takes a minute."""

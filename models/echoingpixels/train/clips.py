@@ -15,9 +15,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from ..atomic import filling
 from ..backbones.base import Features
 from ..backbones.qwen_omni import QwenOmni
+from ..cache import FORMAT
 from ..errors import DataError, EpError, MediaError
+from ..identity import encoders_mark
 from ..inputs import Media, prepare_media
 from ..media import read_clip
 from ..options import MediaOptions
@@ -76,22 +79,24 @@ class Clips:
         return one, (one.questions[question],)
 
 
-def read_clips(backbone: QwenOmni, data: Data, questions: Path, folder: Path) -> Clips:
-    """Read a question file, and run the towers over those of its clips that `folder` does not hold yet.
+def read_clips(backbone: QwenOmni, data: Data, questions: Path, folder: Path, base: str = "") -> Clips:
+    """Read a question file, and run the encoders over those of its clips that `folder` does not hold yet.
 
     A row or clip that cannot be read is named and left out, one that is too long is counted or cut; DataError where
-    that leaves none. A question without an answer gets the model's own.
+    that leaves none. A question without an answer gets the model's own, kept under `base`, the mark of the model that
+    the run began with.
     """
     rows, bad = read_asked(questions, data.media)
     asked: dict[tuple[Path, float | None, float | None], list[Row]] = {}
     for row in rows:
         asked.setdefault(row.clip, []).append(row)
     kept, unread, long = [], 0, 0
-    own = OwnAnswers(backbone, folder, data.answer_tokens)
+    own = OwnAnswers(backbone, folder, data.answer_tokens, base)
+    encoders = encoders_mark(backbone) if data.bank else "span"
     for clip, about in asked.items():
         texts = [text_tokens(backbone, row, data.answer_tokens) for row in about]
         try:
-            one = _features(backbone, clip, data, max(texts), folder)
+            one = _features(backbone, clip, data, max(texts), folder / encoders)
         except EpError as error:
             print(f"left out: {error.message}", flush=True)
             unread += 1
@@ -126,7 +131,8 @@ Part = tuple[Path, float | None, float | None]  # of a file, in s
 def _features(backbone: QwenOmni, clip: Part, data: Data, text: int, folder: Path) -> Kept:
     """A clip with its features in a file, made if it is not there; a changed clip has another file.
 
-    `text`: the most tokens that come after it, where its end is cut off to leave room for them.
+    `folder`: for features of these encoders. `text`: the most tokens that come after the clip, whose end is cut off to
+    leave room for them.
     """
     source, start, end = clip
     room = None if data.max_length is None or data.too_long == "skip" else data.max_length - text
@@ -136,17 +142,16 @@ def _features(backbone: QwenOmni, clip: Part, data: Data, text: int, folder: Pat
         what = f"{source} cannot be read: {(error.strerror or str(error)).lower()}."
         raise MediaError(what, "Mend its path in the question file.") from error
     about = [str(source.resolve()), file.st_size, file.st_mtime_ns, start, end]
-    about += [backbone.name, str(backbone.resolution), data.fps, data.max_frames, data.audio]
-    about += [*([] if room is None else [room]), *([] if data.bank else ["span"])]
+    about += [FORMAT, str(backbone.how), str(backbone.resolution)]
+    about += [data.fps, data.max_frames, data.audio, room]
     path = folder / f"{hashlib.sha256(json.dumps(about).encode()).hexdigest()[:32]}.safetensors"
     span, anew = _span(path), None if data.bank else partial(_encode, backbone, clip, data, room)
     if span is None:
         prepared = _prepare(backbone, clip, data, room)
         span, features = prepared.span, _see(backbone, prepared) if data.bank else Features(None, None)
         tensors = {name: value for name, value in vars(features).items() if value is not None}
-        folder.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, path.with_suffix(".tmp"), {"span": json.dumps(asdict(span))})
-        path.with_suffix(".tmp").replace(path)
+        with filling(folder) as made:
+            save_file(tensors, made / path.name, {"span": json.dumps(asdict(span))})
     return Kept(span, path, (), anew)
 
 

@@ -1,6 +1,6 @@
 """The full model's own answers to questions that came without: what a sieve is distilled from needs no labels.
 
-They are kept in a file of the bank, so that a run that goes on learns from the same.
+They are kept in a file of the bank, under the model that the run began with: a run that goes on learns from the same.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ FILE = "answers.jsonl"
 
 
 class OwnAnswers:
-    """A file of answers, each by the clip's features and the question, that grows as more is asked."""
+    """A file of answers, each by the clip, the question and `base`, a mark of the model; it grows as more is asked."""
 
-    def __init__(self, backbone: Backbone, folder: Path, tokens: int) -> None:
-        self.backbone, self.path, self.tokens = backbone, folder / FILE, tokens
-        self.told: dict[tuple[str, str, int], str] = {}
+    def __init__(self, backbone: Backbone, folder: Path, tokens: int, base: str = "") -> None:
+        self.backbone, self.path, self.tokens, self.base = backbone, folder / FILE, tokens, base
+        self.told: dict[tuple[str, str, int, str], str] = {}
         for line in self.path.read_text().splitlines() if self.path.exists() else ():
             try:
-                clip, question, most, answer = json.loads(line)
-            except ValueError:  # cut short when a run was killed
+                clip, question, most, base, answer = json.loads(line)
+            except ValueError:  # cut short when a run was killed, or of an older kind
                 continue
-            self.told[clip, question, most] = answer
+            self.told[clip, question, most, base] = answer
 
     def answer(self, clip: str, one: Example, question: str) -> str:
         """What the model says of it, from all tokens, greedily; asked once."""
-        key = (clip, question, self.tokens)
+        key = (clip, question, self.tokens, self.base)
         if key not in self.told:
             self.told[key] = _ask(self.backbone, one, question, self.tokens)
             with self.path.open("a") as file:

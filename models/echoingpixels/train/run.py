@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 
 from ..backbones.qwen_omni import QwenOmni
 from ..errors import DataError, OptionError
+from ..identity import encoders_mark, identity_of
 from ..loading import save
 from ..model import EchoingPixels
 from ..sieve import Sieve
@@ -23,7 +24,7 @@ from ..sievefolder import save_sieve
 from . import checkpoint, lora
 from .accuracy import accuracy
 from .answers import loss_of
-from .bank import Reader, Supply, fill
+from .bank import ClipSet, Reader, Supply, fill
 from .clips import Clips, read_clips
 from .draws import Draws
 from .log import check_extra, log_of
@@ -47,15 +48,21 @@ CHECKED = (0.2, 0.05)  # keep ratios at which a sieve is tried while it trains
 class Run:
     """A recipe on its way: the model as it is by now, and the folder that holds what was made.
 
-    `adapted`: the adapters of a quantized decoder, which are never merged.
+    `read`: the clips, and the mark of the encoders whose features they have. `adapted`: the adapters of a quantized
+    decoder, which are never merged. `base`: mark of the model that the recipe starts from.
     """
 
     recipe: Recipe
     out: Path
     backbone: QwenOmni
     sieve: Sieve | None
-    read: tuple[Supply, Supply | None] | None = None
+    read: tuple[str, Supply, Supply | None] | None = None
     adapted: Any = None
+    base: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        own = identity_of(self.backbone, self.backbone.name)
+        self.base = f"{own.weights} {own.layers} {encoders_mark(self.backbone)} {self.recipe.quant}"
 
     @property
     def makes(self) -> str:
@@ -105,14 +112,18 @@ class Run:
 
     def fill(self) -> None:
         """Run the towers over all clips, those that are not there yet."""
-        data = self.recipe.data
-        if data.train is None:
-            folder = self.out / BANK
+        if self.recipe.data.train is None:
             with world().main_process_first():  # the others find it done
-                fill(self.backbone, folder, VALID_SEED, data.valid_clips, data.valid_clips, data.questions)
-                fill(self.backbone, folder, self.recipe.seed, data.clips, data.shard, data.questions, data.searched)
+                for wanted in self._sets():
+                    fill(self.backbone, self.out / BANK, wanted)
         else:
             self.sources()
+
+    def _sets(self) -> tuple[ClipSet, ClipSet]:
+        """SyncClips to check on, and to train on."""
+        data = self.recipe.data
+        valid = ClipSet(VALID_SEED, data.valid_clips, data.valid_clips, data.questions)
+        return valid, ClipSet(self.recipe.seed, data.clips, data.shard, data.questions, data.searched)
 
     def parts(self, stage: Stage) -> tuple[nn.Module, Loss, Callable[[], None]]:
         """What the stage trains, its loss, and what is to be done when it is over; all else is frozen."""
@@ -170,19 +181,19 @@ class Run:
         return Batches(stage, self.recipe.seed + (0 if both else OTHER), self.backbone.resolution, sound=both)
 
     def sources(self) -> tuple[Supply, Supply | None]:
-        """Clips to train on, and others to check on; read once."""
-        data, folder = self.recipe.data, self.out / BANK
-        if self.read is None and data.train is None:
-            valid = Reader(folder, VALID_SEED)
-            valid.draw(np.random.default_rng(0), 1)  # waits until it is there
-            self.read = Reader(folder, self.recipe.seed), valid
-        elif self.read is None:
-            assert data.train is not None
+        """Clips to train on, and others to check on; read once for as long as the encoders stay as they are."""
+        data, folder, on, mark = self.recipe.data, self.out / BANK, self.backbone, encoders_mark(self.backbone)
+        if self.read is not None and self.read[0] == mark:
+            return self.read[1:]
+        if data.train is None:
+            held, clips = (Reader(folder, one.seed, one.names(on)) for one in self._sets())
+            held.draw(np.random.default_rng(0), 1)  # waits until it is there
+            self.read = mark, clips, held
+        else:
             with world().main_process_first():
-                held = None if data.valid is None else read_clips(self.backbone, data, data.valid, folder)
-                self.read = read_clips(self.backbone, data, data.train, folder), held
-        assert self.read is not None
-        return self.read
+                valid = None if data.valid is None else read_clips(on, data, data.valid, folder, self.base)
+                self.read = mark, read_clips(on, data, data.train, folder, self.base), valid
+        return self.read[1:]
 
     def _check(self, stage: Stage, source: Supply, valid: Supply | None) -> dict[str, float]:
         """Figures on clips that are not trained on: from all tokens if the decoder learns, and through the sieve."""
@@ -233,9 +244,17 @@ def train_model(recipe: Recipe, out: Path, stages: tuple[str, ...] = ()) -> Path
     world()  # before anything is put on a device
     run = Run(recipe, out, *start(recipe))
     numbered = {stage.name: (stage, number) for number, stage in enumerate(recipe.stage, 1)}
+    filled = looked = False  # `looked`: the encoders learned once more after that
     for name in order[: max(order.index(name) for name in chosen) + 1]:
-        if name != BANK:
-            run.stage(*numbered[name], train=name in chosen)
-        elif name in chosen:
+        if name == BANK:
+            filled = True
+            if name in chosen:
+                run.fill()
+            continue
+        stage, number = numbered[name]
+        if stage.task in LOOKING:
+            looked = filled
+        elif looked and name in chosen:
             run.fill()
+        run.stage(stage, number, train=name in chosen)
     return out / run.makes if (out / run.makes).exists() else out

@@ -1,0 +1,59 @@
+"""Folders with a size limit: the least recently used entries are deleted first."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+STALE = 3600  # s after which a temporary folder that no process finished is deleted
+
+
+class Entry(NamedTuple):
+    """A file, or a folder of files, with its bytes and its last use in s since 1970."""
+
+    path: Path
+    bytes: int
+    used: float
+
+
+def entries_of(paths: Iterable[Path]) -> list[Entry]:
+    """The entries at these paths, the longest unused first."""
+    found = []
+    for path in paths:
+        with suppress(OSError):  # another process deleted it
+            used = path.stat().st_mtime
+            files = list(path.iterdir()) if path.is_dir() else [path]
+            found.append(Entry(path, sum(file.stat().st_size for file in files), used))
+    return sorted(found, key=lambda entry: entry.used)
+
+
+def shrink(paths: Iterable[Path], limit: int, unfinished: Iterable[Path] = ()) -> None:
+    """Delete entries until the others take at most `limit` bytes, but never the newest one; and stale temporary ones.
+
+    What cannot be deleted stays.
+    """
+    entries = entries_of(paths)
+    excess = sum(entry.bytes for entry in entries) - limit
+    for entry in entries[:-1]:
+        if excess <= 0:
+            break
+        with suppress(OSError):
+            delete(entry.path)
+        excess -= entry.bytes
+    newest = entries[-1].used if entries else 0.0
+    for path in unfinished:
+        with suppress(OSError):
+            if path.stat().st_mtime < newest - STALE:
+                delete(path)
+
+
+def delete(path: Path) -> None:
+    """Delete a file or a folder, if it is present. OSError where that is not possible."""
+    with suppress(FileNotFoundError):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
