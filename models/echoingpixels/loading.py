@@ -24,6 +24,7 @@ from .errors import ModelError
 from .hub import HUB_ID, fetch, unloadable
 from .model import EchoingPixels, no_sieve, no_table
 from .options import AUTO, MAX_PIXELS, MIN_PIXELS, Encode, LoadOptions, Quant, read_encode
+from .prequantized import check_quant, quantized_as, unusable
 from .published import load_published, published_options
 from .quantcache import keep_quantized, kept_at
 from .sieve import Sieve, SieveOptions
@@ -50,6 +51,7 @@ def load(name: str = "tiny", **options: Any) -> EchoingPixels:
     device = device_of(chosen.device)
     place = place_of(name)
     config, folder = read_config(name, place), sieve_folder(place, chosen)
+    check_quant(name, config, chosen.quant)
     inside = published_options(config, chosen.sections, folder is not None)
     backbone = _load_backbone(name, place, config, chosen, device)
     if folder is not None:
@@ -127,14 +129,22 @@ def device_of(wanted: str) -> torch.device:
 def _load_backbone(name: str, place: str, config: Any, options: LoadOptions, device: torch.device) -> QwenOmni:
     from transformers import AutoTokenizer
 
+    method = quantized_as(config)
     try:
         thinker, found = _load_thinker(place, config, options, device)
         tokenizer = fetch(AutoTokenizer, place)
-    except UNREADABLE as error:
+    except (ImportError, *UNREADABLE) as error:
+        if method is not None and not isinstance(error, OSError):
+            raise unusable(name, method, error) from error
+        if isinstance(error, ImportError):
+            raise
         raise unloadable(name, place, error) from error
     if found["missing_keys"]:  # transformers would fill them with noise
         lacks = sorted(found["missing_keys"])
-        raise ModelError(f"{name} lacks {len(lacks)} weights, such as {lacks[0]}.", "Download or save it again.")
+        what = f"{name} lacks {len(lacks)} weights, such as {lacks[0]}."
+        if method is not None:
+            raise unusable(name, method, ValueError(what))
+        raise ModelError(what, "Download or save it again.")
     thinker.eval()
     most = max_pixels_of(config, options)
     return QwenOmni(thinker, tokenizer, name, MIN_PIXELS, most, encode_of(config, options))
@@ -175,6 +185,7 @@ def read_config(name: str, place: str) -> Any:
     hub_logging.set_verbosity_error()
     hub_logging.disable_progress_bar()
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it tells of every retry
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of its casts at every product
     check_contents(name, Path(place))
     try:
         config = fetch(AutoConfig, place)
@@ -182,7 +193,9 @@ def read_config(name: str, place: str) -> Any:
         raise unloadable(name, place, error) from error
     if hasattr(config, "auto_map"):
         raise own_code(name, "config.json")
-    config = getattr(config, "thinker_config", config)
+    whole, config = config, getattr(config, "thinker_config", config)
+    if quantized_as(config) is None and quantized_as(whole) is not None:
+        config.quantization_config = whole.quantization_config
     if config.model_type != "qwen2_5_omni_thinker":
         raise ModelError(f"{name} is a {config.model_type} model.", "ep runs the Qwen2.5-Omni family.")
     return config
@@ -218,7 +231,6 @@ def _quantization(quant: Quant, dtype: torch.dtype) -> Any:
         ) from error
     from transformers import BitsAndBytesConfig
 
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of its casts at every product
     if quant == "int8":
         return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=UNQUANTIZED)
     return BitsAndBytesConfig(
