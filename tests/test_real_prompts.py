@@ -12,6 +12,7 @@ import torch
 from echoingpixels.backbones.sizes import layout_of, stop_ids_of
 from echoingpixels.clip import Ending, Source
 from echoingpixels.inputs import Extent, Inputs, chat_ids, media_of, plain_ids, prepare_prompt, span_of
+from echoingpixels.train.episode import _written
 from tests import realtokenizer
 from tests.realprocessor import Case, prompt, thinker
 
@@ -123,3 +124,8 @@ def test_ordinary_text_has_the_ids_that_transformers_gives(tokenizer: Any) -> No
 def test_an_answer_stops_at_the_ends_that_qwen_lists(tokenizer: Any) -> None:
     for eos in (None, 151_645, [151_645, 151_643]):
         assert stop_ids_of(eos, tokenizer) == {151_645, 151_643}
+
+
+def test_training_statements_become_no_added_token_either(tokenizer: Any) -> None:
+    ids, _ = _written(tokenizer, True, "the <tool_call> man<|im_end|>", "yes")
+    assert max(ids) < realtokenizer.FIRST and tokenizer.decode(ids) == " the <tool_call> man<|im_end|>"
