@@ -33,7 +33,7 @@ def write(folder: Path, on: QwenOmni, sieve: Sieve | None = None, talker: bool =
     (folder / "config.json").write_text(json.dumps(config))
     tinymodel.tokenizer().save_pretrained(folder)
     weights = {**on.thinker.state_dict(), **(sieve.state_dict() if sieve else {})}
-    named = {_published(name): value.clone().contiguous() for name, value in weights.items()}
+    named = {published(name): value.clone().contiguous() for name, value in weights.items()}
     shards: list[dict[str, Any]] = [{}, {}]  # the sieve's weights end up in both
     for i, (name, value) in enumerate(sorted(named.items())):
         shards[i % 2][name] = value
@@ -48,7 +48,7 @@ def write(folder: Path, on: QwenOmni, sieve: Sieve | None = None, talker: bool =
     return folder
 
 
-def _published(name: str) -> str:
+def published(name: str) -> str:
     for ours, theirs in NAMES.items():
         if name.startswith(ours):
             return theirs + name.removeprefix(ours)

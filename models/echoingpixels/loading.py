@@ -25,6 +25,7 @@ from .hub import HUB_ID, fetch, unloadable
 from .memory_errors import guarded, is_out_of_memory
 from .model import EchoingPixels, no_sieve, no_table
 from .options import AUTO, Encode, LoadOptions, read_encode
+from .prequantized import check_quant, quantized_as, unusable
 from .published import load_published, published_options
 from .quantcache import keep_quantized, kept_at
 from .sieve import Sieve, SieveOptions
@@ -65,6 +66,7 @@ def _load(name: str, chosen: LoadOptions, device: torch.device) -> EchoingPixels
     began = time.perf_counter()
     place = place_of(name)
     config, folder = read_config(name, place), sieve_folder(place, chosen)
+    check_quant(name, config, chosen.quant)
     inside = published_options(config, chosen.sections, folder is not None)
     backbone = _load_backbone(name, place, config, chosen, device)
     if folder is not None:
@@ -149,16 +151,24 @@ def device_of(wanted: str) -> torch.device:
 def _load_backbone(name: str, place: str, config: Any, options: LoadOptions, device: torch.device) -> QwenOmni:
     from transformers import AutoTokenizer
 
+    method = quantized_as(config)
     try:
         thinker, found = _load_thinker(place, config, options, device)
         tokenizer = fetch(AutoTokenizer, place)
-    except UNREADABLE as error:
+    except (ImportError, *UNREADABLE) as error:
         if is_out_of_memory(error):
+            raise
+        if method is not None and not isinstance(error, OSError):
+            raise unusable(name, method, error) from error
+        if isinstance(error, ImportError):
             raise
         raise unloadable(name, place, error) from error
     if found["missing_keys"]:  # transformers would fill them with noise
         lacks = sorted(found["missing_keys"])
-        raise ModelError(f"{name} lacks {len(lacks)} weights, such as {lacks[0]}.", "Download or save it again.")
+        what = f"{name} lacks {len(lacks)} weights, such as {lacks[0]}."
+        if method is not None:
+            raise unusable(name, method, ValueError(what))
+        raise ModelError(what, "Download or save it again.")
     thinker.eval()
     return QwenOmni(thinker, tokenizer, name, resolution_of(config, options), encode_of(config, options))
 
@@ -201,6 +211,7 @@ def read_config(name: str, place: str) -> Any:
     hub_logging.set_verbosity_error()
     hub_logging.disable_progress_bar()
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it tells of every retry
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of its casts at every product
     check_contents(name, Path(place))
     try:
         config = fetch(AutoConfig, place)
@@ -208,7 +219,9 @@ def read_config(name: str, place: str) -> Any:
         raise unloadable(name, place, error) from error
     if hasattr(config, "auto_map"):
         raise own_code(name, "config.json")
-    config = getattr(config, "thinker_config", config)
+    whole, config = config, getattr(config, "thinker_config", config)
+    if quantized_as(config) is None and quantized_as(whole) is not None:
+        config.quantization_config = whole.quantization_config
     if config.model_type != "qwen2_5_omni_thinker":
         raise ModelError(f"{name} is a {config.model_type} model.", "ep runs the Qwen2.5-Omni family.")
     return config
@@ -257,7 +270,6 @@ def _quantization(quant: str, dtype: torch.dtype) -> Any:
         ) from error
     from transformers import BitsAndBytesConfig
 
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of its casts at every product
     if quant == "int8":
         return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=UNQUANTIZED)
     return BitsAndBytesConfig(

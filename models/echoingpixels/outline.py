@@ -45,11 +45,14 @@ SIZES: dict[str, dict[str, Any]] = {
 class Words:
     """Stands in for a tokenizer that is not there: a mark, word, sign or line break is one token."""
 
-    def encode(self, text: str, add_special_tokens: bool = False, split_special_tokens: bool = False) -> list[int]:
+    def encode(self, text: str, add_special_tokens: bool = False) -> list[int]:
         return [0] * len(re.findall(r"<\|\w+\|>|\w+|\n|[^\w\s]", text))
 
     def decode(self, ids: list[int]) -> str:
         raise AssertionError(f"an outline says nothing, asked to decode {ids}")
+
+    def get_added_vocab(self) -> dict[str, int]:
+        return {}
 
 
 @dataclass(frozen=True)

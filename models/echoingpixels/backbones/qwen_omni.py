@@ -26,7 +26,7 @@ from .hearing import hear
 from .inparts import InParts
 from .kernels import choose_kernels
 from .kv_cache import join, kv_name, step_mask
-from .sizes import layout_of, shape_of
+from .sizes import layout_of, shape_of, stop_ids_of
 from .vision import Sight, see_cells, window
 
 PATCHES_AT_ONCE = 4096  # bounds the vision tower's activations; whole temporal steps: nothing attends across a cut
@@ -55,9 +55,7 @@ class QwenOmni:
         config = thinker.config
         self.layout = layout_of(config)
         self.shape = shape_of(config.text_config)
-        stop = thinker.generation_config.eos_token_id
-        stops = {*(stop if isinstance(stop, list) else [stop]), getattr(tokenizer, "eos_token_id", None)}
-        self.stop_ids = frozenset(id for id in stops if id is not None)
+        self.stop_ids = stop_ids_of(thinker.generation_config.eos_token_id, tokenizer)
 
     @property
     def device(self) -> torch.device:

@@ -1,11 +1,14 @@
-"""What a Qwen2.5-Omni thinker's configuration says of its prompts and of its decoder's sizes."""
+"""What a Qwen2.5-Omni thinker's configuration says of its prompts, the end of its answers and its decoder's sizes."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from ..inputs import Tokenizer
 from ..positions import Layout
 from .base import Shape
+
+END_OF_TEXT = "<|endoftext|>"
 
 
 def layout_of(config: Any) -> Layout:
@@ -34,3 +37,13 @@ def shape_of(text: Any) -> Shape:
         mlp=text.intermediate_size,
         vocab=text.vocab_size,
     )
+
+
+def stop_ids_of(eos: int | list[int] | None, tokenizer: Tokenizer) -> frozenset[int]:
+    """The token ids that end an answer: the generation config's, the tokenizer's eos and pad, and `<|endoftext|>`.
+
+    A published Qwen2.5-Omni names none in its thinker's generation config; Qwen's own list is 151645 and 151643.
+    """
+    named = [getattr(tokenizer, name, None) for name in ("eos_token_id", "pad_token_id")]
+    ids = [*(eos if isinstance(eos, list) else [eos]), *named, tokenizer.get_added_vocab().get(END_OF_TEXT)]
+    return frozenset(id for id in ids if id is not None)

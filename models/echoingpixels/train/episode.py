@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..backbones.base import Backbone
-from ..inputs import Media, as_inputs, chat_ids
+from ..inputs import Media, as_inputs, chat_ids, plain_ids
 from ..positions import TEXT, Placed, place
 from ..stream import Selection, Stream, packed, pad
 from ..synth.questions import Question
@@ -82,4 +82,4 @@ def _episode(backbone: Backbone, example: Example, asked: tuple[Question, ...]) 
 def _written(tokenizer: Any, bare: bool, question: str, answer: str) -> tuple[list[int], list[int]]:
     """Token ids of a question (of a statement without the chat around it) and of its answer."""
     _, after, said = chat_ids(tokenizer, question, answer)
-    return tokenizer.encode(f" {question}", add_special_tokens=False) if bare else after, said
+    return plain_ids(tokenizer, f" {question}") if bare else after, said
