@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tests.support.pretend_cuda import MixedDevicesError, PretendTensor, pretend_cuda
+from tests.support.pretend_cuda import pretend_cuda
+from tests.support.pretend_tensor import MixedDevicesError, PretendTensor
 from tests.support.record import Record
 
 Operation = Callable[[Tensor, Tensor], Any]

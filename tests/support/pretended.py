@@ -16,7 +16,8 @@ from echoingpixels.backbones import kernels
 from echoingpixels.backbones.qwen_omni import QwenOmni
 from echoingpixels.model import EchoingPixels
 from tests import tinymodel
-from tests.support.pretend_cuda import PretendTensor, pretend_cuda, to_cuda
+from tests.support.pretend_cuda import pretend_cuda, to_cuda
+from tests.support.pretend_tensor import PretendTensor
 from tests.support.record import Record
 from tests.test_auto import calibration
 

@@ -139,11 +139,8 @@ class QwenOmni:
 
     def embed(self, inputs: Inputs, features: tuple[Features, ...]) -> Stream:
         """Embed a prompt (1, L) and write the towers' features over its placeholders."""
-
-        def put(x: Tensor) -> Tensor:
-            return x.to(self.device, non_blocking=True)
-
-        ids = put(inputs.input_ids)
+        free: Any = {"device": self.device, "non_blocking": True}  # the host does not wait
+        ids = inputs.input_ids.to(**free)
         embeds = self.text.embed_tokens(ids)
         seen = [f.video for f in features if f.video is not None]
         heard = [f.audio for f in features if f.audio is not None]
@@ -151,17 +148,17 @@ class QwenOmni:
             if parts:  # written in place: the stream is never there twice
                 places = torch.isin(inputs.kind[0], torch.tensor(kinds)).nonzero()[:, 0]  # on the CPU: nothing waits
                 made = (parts[0] if len(parts) == 1 else torch.cat(parts)).to(embeds, non_blocking=True)
-                embeds[0].index_copy_(0, places.to(self.device, non_blocking=True), made)
-        positions = put(inputs.positions)
+                embeds[0].index_copy_(0, places.to(**free), made)
+        positions = inputs.positions.to(**free)
         return Stream(
             embeds=embeds,
             positions=positions,
-            kind=put(inputs.kind),
-            time=put(inputs.time),
-            cell=put(inputs.cell),
+            kind=inputs.kind.to(**free),
+            time=inputs.time.to(**free),
+            cell=inputs.cell.to(**free),
             mask=torch.ones_like(ids, dtype=torch.bool),
             next_position=positions.amax(dim=(0, 2)) + 1,
-            labels=None if inputs.labels is None else put(inputs.labels),
+            labels=None if inputs.labels is None else inputs.labels.to(**free),
             ids=ids,
         )
 
