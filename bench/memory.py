@@ -175,6 +175,7 @@ def three_b(lengths: list[int], keeps: list[float], reducer: str) -> Iterator[di
                 kept=n,
                 said=STEPS,
                 reducer=options.reducer,
+                words=WORDS,
             )
             planned = Memory(weights, 0, tuple(stages(sizes)))
             yield {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -18,6 +19,7 @@ from echoingpixels.positions import AUDIO
 from echoingpixels.sieve import SieveOptions
 from echoingpixels.stream import Stream, budget, pad
 from tests import tinymodel
+from tests.live import Live
 from tests.test_reducers import rows
 
 TABLE = ((0.4, 8.0), (0.8, 2.0), (0.95, 1.0), (1.01, 0.1))
@@ -107,6 +109,15 @@ def test_features_are_what_is_asked_and_where_the_scores_lie() -> None:
     assert float(known[-2]) == pytest.approx(float(shares[0][stream.kind[0] == AUDIO].sum()), abs=1e-5)
     entropy = -sum(share * math.log(share) for share in shares[stream.pool].tolist() if share > 0)
     assert float(known[-1]) == pytest.approx(math.exp(entropy) / int(stream.pool.sum()), rel=1e-4)
+
+
+@torch.no_grad()
+def test_features_need_no_second_copy_of_the_stream() -> None:
+    stream = rows()[0]
+    half = replace(stream, embeds=stream.embeds.bfloat16())
+    with Live() as live:
+        features(half, half.pool.float())
+    assert live.peak < half.embeds.nbytes, "twice in float32 before: four times as much"
 
 
 @torch.no_grad()

@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 import torch
 
+from echoingpixels import memory
+from echoingpixels.backbones import attention
 from echoingpixels.backbones.base import Features
 from echoingpixels.backbones.qwen_omni import QwenOmni
 from echoingpixels.catalog import known_models
@@ -112,6 +114,23 @@ def test_every_stage_is_as_large_as_its_live_tensors(reducer: str, dtype: torch.
     seen = {"vision": seeing, "audio": hearing, "select": choosing, "prefill": filling}
     assert said == pytest.approx(seen, rel=EXACT)
     assert planned["prefill"].kv_cache == sum(part.keys.nbytes + part.values.nbytes for part in cache.layers)
+
+
+@pytest.mark.parametrize("reducer", ["relevance", "fastv"])
+def test_attention_of_a_long_question_is_planned_and_bounded(reducer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, question = model(torch.bfloat16), "Which of these? " * 40
+    media, (_, _, features) = sizes(), looked(torch.bfloat16)
+    stream = one.backbone.embed(one.prepare(media, question), (features,))
+    words, shape = int(stream.words.sum()), one.backbone.shape
+    all_at_once = shape.heads * words * stream.mask.numel() * 4
+    measured, _ = peak(lambda: one.select(stream, reducer, 0.3))
+    assert words > 128 and measured < 2 * all_at_once, "before: two layers' weights, a copy and logits"
+    for module in (attention, memory):  # large enough to be what takes the most
+        monkeypatch.setattr(module, "QUERIES_AT_ONCE", 128)
+    options = AskOptions(reducer, 0.3, GenerateOptions(max_new_tokens=1))
+    planned = memory_of(Case(case(torch.bfloat16, reducer, 0.3).outline, media, question, options))
+    (select,) = (stage.activations for stage in planned.stages if stage.name == "select")
+    assert select == pytest.approx(peak(lambda: one.select(stream, reducer, 0.3))[0], rel=EXACT)
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="would prove the plan on a process's own peak")

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from echoingpixels.attended import COVERED, LAYERS, WINDOW_S
+from echoingpixels.attended import COVERED, WINDOW_S
 from echoingpixels.backbones.qwen_omni import QwenOmni
 from echoingpixels.errors import OptionError
 from echoingpixels.model import EchoingPixels
@@ -216,49 +216,6 @@ def on(request: pytest.FixtureRequest) -> Iterator[QwenOmni]:
     assert backbone.text.config._attn_implementation == request.param
 
 
-@pytest.mark.parametrize("layers", [1, LAYERS, 4])
-@torch.no_grad()
-def test_attention_of_the_last_tokens_is_what_the_whole_decoder_reports(on: QwenOmni, layers: int) -> None:
-    together = pad([tinymodel.stream(on, 4.0), tinymodel.stream(on, 2.0, seed=3)])
-    told = tinymodel.backbone("eager").text(
-        inputs_embeds=together.embeds,
-        position_ids=together.positions,
-        attention_mask=together.mask,
-        output_attentions=True,
-    )
-    for last in (1, 5):
-        found = on.attention_of(together, last, layers)
-        assert len(found) == layers
-        for weights, wanted in zip(found, told.attentions, strict=False):
-            torch.testing.assert_close(weights, wanted[:, :, -last:], rtol=0, atol=NOISE)
-            assert not bool(weights[(~together.mask)[:, None, None].expand_as(weights)].any())
-
-
-@torch.no_grad()
-def test_fastv_needs_no_sieve_and_keeps_what_is_attended_to_most(on: QwenOmni) -> None:
-    stream = tinymodel.stream(on, 4.0)
-    selection = EchoingPixels(on).select(stream, "fastv", 0.2)
-    scores = on.attention_of(stream, 1, LAYERS)[-1][:, :, -1].mean(1)
-    assert selection.fused is None and selection.scores is not None and torch.equal(selection.scores, scores)
-    assert scores[selection.keep & stream.pool].min() >= scores[stream.pool & ~selection.keep].max()
-
-
-@torch.no_grad()
-def test_relevance_keeps_what_a_word_of_the_question_finds_unless_it_repeats(on: QwenOmni) -> None:
-    stream = tinymodel.stream(on, 4.0)
-    pool, model = stream.pool[0], EchoingPixels(on)
-    words = int(stream.mask.shape[1] - 1 - pool.nonzero()[-1])
-    found = torch.stack(on.attention_of(stream, words, LAYERS)).amax((0, 2, 3))[0]
-    selection = model.select(stream, "relevance", 0.2)
-    assert selection.scores is not None and selection.fused is None
-    fresh = REDUCERS["repeats"](stream, 1.0).scores
-    assert fresh is not None
-    torch.testing.assert_close(selection.scores[0][pool], (found * fresh[0].nan_to_num(posinf=1.0).sqrt())[pool])
-    still = replace(stream, embeds=torch.where(stream.pool[..., None], torch.ones_like(stream.embeds), stream.embeds))
-    kept = model.select(still, "relevance", float((fresh[0].isinf() & pool).sum() / pool.sum()) - 1e-6).keep
-    assert torch.equal(kept[0] & pool, fresh[0].isinf() & pool)  # of what never changes, the first step
-
-
 @pytest.mark.parametrize("keep", [0.1, 0.3])
 @torch.no_grad()
 def test_relevance_gives_every_window_its_part_of_a_share_and_the_rest_to_the_best(on: QwenOmni, keep: float) -> None:
@@ -276,15 +233,6 @@ def test_relevance_gives_every_window_its_part_of_a_share_and_the_rest_to_the_be
     best = scores.masked_fill(~pool | outline, -1.0).topk(rest).indices
     wanted = outline.index_fill(0, best, True)
     assert torch.equal(kept, wanted)
-
-
-@torch.no_grad()
-def test_asking_for_attention_leaves_the_decoder_as_it_was(on: QwenOmni) -> None:
-    stream = tinymodel.stream(on)
-    hooks = on.text.layers[LAYERS - 1].self_attn._forward_hooks
-    before, hooked = on.hidden(stream), len(hooks)
-    on.attention_of(stream, 3, LAYERS)
-    assert torch.equal(on.hidden(stream), before) and len(hooks) == hooked
 
 
 def test_an_unknown_reducer_is_answered_with_the_known_ones() -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from echoingpixels.backbones.inparts import TOKENS
 from echoingpixels.backbones.qwen_omni import QwenOmni
 from echoingpixels.errors import OptionError
 from echoingpixels.generate import stream_tokens
@@ -207,6 +208,34 @@ def test_the_last_bias_of_the_score_head_has_no_gradient_but_all_else_has(on: Qw
     assert last < 1e-5 * scale  # a shift of all scores changes no share
     # a shift of all keys changes no attention either
     assert all(size > 0 for name, size in gradients.items() if "k_proj.bias" not in name)
+
+
+@torch.no_grad()
+def test_scores_of_a_half_precision_sieve_do_not_tie_at_the_cut() -> None:
+    on, n = tinymodel.backbone(), 5000
+    sieve = tinymodel.sieve(on)
+    hidden = torch.randn(1, n, tinymodel.WIDTH, generator=torch.Generator().manual_seed(2))
+    last = sieve.compressor.score_head[2]
+    last.weight /= sieve.rate(hidden).std()
+    last.bias.copy_(10 - (sieve.rate(hidden).mean() - last.bias))
+    half = sieve.compressor.bfloat16()
+    scores, coarse = sieve.rate(hidden.bfloat16()), half(hidden.bfloat16()).float()
+    assert scores.dtype == torch.float32 and half.ln.weight.dtype == torch.bfloat16
+    assert 9.5 < float(scores.mean()) < 10.5 and 0.8 < float(scores.std()) < 1.2
+
+    def ties(found: Tensor) -> int:
+        """Tokens whose score is that of the last token kept at a tenth."""
+        return int((found == found[0].sort(descending=True).values[n // 10 - 1]).sum())
+
+    assert ties(scores) <= 2 and ties(coarse) > 20
+    torch.testing.assert_close(scores, coarse, rtol=0, atol=0.2)
+
+
+@torch.no_grad()
+def test_a_long_stream_is_scored_in_parts_and_each_token_as_in_the_whole() -> None:
+    sieve = tinymodel.sieve(tinymodel.backbone())
+    hidden = torch.randn(2, TOKENS + 100, tinymodel.WIDTH)
+    torch.testing.assert_close(sieve.rate(hidden), sieve.compressor(hidden), rtol=0, atol=NOISE)
 
 
 def test_only_kept_tokens_pass_gradient(on: QwenOmni) -> None:

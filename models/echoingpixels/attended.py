@@ -1,4 +1,4 @@
-"""Ways to choose tokens that need no training and ask the decoder's first layers what they attend to.
+"""Ways to choose tokens that need no training and read the attention of the decoder's first layers.
 
 Each is `(backbone, stream, keep) -> Selection`; what is kept goes through the whole decoder afterwards, from its
 embeddings.
@@ -6,19 +6,20 @@ embeddings.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from .backbones.base import Backbone
+from .backbones.base import Backbone, Shape
 from .reducers import by_scores, news
+from .stats import layer_flops
 from .stream import Selection, Stream, budget
 from .windows import Where, rated
 
 Attended = Callable[[Backbone, Stream, float], Selection]
-LAYERS = 2  # of the decoder, run over all tokens
+LAYERS = 2  # of the decoder, whose attention is read
 COVERED, WINDOW_S = 0.25, 2.0  # of relevance's budget, and the model's own chunk of interleaved picture and sound
 
 
@@ -31,13 +32,16 @@ def fastv(backbone: Backbone, stream: Stream, keep: float) -> Selection:
         return Selection(keep=stream.mask)
 
     def rate(part: Stream, _: Where) -> Tensor:
-        return backbone.attention_of(part, 1, LAYERS)[-1][:, :, 0].mean(1)
+        last = torch.zeros_like(part.mask)
+        last[:, -1] = True
+        blocks = list(backbone.attention_of(part, last, LAYERS))[-1]
+        return next(blocks)[:, :, 0].mean(1)
 
     return by_scores(stream, rated(stream, rate), keep)
 
 
 def relevance(backbone: Backbone, stream: Stream, keep: float) -> Selection:
-    """What any word of the question looks for with any head, less where the token repeats its neighbour before.
+    """What any word of the question attends to more than its other words do, less where a token repeats the one before.
 
     One pool of audio and video; a COVERED share of the budget goes evenly to windows of time, each to its best, so that
     what the first layers overlook is still there in outline.
@@ -69,24 +73,45 @@ def _outline(stream: Stream, scores: Tensor, keep: float) -> Tensor:
 
 
 def relevant(backbone: Backbone, stream: Stream) -> Tensor:
-    """Max of the attention x sqrt(1 - cosine to the neighbour): (B, L) float32, meaningful inside the pool.
+    """Question attention x sqrt(1 - cosine to the neighbour): (B, L) float32, meaningful inside the pool.
 
-    Of a long stream attention is asked for by windows; a neighbour is the one in the whole clip.
-    A mean over words or heads would drown the one that finds something. Only text after a row's last clip asks, answers
-    in training do not.
+    A long stream is scored by windows; a neighbour is the one in the whole clip.
     """
     new = news(stream, 1.0).sqrt()  # (B, L)
-    return rated(stream, lambda part, where: _sought(backbone, part) * new[where])
+    return rated(stream, lambda part, where: _question_attention(backbone, part) * new[where])
 
 
-def _sought(backbone: Backbone, stream: Stream) -> Tensor:
-    """Max of the attention (B, L) that any word of the question pays with any head."""
-    after = stream.pool.flip(1).cumsum(1).flip(1) == 0  # (B, L)
-    last = int((stream.mask & after).sum(1).amax())
+def _question_attention(backbone: Backbone, stream: Stream) -> Tensor:
+    """The most (B, L) by which any word of the question, with any head of any layer, attends to a token above the mean.
+
+    The mean is over the question's words, head by head: what all words attend to alike, such as sinks and the nearest
+    tokens, cancels. A mean over heads would drown the one that finds something.
+    """
+    words = stream.words
     found = torch.zeros_like(stream.time)
-    for weights in backbone.attention_of(stream, last, LAYERS):
-        found = torch.maximum(found, (weights * stream.asked[:, None, -last:, None]).amax((1, 2)))
+    for blocks in backbone.attention_of(stream, words, LAYERS):
+        found = torch.maximum(found, above_mean(blocks, words.sum(1)).amax(1))
     return found
+
+
+def above_mean(blocks: Iterable[Tensor], words: Tensor) -> Tensor:
+    """Max over words of attention minus its mean over words: blocks (B, H, K, L) → (B, H, L), for `words` (B,) in all.
+
+    The mean is the same for all words, so the running maximum and sum of one pass are enough. One word alone has
+    nothing to be compared with: its attention stays as it is.
+    """
+    most = total = torch.zeros(len(words), 1, 1, device=words.device)
+    for weights in blocks:
+        most, total = torch.maximum(most, weights.amax(2)), total + weights.sum(2)
+        del weights  # before the next block is made
+    n = words[:, None, None]
+    return most - torch.where(n > 1, total / n.clamp(min=1), 0.0)
+
+
+def attended_flops(shape: Shape, tokens: int) -> float:
+    """Floating-point operations over `tokens`: the layers before the last that is read, and the keys of all of them."""
+    keys = 2 * tokens * shape.width * shape.kv_heads * shape.head_size
+    return (LAYERS - 1) * layer_flops(shape, tokens, causal=True) + LAYERS * keys
 
 
 ATTENDED: dict[str, Attended] = {"fastv": fastv, "relevance": relevance}

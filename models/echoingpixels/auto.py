@@ -16,7 +16,7 @@ from torch import Tensor
 from .errors import OptionError
 from .options import Auto
 from .positions import AUDIO
-from .stream import Stream
+from .stream import Stream, packed
 
 LEAST, MOST = 0.02, 0.5  # of the pool: however easy or hard a question is
 RATIOS = (LEAST, 0.03, 0.04, 0.05, 0.07, 0.1, 0.14, 0.2, 0.3, MOST)
@@ -71,8 +71,10 @@ def features(stream: Stream, shares: Tensor) -> Tensor:
     The mean embedding of what is asked, the audio's part of the scores' softmax `shares` (B, L), and over how many
     tokens these are spread, as a part of all.
     """
-    asked = stream.asked[..., None]  # (B, L, 1)
-    meaning = (stream.embeds.float() * asked).sum(1) / asked.sum(1).clamp(min=1)  # (B, D)
+    index, asked = packed(stream.asked)  # (B, K) both: no float32 copy of the whole stream
+    rows = torch.arange(len(index), device=index.device)[:, None]  # (B, 1)
+    total = (stream.embeds[rows, index].float() * asked[..., None]).sum(1)
+    meaning = total / asked.sum(1, keepdim=True).clamp(min=1)  # (B, D)
     heard = (shares * (stream.kind == AUDIO)).sum(1, keepdim=True)
     spread = torch.exp(-(shares * shares.clamp(min=TINY).log()).sum(1, keepdim=True))
     return torch.cat([meaning, heard, spread / stream.pool.sum(1, keepdim=True).clamp(min=1)], 1)

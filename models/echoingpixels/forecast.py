@@ -74,6 +74,7 @@ def memory_of(case: Case, free: int | None = None) -> Memory:
         kept=sum(case.kept.values()),
         said=case.options.generate.max_new_tokens,
         reducer=case.options.reducer,
+        words=int(case.stream.words.sum()),
     )
     program = 0 if cuda else max(0, resident() - case.clip_bytes)
     return Memory(weights, program, tuple(stages(sizes)), free)
@@ -98,4 +99,5 @@ def _stream(prompt: Inputs) -> Stream:
         cell=prompt.cell,
         mask=torch.ones_like(prompt.kind, dtype=torch.bool),
         next_position=prompt.positions.amax(dim=(0, 2)) + 1,
+        question=prompt.question,
     )

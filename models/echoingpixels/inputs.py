@@ -53,6 +53,7 @@ class Inputs:
     cell: Tensor  # (1, L, 2) int64
     media: tuple[Media, ...]  # in order of appearance
     labels: Tensor | None = None  # (1, L) int64, -100 outside the answer
+    question: Tensor | None = None  # (1, L) bool, the question's own words; None where they are not known
 
 
 def audio_tokens(mel_frames: int) -> int:
@@ -149,7 +150,10 @@ def prepare_prompt(
     before, after, said = chat_ids(tokenizer, question, answer, system)
     placed = place([before, media.span, after, said], layout)
     labels = torch.cat([torch.full((placed.ids.numel() - len(said),), -100), torch.tensor(said, dtype=torch.long)])
-    return as_inputs(placed, (media,), None if answer is None else labels)
+    words = torch.zeros(placed.ids.numel(), dtype=torch.bool)
+    begin = words.numel() - len(after) - len(said)
+    words[begin : begin + question_length(tokenizer, after)] = True
+    return as_inputs(placed, (media,), None if answer is None else labels, words)
 
 
 def chat_ids(
@@ -182,8 +186,15 @@ def plain_ids(tokenizer: Tokenizer, text: str) -> list[int]:
     return [token for piece in pieces for token in tokenizer.encode(piece, add_special_tokens=False)]
 
 
-def as_inputs(placed: Placed, media: tuple[Media, ...], labels: Tensor | None = None) -> Inputs:
-    """Give a laid-out prompt, and its labels (L,), their batch dimension."""
+def question_length(tokenizer: Tokenizer, after: list[int]) -> int:
+    """Tokens of the question itself at the start of `after`, as `chat_ids` returns it; the template follows them."""
+    return len(after) - len(chat_ids(tokenizer, "")[1])
+
+
+def as_inputs(
+    placed: Placed, media: tuple[Media, ...], labels: Tensor | None = None, question: Tensor | None = None
+) -> Inputs:
+    """Give a laid-out prompt, its labels (L,) and its question's words (L,) bool their batch dimension."""
     return Inputs(
         input_ids=placed.ids[None],
         positions=placed.positions[:, None],
@@ -192,4 +203,5 @@ def as_inputs(placed: Placed, media: tuple[Media, ...], labels: Tensor | None = 
         cell=placed.cell[None],
         media=media,
         labels=None if labels is None else labels[None],
+        question=None if question is None else question[None],
     )

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from .attended import ATTENDED, LAYERS
+from .attended import ATTENDED
+from .backbones.attention import QUERIES_AT_ONCE
 from .backbones.base import AudioShape, Shape, VisionShape
 from .backbones.inparts import TOKENS as MLP_TOKENS
 from .frames import MERGE, PATCH, STEP
@@ -52,6 +53,7 @@ class Sizes:
     kept: int
     said: int
     reducer: str
+    words: int  # of the question
 
 
 @dataclass(frozen=True)
@@ -182,9 +184,18 @@ def _choosing(sizes: Sizes) -> int:
         return max(taking, round(_layer(sizes, rated, "none", MLP_TOKENS)))
     news = min(sizes.tokens, TOKENS_AT_ONCE) * width * FLOAT * (5 if sizes.value != FLOAT else 4)
     if sizes.reducer in ATTENDED:
-        cached = LAYERS * _kv(sizes, rated) // sizes.shape.layers
-        return max(taking, news, round(cached + _layer(sizes, rated, sizes.quant)))
+        one = round(_layer(sizes, rated, sizes.quant)) - rated * width * sizes.value  # which reads the stream itself
+        return max(taking, news, one, _attended(sizes, rated))
     return max(taking, news) if sizes.reducer == "repeats" else taking
+
+
+def _attended(sizes: Sizes, tokens: int) -> int:
+    """The last layer that is read: its input, its keys in float32, and a block's logits, weights and mask."""
+    shape = sizes.shape
+    block = 1 if sizes.reducer == "fastv" else min(QUERIES_AT_ONCE, sizes.words)
+    running = 3 if sizes.reducer == "relevance" else 0  # maximum and sum, and the next of one of them
+    weights = shape.heads * (2 * block + running) * FLOAT + block
+    return tokens * (shape.width * sizes.value + shape.kv_heads * shape.head_size * FLOAT + weights)
 
 
 def _layer(sizes: Sizes, tokens: int, quant: str, at_once: int | None = None) -> float:

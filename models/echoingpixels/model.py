@@ -13,7 +13,7 @@ from os import PathLike
 import torch
 
 from .answer import Answer, Chunk, Spent, folded
-from .attended import ATTENDED, LAYERS
+from .attended import ATTENDED, attended_flops
 from .auto import features
 from .backbones.base import Backbone, Features
 from .clip import Clip, Ending, Pieces
@@ -46,7 +46,6 @@ from .stats import (
     Stopwatch,
     Tokens,
     decoding_rate,
-    layer_flops,
     llm_flops,
     peak_memory,
     reset_peak,
@@ -137,7 +136,7 @@ class EchoingPixels:
         if reducer in SIEVED and self.sieve is not None:
             layers = self.sieve.options.layers
             return sum(sieve_flops(shape, tokens, layers) for tokens in rated)
-        return sum(LAYERS * layer_flops(shape, tokens, causal=True) for tokens in rated) if reducer in ATTENDED else 0.0
+        return sum(attended_flops(shape, tokens) for tokens in rated) if reducer in ATTENDED else 0.0
 
     def check(self, reducer: str, keep: Keep = KEEP) -> None:
         """OptionError for an unknown reducer or ratio, ModelError for cs2 without a sieve or auto uncalibrated."""

@@ -11,10 +11,12 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional as F
 
 from .auto import Enough
 from .backbones.base import Backbone
+from .backbones.inparts import TOKENS
 from .errors import OptionError
 from .stream import Selection, Stream, budget, top_k
 from .windows import Where, is_long, rated
@@ -117,9 +119,15 @@ class Sieve(nn.Module):
         return rated(stream, rate), last
 
     def rate(self, hidden: Tensor) -> Tensor:
-        """Scores (B, L) float32 of what `encode` returned, meaningful inside the pool."""
-        scores: Tensor = self.compressor(hidden).float()
-        return scores
+        """Scores (B, L) of what `encode` returned, meaningful inside the pool; in float32 whatever the weights are.
+
+        In bfloat16, scores near 10 would be 0.06 apart: many tokens would tie at the cut, and the earlier ones win.
+        """
+        head = self.compressor
+        weights = {name: weight.float() for name, weight in head.named_parameters()}
+        with torch.autocast(hidden.device.type, enabled=False):
+            parts = torch.split(hidden, TOKENS, 1)
+            return torch.cat([functional_call(head, weights, (part.float(),)) for part in parts], 1)
 
     def encode(self, stream: Stream) -> Tensor:
         """The joint stream after the encoder's layers (B, L, D); what they may not see keeps its embeddings."""

@@ -30,6 +30,7 @@ class Stream:
     labels: Tensor | None = None  # (B, L) int64 answer ids, -100 elsewhere; only in training
     before: dict[str, int] | None = None  # counts() as they were before the first take()
     ids: Tensor | None = None  # (B, L) int64 of the text; None where they are not known, and in what pad() joins
+    question: Tensor | None = None  # (B, L) bool, the question's own words; None where they are not known
 
     @property
     def pool(self) -> Tensor:
@@ -38,9 +39,16 @@ class Stream:
 
     @property
     def asked(self) -> Tensor:
-        """(B, L) bool: the text after a row's last clip, which asks; answers in training do not."""
+        """(B, L) bool: the text after a row's last clip: end marks, question and template, without training answers."""
         after = self.mask & (self.pool.flip(1).cumsum(1).flip(1) == 0)
         return after if self.labels is None else after & (self.labels == -100)
+
+    @property
+    def words(self) -> Tensor:
+        """(B, L) bool: the question's own words; in a row where none are known, all that is `asked`."""
+        if self.question is None:
+            return self.asked
+        return torch.where(self.question.any(1, keepdim=True), self.question, self.asked)
 
     @property
     def pictures(self) -> Tensor:
@@ -80,6 +88,7 @@ class Stream:
             next_position=self.next_position[index],
             labels=None if self.labels is None else part(self.labels),
             ids=None if self.ids is None else part(self.ids),
+            question=None if self.question is None else part(self.question),
         )
 
     def take(self, selection: Selection) -> Stream:
@@ -100,6 +109,7 @@ class Stream:
             labels=None if self.labels is None else torch.where(mask, self.labels[rows, index], -100),
             before=self.before or self.counts(),
             ids=None if self.ids is None else torch.where(mask, self.ids[rows, index], 0),
+            question=None if self.question is None else mask & self.question[rows, index],
         )
 
 
@@ -123,6 +133,7 @@ def pad(streams: list[Stream]) -> Stream:
     if len({s.labels is None for s in streams}) > 1:
         raise ValueError("some streams have labels and some have none")
     labels = [s.labels for s in streams if s.labels is not None]
+    words = [torch.zeros_like(s.mask) if s.question is None else s.question for s in streams]
     return Stream(
         embeds=torch.cat([left(s.embeds, 0.0) for s in streams]),
         positions=torch.cat([left(s.positions, 0, dim=2) for s in streams], dim=1),
@@ -132,6 +143,7 @@ def pad(streams: list[Stream]) -> Stream:
         mask=torch.cat([left(s.mask, False) for s in streams]),
         next_position=torch.cat([s.next_position for s in streams]),
         labels=torch.cat([left(x, -100) for x in labels]) if labels else None,
+        question=torch.cat([left(x, False) for x in words]),
     )
 
 

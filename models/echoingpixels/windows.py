@@ -99,4 +99,5 @@ def _part(stream: Stream, row: int, places: Tensor) -> Stream:
         cell=stream.cell[row, places][None],
         mask=stream.mask[row, places][None],
         next_position=stream.next_position[row : row + 1],
+        question=None if stream.question is None else stream.question[row, places][None],
     )

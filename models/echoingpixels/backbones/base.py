@@ -156,8 +156,11 @@ class Backbone(Protocol):
         `attention` (B, 1, L, L) bool says who sees whom, in place of the causal mask.
         """
 
-    def attention_of(self, stream: Stream, last: int, layers: int) -> list[Tensor]:
-        """What each row's last tokens pay to each token: float32 (B, H, last, L), one of each of the first `layers`."""
+    def attention_of(self, stream: Stream, tokens: Tensor, layers: int) -> Iterator[Iterator[Tensor]]:
+        """For each of the first `layers`, blocks of the attention weights of `tokens` (B, L) bool to all tokens.
+
+        A block is float32 (B, H, K, L) with a bounded K, and 0 where a row has fewer tokens.
+        """
 
     def new_cache(self, tokens: int | None = None) -> Any:
         """An empty KV cache: one that grows and can be shortened, or one with room for so many tokens."""

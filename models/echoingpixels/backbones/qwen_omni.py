@@ -160,6 +160,7 @@ class QwenOmni:
             next_position=positions.amax(dim=(0, 2)) + 1,
             labels=None if inputs.labels is None else inputs.labels.to(**free),
             ids=ids,
+            question=None if inputs.question is None else inputs.question.to(self.device),
         )
 
     def first_layers(self, n: int, causal: bool = False) -> nn.ModuleList:
@@ -198,9 +199,12 @@ class QwenOmni:
                 embeds = layer(embeds, attention_mask=attention, position_embeddings=rotary)
         return embeds
 
-    def attention_of(self, stream: Stream, last: int, layers: int) -> list[Tensor]:
-        """What each row's last tokens pay to each token: float32 (B, H, last, L), one of each of the first `layers`."""
-        return attention_of(self.text, self.new_cache(), stream, last, layers)
+    def attention_of(self, stream: Stream, tokens: Tensor, layers: int) -> Iterator[Iterator[Tensor]]:
+        """For each of the first `layers`, blocks of the attention weights of `tokens` (B, L) bool to all tokens.
+
+        A block is float32 (B, H, K, L) with a bounded K, and 0 where a row has fewer tokens.
+        """
+        return attention_of(self.text, self.run_layers, stream, tokens, layers)
 
     def train(self, checkpointing: bool = False) -> None:
         """Make the decoder ready for backward passes; with `checkpointing` its layers, and those of `first_layers` from

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..backbones.base import Backbone
-from ..inputs import Media, as_inputs, chat_ids, plain_ids
+from ..inputs import Media, as_inputs, chat_ids, plain_ids, question_length
 from ..positions import TEXT, Placed, place
 from ..stream import Selection, Stream, packed, pad
 from ..synth.questions import Question
@@ -53,19 +53,21 @@ def _episode(backbone: Backbone, example: Example, asked: tuple[Question, ...]) 
     before, _, _ = chat_ids(tokenizer, "", "")
     clip = place([before, example.span], backbone.layout)
     start = int(clip.positions[0, -1]) + 1
-    ids, positions, labels, parts = (
+    ids, positions, labels, parts, words = (
         [clip.ids],
         [clip.positions],
         [torch.full_like(clip.ids, -100)],
         [torch.zeros_like(clip.ids)],
+        [torch.zeros_like(clip.ids, dtype=torch.bool)],
     )
     for number, question in enumerate(asked, 1):
-        after, said = _written(tokenizer, question.kind == KIND, question.question, question.answer)
+        after, said, n_words = _written(tokenizer, question.kind == KIND, question.question, question.answer)
         n = len(after) + len(said)
         ids.append(torch.tensor(after + said))
         positions.append((torch.arange(n) + start).expand(3, -1))
         labels.append(torch.tensor([-100] * len(after) + said))
         parts.append(torch.full((n,), number))
+        words.append(torch.arange(n) < n_words)
     text = sum(part.numel() for part in parts[1:])
     whole = Placed(
         ids=torch.cat(ids),
@@ -74,12 +76,15 @@ def _episode(backbone: Backbone, example: Example, asked: tuple[Question, ...]) 
         time=F.pad(clip.time, (0, text), value=torch.nan),
         cell=F.pad(clip.cell, (0, 0, 0, text), value=-1),
     )
-    inputs = as_inputs(whole, (Media(example.span),), torch.cat(labels))
+    inputs = as_inputs(whole, (Media(example.span),), torch.cat(labels), torch.cat(words))
     return backbone.embed(inputs, (example.features,)), torch.cat(parts)
 
 
 @lru_cache(maxsize=100_000)  # few wordings, asked again and again: tokenizing took a seventh of a step
-def _written(tokenizer: Any, bare: bool, question: str, answer: str) -> tuple[list[int], list[int]]:
-    """Token ids of a question (of a statement without the chat around it) and of its answer."""
+def _written(tokenizer: Any, bare: bool, question: str, answer: str) -> tuple[list[int], list[int], int]:
+    """Token ids of a question (of a statement without the chat around it) and of its answer; the question's length."""
     _, after, said = chat_ids(tokenizer, question, answer)
-    return plain_ids(tokenizer, f" {question}") if bare else after, said
+    if bare:
+        after = plain_ids(tokenizer, f" {question}")
+        return after, said, len(after)
+    return after, said, question_length(tokenizer, after)
