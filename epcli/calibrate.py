@@ -12,7 +12,7 @@ from echoingpixels.options import GenerateOptions
 
 from . import console
 from . import options as o
-from .evaluate import LONGEST, outcomes_to
+from .evaluate import LONGEST, telling
 from .model import load_model
 from .reading import reading
 
@@ -37,8 +37,9 @@ def calibrate(
     max_new_tokens: o.MaxNewTokens = LONGEST,
     format: o.Format = "auto",
     media: o.Clips = None,
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only the first so many questions.")] = None,
+    limit: o.Limit = None,
     out: Annotated[Path | None, o.output_option("--out", OUT)] = None,
+    force: o.Force = False,
     json: o.Json = False,
 ) -> None:
     """Calibrate a sieve for --keep auto: how much it has to keep for which question and share of the full accuracy.
@@ -56,11 +57,11 @@ def calibrate(
     from echoingpixels.calibrate import sieve_to_write, write_calibration
     from echoingpixels.loading import check_sieve
 
-    folder = sieve_to_write(check_sieve(model, load_options), out)
+    folder = sieve_to_write(check_sieve(model, load_options), out, force)
     with reading() as worker:
         loaded = load_model(model, load_options, ["cs2"])
-        with outcomes_to(None) as on_outcome, console.progress("clips") as progress:
-            found = run(loaded, rows, read, generate, on_outcome=on_outcome, on_progress=progress, reader=worker.stream)
+        with console.progress("clips") as progress:
+            found = run(loaded, rows, read, generate, on_outcome=telling(), on_progress=progress, reader=worker.stream)
     write_calibration(folder, found.enough)
     if json:
         points = [asdict(point) for point in found.points]
