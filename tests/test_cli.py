@@ -225,8 +225,8 @@ def test_training_never_replaces_what_it_did_not_make(tmp_path: Path, ep: Progra
     recipe = tmp_path / "recipe.toml"
     recipe.write_text('name = "mine"\n[[stage]]\nname = "towers"\ntask = "towers"\nsteps = 1\n')
     (tmp_path / "out" / "model").mkdir(parents=True)
-    for out, taken in ((tmp_path / "out", "out/model"), (recipe, "recipe.toml")):
-        done = ep("train", recipe, "--out", out)
+    for folder, taken in ((tmp_path / "out", "out/model"), (recipe, "recipe.toml")):
+        done = ep("train", recipe, "--out", folder)
         assert done.code == 1 and f"{taken} is there already" in done.err
 
 

@@ -16,6 +16,7 @@ from av.error import FFmpegError
 from ..clip import NO_SOUND, PIECE, AudioTrack, Piece, VideoTrack
 from ..errors import MediaError, OptionError
 from ..options import MediaOptions
+from .blank import BlankDeveloper, PacketTimes
 from .container import (
     Losses,
     advice,
@@ -216,8 +217,10 @@ def choose(file: Path, container: InputContainer, options: MediaOptions, host: H
     picture = sound = None
     if video is not None:
         span = _span(file, container, video, zero, start, limit, options)
-        developer = Developer(options.frame_size, host.resize)
-        picture = PictureReader(video, begin, limit, span, options.fps, options.max_frames, developer)
+        times = PacketTimes(video) if host.blank else None
+        how = options.frame_size, host.resize
+        developer = Developer(*how) if times is None else BlankDeveloper(times, *how)
+        picture = PictureReader(video, begin, limit, span, options.fps, options.max_frames, developer, times)
     if audio is not None:
         sound = SoundReader(begin, limit, audio)
     return Reading(file, container, start, limit, zero, video, audio, picture, sound, undecodable, host, options, hold)
