@@ -118,7 +118,7 @@ class RowFile:
             yield line, row
 
     def _replace(self, lines: Iterable[bytes]) -> None:
-        """Write the file anew beside the old one, which it then takes the place of in one step."""
+        """Write a new file beside the old one and put it in its place in one step."""
         beside = self.path.with_name(f".{self.path.name}.new")
         new = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o666)
         try:
