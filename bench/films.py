@@ -19,13 +19,14 @@ from typing import Annotated, Any
 import av
 import typer
 
-from echoingpixels.frames import fit
+from echoingpixels.frames import Resolution
 from echoingpixels.media import Worker, stream_clip
 from echoingpixels.media.video import THREADS
 from echoingpixels.options import MediaOptions
 from epcli import console
 
 MOST = 1_000_000  # frames: as many as the rate asks for
+SIZE = Resolution.plain(224 * 224).size
 
 
 def main(
@@ -41,7 +42,7 @@ def main(
         "frames built upon": partial(plain, film, seconds, "NONREF"),
     }
     for rate in map(float, fps.split(",")):
-        options = MediaOptions(fps=rate, max_frames=MOST, end=seconds, audio=audio, frame_size=fit)
+        options = MediaOptions(fps=rate, max_frames=MOST, end=seconds, audio=audio, frame_size=SIZE)
         ways[f"{rate:g} fps"] = partial(read, film, options)
         ways[f"{rate:g} fps, worker"] = partial(work, film, options)
     rounds = [{way: measured(run) for way, run in ways.items()} for _ in range(repeat)]

@@ -93,7 +93,7 @@ def _theirs(on: EchoingPixels, worker: Worker, clip: Path, options: MediaOptions
     began = time.perf_counter()
     read = whole(worker.stream(clip, options))
     decoded = time.perf_counter()
-    media = prepare_media(read, backbone.min_pixels, backbone.max_pixels)
+    media = prepare_media(read, backbone.resolution)
     inputs = on.prepare(media, QUESTION)
     assert media.patches is not None and media.mel is not None, "the comparison needs picture and sound"
     prepared = time.perf_counter()

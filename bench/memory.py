@@ -94,7 +94,7 @@ def answer(model: EchoingPixels, clip: Clip, options: AskOptions, peaks: Peaks) 
 def looked(model: EchoingPixels, clip: Clip, peaks: Peaks) -> tuple[Span, Features]:
     """Prepare and encode a clip, of which only the features stay."""
     backbone = model.backbone
-    media = peaks.of("prepare", lambda: prepare_media(clip, backbone.min_pixels, backbone.max_pixels))
+    media = peaks.of("prepare", lambda: prepare_media(clip, backbone.resolution))
     seen = peaks.of("vision", lambda: backbone.encode(Media(media.span, media.patches, media.grid))).video
     heard = peaks.of("audio", lambda: backbone.encode(Media(media.span, mel=media.mel))).audio
     return media.span, Features(seen, heard)

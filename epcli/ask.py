@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from echoingpixels.options import AUTO, AskOptions, GenerateOptions, LoadOptions, MediaOptions, check_question
+from echoingpixels.options import AUTO, AskOptions, GenerateOptions, MediaOptions, check_question
 
 from . import console
 from . import options as o
-from .model import load_model
+from .model import Chosen, choose, load_model, planned
 from .reading import reading
 from .report import Result
 from .show import picture
@@ -37,8 +37,7 @@ class Request:
 
     media: Path
     questions: tuple[str, ...]
-    model: str
-    load: LoadOptions
+    model: Chosen
     read: MediaOptions
     ask: AskOptions
     cache: Path | None  # folder of what the towers made of clips
@@ -57,13 +56,15 @@ class View:
 def ask(
     media: Annotated[Path, typer.Argument(help="A video, sound or image file.")],
     question: Annotated[list[str], typer.Argument(help="One or more; the clip is read and encoded once.")],
-    model: o.Model = "tiny",
+    model: o.Model = AUTO,
     sieve: o.Sieve = None,
     sections: o.Sections = None,
     reducer: o.Reducer = AUTO,
     keep: o.KeepText = o.KEEP_TEXT,
-    quant: o.QuantName = "none",
-    device: o.Device = "auto",
+    quant: o.QuantName = AUTO,
+    device: o.Device = AUTO,
+    dtype: o.DtypeName = AUTO,
+    yes: o.Yes = False,
     fps: o.Fps = o.FPS,
     max_frames: o.MaxFrames = o.MAX_FRAMES,
     max_pixels: o.MaxPixels = None,
@@ -90,11 +91,11 @@ def ask(
     With --json, stdout gets one JSON object a question, one a line.
     """
     generate = GenerateOptions(max_new_tokens, temperature, compile=compile, lookup=prompt_lookup)
+    load = o.load_options(sieve, quant, device, max_pixels, encode, sections, cache_dir, no_cache, dtype=dtype)
     request = Request(
         media,
         tuple(map(check_question, question)),
-        model,
-        o.load_options(sieve, quant, device, max_pixels, encode, sections, cache_dir, no_cache),
+        planned(model, load) if dry_run else choose(model, load, yes),
         o.media_options(fps, max_frames, no_audio, audio_track, start, end),
         AskOptions(reducer, o.keep_of(keep), generate),
         o.cache_folder(cache_dir, no_cache),
@@ -115,23 +116,23 @@ def _plans(request: Request, worker: Worker) -> Iterator[Result]:
     from echoingpixels.outline import outline
     from echoingpixels.plan import plan
 
-    drawn = outline(request.model, request.load)
+    drawn = outline(request.model.name, request.model.load)
     extent = extent_of(worker.outline(request.media, replace(request.read, frame_size=drawn.model.frame_size)))
     source = extent.ending.source
     for question in request.questions:
-        planned = plan(drawn, extent, question, request.ask)
-        warnings = (*source.warnings, *planned.warnings)
+        predicted = plan(drawn, extent, question, request.ask)
+        warnings = (*source.warnings, *predicted.warnings)
         yield Result(
             media=str(request.media),
             question=question,
-            model=request.model,
-            options=planned.options,
-            quant=request.load.quant,
-            device=planned.device,
-            report=planned.report,
+            model=request.model.name,
+            options=predicted.options,
+            quant=request.model.load.quant,
+            device=predicted.device,
+            report=predicted.report,
             warnings=warnings,
             notes=source.notes,
-            plan=planned,
+            plan=predicted,
         )
 
 
@@ -143,12 +144,14 @@ def _answers(request: Request, view: View, worker: Worker) -> Iterator[Result]:
     from echoingpixels.looking import look_at
     from echoingpixels.weights import weights_of
 
-    model = load_model(request.model, request.load, [request.ask.reducer], [request.ask.keep])
+    model = load_model(request.model, [request.ask.reducer], [request.ask.keep])
     request = replace(request, ask=request.ask.settled(model.sieve is not None))
     cache, key = None, ""
     if request.cache is not None and not view.compare:  # a comparison times the whole way
         cache = FeatureCache(request.cache)
-        key = seen_key(file_mark(request.media), weights_of(request.model, request.load).towers, request.read)
+        key = seen_key(
+            file_mark(request.media), weights_of(request.model.name, request.model.load).towers, request.read
+        )
     with console.working(f"Looking at {request.media.name} …"):
         read = partial(worker.stream, request.media, replace(request.read, frame_size=model.frame_size))
         seen = look_at(model, request.media, read, cache, key)
@@ -190,7 +193,7 @@ def _result(
     return Result(
         media=str(request.media),
         question=question,
-        model=request.model,
+        model=request.model.name,
         options=request.ask,
         quant=model.quant,
         device=model.backbone.device.type,

@@ -16,7 +16,7 @@ from echoingpixels.options import AUTO, AskOptions, GenerateOptions
 from . import console
 from . import options as o
 from .batchbar import bar, summary
-from .model import check_model
+from .model import check_model, choose
 
 if TYPE_CHECKING:
     from echoingpixels.batch.result import Result
@@ -39,12 +39,14 @@ def batch(
     engine: Annotated[str, typer.Option("--engine", help="local, or ray for several GPUs or machines.")] = "local",
     ray_address: Annotated[str | None, typer.Option("--ray-address", help="A Ray cluster, not this machine.")] = None,
     workers: Annotated[int, typer.Option("--workers", min=1, help="Processes that decode; with ray, at most.")] = 1,
-    model: o.Model = "tiny",
+    model: o.Model = AUTO,
     sieve: o.Sieve = None,
     reducer: o.Reducer = AUTO,
     keep: o.KeepText = o.KEEP_TEXT,
-    quant: o.QuantName = "none",
-    device: o.Device = "auto",
+    quant: o.QuantName = AUTO,
+    device: o.Device = AUTO,
+    dtype: o.DtypeName = AUTO,
+    yes: o.Yes = False,
     fps: o.Fps = o.FPS,
     max_frames: o.MaxFrames = o.MAX_FRAMES,
     max_pixels: o.MaxPixels = None,
@@ -64,7 +66,7 @@ def batch(
     With --json, rows go to stdout, too, one object a line.
     """
     read = o.media_options(fps, max_frames, no_audio, audio_track)
-    load_options = o.load_options(sieve, quant, device, max_pixels, encode, None, cache_dir, no_cache)
+    load_options = o.load_options(sieve, quant, device, max_pixels, encode, None, cache_dir, no_cache, dtype=dtype)
     ask = AskOptions(reducer, o.keep_of(keep), GenerateOptions(max_new_tokens, compile=compile))
     if engine not in ("local", "ray"):
         raise OptionError(f"Unknown engine {engine!r}.", "Known: local, ray.")
@@ -72,7 +74,8 @@ def batch(
         raise OptionError("--ray-address says where Ray runs.", "Give --engine ray, too.")
     journal_at = _journal_path(out, resume)
     tasks = _tasks(source, question or [], questions)
-    check_model(model, load_options, [reducer], [ask.keep])
+    chosen = choose(model, load_options, yes)
+    check_model(chosen, [reducer], [ask.keep])
     from echoingpixels.batch.cluster import run_ray
     from echoingpixels.batch.job import make_job
     from echoingpixels.batch.journal import Journal
@@ -80,7 +83,7 @@ def batch(
     from echoingpixels.batch.table import write_table
     from echoingpixels.loading import load
 
-    job = make_job(model, load_options, read, ask, o.cache_folder(cache_dir, no_cache))
+    job = make_job(chosen.name, chosen.load, read, ask, o.cache_folder(cache_dir, no_cache))
     rows = sum(len(task.rows) for task in tasks)
     ids = frozenset(wanted.id for task in tasks for wanted in task.rows)
     with Journal(journal_at, ids, resume, not no_retry) as journal, _stopping() as stop, bar(rows) as shown:
@@ -88,7 +91,7 @@ def batch(
         if engine == "ray":
             tally = run_ray(job, tasks, journal, workers, address=ray_address, **told)
         else:
-            tally = run(job, tasks, journal, lambda: load(model, **vars(load_options)), workers, **told)
+            tally = run(job, tasks, journal, lambda: load(chosen.name, **vars(chosen.load)), workers, **told)
     console.pairs(summary(tally))
     if tally.done < rows:
         console.say(f"stopped: {tally.done} of {rows} rows are in {journal_at}; go on by the same command and --resume")

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from echoingpixels.options import GenerateOptions
+from echoingpixels.options import AUTO, GenerateOptions
 
 from . import console
 from . import options as o
 from .evaluate import LONGEST, telling
-from .model import load_model
+from .model import choose, load_model
 from .reading import reading
 
 if TYPE_CHECKING:
@@ -24,10 +24,12 @@ OUT = "Folder for a copy of the sieve with its calibration, if not the sieve its
 
 def calibrate(
     data: Annotated[Path, typer.Argument(help="JSONL as `ep evaluate` reads; questions the sieve was not trained on.")],
-    model: o.Model = "tiny",
+    model: o.Model = AUTO,
     sieve: o.Sieve = None,
-    quant: o.QuantName = "none",
-    device: o.Device = "auto",
+    quant: o.QuantName = AUTO,
+    device: o.Device = AUTO,
+    dtype: o.DtypeName = AUTO,
+    yes: o.Yes = False,
     fps: o.Fps = o.FPS,
     max_frames: o.MaxFrames = o.MAX_FRAMES,
     max_pixels: o.MaxPixels = None,
@@ -48,7 +50,7 @@ def calibrate(
     Writes the calibration into the sieve's sieve.json.
     """
     read = o.media_options(fps, max_frames, no_audio, audio_track)
-    load_options = o.load_options(sieve, quant, device, max_pixels, encode)
+    load_options = o.load_options(sieve, quant, device, max_pixels, encode, dtype=dtype)
     generate = GenerateOptions(max_new_tokens)
     from echoingpixels.sets.reading import read_questions
 
@@ -57,16 +59,17 @@ def calibrate(
     from echoingpixels.calibrate import sieve_to_write, write_calibration
     from echoingpixels.loading import check_sieve
 
-    folder = sieve_to_write(check_sieve(model, load_options), out, force)
+    chosen = choose(model, load_options, yes)
+    folder = sieve_to_write(check_sieve(chosen.name, chosen.load), out, force)
     with reading() as worker:
-        loaded = load_model(model, load_options, ["cs2"])
+        loaded = load_model(chosen, ["cs2"])
         with console.progress("clips") as progress:
             found = run(loaded, rows, read, generate, on_outcome=telling(), on_progress=progress, reader=worker.stream)
     write_calibration(folder, found.enough)
     if json:
         points = [asdict(point) for point in found.points]
         measured = {"accuracy": found.accuracy, "points": points}
-        console.out_json({"model": model, "data": str(data), "sieve": str(folder), **measured})
+        console.out_json({"model": chosen.name, "data": str(data), "sieve": str(folder), **measured})
     else:
         console.columns(*_table(found))
     console.pairs([("right from all tokens", f"{100 * found.accuracy:.1f} %"), ("written to", str(folder))])

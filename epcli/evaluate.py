@@ -14,7 +14,7 @@ from echoingpixels.options import AUTO, GenerateOptions, LoadOptions, MediaOptio
 
 from . import console
 from . import options as o
-from .model import load_model, named
+from .model import choose, load_model, named
 from .outfile import check_sources
 from .reading import reading
 from .scores import plain, remarks, tables
@@ -36,13 +36,15 @@ BASELINE_RUN = "Which of its runs, such as full:1, if not the one with the same 
 
 def evaluate(
     data: Annotated[Path, typer.Argument(help=DATA)],
-    model: o.Model = "tiny",
+    model: o.Model = AUTO,
     sieve: o.Sieve = None,
     sections: o.Sections = None,
     keep: Annotated[str, o.tokens_option("--keep", KEEPS)] = "1,0.2",
     reducer: Annotated[str, o.tokens_option("--reducer", f"Reducers, comma-separated; {o.AUTO_REDUCER}.")] = AUTO,
-    quant: o.QuantName = "none",
-    device: o.Device = "auto",
+    quant: o.QuantName = AUTO,
+    device: o.Device = AUTO,
+    dtype: o.DtypeName = AUTO,
+    yes: o.Yes = False,
     fps: o.Fps = o.FPS,
     max_frames: o.MaxFrames = o.MAX_FRAMES,
     max_pixels: o.MaxPixels = None,
@@ -71,7 +73,7 @@ def evaluate(
     """
     keeps, reducers = o.keeps(keep), o.reducers(reducer)
     read = o.media_options(fps, max_frames, no_audio, audio_track)
-    load_options = o.load_options(sieve, quant, device, max_pixels, encode, sections)
+    load_options = o.load_options(sieve, quant, device, max_pixels, encode, sections, dtype=dtype)
     generate = GenerateOptions(max_new_tokens)
     from echoingpixels.sets.reading import read_questions
 
@@ -80,21 +82,22 @@ def evaluate(
     from echoingpixels.evaluate import settings, unknown
     from echoingpixels.paired import within
 
-    reducers = named(model, load_options, reducers, keeps)
+    which = choose(model, load_options, yes)
+    reducers = named(which, reducers, keeps)
     chosen = settings(reducers, keeps)
     other, against = _baseline(baseline, baseline_run)
     if other is not None:
         other.check(rows, chosen, against)
-    made = (model, load_options, read, generate)
+    made = (which.name, which.load, read, generate)
     with _answers(out, resume, force, rows, chosen, made, (data, baseline)) as file, reading() as worker:
-        loaded = load_model(model, load_options, reducers, keeps)
+        loaded = load_model(which, reducers, keeps)
         known = unknown if file is None else file.known
         with console.progress("clips") as progress:
             runs = run(loaded, rows, chosen, read, generate, telling(file), progress, worker.stream, known)
     full = within(runs)
     beside = {} if other is None else {one.setting: other.beside(one, against) for one in runs}
     if json:
-        console.out_json({"model": model, "data": str(data), "runs": [plain(one, full, beside) for one in runs]})
+        console.out_json({"model": which.name, "data": str(data), "runs": [plain(one, full, beside) for one in runs]})
     else:
         for i, (header, cells) in enumerate(tables(runs, full, beside)):
             console.out("\n" if i else "", end="")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,7 +13,6 @@ from echoingpixels.options import (
     AUTO,
     AskOptions,
     GenerateOptions,
-    LoadOptions,
     MediaOptions,
     check_question,
     keep_name,
@@ -22,7 +20,7 @@ from echoingpixels.options import (
 
 from . import console
 from . import options as o
-from .model import load_model
+from .model import Chosen, choose, load_model
 from .outfile import check_outfile
 from .reading import reading
 from .report import big
@@ -35,13 +33,15 @@ def explain(
     media: Annotated[Path, typer.Argument(help="A video, sound or image file.")],
     question: Annotated[str, typer.Argument(help="What to ask about it.")],
     out: Annotated[Path, o.output_option("--out", "The file to write: .html for a page, .png for a picture.")],
-    model: o.Model = "tiny",
+    model: o.Model = AUTO,
     sieve: o.Sieve = None,
     sections: o.Sections = None,
     reducer: o.Reducer = AUTO,
     keep: o.KeepText = o.KEEP_TEXT,
-    quant: o.QuantName = "none",
-    device: o.Device = "auto",
+    quant: o.QuantName = AUTO,
+    device: o.Device = AUTO,
+    dtype: o.DtypeName = AUTO,
+    yes: o.Yes = False,
     fps: o.Fps = o.FPS,
     max_frames: o.MaxFrames = o.MAX_FRAMES,
     max_pixels: o.MaxPixels = None,
@@ -63,8 +63,8 @@ def explain(
     check_outfile(out, "--out", (PAGE, PICTURE), [media], force)
     read = o.media_options(fps, max_frames, no_audio, audio_track, start, end)
     asked = AskOptions(reducer, o.keep_of(keep), GenerateOptions(max_new_tokens))
-    load = o.load_options(sieve, quant, device, max_pixels, encode, sections)
-    made = _explain(media, question, model, load, read, asked, whole=out.suffix.lower() == PAGE)
+    load = o.load_options(sieve, quant, device, max_pixels, encode, sections, dtype=dtype)
+    made = _explain(media, question, choose(model, load, yes), read, asked, whole=out.suffix.lower() == PAGE)
     with console.working(f"Writing {out.name} …"):
         size = write(made, out)
     answers = [
@@ -75,7 +75,7 @@ def explain(
 
 
 def _explain(
-    media: Path, question: str, name: str, load: LoadOptions, read: MediaOptions, asked: AskOptions, whole: bool
+    media: Path, question: str, chosen: Chosen, read: MediaOptions, asked: AskOptions, whole: bool
 ) -> Explanation:
     """The explanation, at the ratio asked for or at the `whole` ladder."""
     with reading() as worker:
@@ -83,12 +83,10 @@ def _explain(
         from echoingpixels.explain.explanation import LADDER
         from echoingpixels.explain.explanation import explain as run
         from echoingpixels.explain.pictures import shown_size
-        from echoingpixels.frames import STEP
 
-        model = load_model(name, load, [asked.reducer], [asked.keep])
+        model = load_model(chosen, [asked.reducer], [asked.keep])
         with console.working(f"Looking at {media.name} …"):
             looked = model.look(worker.stream(media, replace(read, frame_size=model.frame_size)))
-            frames = STEP * len(looked.media.span.times)
-            shown = worker.read(media, replace(read, frame_size=partial(shown_size, frames=max(1, frames))))
+            shown = worker.read(media, replace(read, frame_size=shown_size))
     with console.progress("keep ratios") as progress:
         return run(looked, shown, question, asked, LADDER if whole else (), progress)

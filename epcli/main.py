@@ -73,6 +73,10 @@ def _run(arguments: list[str], debug: bool) -> int:
         usage = getattr(error, "format_message", None)  # the parser's own; its class has moved between Typer's versions
         if usage is not None:
             return _tell(usage(), f"See `{_command(error)} --help`.", USAGE, debug)
+        if type(error).__name__ == "OutOfMemoryError":  # torch's own, from where no command expects it
+            reason = str(error).strip().splitlines()[0]
+            hint = "Use --quant nf4, a smaller --keep, --fps or --max-pixels, or a smaller model (`ep models`)."
+            return _tell(f"Memory ran out: {reason}", hint, FAILED, debug)
         what = f"internal error: {type(error).__name__}: {error}"
         return _tell(what, "" if debug else "Run with --debug to see where, and please report it.", FAILED, debug)
 

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+
+from echoingpixels.errors import OptionError
+from echoingpixels.options import AUTO
 
 from . import console
 from . import options as o
@@ -12,23 +17,46 @@ from .report import big
 if TYPE_CHECKING:
     from echoingpixels.catalog import Entry
 
+DEFAULT = "default"
+ACTION = f"{DEFAULT}, to show or save the model that --model auto stands for; the list if left out."
 HEADER = ("model", "here", "download", "quant", "weights", "60 s clip", "runs here", "sieve")
 FITS = {True: "yes", False: "no", None: "?"}
 
 
-def models(device: o.Device = "auto", json: o.Json = False) -> None:
-    """List the known models: whether they are here, how large they are, and what memory they need.
+def models(
+    action: Annotated[str | None, typer.Argument(help=ACTION)] = None,
+    name: Annotated[str | None, typer.Argument(help="The model to save as default; auto removes it.")] = None,
+    quant: o.QuantName = AUTO,
+    device: o.Device = AUTO,
+    json: o.Json = False,
+) -> None:
+    """List the known models: whether they are on this machine, their size, and the memory they need.
 
-    Memory is that of a 60 s clip with sound at 2 frames a second and --keep 0.1, by quantization.
+    Memory is that of a 60 s clip of 720p with sound at 2 frames a second and --keep 0.1, by quantization.
+    `ep models default NAME` saves the model, and with --quant the quantization, that --model auto stands for.
     """
-    from echoingpixels.catalog import known_models
+    from echoingpixels.auto_model import resolve, save_default
     from echoingpixels.options import LoadOptions
 
-    found = known_models(LoadOptions(device=device).device)
+    options = LoadOptions(quant=cast(Any, quant), device=device)
+    if action not in (None, DEFAULT):
+        raise OptionError(f"Unknown action {action!r}.", f"Use `ep models`, or `ep models {DEFAULT} NAME`.")
+    if name is not None:
+        save_default(name, quant)
+    chosen = resolve(AUTO, options)
+    line = f"{AUTO} is {chosen.name}, quantization {chosen.options.quant}: {chosen.reason}"
+    default = {"model": chosen.name, "quant": chosen.options.quant, "reason": chosen.reason}
+    if action == DEFAULT:
+        console.out_json({"default": default}) if json else console.out(line)
+        return
+    from echoingpixels.catalog import known_models
+
+    found = known_models(options.device)
     if json:
-        console.out_json({"models": [entry.as_dict() for entry in found]})
+        console.out_json({"default": default, "models": [entry.as_dict() for entry in found]})
         return
     console.columns(HEADER, rows(found))
+    console.say(line)
 
 
 def rows(entries: Iterable[Entry]) -> list[tuple[str, ...]]:

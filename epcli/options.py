@@ -38,7 +38,9 @@ ENCODE = (
     "once), or glance[:SHARE] (all coarsely, that share of it closely); auto takes the model's own, else plain."
 )
 LOOKUP = "Guess up to that many tokens from the question and the answer so far; all are checked."
-MODELS = "tiny, qwen2.5-omni-3b, qwen2.5-omni-7b, a hub id or a folder."
+MODELS = "tiny, qwen2.5-omni-3b, qwen2.5-omni-7b, a hub id or a folder; auto: see `ep models default`."
+QUANT = "none, nf4 or int8 (both need bitsandbytes); auto: what fits with --model auto, else none."
+DTYPE = "bfloat16, float16 or float32; auto: by device."
 
 
 def model_option(name: str, help: str) -> Any:
@@ -67,8 +69,10 @@ Sieve = Annotated[
     model_option("--sieve", "Folder or hub id of trained CS2 weights, or the name of another one the model has."),
 ]
 Sections = Annotated[str | None, model_option("--sections", SPLIT)]
-QuantName = Annotated[str, model_option("--quant", "nf4 or int8 (both need bitsandbytes), or none.")]
-Device = Annotated[str, model_option("--device", "auto, cuda or cpu.")]
+QuantName = Annotated[str, model_option("--quant", QUANT)]
+Device = Annotated[str, model_option("--device", "auto, cpu, cuda or cuda:N.")]
+DtypeName = Annotated[str, model_option("--dtype", DTYPE)]
+Yes = Annotated[bool, model_option("--yes", "Download the model, if it is not on this machine, without asking.")]
 MaxNewTokens = Annotated[int, model_option("--max-new-tokens", "The longest answer, in tokens.")]
 Temperature = Annotated[float, model_option("--temperature", "0 takes the likeliest token, more draws.")]
 Compile = Annotated[bool, model_option("--compile", "Compile the step after the first token: takes a while, once.")]
@@ -82,7 +86,9 @@ KeepText = Annotated[
 Fps = Annotated[float, media_option("--fps", "Frames sampled per second.")]
 MaxFrames = Annotated[int, media_option("--max-frames", "The most frames; more are spread over the whole clip.")]
 EncodeText = Annotated[str, model_option("--encode", ENCODE)]
-MaxPixels = Annotated[int | None, media_option("--max-pixels", "The most pixels of a frame, if not the model's own.")]
+MaxPixels = Annotated[
+    int | None, media_option("--max-pixels", "The most pixels of a frame or image, in place of the model's own limits.")
+]
 Start = Annotated[str | None, media_option("--start", "Begin here: seconds, or 1:30.", "TIME")]
 End = Annotated[str | None, media_option("--end", "Stop here: seconds, or 1:30.", "TIME")]
 NoAudio = Annotated[bool, media_option("--no-audio", "Leave the sound out.")]
@@ -133,6 +139,7 @@ def load_options(
     sections: str | None = None,
     cache_dir: Path | None = None,
     no_cache: bool = False,
+    dtype: str = AUTO,
 ) -> LoadOptions:
     """How to load a model, checked. Quantized weights are kept, beside the features."""
     try:
@@ -140,7 +147,7 @@ def load_options(
     except ValueError:
         raise OptionError(f"--sections has {sections!r}.", "Give four whole numbers, such as 18,18,18,10.") from None
     cache = None if quant == "none" or no_cache else weights_folder(cache_dir)
-    return LoadOptions(cast(Quant, quant), device, sieve, max_pixels, split, cache, encode)
+    return LoadOptions(cast(Quant, quant), device, sieve, max_pixels, split, cache, encode, dtype)
 
 
 def weights_folder(given: Path | None) -> Path:

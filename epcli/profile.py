@@ -13,7 +13,7 @@ from echoingpixels.options import AUTO, GenerateOptions, MediaOptions, ProfileOp
 from . import console
 from . import options as o
 from .evaluate import telling
-from .model import load_model
+from .model import choose, load_model
 from .outfile import check_outfile
 from .reading import reading
 from .sheet import tables, write_csv
@@ -34,13 +34,15 @@ DATA = "Questions as `ep evaluate` reads: adds how many are answered right."
 def profile(
     media: Annotated[Path, typer.Argument(help="A clip, or a folder: all video and sound files in it and below.")],
     question: Annotated[str, typer.Argument(help="What every clip is asked.")],
-    model: o.Model = "tiny",
+    model: o.Model = AUTO,
     sieve: o.Sieve = None,
     sections: o.Sections = None,
     keep: Annotated[str, o.tokens_option("--keep", "Shares to keep, comma-separated.")] = KEEPS,
     reducer: Annotated[str, o.tokens_option("--reducer", REDUCERS)] = AUTO,
-    quant: o.QuantName = "none",
-    device: o.Device = "auto",
+    quant: o.QuantName = AUTO,
+    device: o.Device = AUTO,
+    dtype: o.DtypeName = AUTO,
+    yes: o.Yes = False,
     fps: o.Fps = o.FPS,
     max_frames: o.MaxFrames = o.MAX_FRAMES,
     max_pixels: o.MaxPixels = None,
@@ -70,15 +72,16 @@ def profile(
     check_question(question)
     options = ProfileOptions(o.ratios(keep), o.reducers(reducer), repeat, warm_up)
     read = o.media_options(fps, max_frames, no_audio, audio_track, start, end)
-    load = o.load_options(sieve, quant, device, max_pixels, encode, sections)
+    load = o.load_options(sieve, quant, device, max_pixels, encode, sections, dtype=dtype)
     generate = GenerateOptions(max_new_tokens, compile=compile)
     rows = _questions(data, format, clips, limit)
     _check_outputs(csv, plot, [media, *([data] if data else [])], force)
+    chosen = choose(model, load, yes)
     with reading() as worker:
         from echoingpixels.media import find_clips
 
         found_clips = find_clips(media, worker.check)
-        loaded = load_model(model, load, options.reducers)
+        loaded = load_model(chosen, options.reducers)
         from echoingpixels.profile import profile as measure
 
         with console.progress("answers") as progress:

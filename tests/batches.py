@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ from echoingpixels.batch.run import run
 from echoingpixels.batch.tally import Tally
 from echoingpixels.batch.task import Task, Wanted
 from echoingpixels.clip import Pieces
-from echoingpixels.frames import fit
 from echoingpixels.media import stream_clip
 from echoingpixels.model import EchoingPixels
 from echoingpixels.options import AskOptions, GenerateOptions, LoadOptions, MediaOptions
@@ -35,10 +33,9 @@ class Near:
 def job(model: EchoingPixels, cache: Path | None = None, reducer: str = "cs2", keep: float = 0.3) -> Job:
     """A job for a model that no folder holds."""
     on = model.backbone
-    size = partial(fit, min_pixels=on.min_pixels, max_pixels=on.max_pixels)
-    weights = Weights("model", "sieve", "towers", on.max_pixels, "plain")
+    weights = Weights("model", "sieve", "towers", on.resolution, "plain")
     options = AskOptions(reducer, keep, SHORT)
-    return Job("random", LoadOptions(), MediaOptions(frame_size=size), options, weights, cache)
+    return Job("random", LoadOptions(), MediaOptions(frame_size=on.resolution.size), options, weights, cache)
 
 
 def tasks(*media: Path, questions: tuple[str, ...] = QUESTIONS) -> list[Task]:

@@ -22,7 +22,7 @@ import numpy as np
 
 from echoingpixels.clip import Clip
 from echoingpixels.errors import EpError
-from echoingpixels.frames import fit
+from echoingpixels.frames import Resolution
 from echoingpixels.media import Limits, Worker
 from echoingpixels.options import MediaOptions
 from tests.made import MADE
@@ -30,6 +30,7 @@ from tests.mutants import mutate
 from tests.realclips import samples
 
 LIMITS = Limits(seconds=20.0, bytes=2 << 30)
+SIZE = Resolution.plain(224 * 224).size
 WARM = 100  # files after which memory should not grow any more
 Maker = Callable[[Path], Path]
 WRONG = {  # errors that a file must not cause
@@ -71,7 +72,7 @@ class Tally:
 def options(rng: random.Random) -> MediaOptions:
     """How a file is read: mostly its beginning, sometimes all of it or a later part."""
     start, end = rng.choice([(None, 2.0), (None, 2.0), (None, None), (1.2, 3.0), (0.0, 0.3), (50.0, 52.0)])
-    return MediaOptions(rng.choice([2, 2, 10]), rng.choice([4, 16]), start, end, frame_size=fit)
+    return MediaOptions(rng.choice([2, 2, 10]), rng.choice([4, 16]), start, end, frame_size=SIZE)
 
 
 def check(clip: Clip) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers import Qwen2_5OmniThinkerConfig, Qwen2_5OmniThinkerForConditionalGeneration
 
 from echoingpixels.backbones.qwen_omni import QwenOmni
+from echoingpixels.frames import Resolution
 from echoingpixels.positions import check_sections
 from echoingpixels.sieve import Sieve, SieveOptions
 from tests.parity_tally import FixtureError, Recorded
@@ -49,7 +50,7 @@ class RecordedModel:
         thinker = Qwen2_5OmniThinkerForConditionalGeneration(Qwen2_5OmniThinkerConfig(**config)).float().eval()
         _load(thinker, self.weights)
         self.merge = thinker.config.vision_config.spatial_merge_size
-        self.backbone = QwenOmni(thinker, NoTokenizer(), "recorded", 0, 0)
+        self.backbone = QwenOmni(thinker, NoTokenizer(), "recorded", Resolution())
         self.backbone.layout = replace(self.backbone.layout, **rates)
 
     def sieve(self, sections: list[int], layers: int, copied: bool) -> Sieve:

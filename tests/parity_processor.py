@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from echoingpixels.clip import Clip, Source
-from echoingpixels.frames import STEP
+from echoingpixels.frames import STEP, Resolution
 from echoingpixels.inputs import Inputs, Media, prepare_media, prepare_prompt
 from echoingpixels.mel import MEL_BINS
 from echoingpixels.positions import AUDIO, IMAGE, VIDEO, Layout
@@ -81,7 +81,7 @@ def _compare_case(case: dict[str, Any], recorded: Recorded, tally: Tally) -> Non
     name = case["name"]
     layout = _layout(case)
     clip = _clip(case, recorded)
-    media = prepare_media(clip, case["min_pixels"], case["max_pixels"])
+    media = prepare_media(clip, Resolution.plain(case["max_pixels"], case["min_pixels"]))
     _compare_media(name, media, recorded, tally)
     ids = recorded["input_ids"]
     try:

@@ -57,9 +57,11 @@ class Listening:
     def logits(self, hidden: Tensor) -> Tensor:
         return self._listen(self.backbone.logits(hidden))
 
-    def decode(self, token: Tensor, position: Tensor, mask: Tensor, cache: Any, compiled: bool = False) -> Tensor:
+    def decode(
+        self, token: Tensor, position: Tensor, mask: Tensor | None, cache: Any, compiled: bool = False
+    ) -> Tensor:
         self.positions.append(position[:, 0])
-        self.cached.append((mask.sum(1) - 1).tolist())
+        self.cached.append([cache.get_seq_length()] * len(token) if mask is None else (mask.sum(1) - 1).tolist())
         return self._listen(self.backbone.decode(token, position, mask, cache, compiled))
 
     def _listen(self, logits: Tensor) -> Tensor:

@@ -165,7 +165,7 @@ def test_answers_made_with_other_options_are_refused(data: Path, out: Path, ep: 
     for option, value, name in (
         ("--fps", "2", "fps"),
         ("--max-frames", "4", "max_frames"),
-        ("--max-pixels", "3136", "max_pixels"),
+        ("--max-pixels", "3136", "resolution"),
         ("--max-new-tokens", "3", "max_new_tokens"),
         ("--encode", "plain", "encode"),
         ("--no-audio", None, "audio"),

@@ -43,7 +43,7 @@ OPTIONS = (
     MediaOptions(),
     MediaOptions(fps=30, max_frames=17),
     MediaOptions(fps=10, start=1.1, end=2.9),
-    MediaOptions(start=2.0, frame_size=lambda height, width: (28, 56)),
+    MediaOptions(start=2.0, frame_size=lambda height, width, frames, image: (28, 56)),
     MediaOptions(fps=1000, max_frames=4000),
 )
 
@@ -131,7 +131,7 @@ def test_real_formats_have_the_extent_that_decoding_gives() -> None:
 def test_the_worker_gives_the_same_outline(films: Path) -> None:
     with Worker() as worker:
         for name in ("b-frames.mp4", "sound.m4a", "cut-b-frames.ts"):
-            options = MediaOptions(frame_size=lambda height, width: (28, 28))
+            options = MediaOptions(frame_size=lambda height, width, frames, image: (28, 28))
             assert extent_of(worker.outline(films / name, options)) == found(films / name, options, blank=False)
 
 
@@ -148,7 +148,7 @@ def test_an_interrupted_measurement_lets_the_worker_close(films: Path, monkeypat
     monkeypatch.setattr(Measure, "add", stop)
     with Worker() as worker:
         pieces = worker.stream(
-            films / "b-frames.mp4", MediaOptions(fps=30, frame_size=lambda height, width: (560, 840))
+            films / "b-frames.mp4", MediaOptions(fps=30, frame_size=lambda height, width, frames, image: (560, 840))
         )
         with pytest.raises(KeyboardInterrupt):
             extent_of(pieces)

@@ -146,7 +146,7 @@ def test_a_model_is_here_once_all_its_files_are(no_hub: Path) -> None:
     (repository / "refs" / "main").write_text("abc")
     (snapshot / catalog.INDEX).write_text(json.dumps({"weight_map": {"a": "1.safetensors", "b": "2.safetensors"}}))
     (snapshot / "1.safetensors").write_bytes(bytes(10))
-    assert catalog._folder(place) is None
+    assert catalog.local_folder(place) is None
     (snapshot / "2.safetensors").write_bytes(bytes(32))
     found = catalog._entry("qwen2.5-omni-3b", place, "cpu")
     assert found.folder == snapshot and found.download == 42
@@ -155,5 +155,19 @@ def test_a_model_is_here_once_all_its_files_are(no_hub: Path) -> None:
 def test_what_fits_is_told_by_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = outline("qwen2.5-omni-3b", LoadOptions(device="cuda"))
     peaks = {need.quant: need.peak for need in catalog._needs(drawn)}
-    monkeypatch.setattr(catalog, "free_memory", lambda device: peaks["int8"])
+    monkeypatch.setattr("echoingpixels.plan.free_memory", lambda device: peaks["int8"])
     assert {need.quant: need.fits for need in catalog._needs(drawn)} == {"none": False, "int8": True, "nf4": True}
+
+
+def test_a_torch_without_kernels_for_the_card_is_found_by_a_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+        raise RuntimeError("CUDA error: no kernel image is available for execution on the device\nmore")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (7, 5))
+    monkeypatch.setattr(torch, "ones", fail)
+    found = checkup._matmul()
+    assert found.state == "broken" and "float16, compute capability 7.5" in found.seen and "no kernel" in found.seen
+    ones = torch.zeros(64, 64).fill_(1.0)
+    monkeypatch.setattr(torch, "ones", lambda *_, **__: ones)
+    assert checkup._matmul().state == "ok"

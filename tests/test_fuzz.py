@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 
 from echoingpixels.errors import MediaError
-from echoingpixels.frames import fit
 from echoingpixels.media import Worker
 from echoingpixels.options import MediaOptions
 from tests import clips, fuzz, realclips
+from tests.fuzz import SIZE
 from tests.made import MADE, huge, without_frames
 from tests.program import Program
 
 GROWTH = 100 << 20  # bytes that the worker may grow by after the first files
-SEEN = MediaOptions(max_frames=4, end=2.0, frame_size=fit)
+SEEN = MediaOptions(max_frames=4, end=2.0, frame_size=SIZE)
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def healthy(tally: fuzz.Tally, count: int) -> None:
 @pytest.mark.parametrize("name", MADE)
 def test_unusual_media_are_read_whole(worker: Worker, name: str, tmp_path: Path) -> None:
     path, seconds = MADE[name](tmp_path)
-    clip = worker.read(path, MediaOptions(frame_size=fit))
+    clip = worker.read(path, MediaOptions(frame_size=SIZE))
     fuzz.check(clip)
     assert clip.duration == pytest.approx(seconds, abs=0.06)
     assert clip.source.warnings == () and (len(clip.frames) > 0) == (clip.source.kind != "audio")
@@ -94,7 +94,7 @@ def test_whole_samples_are_read_without_a_warning_but_for_those_that_are_damaged
     warned = set()
     for path in samples:
         if path.parent.name in ("audio", "video"):
-            clip = worker.read(path, MediaOptions(frame_size=fit))
+            clip = worker.read(path, MediaOptions(frame_size=SIZE))
             fuzz.check(clip)
             assert clip.source.kind == path.parent.name
             assert len(clip.frames) == {"audio": 0, "video": 10 if path.suffix == ".gif" else 120}[path.parent.name]

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from echoingpixels import generate
 from echoingpixels.backbones.qwen_omni import QwenOmni
 from echoingpixels.errors import OptionError
 from echoingpixels.generate import Text, stream_tokens
@@ -30,7 +31,7 @@ def with_short_sound(on: QwenOmni) -> Stream:
     """A clip of 4 s whose sound ends in the last chunk before its last frame: its last position is not its largest."""
     clip = tinymodel.clip(4.0)
     assert clip.audio is not None
-    media = prepare_media(replace(clip, audio=clip.audio[:35_200]), on.min_pixels, on.max_pixels)
+    media = prepare_media(replace(clip, audio=clip.audio[:35_200]), on.resolution)
     return tinymodel.embed(on, tinymodel.prompt(on, tinymodel.text(5), media, tinymodel.text(2)))
 
 
@@ -111,6 +112,67 @@ def test_every_row_of_a_batch_says_what_it_says_alone() -> None:
     on = tinymodel.backbone()
     alone = [tinymodel.stream(on, 2.0), with_short_sound(on), tinymodel.text_stream(on)]
     assert torch.equal(tokens(on, pad(alone)), torch.cat([tokens(on, stream) for stream in alone]))
+
+
+def batch(on: QwenOmni) -> list[Stream]:
+    """Rows of three lengths, two of one."""
+    seconds = (2.0, 4.0, 2.0, 1.0)
+    return [*(tinymodel.stream(on, s, seed=seed) for seed, s in enumerate(seconds)), with_short_sound(on)]
+
+
+def test_long_rows_of_a_batch_run_by_equal_length_without_a_mask(monkeypatch: pytest.MonkeyPatch) -> None:
+    on, runs = tinymodel.backbone(), []
+    hidden = on.hidden
+
+    def spy(stream: Stream, *rest: Any) -> Tensor:
+        runs.append((len(stream.mask), bool(stream.mask.all())))
+        return hidden(stream, *rest)
+
+    alone = batch(on)
+    expected = torch.cat([tokens(on, stream) for stream in alone])
+    monkeypatch.setattr(on, "hidden", spy)
+    for limit, groups in ((generate.MASKED, [(5, False)]), (1, [(2, True), (1, True), (1, True), (1, True)])):
+        monkeypatch.setattr(generate, "MASKED", limit)
+        runs.clear()
+        assert torch.equal(tokens(on, pad(alone)), expected)
+        assert runs == groups
+
+
+@torch.no_grad()
+def test_a_joined_cache_is_that_of_the_padded_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    on = tinymodel.backbone()
+    padded = pad(batch(on))
+    monkeypatch.setattr(generate, "MASKED", 1)
+    last, cache, mask = generate.prefill(on, padded, GenerateOptions())
+    plain = on.new_cache()
+    torch.testing.assert_close(last, on.hidden(padded, plain)[:, -1:])
+    assert mask is not None and torch.equal(mask, padded.mask)
+    for one, other in zip(cache.layers, plain.layers, strict=True):
+        for x, y in ((one.keys, other.keys), (one.values, other.values)):
+            assert x.shape == y.shape
+            torch.testing.assert_close(x.transpose(1, 2)[mask], y.transpose(1, 2)[mask])
+
+
+def test_rows_of_one_length_are_decoded_without_a_mask(monkeypatch: pytest.MonkeyPatch) -> None:
+    on, masks = tinymodel.backbone(), []
+    decode = on.decode
+
+    def spy(token: Tensor, position: Tensor, mask: Tensor | None, *rest: Any) -> Tensor:
+        masks.append(mask)
+        return decode(token, position, mask, *rest)
+
+    alone = [tinymodel.stream(on, 2.0, seed=seed) for seed in range(3)]
+    expected = torch.cat([tokens(on, stream) for stream in alone])
+    monkeypatch.setattr(on, "decode", spy)
+    assert torch.equal(tokens(on, pad(alone)), expected)
+    assert masks == [None] * (TOKENS - 1)
+
+
+def test_several_rows_have_no_single_answer() -> None:
+    model = tinymodel.model()
+    stream = pad([tinymodel.stream(tinymodel.backbone(), seconds) for seconds in (1.0, 2.0)])
+    with pytest.raises(OptionError, match="2 rows"):
+        model.generate(stream)
 
 
 def test_a_stop_token_is_given_out_and_ends_its_row_alone(monkeypatch: pytest.MonkeyPatch) -> None:

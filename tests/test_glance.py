@@ -13,6 +13,7 @@ from echoingpixels import frames as F
 from echoingpixels.backbones.qwen_omni import QwenOmni
 from echoingpixels.cache import FeatureCache
 from echoingpixels.clip import Clip
+from echoingpixels.frames import Resolution
 from echoingpixels.glance import chosen, coarse_size, places, windows
 from echoingpixels.inputs import Media, extent_of, prepare_media
 from echoingpixels.looked import Looked
@@ -31,7 +32,8 @@ SHORT = AskOptions("cs2", 0.5, GenerateOptions(3))
 def glancing(share: float, sieved: bool = True) -> EchoingPixels:
     """The random thinker, that takes frames of up to 6 x 6 cells and looks twice."""
     on = tinymodel.backbone()
-    twice = QwenOmni(on.thinker, on.tokenizer, on.name, 28 * 28, 168 * 168, read_encode(f"glance:{share}"))
+    limits = Resolution.plain(168 * 168, 28 * 28)
+    twice = QwenOmni(on.thinker, on.tokenizer, on.name, limits, read_encode(f"glance:{share}"))
     return EchoingPixels(twice, tinymodel.sieve(on) if sieved else None)
 
 
@@ -77,7 +79,7 @@ def test_all_windows_seen_closely_are_the_clip_as_without_a_glance(sieved: bool)
     twice = glancing(1.0, sieved)
     looked, on = twice.look(clip()), twice.backbone
     with torch.no_grad():
-        want = on.encode(prepare_media(clip(), on.min_pixels, on.max_pixels))
+        want = on.encode(prepare_media(clip(), on.resolution))
     seen = looked.seen_for(twice.prepare(looked.media, "Who?"), looked.watch)
     assert torch.equal(seen.video, want.video) and torch.equal(seen.audio, want.audio)
     assert seen.there is not None and bool(seen.there.all())
@@ -123,7 +125,7 @@ def test_the_report_counts_both_looks_and_the_whole_clip() -> None:
 @pytest.mark.parametrize("frames", [0, 8])
 def test_a_clip_too_small_for_two_looks_gets_one(frames: int) -> None:
     twice = glancing(0.25)
-    twice.backbone.min_pixels = 2 * 28 * 28
+    twice.backbone.resolution = Resolution.plain(168 * 168, 2 * 28 * 28)
     small = replace(clip(), frames=clip().frames[:frames, :56, :56], times=clip().times[:frames])
     looked = twice.look(small)
     assert looked.glance is None and looked.features.there is None and looked.answer("Who?", SHORT).token_ids

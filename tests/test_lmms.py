@@ -54,7 +54,7 @@ def lmms() -> Iterator[Any]:
             names = ("lmms_eval", "lmms_eval.api", "lmms_eval.api.model", "loguru")
             made = {name: ModuleType(name) for name in names}
             made["lmms_eval.api.model"].lmms = Base  # type: ignore[attr-defined]
-            made["loguru"].logger = SimpleNamespace(error=print)  # type: ignore[attr-defined]
+            made["loguru"].logger = SimpleNamespace(error=print, warning=print)  # type: ignore[attr-defined]
             for name, module in made.items():
                 patch.setitem(sys.modules, name, module)
         yield importlib.import_module("echoingpixels.lmms")
@@ -116,3 +116,22 @@ def test_the_harness_finds_the_class_by_the_entry_point(lmms: Any) -> None:
         registry = ModelRegistryV2()
         registry.register_manifest(lmms.manifest())
         assert registry.get_model_class("echoingpixels") is lmms.Lmms
+
+
+def test_each_process_of_accelerate_has_its_gpu_and_its_share(lmms: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, Any]] = []
+    real = lmms.load
+
+    def load(name: str, **options: Any) -> Any:
+        asked.append(options)
+        return real(name, **{**options, "device": "cpu"})
+
+    process = SimpleNamespace(num_processes=8, process_index=11, local_process_index=3)
+    monkeypatch.setattr(lmms, "Accelerator", lambda: process)
+    monkeypatch.setattr(lmms, "load", load)
+    monkeypatch.setattr(lmms.torch.cuda, "is_available", lambda: True)
+    made = lmms.Lmms("tiny", device="cuda:0")
+    assert asked[0]["device"] == "cuda:3"
+    assert (made._rank, made._world_size, made.accelerator) == (11, 8, process)
+    monkeypatch.setattr(lmms, "Accelerator", lambda: SimpleNamespace(num_processes=1))
+    assert lmms.Lmms("tiny", device="cuda:1")._world_size == 1 and asked[1]["device"] == "cuda:1"

@@ -64,7 +64,7 @@ def test_what_is_saved_is_loaded(model: EchoingPixels, tmp_path: Path) -> None:
     assert model.sieve is not None and again.sieve is not None
     assert same(again.sieve.state_dict(), model.sieve.state_dict())
     assert again.sieve.options == model.sieve.options
-    for name in ("layout", "shape", "stop_ids", "min_pixels", "max_pixels"):
+    for name in ("layout", "shape", "stop_ids", "resolution"):
         assert getattr(again.backbone, name) == getattr(model.backbone, name)
     asked = [one.ask(tinymodel.clip(2.0), "Who?", generate=SHORT).token_ids for one in (model, again)]
     assert asked[0] == asked[1]
@@ -227,7 +227,7 @@ def test_a_missing_sieve_is_told_before_weights_are_read(copy: Path, monkeypatch
 
 
 def test_pixels_of_a_frame_are_as_asked_else_the_models_own(tiny: str, model: EchoingPixels) -> None:
-    assert model.backbone.max_pixels == thinker(model).config.max_pixels
+    assert model.backbone.resolution.video_max == thinker(model).config.max_pixels
     assert load(tiny, device="cpu", max_pixels=56 * 56).frame_size(480, 640)[0] <= 56
 
 

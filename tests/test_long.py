@@ -82,7 +82,7 @@ def test_in_pieces_the_towers_make_what_they_make_of_the_whole(ahead: bool, monk
     model = tinymodel.model()
     on = model.backbone
     for seed, clip in enumerate(clips()):
-        media = prepare_media(clip, on.min_pixels, on.max_pixels)
+        media = prepare_media(clip, on.resolution)
         with torch.no_grad():
             features = on.encode(media)
         looked = model.look(cut(clip, seed))
@@ -199,7 +199,7 @@ def test_long_sound_alone_comes_in_pieces(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_a_worker_hands_over_pieces_and_reads_on_after_them(long_film: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    options = MediaOptions(max_frames=400, fps=10, frame_size=lambda h, w: (280, 420))  # 141 MB in all
+    options = MediaOptions(max_frames=400, fps=10, frame_size=lambda *_: (280, 420))  # 141 MB in all
     with Worker(Limits(bytes=400 << 20)) as worker:
         sizes = [piece.frames.nbytes for piece in worker.stream(long_film, options)]
         assert sum(sizes) == 400 * 280 * 420 * 3 and max(sizes) < 20 << 20
@@ -213,7 +213,7 @@ def test_a_worker_hands_over_pieces_and_reads_on_after_them(long_film: Path, mon
 
 
 def test_a_crash_between_pieces_is_an_error(long_film: Path) -> None:
-    options = MediaOptions(max_frames=400, fps=10, frame_size=lambda h, w: (280, 420))
+    options = MediaOptions(max_frames=400, fps=10, frame_size=lambda *_: (280, 420))
     with Worker() as worker:
         pieces = worker.stream(long_film, options)
         next(pieces)
@@ -279,6 +279,7 @@ import torch
 from echoingpixels.clip import NO_SOUND, Ending, Piece, Source
 from echoingpixels.options import AskOptions, GenerateOptions
 from echoingpixels.stats import peak_memory
+from echoingpixels.frames import Resolution
 from tests import tinymodel
 torch.set_num_threads(1)
 
@@ -292,7 +293,7 @@ def pieces(steps):
         yield Piece(frames, np.arange(i, i + 80) / 2, sound, i == 0, ending if last else None)
 
 model = tinymodel.model(form="extractive")
-model.backbone.max_pixels = 280 * 280
+model.backbone.resolution = Resolution.plain(280 * 280)
 model.look(pieces(160))
 before = peak_memory(torch.device("cpu"))
 looked = model.look(pieces(int(sys.argv[1])))

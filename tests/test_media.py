@@ -183,12 +183,12 @@ def test_frames_are_resized_as_they_arrive(tmp_path: Path) -> None:
     turn(path, (0, 1, -1, 0))
     asked = []
 
-    def size(height: int, width: int) -> tuple[int, int]:
-        asked.append((height, width))
+    def size(height: int, width: int, frames: int, image: bool) -> tuple[int, int]:
+        asked.append((height, width, frames, image))
         return 28, 56
 
     clip = read_clip(path, frame_size=size)
-    assert asked == [(64, 96)] and clip.frames.shape == (2, 28, 56, 3) and corners(clip.frames[0]) == "brwg"
+    assert asked == [(64, 96, 2, False)] and clip.frames.shape == (2, 28, 56, 3) and corners(clip.frames[0]) == "brwg"
     assert clip.source.video is not None and clip.source.video.size == (64, 96)
 
 

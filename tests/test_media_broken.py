@@ -138,7 +138,7 @@ def test_random_damage_never_hangs_and_never_shows_a_traceback(tmp_path: Path, s
 def test_a_still_image_is_one_frame_at_time_zero(tmp_path: Path, kind: str) -> None:
     path = tmp_path / f"a.{kind}"
     Image.fromarray(quadrants()).save(path, kind.upper())
-    clip = read_clip(path, frame_size=lambda height, width: (height // 2, width // 2))
+    clip = read_clip(path, frame_size=lambda height, width, *_: (height // 2, width // 2))
     assert clip.frames.shape == (1, 32, 48, 3) and clip.times.tolist() == [0] and clip.audio is None
     assert corners(clip.frames[0]) == "rgbw" and clip.source.kind == "image" and clip.duration == 0
     with pytest.raises(OptionError, match="still image"):

@@ -92,7 +92,7 @@ def test_streamed_pieces_fold_into_the_answer(model: EchoingPixels) -> None:
 @pytest.mark.parametrize("keep", [1.0, 0.5, 0.2, 0.01])
 def test_the_report_counts_the_budget(model: EchoingPixels, keep: float) -> None:
     answer = model.ask(tinymodel.clip(), QUESTION, keep=keep, generate=SHORT)
-    tokens, span = answer.report.tokens, span_of(extent_of(tinymodel.clip().pieces()), 28 * 28, 84 * 84)
+    tokens, span = answer.report.tokens, span_of(extent_of(tinymodel.clip().pieces()), tinymodel.RESOLUTION)
     assert tokens.video.before + tokens.audio.before == span.tokens
     assert tokens.audio.before == span.audio_tokens
     k = max(1, math.ceil(span.tokens * keep))
@@ -179,8 +179,8 @@ def test_sound_alone_a_silent_picture_and_a_still_are_answered_too(model: Echoin
 def test_the_outline_of_a_clip_is_what_preparing_it_makes() -> None:
     for seconds, sound in ((3.0, True), (2.5, True), (1.0, False)):
         clip = tinymodel.clip(seconds, sound)
-        media = prepare_media(clip, 28 * 28, 84 * 84)
-        assert media.span == span_of(extent_of(clip.pieces()), 28 * 28, 84 * 84)
+        media = prepare_media(clip, tinymodel.RESOLUTION)
+        assert media.span == span_of(extent_of(clip.pieces()), tinymodel.RESOLUTION)
         assert media.grid == (len(media.span.times), 2 * media.span.rows, 2 * media.span.columns)
 
 

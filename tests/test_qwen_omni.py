@@ -26,7 +26,7 @@ def test_the_vision_tower_in_pieces_sees_what_it_sees_in_one_go(
     patches_at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     on = tinymodel.backbone()
-    media = prepare_media(tinymodel.clip(5.0), on.min_pixels, on.max_pixels)
+    media = prepare_media(tinymodel.clip(5.0), on.resolution)
     whole = on.encode(media).video
     monkeypatch.setattr(qwen_omni, "PATCHES_AT_ONCE", patches_at_once)
     torch.testing.assert_close(on.encode(media).video, whole, rtol=0, atol=NOISE)
@@ -49,7 +49,7 @@ def test_the_audio_tower_in_pieces_hears_what_it_hears_in_one_go(
 @torch.no_grad()
 def test_the_towers_give_what_transformers_gives_for_a_whole_prompt() -> None:
     on = tinymodel.backbone()
-    media = prepare_media(tinymodel.clip(4.0), on.min_pixels, on.max_pixels)
+    media = prepare_media(tinymodel.clip(4.0), on.resolution)
     features = on.encode(media)
     assert media.mel is not None and media.patches is not None
     video = on.thinker.get_video_features(media.patches, torch.tensor([media.grid])).pooler_output[0]
@@ -62,8 +62,8 @@ def test_the_towers_give_what_transformers_gives_for_a_whole_prompt() -> None:
 @torch.no_grad()
 def test_features_of_several_clips_and_images_go_to_their_own_places() -> None:
     on = tinymodel.backbone()
-    clips = [prepare_media(tinymodel.clip(s, seed=i), on.min_pixels, on.max_pixels) for i, s in enumerate((2.0, 3.0))]
-    picture = prepare_media(tinymodel.clip(0.5, sound=False, seed=9), on.min_pixels, on.max_pixels)
+    clips = [prepare_media(tinymodel.clip(s, seed=i), on.resolution) for i, s in enumerate((2.0, 3.0))]
+    picture = prepare_media(tinymodel.clip(0.5, sound=False, seed=9), on.resolution)
     image = Media(Span((0.0,), picture.span.rows, picture.span.columns, image=True), picture.patches, picture.grid)
     media = [clips[0], image, clips[1]]
     inputs = tinymodel.prompt(on, tinymodel.text(3), media[0], media[1], tinymodel.text(2), media[2])

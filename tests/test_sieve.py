@@ -164,7 +164,7 @@ def test_both_forms_choose_the_same_tokens(on: QwenOmni) -> None:
 @torch.no_grad()
 def test_without_encoder_and_with_all_tokens_it_is_the_stock_model_bit_for_bit(sound: bool) -> None:
     on = tinymodel.backbone()
-    media = prepare_media(tinymodel.clip(5.0, sound, fps=1.0), on.min_pixels, on.max_pixels)
+    media = prepare_media(tinymodel.clip(5.0, sound, fps=1.0), on.resolution)
     inputs = tinymodel.prompt(on, tinymodel.text(6), media, tinymodel.text(9, 1))
     given: dict[str, Any] = {
         "pixel_values_videos": media.patches,
@@ -232,7 +232,7 @@ def test_the_gate_is_one_for_every_kept_token(on: QwenOmni) -> None:
 @torch.no_grad()
 def test_answers_are_hidden_from_the_encoder_in_training(on: QwenOmni) -> None:
     sieve = tinymodel.sieve(on)
-    media = prepare_media(tinymodel.clip(), on.min_pixels, on.max_pixels)
+    media = prepare_media(tinymodel.clip(), on.resolution)
     before, after, said = tinymodel.text(5), tinymodel.text(7, 1), tinymodel.text(4, 2)
     asked = tinymodel.embed(on, tinymodel.prompt(on, before, media, after))
     answered = tinymodel.embed(on, tinymodel.prompt(on, before, media, after + said))

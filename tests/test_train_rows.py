@@ -98,7 +98,7 @@ def test_own_answers_are_asked_once_and_survive_a_cut_file(
 
 
 def test_lengths_are_those_of_the_prompt(backbone: QwenOmni) -> None:
-    media = prepare_media(tinymodel.clip(3.0), backbone.min_pixels, backbone.max_pixels)
+    media = prepare_media(tinymodel.clip(3.0), backbone.resolution)
     asked = Row("1", Path("x"), "What is heard?", "a loud beep")
     prompt = prepare_prompt(media, asked.question, backbone.tokenizer, backbone.layout, answer=asked.answer)
     tokens = clip_tokens(backbone, media.span) + text_tokens(backbone, asked, 10)
@@ -109,14 +109,13 @@ def test_lengths_are_those_of_the_prompt(backbone: QwenOmni) -> None:
 
 def test_a_cut_clip_is_the_longest_beginning_that_fits(backbone: QwenOmni) -> None:
     clip = tinymodel.clip(9.0)
-    pixels = (backbone.min_pixels, backbone.max_pixels)
     lengths = {}
     for seconds in range(1, 10):
         part = tinymodel.clip(9.0)
         part = replace(part, frames=part.frames[: 2 * seconds], times=part.times[: 2 * seconds], duration=seconds)
         assert part.audio is not None
         part = replace(part, audio=part.audio[: seconds * 16_000])
-        lengths[seconds] = clip_tokens(backbone, prepare_media(part, *pixels).span)
+        lengths[seconds] = clip_tokens(backbone, prepare_media(part, backbone.resolution).span)
     for seconds, tokens in lengths.items():
         assert cut(backbone, clip, tokens).duration == pytest.approx(seconds)
         if seconds > 1:

@@ -26,7 +26,7 @@ SHARPEN = Stage("sharpen", "sharpen", steps=3, batch=2, moments=2, save_every=2,
 
 def test_fitted_heads_tell_what_the_tower_saw_and_are_held() -> None:
     tiny = load("tiny", encode="plain")
-    batches = Batches(replace(SHARPEN, batch=12), 5, tiny.backbone.max_pixels, sound=False)
+    batches = Batches(replace(SHARPEN, batch=12), 5, tiny.backbone.resolution, sound=False)
     assert "mel" not in batches[0]
     sharpened = Sharpened(tiny.backbone, (batches[i] for i in range(8)))  # type: ignore[arg-type]
     with torch.autocast("cpu", dtype=torch.bfloat16):  # as in training

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from echoingpixels.errors import DataError
+from echoingpixels.frames import Resolution
 from echoingpixels.loading import load
 from echoingpixels.questions import Row
 from echoingpixels.train.recipe import Data, Stage
@@ -22,11 +23,11 @@ from tests.smalltrain import FULL, TOWERS, recipe
 from tests.test_train_stages import changed, weights
 
 VIEWS = Stage("views", "views", steps=3, batch=2, moments=2, save_every=2, lr=0.01)
-PIXELS = 112 * 168
+RESOLUTION = Resolution.plain(112 * 168)
 
 
 def test_a_part_is_cells_or_windows_and_never_nothing() -> None:
-    views = Views(replace(VIEWS, steps=30), 5, drawn_clips(5, VIEWS), PIXELS)
+    views = Views(replace(VIEWS, steps=30), 5, drawn_clips(5, VIEWS), RESOLUTION)
     shares = []
     for item in range(30):
         for view, again in zip(views[item], views[item], strict=True):
@@ -42,7 +43,7 @@ def test_a_part_is_cells_or_windows_and_never_nothing() -> None:
 @torch.no_grad()
 def test_the_whole_is_seen_as_before_until_something_is_learned() -> None:
     seeing = Seeing(tinymodel.backbone())
-    (view,) = Views(replace(VIEWS, batch=1), 5, drawn_clips(5, VIEWS), PIXELS)[0]
+    (view,) = Views(replace(VIEWS, batch=1), 5, drawn_clips(5, VIEWS), RESOLUTION)[0]
     _, errors = seeing.loss([view])
     assert errors["whole"] == 0 and errors["coarse"] > 0
     _, errors = seeing.loss([{**view, "part": torch.ones_like(view["part"])}])
@@ -83,16 +84,16 @@ def test_own_clips_are_drawn_and_a_broken_one_is_named(tmp_path: Path, capsys: p
     clips.write(tmp_path / "a.mp4", clips.Film(seconds=3.0, size=(240, 320)))
     (tmp_path / "broken.mp4").write_bytes(b"no film")
     rows = [Row(name, tmp_path / f"{name}.mp4", "What?", "") for name in ("a", "broken")]
-    pictures = own_clips(rows, Data(), VIEWS, PIXELS)
+    pictures = own_clips(rows, Data(), VIEWS, RESOLUTION)
     drawn = [pictures(i, np.random.default_rng(i)) for i in range(8)]
     assert (
         {len(one) for one in drawn} == {4}
-        and drawn[0][0, :, :, 0].size <= PIXELS
+        and drawn[0][0, :, :, 0].size <= RESOLUTION.video_max
         and len({one.tobytes() for one in drawn}) > 1
     )
     assert "broken.mp4" in capsys.readouterr().out
     with pytest.raises(DataError, match="no picture"):
-        own_clips(rows[1:], Data(), VIEWS, PIXELS)(0, np.random.default_rng(0))
+        own_clips(rows[1:], Data(), VIEWS, RESOLUTION)(0, np.random.default_rng(0))
 
 
 def test_a_recipe_trains_views_on_own_clips(tmp_path: Path) -> None:

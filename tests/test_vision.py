@@ -182,7 +182,7 @@ def still(seconds: float = 4.0) -> Clip:
 def encoding(how: str) -> QwenOmni:
     """The random thinker, encoding that way."""
     on = tinymodel.backbone()
-    return QwenOmni(on.thinker, on.tokenizer, on.name, on.min_pixels, on.max_pixels, read_encode(how))
+    return QwenOmni(on.thinker, on.tokenizer, on.name, on.resolution, read_encode(how))
 
 
 def test_the_report_says_what_was_encoded_and_counts_only_that() -> None:

@@ -38,7 +38,7 @@ def worker() -> Iterator[Worker]:
 def during(act: Callable[[], object]) -> MediaOptions:
     """Options under which `act` is called while a file is being read."""
 
-    def size(height: int, width: int) -> tuple[int, int]:
+    def size(height: int, width: int, frames: int, image: bool) -> tuple[int, int]:
         act()
         return height, width
 
@@ -50,7 +50,7 @@ def broken(worker: Worker, path: Path, options: MediaOptions = MediaOptions()) -
     with pytest.raises(MediaError) as caught:
         worker.read(path, options)
     assert "\n" not in str(caught.value) and caught.value.hint and str(path) in caught.value.message
-    assert len(worker.read(path, MediaOptions(max_frames=2, frame_size=lambda h, w: (28, 28))).frames) == 2
+    assert len(worker.read(path, MediaOptions(max_frames=2, frame_size=lambda *_: (28, 28))).frames) == 2
     return caught.value
 
 
@@ -71,7 +71,7 @@ def gone(pid: int) -> bool:
     "options",
     [
         MediaOptions(),
-        MediaOptions(frame_size=lambda height, width: (height // 2, width // 2)),
+        MediaOptions(frame_size=lambda height, width, *_: (height // 2, width // 2)),
         MediaOptions(start=1.1, end=2.5, fps=7, max_frames=5),
         MediaOptions(audio=False),
     ],
@@ -148,7 +148,7 @@ def test_a_file_that_never_ends_is_given_up_though_it_gets_on(tmp_path: Path, mo
 
 def broken_by_time(worker: Worker, path: Path) -> MediaError:
     with pytest.raises(MediaError) as caught:
-        worker.read(path, MediaOptions(fps=60, max_frames=4000, frame_size=lambda h, w: (h, w)))
+        worker.read(path, MediaOptions(fps=60, max_frames=4000, frame_size=lambda h, w, *_: (h, w)))
     return caught.value
 
 
@@ -158,7 +158,7 @@ def test_memory_is_limited(tmp_path: Path) -> None:
     with Worker(Limits(bytes=300 << 20)) as worker:  # 60 frames are 356 MiB
         error = broken(worker, path, MediaOptions(fps=30))
         assert "takes more than 0.293 GiB of memory" in error.message and "--start" in error.hint
-        assert worker.read(path, MediaOptions(fps=30, frame_size=lambda h, w: (56, 84))).frames.shape[0] == 60
+        assert worker.read(path, MediaOptions(fps=30, frame_size=lambda *_: (56, 84))).frames.shape[0] == 60
 
 
 def test_a_process_that_keeps_its_memory_is_replaced(film: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,7 +209,7 @@ def test_an_error_of_the_caller_passes_through(worker: Worker, film: Path) -> No
 
 def test_our_own_mistake_is_told_with_its_place(worker: Worker, film: Path) -> None:
     with pytest.raises(MediaError, match="broke the reader: ValueError") as caught:
-        worker.read(film, MediaOptions(frame_size=lambda h, w: (h, w, 3)))  # type: ignore[arg-type, return-value]
+        worker.read(film, MediaOptions(frame_size=lambda h, w, *_: (h, w, 3)))  # type: ignore[arg-type, return-value]
     assert "Traceback" in caught.value.__notes__[0]
 
 
@@ -247,11 +247,11 @@ import os, time
 from echoingpixels.media import Worker
 from echoingpixels.options import MediaOptions
 worker = Worker()
-def wait(h, w):
+def wait(*_):
     print(worker.pid, flush=True)
     time.sleep(100)
 worker.read({str(film)!r}, MediaOptions(frame_size=wait if {when == "while reading"} else None))
-wait(0, 0)
+wait()
 """
     program = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, env=environment())
     assert program.stdout is not None
@@ -278,7 +278,7 @@ def test_even_a_process_that_hangs_ends_with_the_program() -> None:
 
 
 def test_the_process_imports_no_torch(worker: Worker, film: Path) -> None:
-    small = MediaOptions(frame_size=lambda height, width: (28, 28))
+    small = MediaOptions(frame_size=lambda *_: (28, 28))
     assert worker.read(film, small).frames.shape[1:3] == (28, 28)
     maps = Path(f"/proc/{worker.pid}/maps")
     if not maps.exists():

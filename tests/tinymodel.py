@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerFast, Qwen2_5OmniThinkerConfig, Qwen
 
 from echoingpixels.backbones.qwen_omni import QwenOmni
 from echoingpixels.clip import Clip, Source
+from echoingpixels.frames import Resolution
 from echoingpixels.inputs import Inputs, Media, as_inputs, prepare_media
 from echoingpixels.model import EchoingPixels
 from echoingpixels.positions import Span, place
@@ -24,6 +25,7 @@ MARKS = (
     *("<|vision_bos|>", "<|vision_eos|>", "<|vision_pad|>", "<|IMAGE|>", "<|VIDEO|>"),
 )
 BYTES = 256
+RESOLUTION = Resolution.plain(84 * 84, 28 * 28)
 WIDTH, HEADS, PAIRS = 64, 4, 8  # head size 16
 PLAIN = [2, 3, 3]  # the plain M-RoPE split of those pairs
 
@@ -101,7 +103,7 @@ def backbone(attention: str = "sdpa", positions_per_s: int = 25, seconds_per_chu
                 nn.init.normal_(weight, std=0.15)
             elif "norm" in name or "ln_" in name:
                 nn.init.uniform_(weight, 0.7, 1.3)
-    return QwenOmni(thinker, tokenizer(), "random", 28 * 28, 84 * 84)
+    return QwenOmni(thinker, tokenizer(), "random", RESOLUTION)
 
 
 def sieve(on: QwenOmni, **options: Any) -> Sieve:
@@ -153,7 +155,7 @@ def stream(
     on: QwenOmni, seconds: float = 3.0, sound: bool = True, before: int = 5, after: int = 7, seed: int = 0
 ) -> Stream:
     """The stream of a clip between two texts."""
-    media = prepare_media(clip(seconds, sound, seed=seed), on.min_pixels, on.max_pixels)
+    media = prepare_media(clip(seconds, sound, seed=seed), on.resolution)
     return embed(on, prompt(on, text(before, seed), media, text(after, seed + 1)))
 
 

@@ -36,13 +36,14 @@ class Chunk:
 class Spent:
     """What an answer had cost before its first token: towers, choosing tokens, and the peak until then.
 
-    `anew`: tokens that the towers made, of those kinds of which they did not make all.
+    `anew`: tokens that the towers made, of those kinds of which they did not make all. `warnings`: as in Answer.
     """
 
     tower_flops: float = 0.0
     choice_flops: float = 0.0
     peak_bytes: int = 0
     anew: dict[str, int] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
 
 def folded(chunks: Iterator[Chunk]) -> Answer:

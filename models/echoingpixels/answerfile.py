@@ -17,7 +17,7 @@ from .stats import TOKEN_KINDS, Tokens
 from .weights import weights_of
 
 Key = tuple[str, str, str, float | None, float | None]  # id, name of the media file, question, start, end
-ELSEWHERE = ("device", "sieve", "cache")  # load options that change no answer, or stand as weights
+ELSEWHERE = ("device", "sieve", "cache", "max_pixels")  # load options that change no answer, or stand as weights
 
 
 def made_with(model: str, load: LoadOptions, media: MediaOptions, generate: GenerateOptions) -> dict[str, Any]:
@@ -29,7 +29,7 @@ def made_with(model: str, load: LoadOptions, media: MediaOptions, generate: Gene
         "model": model,
         "weights": weights.model,
         "sieve": weights.sieve,
-        "max_pixels": weights.max_pixels,
+        "resolution": str(weights.resolution),
         "encode": weights.encode,
         "fps": media.fps,
         "max_frames": media.max_frames,

@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from functools import cache
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-import torch
-
-from .clip import SAMPLE_RATE
-from .forecast import Case, memory_of
-from .frames import FACTOR, MERGE, STEP
-from .headroom import free_memory
+from .clip import SAMPLE_RATE, Ending, Source
 from .hub import on_hub
-from .inputs import Media, audio_tokens
+from .inputs import Extent
 from .loading import KNOWN
-from .mel import MEL_BINS, mel_frames
 from .model import EchoingPixels
-from .options import MAX_PIXELS, AskOptions, LoadOptions, MediaOptions, Quant
+from .options import QUANTS, AskOptions, LoadOptions, MediaOptions, Quant
 from .outline import Outline, outline
-from .positions import Span
+from .plan import plan
 
-SECONDS, KEEP = 60, 0.1  # of the clip that needs are told for, with sound, at the usual frame rate and size
+SECONDS, SIZE, KEEP = 60, (720, 1280), 0.1  # of the clip that needs are told for, with sound, at the usual frame rate
 BFLOAT16 = 2  # bytes
 QUESTION = "What happens, and when?"
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
@@ -38,7 +31,7 @@ class Need:
     `fits`: whether there is as much on this machine; None where that cannot be known.
     """
 
-    quant: str
+    quant: Quant
     weights: int
     peak: int
     fits: bool | None
@@ -71,7 +64,7 @@ def known_models(device: str = "auto") -> tuple[Entry, ...]:
 
 def _entry(name: str, place: str, device: str) -> Entry:
     drawn = outline(name, LoadOptions(device=device))
-    folder = _folder(place)
+    folder = local_folder(place)
     there = [file for file in _weight_files(folder) if file.is_file()] if folder else []
     download = sum(file.stat().st_size for file in there) or sum(
         2 * weight.numel() for weight in drawn.model.backbone.parameters()
@@ -82,29 +75,36 @@ def _entry(name: str, place: str, device: str) -> Entry:
 
 
 def _needs(drawn: Outline) -> Iterator[Need]:
-    free = free_memory(drawn.device)
-    for quant in get_args(Quant):
-        model = EchoingPixels(drawn.model.backbone, drawn.model.sieve, quant)
-        options = AskOptions(keep=KEEP).settled(drawn.own_sieve)
-        case = Case(replace(drawn, model=model), _media(), QUESTION, options, _CLIP)
-        memory = memory_of(case, free)
-        yield Need(quant, memory.weights, memory.peak, memory.fits)
+    for quant in QUANTS:
+        yield need_of(drawn, quant)
 
 
-@cache
-def _media() -> Media:
-    """A clip of SECONDS, of which only sizes are known."""
-    side, mel = int(MAX_PIXELS**0.5) // FACTOR, mel_frames(SECONDS * SAMPLE_RATE)
-    steps = int(SECONDS * MediaOptions.fps) // STEP
-    times = tuple(STEP * step / MediaOptions.fps for step in range(steps))
-    grid = (steps, MERGE * side, MERGE * side)
-    return Media(Span(times, side, side, audio_tokens(mel)), None, grid, torch.empty(MEL_BINS, mel, device="meta"))
+def need_of(drawn: Outline, quant: Quant) -> Need:
+    """Memory for a 60 s clip under one quantization."""
+    model = EchoingPixels(drawn.model.backbone, drawn.model.sieve, quant)
+    memory = plan(replace(drawn, model=model), clip_like(model), QUESTION, AskOptions(keep=KEEP)).memory
+    return Need(quant, memory.weights, memory.peak, memory.fits)
 
 
-_CLIP = int(SECONDS * (MediaOptions.fps * MAX_PIXELS * 3 + SAMPLE_RATE * 4))  # bytes
+def fitting(candidates: Iterable[tuple[str, Quant]], options: LoadOptions) -> Iterator[tuple[str, Need]]:
+    """Those of (model, quantization) that fit the device's free memory by the plan, in their order."""
+    drawn: dict[str, Outline] = {}
+    for name, quant in candidates:
+        if name not in drawn:
+            drawn[name] = outline(name, replace(options, quant="none"))
+        need = need_of(drawn[name], quant)
+        if need.fits:
+            yield name, need
 
 
-def _folder(place: str) -> Path | None:
+def clip_like(model: EchoingPixels, seconds: int = SECONDS, size: tuple[int, int] = SIZE) -> Extent:
+    """A video of so many seconds with sound, as the model would have it read from a file with frames of that size."""
+    times = tuple(frame / MediaOptions.fps for frame in range(int(seconds * MediaOptions.fps)))
+    ending = Ending(seconds, Source("a clip", "video", "none", seconds))
+    return Extent(model.frame_size(*size, len(times)), times, seconds * SAMPLE_RATE, ending, len(times))
+
+
+def local_folder(place: str) -> Path | None:
     """The folder of a model if all its weights are on this machine, without asking the network."""
     if on_hub(place):
         from huggingface_hub import snapshot_download

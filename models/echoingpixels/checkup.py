@@ -118,6 +118,7 @@ def _cuda() -> Iterator[Check]:
         name, version = torch.cuda.get_device_name(), torch.version.cuda or torch.version.hip
         seen = f"{name}, {free / 1e9:.1f} of {whole / 1e9:.1f} GB free, CUDA {version}, driver {_driver()}"
         yield Check("CUDA", "ok", seen, needed=False)
+        yield _matmul()
         return
     if torch.version.cuda is None:
         hint = "For an NVIDIA card, install torch as pytorch.org says; without one, `tiny` is quick enough on a CPU."
@@ -126,6 +127,24 @@ def _cuda() -> Iterator[Check]:
     hint = "See whether `nvidia-smi` finds the card, and whether its driver is new enough."
     seen = f"torch is built for CUDA {torch.version.cuda}, but finds no device; driver {_driver()}"
     yield Check("CUDA", "missing", seen, hint, needed=False)
+
+
+def _matmul() -> Check:
+    """Whether the device runs a product in the dtype that models are loaded in: a torch may lack its kernels."""
+    import torch
+
+    from .loading import device_dtype
+
+    device, dtype = torch.device("cuda"), device_dtype(torch.device("cuda"))
+    major, minor = torch.cuda.get_device_capability(device)
+    name = f"{str(dtype).removeprefix('torch.')}, compute capability {major}.{minor}"
+    hint = "Install a torch built for this card, as pytorch.org says, or use --device cpu."
+    try:
+        ones = torch.ones(64, 64, device=device, dtype=dtype)
+        right = bool(((ones @ ones) == 64).all())
+    except RuntimeError as error:
+        return Check("CUDA product", "broken", f"{name}: {str(error).strip().splitlines()[0]}", hint, needed=False)
+    return Check("CUDA product", "ok" if right else "broken", name, "" if right else hint, needed=False)
 
 
 def _driver() -> str:

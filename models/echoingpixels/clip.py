@@ -50,7 +50,8 @@ class Source:
     """Where a clip came from.
 
     `warnings` say what was lost or could not be trusted; `notes` what is so by nature, such as a missing sound track.
-    `silent`: there is a sound track, and it is digitally silent over the span that was read.
+    `silent`: there is a sound track, and it is digitally silent over the span that was read. `comment`: the file's own,
+    by which SyncClips are recognised.
     """
 
     path: str
@@ -60,6 +61,7 @@ class Source:
     video: VideoTrack | None = None
     audio: AudioTrack | None = None
     silent: bool = False
+    comment: str | None = None
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -70,7 +72,7 @@ class Clip:
 
     `frames` (F, H, W, 3) uint8 RGB, F = 0 for sound alone; `times` (F,) float64 s, when each frame is first shown, from
     the clip's start; `audio` (S,) float32 mono at 16 kHz, sample 0 at time 0, or None; `duration` s, to where the
-    longer of picture and sound ends (0 for a still).
+    longer of picture and sound ends (0 for a still). `expected`: as in Piece; 0 where all frames are as they were.
     """
 
     frames: npt.NDArray[np.uint8]
@@ -78,11 +80,13 @@ class Clip:
     audio: npt.NDArray[np.float32] | None
     duration: float
     source: Source
+    expected: int = 0
 
     def pieces(self) -> Pieces:
         """All of it, as one piece."""
         heard = NO_SOUND if self.audio is None else self.audio
-        yield Piece(self.frames, self.times, heard, begins=True, ending=Ending(self.duration, self.source))
+        ending, expected = Ending(self.duration, self.source), self.expected or len(self.frames)
+        yield Piece(self.frames, self.times, heard, begins=True, ending=ending, expected=expected)
 
 
 @dataclass(frozen=True)
@@ -99,7 +103,8 @@ class Piece:
 
     Any of them may be empty, and frames and samples need not be of the same seconds. `begins`: this is the first piece,
     or reading began anew, and what came before is void. The last piece has the `ending`; where its source is silent,
-    the samples count for nothing.
+    the samples count for nothing. `expected`: frames of the whole clip, as far as that is known when reading begins;
+    their size is chosen for that many (0: for few).
     """
 
     frames: npt.NDArray[np.uint8]
@@ -107,6 +112,12 @@ class Piece:
     audio: npt.NDArray[np.float32]
     begins: bool = False
     ending: Ending | None = None
+    expected: int = 0
+
+    @property
+    def image(self) -> bool:
+        """Whether this is a still, which comes in one piece."""
+        return self.ending is not None and self.ending.source.kind == "image"
 
 
 Pieces = Generator[Piece, None, None]  # to be closed by who does not take all of them
@@ -132,7 +143,8 @@ def whole(pieces: Pieces) -> Clip:
     shown = _joined([part.frames for part in parts if len(part.frames)] or [parts[-1].frames])
     times = _joined([part.times for part in parts])
     heard = _joined([part.audio for part in parts if len(part.audio)] or [NO_SOUND])
-    return Clip(shown, times, heard if len(heard) and not ending.source.silent else None, **vars(ending))
+    audio = heard if len(heard) and not ending.source.silent else None
+    return Clip(shown, times, audio, **vars(ending), expected=parts[-1].expected)
 
 
 def _joined(parts: list[npt.NDArray[S]]) -> npt.NDArray[S]:

@@ -35,22 +35,24 @@ class Encoded:
 
 
 @torch.no_grad()
-def encode(backbone: Backbone, pieces: Pieces, watch: Stopwatch) -> Encoded:
+def encode(backbone: Backbone, pieces: Pieces, watch: Stopwatch, resolution: F.Resolution | None = None) -> Encoded:
     """Run both towers over a clip as it is read; adds to `decode`, `prepare` and `encode`.
 
+    `resolution`: None takes the backbone's.
     MediaError where it becomes no token. Of the sound, what waits to be scaled is held to the end: 51 kB a second.
     """
+    resolution = resolution or backbone.resolution
     with closing(pieces), _cutter(backbone.device) as cutter:
-        measure, sight, mel = Measure(), _Sight(backbone, watch, cutter), Mel()
+        measure, sight, mel = Measure(), _Sight(backbone, watch, cutter, resolution), Mel()
         for piece in _timed(pieces, watch):
             if piece.begins:
-                measure, sight, mel = Measure(), _Sight(backbone, watch, cutter), Mel()
+                measure, sight, mel = Measure(), _Sight(backbone, watch, cutter, resolution), Mel()
             measure.add(piece)
-            sight.add(piece.frames)
+            sight.add(piece)
             with watch.stage("prepare"):
                 mel.add(piece.audio)
         extent = measure.extent()
-        media = media_of(span_of(extent, backbone.min_pixels, backbone.max_pixels), extent)
+        media = media_of(span_of(extent, resolution), extent)
         video, seen = sight.features()
     audio, heard = (None, None) if media.mel is None else _hear(backbone, mel, media.mel.shape[1], watch)
     return Encoded(media, Features(video, audio, seen, heard), extent.ending)
@@ -73,20 +75,21 @@ def _timed(pieces: Pieces, watch: Stopwatch) -> Iterator[Piece]:
 class _Sight:
     """Frames that wait until there are as many as are seen at once, and the chunk whose patches are being cut."""
 
-    def __init__(self, backbone: Backbone, watch: Stopwatch, cutter: Executor | None) -> None:
+    def __init__(self, backbone: Backbone, watch: Stopwatch, cutter: Executor | None, resolution: F.Resolution) -> None:
         self._backbone, self._watch, self._sight, self._cutter = backbone, watch, backbone.sight(), cutter
+        self._resolution = resolution
         self._waiting: list[np.ndarray[Any, Any]] = []
         self._size = (0, 0)  # (height, width) at which they are seen
         self._next: Future[tuple[Tensor, tuple[int, int, int]]] | None = None
         self._features: list[tuple[Tensor, Tensor]] = []
 
-    def add(self, frames: np.ndarray[Any, Any]) -> None:
-        """Take the next frames (F, H, W, 3); when they fill a chunk, see the one before it."""
-        if not len(frames):
+    def add(self, piece: Piece) -> None:
+        """Take the next frames; when they fill a chunk, see the one before it."""
+        if not len(piece.frames):
             return
-        height, width = frames.shape[1:3]
-        self._size = F.fit(height, width, self._backbone.min_pixels, self._backbone.max_pixels)
-        self._waiting.append(frames)
+        height, width = piece.frames.shape[1:3]
+        self._size = self._resolution.size(height, width, piece.expected, piece.image)
+        self._waiting.append(piece.frames)
         at_once = F.STEP * self._backbone.steps_at_once(*(side // F.PATCH for side in self._size))
         while sum(map(len, self._waiting)) >= at_once:
             held = np.concatenate(self._waiting)

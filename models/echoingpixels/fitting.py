@@ -8,7 +8,7 @@ from functools import partial
 from itertools import islice
 
 from .forecast import Case, memory_of
-from .frames import FACTOR, MERGE, fit
+from .frames import FACTOR, MERGE, STEP, TOKEN, Resolution
 from .model import EchoingPixels
 from .options import MIN_PIXELS, Auto
 
@@ -40,7 +40,7 @@ def advice(case: Case, fps: float, size: tuple[int, int], free: int) -> tuple[st
 
     `fps` is the clip's as read, `size` the (height, width) its frames come in.
     """
-    ladders: list[Ladder] = [_quants, _keeps, partial(_fps, fps=fps), partial(_pixels, size=size)]
+    ladders: list[Ladder] = [_quants, _keeps, partial(_fps, fps=fps, size=size), partial(_pixels, size=size)]
     alone = []
     for ladder in ladders:
         tried = (Change(option, memory_of(other).peak) for option, other in ladder(case))
@@ -73,29 +73,34 @@ def _keeps(case: Case) -> Iterator[tuple[str, Case]]:
             yield name, replace(case, options=replace(case.options, keep=keep, reducer=reducer))
 
 
-def _fps(case: Case, fps: float) -> Iterator[tuple[str, Case]]:
+def _fps(case: Case, fps: float, size: tuple[int, int]) -> Iterator[tuple[str, Case]]:
     """Fewer frames; one step more than that gives, as where a clip ends decides on the last."""
-    media = case.media
+    span, resolution = case.media.span, case.outline.model.backbone.resolution
     for fewer in FEWER:
-        steps = -(-len(media.span.times) // fewer) + 1
-        if media.grid is None or steps >= len(media.span.times) or not fps:
+        steps = -(-len(span.times) // fewer) + 1
+        if case.media.grid is None or steps >= len(span.times) or not fps:
             return
-        span = replace(media.span, times=media.span.times[:steps])
-        smaller = replace(media, span=span, grid=(steps, *media.grid[1:]))
-        frames = case.clip_bytes * steps // len(media.span.times)
-        yield f"--fps {fps / fewer:.3g}", replace(case, media=smaller, clip_bytes=frames)
+        yield f"--fps {fps / fewer:.3g}", _resized(case, steps, size, resolution)
 
 
 def _pixels(case: Case, size: tuple[int, int]) -> Iterator[tuple[str, Case]]:
-    media = case.media
-    if media.grid is None:
-        return
-    now = media.span.rows * media.span.columns * FACTOR**2
+    span, resolution = case.media.span, case.outline.model.backbone.resolution
+    now = span.rows * span.columns
     for fewer in FEWER:
-        most = now // fewer
-        rows, columns = (side // FACTOR for side in fit(*size, MIN_PIXELS, most))
-        if most < MIN_PIXELS or rows * columns * FACTOR**2 >= now:
+        most = now * TOKEN // fewer
+        if case.media.grid is None or most < MIN_PIXELS:
             return
-        span = replace(media.span, rows=rows, columns=columns)
-        smaller = replace(media, span=span, grid=(media.grid[0], MERGE * rows, MERGE * columns))
-        yield f"--max-pixels {most}", replace(case, media=smaller, clip_bytes=case.clip_bytes // fewer)
+        smaller = _resized(case, len(span.times), size, resolution.limited(most))
+        if smaller.media.span.rows * smaller.media.span.columns >= now:
+            return
+        yield f"--max-pixels {most}", smaller
+
+
+def _resized(case: Case, steps: int, size: tuple[int, int], resolution: Resolution) -> Case:
+    """The same with so many steps of frames that are shown at `size`."""
+    was = case.media.span
+    rows, columns = (side // FACTOR for side in resolution.size(*size, STEP * steps, was.image))
+    span = replace(was, times=was.times[:steps], rows=rows, columns=columns)
+    media = replace(case.media, span=span, grid=(steps, MERGE * rows, MERGE * columns))
+    shrunk = steps * rows * columns / (len(was.times) * was.rows * was.columns)
+    return replace(case, media=media, clip_bytes=int(case.clip_bytes * shrunk))

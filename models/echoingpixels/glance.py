@@ -50,13 +50,13 @@ def glance_at(backbone: Backbone, pieces: Pieces, watch: Stopwatch) -> tuple[Enc
     with watch.stage("decode"):
         clip = whole(pieces)
     extent = extent_of(clip.pieces())
-    media = media_of(span_of(extent, backbone.min_pixels, backbone.max_pixels), extent)
-    small = coarse_size((media.span.rows, media.span.columns))
-    if media.grid is None or F.fit(*small, backbone.min_pixels, backbone.max_pixels) != small:
+    media = media_of(span_of(extent, backbone.resolution), extent)
+    small, coarse = coarse_size((media.span.rows, media.span.columns)), backbone.resolution.coarse()
+    if media.grid is None or coarse.size(*small, extent.expected, media.span.image) != small:
         return encode(backbone, clip.pieces(), watch), None
     with watch.stage("prepare"):
         frames = np.stack([F.resize(frame, small) for frame in clip.frames])
-    first = encode(backbone, replace(clip, frames=frames).pieces(), watch)
+    first = encode(backbone, replace(clip, frames=frames).pieces(), watch, coarse)
     glance = Glance(clip.frames, first.media, media)
     return replace(first, media=media, features=placed(glance, first.features)), glance
 

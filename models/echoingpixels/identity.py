@@ -20,30 +20,32 @@ ROWS = 16  # of a matrix, which stand for all of it
 class Identity:
     """A decoder by name and by weights, as bfloat16 has them, so that neither folder nor precision matters.
 
-    `weights`: digest of its norms and embeddings, which quantization leaves alone. `layers`: digest of its linear
-    layers; None of a quantized one, whose layers compare with nothing.
+    `weights`: digest of its norms and embeddings, which quantization leaves alone; None of one in float16, which has
+    lost the smallest values. `layers`: digest of its linear layers; None in float16 and of a quantized one. What is
+    None compares with nothing.
     """
 
     id: str
-    weights: str
+    weights: str | None
     layers: str | None = None
 
     def is_of(self, other: Identity) -> bool:
         """Whether both are the same decoder, as far as both can tell."""
-        known = self.layers is not None and other.layers is not None
-        return self.weights == other.weights and (not known or self.layers == other.layers)
+        pairs = ((self.weights, other.weights), (self.layers, other.layers))
+        return all(mine == theirs for mine, theirs in pairs if mine is not None and theirs is not None)
 
 
 def identity_of(backbone: QwenOmni, id: str) -> Identity:
     """A loaded model's decoder; LoRA that is not merged is no part of it."""
     text = backbone.text
     norms = [norm.weight for layer in text.layers for norm in (layer.input_layernorm, layer.post_attention_layernorm)]
+    exact = backbone.dtype != torch.float16
     quantized = getattr(backbone.thinker, "is_quantized", False)
     linear = [part.weight for layer in text.layers for part in (layer.self_attn.q_proj, layer.mlp.down_proj)]
     return Identity(
         id=id if on_hub(id) else Path(id).name,
-        weights=_digest([*norms, text.norm.weight, text.embed_tokens.weight]),
-        layers=None if quantized else _digest(linear),
+        weights=_digest([*norms, text.norm.weight, text.embed_tokens.weight]) if exact else None,
+        layers=_digest(linear) if exact and not quantized else None,
     )
 
 

@@ -16,7 +16,6 @@ from . import frames as F
 from .clip import Clip, Ending, Piece, Pieces, taken
 from .errors import MediaError
 from .mel import MEL_BINS, log_mel, mel_frames
-from .options import MAX_PIXELS, MIN_PIXELS
 from .positions import Layout, Placed, Span, place
 
 SYSTEM = "You are a helpful assistant."
@@ -60,12 +59,16 @@ def audio_tokens(mel_frames: int) -> int:
 
 @dataclass(frozen=True)
 class Extent:
-    """How large a clip is: the (height, width) of its frames and their times (s), its samples, and its ending."""
+    """How large a clip is: the (height, width) of its frames and their times (s), its samples, and its ending.
+
+    `expected`: frames that their size is chosen for, as in Piece.
+    """
 
     size: tuple[int, int]
     times: tuple[float, ...]
     samples: int
     ending: Ending
+    expected: int = 0
 
 
 class Measure:
@@ -74,6 +77,7 @@ class Measure:
     def __init__(self) -> None:
         self._size, self._times, self._samples = (0, 0), list[float](), 0
         self._ending: Ending | None = None
+        self._expected = 0
 
     def add(self, piece: Piece) -> None:
         """Take the next piece."""
@@ -83,14 +87,14 @@ class Measure:
             self._size = (piece.frames.shape[1], piece.frames.shape[2])
         self._times += piece.times.tolist()
         self._samples += len(piece.audio)
-        self._ending = piece.ending
+        self._ending, self._expected = piece.ending, piece.expected
 
     def extent(self) -> Extent:
         """Of all pieces; MediaError where they were taken before."""
         if self._ending is None:
             raise taken()
         samples = 0 if self._ending.source.silent else self._samples
-        return Extent(self._size, tuple(self._times), samples, self._ending)
+        return Extent(self._size, tuple(self._times), samples, self._ending, self._expected)
 
 
 def extent_of(pieces: Pieces) -> Extent:
@@ -102,9 +106,9 @@ def extent_of(pieces: Pieces) -> Extent:
     return measure.extent()
 
 
-def prepare_media(clip: Clip, min_pixels: int = MIN_PIXELS, max_pixels: int = MAX_PIXELS) -> Media:
+def prepare_media(clip: Clip, resolution: F.Resolution) -> Media:
     """Patches and log-mel of a clip."""
-    span = span_of(extent_of(clip.pieces()), min_pixels, max_pixels)
+    span = span_of(extent_of(clip.pieces()), resolution)
     patches, grid, mel = None, None, None
     if span.times:
         patches, grid = F.patches(clip.frames, (span.rows * F.FACTOR, span.columns * F.FACTOR))
@@ -120,12 +124,13 @@ def media_of(span: Span, extent: Extent) -> Media:
     return Media(span, None, grid, None if heard is None else torch.empty(MEL_BINS, heard, device="meta"))
 
 
-def span_of(extent: Extent, min_pixels: int = MIN_PIXELS, max_pixels: int = MAX_PIXELS) -> Span:
+def span_of(extent: Extent, resolution: F.Resolution) -> Span:
     """The tokens that a clip becomes, from its sizes alone. MediaError where it becomes none."""
     rows = columns = 0
     source = extent.ending.source
     if extent.times:
-        rows, columns = (side // F.FACTOR for side in F.fit(*extent.size, min_pixels, max_pixels))
+        size = resolution.size(*extent.size, extent.expected, source.kind == "image")
+        rows, columns = (side // F.FACTOR for side in size)
     heard = audio_tokens(mel_frames(extent.samples)) if extent.samples else 0
     span = Span(extent.times[:: F.STEP], rows, columns, heard, source.kind == "image")
     if not span.tokens:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+from accelerate import Accelerator
 from lmms_eval.api.model import lmms
 from loguru import logger
 
@@ -43,6 +45,8 @@ class Prompt:
 class Lmms(lmms):  # type: ignore[misc]  # the harness has no types
     """One request at a time, each about one clip in a file; arguments are those of `ep evaluate`, in --model_args.
 
+    Under `accelerate launch` each process has a GPU and a model of its own, and answers its share of the requests.
+
     A request that cannot be answered gets an empty answer, as the harness knows no failures; it is named, and how many
     there were is said at the end.
     """
@@ -53,7 +57,8 @@ class Lmms(lmms):  # type: ignore[misc]  # the harness has no types
         self,
         pretrained: str = "tiny",
         sieve: str | None = None,
-        quant: str = "none",
+        quant: str = AUTO,
+        dtype: str = AUTO,
         reducer: str = AUTO,
         keep: float | str = 0.2,
         fps: float = 2.0,
@@ -69,11 +74,20 @@ class Lmms(lmms):  # type: ignore[misc]  # the harness has no types
             raise OptionError(f"batch_size is {batch_size}.", "Leave it at 1: each request is answered alone.")
         self.choice = AskOptions(reducer, read_keep(str(keep)))
         self.reading = MediaOptions(fps=fps, max_frames=max_frames, audio=audio)
-        where = (device or "auto").split(":")[0]
-        self.ep = load(pretrained, sieve=sieve, quant=quant, device=where, max_pixels=max_pixels)
+        where = self._join_processes() or device or AUTO
+        self.ep = load(pretrained, sieve=sieve, quant=quant, device=where, dtype=dtype, max_pixels=max_pixels)
         self.ep.check(self.choice.reducer, self.choice.keep)
-        self.failed = 0
+        self.failed, self._notes = 0, set[str]()
         self._last: tuple[object, Looked] | None = None
+
+    def _join_processes(self) -> str | None:
+        """Take this process's share of the requests under `accelerate launch`; its own GPU, or None if it is alone."""
+        accelerator = Accelerator()
+        if accelerator.num_processes == 1:
+            return None
+        self.accelerator = accelerator  # the harness gathers results with it
+        self._rank, self._world_size = accelerator.process_index, accelerator.num_processes
+        return f"cuda:{accelerator.local_process_index}" if torch.cuda.is_available() else None
 
     @property
     def device(self) -> Any:
@@ -118,6 +132,9 @@ class Lmms(lmms):  # type: ignore[misc]  # the harness has no types
             part = {"start": prompt.start, "end": prompt.end}
             clip = stream_clip(prompt.media, self.reading, **part, frame_size=self.ep.frame_size)
             self._last = key, self.ep.look(clip)
+            for note in set(self._last[1].ending.source.notes) - self._notes:
+                self._notes.add(note)
+                logger.warning(note)
         return self._last[1]
 
     def generate_until_multi_round(self, requests: Sequence[Any]) -> list[str]:

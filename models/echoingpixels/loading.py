@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import re
 import time
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from shutil import rmtree
@@ -21,9 +20,11 @@ from .auto import Enough
 from .backbones.qwen_omni import QwenOmni
 from .contents import check_contents, own_code
 from .errors import ModelError
+from .frames import Resolution
 from .hub import HUB_ID, fetch, unloadable
+from .memory_errors import guarded, is_out_of_memory
 from .model import EchoingPixels, no_sieve, no_table
-from .options import AUTO, MAX_PIXELS, MIN_PIXELS, Encode, LoadOptions, Quant, read_encode
+from .options import AUTO, Encode, LoadOptions, read_encode
 from .published import load_published, published_options
 from .quantcache import keep_quantized, kept_at
 from .sieve import Sieve, SieveOptions
@@ -42,12 +43,26 @@ SMALL = 100_000_000  # parameters under which float32 is the better choice on a 
 
 
 def load(name: str = "tiny", **options: Any) -> EchoingPixels:
-    """Load a model by known name, hub id or folder; options are those of LoadOptions.
+    """Load a model by known name, hub id or folder, or `auto`; options are those of LoadOptions.
 
-    Raises ModelError when it cannot be found, quantized, or placed on the device, or when its sieve does not fit.
+    `auto` never downloads: it is the saved default, or the largest known model on this machine that fits, or tiny.
+    Raises ModelError when it cannot be found, quantized, or placed on the device, or when its sieve does not fit;
+    OutOfMemoryError where memory runs out.
     """
-    chosen, began = LoadOptions(**options), time.perf_counter()
-    device = device_of(chosen.device)
+    from . import memory_advice
+    from .auto_model import resolve
+
+    choice = resolve(name, LoadOptions(**options), downloads=False)
+    name, chosen, device = choice.name, choice.options, device_of(choice.options.device)
+    model = guarded(
+        partial(_load, name, chosen, device), f"loading {name}", device, partial(memory_advice.for_load, name, chosen)
+    )
+    model.advise = partial(memory_advice.for_answer, name, chosen)
+    return model
+
+
+def _load(name: str, chosen: LoadOptions, device: torch.device) -> EchoingPixels:
+    began = time.perf_counter()
     place = place_of(name)
     config, folder = read_config(name, place), sieve_folder(place, chosen)
     inside = published_options(config, chosen.sections, folder is not None)
@@ -118,10 +133,17 @@ def read_calibration(name: str, options: LoadOptions) -> Enough:
 
 
 def device_of(wanted: str) -> torch.device:
-    """The device to run on; ModelError where CUDA is wanted and there is none."""
-    if wanted == "cuda" and not torch.cuda.is_available():
+    """The device to run on; ModelError where CUDA, or one of its devices, is wanted and not found."""
+    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if wanted == "cpu" or (wanted == AUTO and not found):
+        return torch.device("cpu")
+    if not found:
         raise ModelError("No CUDA device was found.", "Use --device cpu, or check the driver with nvidia-smi.")
-    return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
+    device = torch.device("cuda" if wanted == AUTO else wanted)
+    if device.index is not None and device.index >= found:
+        last = found - 1
+        raise ModelError(f"{wanted} was not found: there are {found} CUDA devices.", f"Use cuda:0 to cuda:{last}.")
+    return device
 
 
 def _load_backbone(name: str, place: str, config: Any, options: LoadOptions, device: torch.device) -> QwenOmni:
@@ -131,20 +153,21 @@ def _load_backbone(name: str, place: str, config: Any, options: LoadOptions, dev
         thinker, found = _load_thinker(place, config, options, device)
         tokenizer = fetch(AutoTokenizer, place)
     except UNREADABLE as error:
+        if is_out_of_memory(error):
+            raise
         raise unloadable(name, place, error) from error
     if found["missing_keys"]:  # transformers would fill them with noise
         lacks = sorted(found["missing_keys"])
         raise ModelError(f"{name} lacks {len(lacks)} weights, such as {lacks[0]}.", "Download or save it again.")
     thinker.eval()
-    most = max_pixels_of(config, options)
-    return QwenOmni(thinker, tokenizer, name, MIN_PIXELS, most, encode_of(config, options))
+    return QwenOmni(thinker, tokenizer, name, resolution_of(config, options), encode_of(config, options))
 
 
 def _load_thinker(place: str, config: Any, options: LoadOptions, device: torch.device) -> tuple[Any, dict[str, Any]]:
     """The thinker, quantized once if so asked and from then on as it was kept; and what was found of its weights."""
     from transformers import Qwen2_5OmniThinkerForConditionalGeneration
 
-    dtype = dtype_of(config, device)
+    dtype = dtype_of(config, device, options.dtype)
     read = partial(
         fetch,
         Qwen2_5OmniThinkerForConditionalGeneration,
@@ -158,8 +181,11 @@ def _load_thinker(place: str, config: Any, options: LoadOptions, device: torch.d
     quantization = _quantization(options.quant, dtype)
     kept = options.cache and kept_at(options.cache, place, options.quant, f"{dtype} {device.type}")
     if kept and kept.exists():
-        with suppress(*UNREADABLE):
+        try:
             return read(str(kept))  # type: ignore[no-any-return]
+        except UNREADABLE as error:
+            if is_out_of_memory(error):  # the files are not damaged
+                raise
         rmtree(kept, ignore_errors=True)  # damaged: it is made again
     thinker, found = read(place, config=config, quantization_config=quantization)
     if kept and not found["missing_keys"]:
@@ -188,17 +214,30 @@ def read_config(name: str, place: str) -> Any:
     return config
 
 
-def dtype_of(config: Any, device: torch.device) -> torch.dtype:
-    """float32 for a small model on a CPU, else bfloat16."""
+def dtype_of(config: Any, device: torch.device, wanted: str = AUTO) -> torch.dtype:
+    """The dtype of all weights that are not quantized: as `wanted`, else by device (see LoadOptions)."""
+    if wanted != AUTO:
+        chosen: torch.dtype = getattr(torch, wanted)
+        return chosen
+    if device.type == "cuda":
+        return device_dtype(device)
     text = config.text_config
     layer = 4 * text.hidden_size**2 + 3 * text.hidden_size * text.intermediate_size
     small = text.num_hidden_layers * layer + text.vocab_size * text.hidden_size < SMALL
-    return torch.float32 if device.type == "cpu" and small else torch.bfloat16
+    return torch.float32 if small else torch.bfloat16
 
 
-def max_pixels_of(config: Any, options: LoadOptions) -> int:
-    """The most pixels of a frame: as asked, else the model's own, else the default."""
-    return options.max_pixels or getattr(config, "max_pixels", None) or MAX_PIXELS
+def device_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16; float16 before compute capability 8 (Volta, Turing), where CUDA emulates bfloat16, far slower."""
+    old = torch.cuda.is_available() and torch.cuda.get_device_capability(device) < (8, 0)
+    return torch.float16 if old else torch.bfloat16
+
+
+def resolution_of(config: Any, options: LoadOptions) -> Resolution:
+    """The pixels of a frame: as the model's config says, else Qwen2.5-Omni's; with the maximum asked for, if any."""
+    own = getattr(config, "max_pixels", None)
+    resolution = Resolution.plain(own) if own else Resolution()
+    return resolution.limited(options.max_pixels) if options.max_pixels else resolution
 
 
 def encode_of(config: Any, options: LoadOptions) -> Encode:
@@ -207,7 +246,7 @@ def encode_of(config: Any, options: LoadOptions) -> Encode:
     return read_encode(own if options.encode == AUTO else options.encode)
 
 
-def _quantization(quant: Quant, dtype: torch.dtype) -> Any:
+def _quantization(quant: str, dtype: torch.dtype) -> Any:
     if quant == "none":
         return None
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,6 +14,7 @@ from .backbones.base import Features
 from .clip import Ending
 from .glance import Glance, chosen, look_closer
 from .inputs import Inputs, Media
+from .memory_errors import guarded_stream
 from .options import AUTO, AskOptions, reducer_of
 from .stats import Stopwatch, reset_peak
 from .stream import Selection, Stream
@@ -50,14 +52,22 @@ class Looked:
 
     def _spent(self, seen: Features, reducer: str, pool: int, text: int) -> Spent:
         model, on = self.model, self.model.backbone
-        choice = model.choice_flops(reducer, pool, text)
+        choice, span = model.choice_flops(reducer, pool, text), self.media.span
+        small = on.resolution.warnings(span)
         if self.glance is None:
-            return Spent(on.tower_flops(self.media, seen), choice, self.peak_bytes, seen.anew(self.media.span.image))
+            return Spent(on.tower_flops(self.media, seen), choice, self.peak_bytes, seen.anew(span.image), small)
         first = model.choice_flops(reducer_of(AUTO, model.sieve is not None), self.glance.coarse.span.tokens, text)
-        return Spent(self.glance.flops(on, seen), first + choice, self.peak_bytes, self.glance.anew(seen))
+        return Spent(self.glance.flops(on, seen), first + choice, self.peak_bytes, self.glance.anew(seen), small)
 
     def stream(self, question: str, options: AskOptions, on_choice: OnChoice | None = None) -> Iterator[Chunk]:
-        """Answer one question piece by piece; `on_choice` gets the whole stream and what was chosen of it, untimed."""
+        """Answer one question piece by piece; `on_choice` gets the whole stream and what was chosen of it, untimed.
+
+        OutOfMemoryError where memory runs out.
+        """
+        advise = partial(self.model.advise, self.media, question, options)
+        return guarded_stream(self._stream(question, options, on_choice), "answering", self.watch.device, advise)
+
+    def _stream(self, question: str, options: AskOptions, on_choice: OnChoice | None) -> Iterator[Chunk]:
         model, watch = self.model, Stopwatch(self.watch.device, dict(self.watch.seconds))
         options = options.settled(model.sieve is not None)
         reset_peak(self.watch.device)

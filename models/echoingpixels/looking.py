@@ -48,7 +48,7 @@ def look(
     """
     if isinstance(clip, Seen):
         watch = Stopwatch(model.backbone.device, {"load": model.load_s, **seconds})
-        ending = Ending(clip.duration, clip.source)
+        ending = model.with_notes(Ending(clip.duration, clip.source))
         return View(Looked(model, clip.media, clip.features, watch, 0, ending), cached=True)
     looked = model.look(clip)
     looked.watch.seconds.update(seconds)

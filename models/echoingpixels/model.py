@@ -5,8 +5,9 @@ Knows nothing about files or weights.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from os import PathLike
 
 import torch
@@ -15,14 +16,14 @@ from .answer import Answer, Chunk, Spent, folded
 from .attended import ATTENDED, LAYERS
 from .auto import features
 from .backbones.base import Backbone, Features
-from .clip import Clip, Pieces
+from .clip import Clip, Ending, Pieces
 from .encoding import encode
-from .errors import MediaError, ModelError
-from .frames import fit
+from .errors import MediaError, ModelError, OptionError
 from .generate import Text, stream_tokens
 from .glance import glance_at
 from .inputs import Inputs, Media, prepare_media, prepare_prompt
 from .looked import Looked
+from .memory_errors import guarded
 from .options import (
     AUTO,
     KEEP,
@@ -54,9 +55,18 @@ from .stats import (
 from .stream import Selection, Stream, budget, top_k
 from .windows import passes
 
+REAL_MODEL = "For other clips use --model qwen2.5-omni-3b --quant nf4 on a GPU (`ep models` lists models)."
+Advise = Callable[[Media | None, str, AskOptions], tuple[str, ...]]
+"""Options that would fit into memory, for a clip (None: not encoded yet), a question and how it was asked."""
+
+
+def no_advice(media: Media | None, question: str, options: AskOptions) -> tuple[str, ...]:
+    """Of a model that was put together by hand."""
+    return ()
+
 
 class EchoingPixels:
-    """A backbone with its sieve, if it has one."""
+    """A backbone with its sieve, if it has one. `advise`: asked where memory ran out."""
 
     def __init__(
         self, backbone: Backbone, sieve: Sieve | None = None, quant: str = "none", load_s: float = 0.0
@@ -65,15 +75,16 @@ class EchoingPixels:
         self.sieve = sieve
         self.quant = quant
         self.load_s = load_s
+        self.advise: Advise = no_advice
 
-    def frame_size(self, height: int, width: int) -> tuple[int, int]:
-        """The (height, width) at which the model sees a frame of that shape; for `read_clip(frame_size=…)`."""
-        return fit(height, width, self.backbone.min_pixels, self.backbone.max_pixels)
+    def frame_size(self, height: int, width: int, frames: int = 0, image: bool = False) -> tuple[int, int]:
+        """The (height, width) at which the model sees each of that many frames; for `read_clip(frame_size=…)`."""
+        return self.backbone.resolution.size(height, width, frames, image)
 
     def prepare(self, clip: Clip | Media, question: str) -> Inputs:
         """Patches, log-mel, token ids and positions of one prompt; a Media is shared among questions."""
         if isinstance(clip, Clip):
-            clip = prepare_media(clip, self.backbone.min_pixels, self.backbone.max_pixels)
+            clip = prepare_media(clip, self.backbone.resolution)
         return prepare_prompt(clip, question, self.backbone.tokenizer, self.backbone.layout)
 
     @torch.no_grad()
@@ -140,7 +151,7 @@ class EchoingPixels:
                 raise no_table(self.backbone.name)
 
     def generate(self, stream: Stream, options: GenerateOptions | None = None) -> Answer:
-        """Answer from a stream of one row, reduced or not; the report counts from here on."""
+        """Answer from a stream of one row, reduced or not; the report counts from here on. OptionError for more."""
         reset_peak(self.backbone.device)
         return folded(self.chunks(stream, options or GenerateOptions(), Stopwatch(self.backbone.device), Spent()))
 
@@ -157,10 +168,14 @@ class EchoingPixels:
         """Prepare and encode a clip once, for any number of questions; `decode_s` is what reading it took so far.
 
         Of a clip that comes in pieces, memory holds one of them and the features; for a glance, all its frames.
-        MediaError for a file's name.
+        MediaError for a file's name, OutOfMemoryError where memory runs out.
         """
         if isinstance(clip, str | PathLike):
             raise MediaError(f"{clip} is a file's name, where a clip is needed.", "Read it first: read_clip(path).")
+        advise = partial(self.advise, None, "", AskOptions())
+        return guarded(partial(self._look, clip, decode_s), "encoding the clip", self.backbone.device, advise)
+
+    def _look(self, clip: Clip | Pieces, decode_s: float) -> Looked:
         reset_peak(self.backbone.device)
         watch = Stopwatch(self.backbone.device, {"load": self.load_s, "decode": decode_s})
         pieces = clip.pieces() if isinstance(clip, Clip) else clip
@@ -168,10 +183,15 @@ class EchoingPixels:
             seen, glance = glance_at(self.backbone, pieces, watch)
         else:
             seen, glance = encode(self.backbone, pieces, watch), None
-        return Looked(self, seen.media, seen.features, watch, peak_memory(self.backbone.device), seen.ending, glance)
+        with watch.stage("encode"):
+            watch.wait()
+        ending, peak = self.with_notes(seen.ending), peak_memory(self.backbone.device)
+        return Looked(self, seen.media, seen.features, watch, peak, ending, glance)
 
     def chunks(self, stream: Stream, options: GenerateOptions, watch: Stopwatch, spent: Spent) -> Iterator[Chunk]:
         """Generate from a stream of one row; the last chunk carries the answer and its report."""
+        if len(stream.mask) != 1:
+            raise OptionError(f"A stream of {len(stream.mask)} rows has no single answer.", "Use padded.answers.")
         text = Text(self.backbone)
         for token in stream_tokens(self.backbone, stream, options, watch):
             piece = text.push(int(token[0]))
@@ -194,7 +214,7 @@ class EchoingPixels:
             tokens_per_s=decoding_rate(said, watch.seconds.get("generate")),
             steps=watch.times["generate"],
         )
-        warnings = self.overreach(int(stream.next_position.max()))
+        warnings = (*spent.warnings, *self.overreach(int(stream.next_position.max())))
         answer = Answer(text.text, tuple(text.ids), text.reason, report, stream.moments(), warnings)
         yield Chunk("", answer)
 
@@ -202,6 +222,15 @@ class EchoingPixels:
         """A warning where a prompt of `end` positions goes on beyond those that the model was made for."""
         on = self.backbone
         return overreach(end, on.max_positions, on.layout.positions_per_s)
+
+    def with_notes(self, ending: Ending) -> Ending:
+        """The same, with a note if the clip is not of the only kind that the model was trained on."""
+        world, source = self.backbone.world, ending.source
+        if world is None or (source.comment or "").startswith(world):
+            return ending
+        known = f"{self.backbone.name} only knows {world}, and by its metadata this file is not one of them"
+        note = f"{known}: do not trust the answer. {REAL_MODEL}"
+        return replace(ending, source=replace(source, notes=tuple(dict.fromkeys((*source.notes, note)))))
 
     def weight_bytes(self) -> int:
         """Bytes of all parameters as stored, with the scales of quantized ones."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,12 +14,15 @@ from .errors import OptionError
 KEEP = 0.2  # default share of audio and video tokens, which the sieve is trained at
 QUALITY = 0.98  # default share of the accuracy with all tokens, where the sieve chooses how many it takes
 MIN_PIXELS = 56 * 56  # of a frame: 2 x 2 tokens
-MAX_PIXELS = 224 * 224
 SIEVED = ("cs2", "cs2-random", "cs2-proportional", "cs2-half", "cs2-video")  # need a sieve
 UNTRAINED = ("full", "uniform", "random", "repeats", "fastv", "relevance")
 REDUCER_NAMES = (*SIEVED, *UNTRAINED)
-AUTO = "auto"
+AUTO: Literal["auto"] = "auto"
 Quant = Literal["none", "nf4", "int8"]
+QUANTS: tuple[Quant, ...] = ("none", "nf4", "int8")
+DTYPES = ("bfloat16", "float16", "float32")
+DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
+FrameSize = Callable[[int, int, int, bool], tuple[int, int]]
 ENCODES: dict[str, float | None] = {
     "plain": None,
     "repeats": 0.1,
@@ -125,8 +129,8 @@ class MediaOptions:
     `fps`: frames sampled per second of the source. `max_frames`: the most frames kept; a longer clip is sampled more
     sparsely over its whole span, never cut. `start`, `end`: the part to read, in seconds of the source. `audio`:
     whether to read the sound; `audio_track`: which track, counted from 0 (None: the default one). `frame_size`: called
-    with the (height, width) a frame is shown at, returns the size to keep, so that memory holds only what the model
-    will see.
+    once with the height and width frames are shown at, their expected number, and whether this is a still image; it
+    returns the (height, width) to keep, so that memory holds only what the model will see.
     """
 
     fps: float = 2.0
@@ -135,7 +139,7 @@ class MediaOptions:
     end: float | None = None  # s
     audio: bool = True
     audio_track: int | None = None
-    frame_size: Callable[[int, int], tuple[int, int]] | None = None
+    frame_size: FrameSize | None = None
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.fps) and self.fps > 0):
@@ -257,29 +261,38 @@ def read_encode(text: str) -> Encode:
 
 @dataclass(frozen=True)
 class LoadOptions:
-    """`device` auto takes CUDA when there is one. `quant` none means bfloat16, or float32 for a small model on a CPU.
+    """How to load a model.
 
+    `quant`: auto loads a named model unquantized; for the model `auto` it is chosen together with the model.
+    `device`: auto is CUDA if a device is found, else the CPU; `cuda:N` is one of several devices.
+    `dtype`: of the weights that are not quantized. auto is bfloat16 on CUDA, float16 where bfloat16 is emulated
+    (compute capability below 8); on a CPU bfloat16, or float32 for a small model.
     `sieve`: folder or hub id of a trained sieve, or the name of one the model has; None takes the model's own, if any.
     `sections`: rotary split [T, H, W, T] of a sieve inside a checkpoint; None takes the published one.
-    `max_pixels`: of each frame; None takes the model's own.
+    `max_pixels`: of each frame or image; None takes the model's own limits.
     `cache`: folder where quantized weights are kept for the next load, up to half as large as the model; None for none.
-    `encode`: how much the towers encode, as `read_encode` takes it; auto takes what the model says, else plain.
+    `encode`: how much the encoders encode, as `read_encode` takes it; auto takes the model's own, else plain.
     """
 
-    quant: Quant = "none"
-    device: str = "auto"
+    quant: Quant | Literal["auto"] = AUTO
+    device: str = AUTO
     sieve: str | None = None
     max_pixels: int | None = None
     sections: tuple[int, ...] | None = None
     cache: Path | None = None
     encode: str = AUTO
+    dtype: str = AUTO
 
     def __post_init__(self) -> None:
         if self.encode != AUTO:
             read_encode(self.encode)
-        if self.quant not in ("none", "nf4", "int8"):
-            raise OptionError(f"Unknown quantization {self.quant!r}.", "Known: none, nf4, int8.")
-        if self.device not in ("auto", "cuda", "cpu"):
-            raise OptionError(f"Unknown device {self.device!r}.", "Known: auto, cuda, cpu.")
+        if self.quant not in (AUTO, *QUANTS):
+            raise OptionError(f"Unknown quantization {self.quant!r}.", f"Known: {', '.join((AUTO, *QUANTS))}.")
+        if self.device == "mps":
+            raise OptionError("Apple's MPS device is not supported.", "Use --device cpu.")
+        if not DEVICE.fullmatch(self.device):
+            raise OptionError(f"Unknown device {self.device!r}.", "Known: auto, cpu, cuda, cuda:N.")
+        if self.dtype not in (AUTO, *DTYPES):
+            raise OptionError(f"Unknown dtype {self.dtype!r}.", f"Known: {', '.join((AUTO, *DTYPES))}.")
         if self.max_pixels is not None and self.max_pixels < MIN_PIXELS:
             raise OptionError(f"max_pixels is {self.max_pixels}.", f"Give at least {MIN_PIXELS} (56 x 56).")

@@ -16,9 +16,9 @@ from torch import nn
 from . import quantized
 from .backbones.qwen_omni import QwenOmni
 from .inputs import Tokenizer
-from .loading import KNOWN, dtype_of, encode_of, max_pixels_of, place_of, read_config
+from .loading import KNOWN, dtype_of, encode_of, place_of, read_config, resolution_of
 from .model import EchoingPixels
-from .options import MIN_PIXELS, LoadOptions
+from .options import AUTO, LoadOptions
 from .published import published_options
 from .sieve import Sieve, SieveOptions
 from .sievefolder import read_sieve_options, sieve_folder
@@ -80,15 +80,14 @@ def outline(name: str, options: LoadOptions) -> Outline:
     own = about is not None
     if about is None and sizes is not None:
         about = SieveOptions()
-    cuda = options.device == "cuda" or (options.device == "auto" and torch.cuda.is_available())
-    device = torch.device("cuda" if cuda else "cpu")
-    dtype = dtype_of(config, device)
+    cuda = torch.cuda.is_available() if options.device == AUTO else options.device != "cpu"
+    device = torch.device("cpu" if not cuda else "cuda" if options.device == AUTO else options.device)
+    dtype = dtype_of(config, device, options.dtype)
     with torch.device("meta"):
         thinker = Qwen2_5OmniThinkerForConditionalGeneration(config).to(dtype)
-        most = max_pixels_of(config, options)
-        backbone = QwenOmni(thinker, tokenizer, name, MIN_PIXELS, most, encode_of(config, options))
+        backbone = QwenOmni(thinker, tokenizer, name, resolution_of(config, options), encode_of(config, options))
         sieve = None if about is None else Sieve(backbone, about).to(dtype)
-    return Outline(EchoingPixels(backbone, sieve, options.quant), device, own)
+    return Outline(EchoingPixels(backbone, sieve, "none" if options.quant == AUTO else options.quant), device, own)
 
 
 def weight_bytes(model: EchoingPixels) -> int:

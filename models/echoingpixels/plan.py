@@ -42,7 +42,7 @@ def plan(outline: Outline, clip: Clip | Extent, question: str, options: AskOptio
     model, options = outline.model, options.settled(outline.own_sieve)
     model.check(options.reducer, options.keep if outline.own_sieve else KEEP)
     extent = extent_of(clip.pieces()) if isinstance(clip, Clip) else clip
-    media = media_of(span_of(extent, model.backbone.min_pixels, model.backbone.max_pixels), extent)
+    media = media_of(span_of(extent, model.backbone.resolution), extent)
     case = Case(outline, media, question, options, _bytes(extent))
     before, after = case.stream, case.kept
     tower, shape, whole = model.backbone.tower_flops(case.media), model.backbone.shape, before.kind.numel()
@@ -60,7 +60,7 @@ def plan(outline: Outline, clip: Clip | Extent, question: str, options: AskOptio
         encoded={kind: n for kind, n in before.counts().items() if kind != "text"},
     )
     said = () if free is None or memory.peak <= free else advice(case, _fps(extent), _size(extent), free)
-    beyond = model.overreach(int(before.next_position.max()))
+    beyond = (*model.backbone.resolution.warnings(media.span), *model.overreach(int(before.next_position.max())))
     warnings = (*_range(before, options.keep), *_less(model.backbone.how), *beyond, *_warnings(outline, options))
     return Plan(report, memory, options, outline.device.type, said, warnings)
 

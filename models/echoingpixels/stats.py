@@ -93,7 +93,11 @@ class Report:
 
 
 class Stopwatch:
-    """Adds up seconds by stage, waiting for the device before each reading, and counts how often each was timed."""
+    """Adds up the host's seconds by stage, and counts how often each was timed.
+
+    It does not wait for the device: a stage whose numbers the host does not read itself ends with `wait`. What a device
+    does while the host decodes the next frames is timed once, where the host waits for it.
+    """
 
     def __init__(self, device: torch.device, seconds: dict[str, float] | None = None) -> None:
         self.device = device
@@ -103,18 +107,17 @@ class Stopwatch:
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Time what is done inside as part of `name`."""
-        began = self.now()
+        began = time.perf_counter()
         try:
             yield
         finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + self.now() - began
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - began
             self.times[name] += 1
 
-    def now(self) -> float:
-        """Seconds on a clock that only goes forward, once the device has caught up."""
+    def wait(self) -> None:
+        """Wait until the device has done all its work; inside the stage that it belongs to."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-        return time.perf_counter()
 
     def summary(self) -> dict[str, float | None]:
         """Every stage in order, None where nothing was timed; first_token and total from the parts."""

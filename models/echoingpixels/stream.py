@@ -54,13 +54,33 @@ class Stream:
 
     def row_counts(self) -> list[dict[str, int]]:
         """Number of tokens of each kind, row by row."""
-        found = [(self.mask & (self.kind == i)).sum(1).tolist() for i in range(len(KINDS))]
-        return [dict(zip(KINDS, row, strict=True)) for row in zip(*found, strict=True)]
+        found = torch.stack([(self.mask & (self.kind == i)).sum(1) for i in range(len(KINDS))], dim=1)  # (B, kinds)
+        return [dict(zip(KINDS, row, strict=True)) for row in found.tolist()]
 
     def moments(self) -> dict[str, tuple[float, ...]]:
         """When its audio, video and image tokens are, in s from the clip's start, by kind, over all rows."""
-        kinds = ((name, self.pool & (self.kind == i)) for i, name in enumerate(KINDS) if i != TEXT)
-        return {name: tuple(self.time[there].tolist()) for name, there in kinds if bool(there.any())}
+        mask, kind, time = self.mask.cpu(), self.kind.cpu(), self.time.cpu()
+        kinds = ((name, mask & (kind == i)) for i, name in enumerate(KINDS) if i != TEXT)
+        return {name: tuple(time[there].tolist()) for name, there in kinds if bool(there.any())}
+
+    def rows(self, rows: Sequence[int], longest: int) -> Stream:
+        """Some rows (R,), without the padding before the last `longest` tokens."""
+        index = torch.tensor(rows).to(self.mask.device, non_blocking=True)
+
+        def part(x: Tensor, dim: int = 0) -> Tensor:
+            return x.index_select(dim, index).narrow(dim + 1, x.shape[dim + 1] - longest, longest)
+
+        return Stream(
+            embeds=part(self.embeds),
+            positions=part(self.positions, 1),
+            kind=part(self.kind),
+            time=part(self.time),
+            cell=part(self.cell),
+            mask=part(self.mask),
+            next_position=self.next_position[index],
+            labels=None if self.labels is None else part(self.labels),
+            ids=None if self.ids is None else part(self.ids),
+        )
 
     def take(self, selection: Selection) -> Stream:
         """Keep the selected tokens: order and positions stay, rows are padded again on the left."""

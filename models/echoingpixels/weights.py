@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .fingerprint import folder_mark
-from .loading import device_of, dtype_of, encode_of, max_pixels_of, place_of, read_config
-from .options import MIN_PIXELS, LoadOptions
+from .frames import Resolution
+from .loading import device_of, dtype_of, encode_of, place_of, read_config, resolution_of
+from .options import LoadOptions
 from .sievefolder import sieve_folder
 
 
@@ -18,14 +19,14 @@ class Weights:
     """A model as it will run.
 
     `model`: mark of its files, or its commit on the hub; `sieve`: mark of its sieve's files, None without one;
-    `towers`: all that the towers' features depend on beside the clip; `max_pixels`: of each frame; `encode`: how
+    `towers`: all that the towers' features depend on beside the clip; `resolution`: of its frames; `encode`: how
     much the towers encode.
     """
 
     model: str
     sieve: str | None
     towers: str
-    max_pixels: int
+    resolution: Resolution
     encode: str
 
 
@@ -41,19 +42,18 @@ def weights_of(name: str, options: LoadOptions) -> Weights:
     model = folder_mark(Path(place)) if Path(place).is_dir() else _commit(place)
     folder = sieve_folder(place, options)
     sieve = folder_mark(folder) if folder is not None and folder.is_dir() else None
-    device, max_pixels = device_of(options.device), max_pixels_of(config, options)
+    device, resolution = device_of(options.device), resolution_of(config, options)
     encode = str(encode_of(config, options))
     what = [
         model,
         options.quant,
         str(dtype_of(config, device)),
         device.type,
-        MIN_PIXELS,
-        max_pixels,
+        str(resolution),
         encode,
     ]
     towers = json.dumps([*what, __version__, torch.__version__, transformers.__version__])
-    return Weights(model, sieve, towers, max_pixels, encode)
+    return Weights(model, sieve, towers, resolution, encode)
 
 
 def _commit(repository: str) -> str:

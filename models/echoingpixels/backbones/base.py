@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from ..frames import Resolution
 from ..inputs import Inputs, Media, Tokenizer
 from ..options import Encode
 from ..positions import Layout
@@ -84,9 +85,9 @@ class Backbone(Protocol):
     layout: Layout
     shape: Shape
     stop_ids: frozenset[int]
-    min_pixels: int
-    max_pixels: int
+    resolution: Resolution
     max_positions: int  # that its decoder was made for
+    world: str | None  # the only clips it was trained on, by the beginning of their comment; None for any
     how: Encode
 
     @property
@@ -160,10 +161,16 @@ class Backbone(Protocol):
     def shorten(self, cache: Any, tokens: int) -> None:
         """Take the last tokens out of a KV cache that grows."""
 
-    def decode(self, token: Tensor, position: Tensor, mask: Tensor, cache: Any, compiled: bool = False) -> Tensor:
+    def joined_cache(self, caches: list[Any], order: Tensor) -> Any:
+        """One KV cache that grows of all rows (B,) of `caches`, left-padded, in `order`; empties those."""
+
+    def decode(
+        self, token: Tensor, position: Tensor, mask: Tensor | None, cache: Any, compiled: bool = False
+    ) -> Tensor:
         """One cached step: token (B, N), position (B, N), mask (B, so far + N) → logits (B, N, V).
 
-        `compiled`: as one program, for a cache with room. ModelError where that cannot be made.
+        `mask` None: no row is padded; a cache with room needs one. `compiled`: as one program, for a cache with room.
+        ModelError where that cannot be made.
         """
 
     def logits(self, hidden: Tensor) -> Tensor:

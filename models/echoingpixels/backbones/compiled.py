@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..errors import ModelError
 
-Step = Callable[[Tensor, Tensor, Tensor, Any], Tensor]
+Step = Callable[[Tensor, Tensor, Tensor | None, Any], Tensor]
 
 
 def compiled(step: Step) -> Step:
@@ -20,7 +20,7 @@ def compiled(step: Step) -> Step:
     """
     program = torch.compile(step, fullgraph=True, dynamic=True)
 
-    def call(token: Tensor, position: Tensor, mask: Tensor, cache: Any) -> Tensor:
+    def call(token: Tensor, position: Tensor, mask: Tensor | None, cache: Any) -> Tensor:
         from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException
 
         try:

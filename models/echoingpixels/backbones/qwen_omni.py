@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from ..frames import Resolution
 from ..inputs import Inputs, Media, Tokenizer
 from ..options import Encode
 from ..positions import AUDIO, IMAGE, VIDEO
@@ -24,7 +24,8 @@ from .compiled import Step, compiled
 from .cost import audio_flops, vision_flops
 from .hearing import hear
 from .inparts import InParts
-from .kv_cache import kv_name
+from .kernels import choose_kernels
+from .kv_cache import join, kv_name, step_mask
 from .sizes import layout_of, shape_of
 from .vision import Sight, see_cells, window
 
@@ -37,18 +38,19 @@ class QwenOmni:
     """The thinker of Qwen2.5-Omni: two towers, a decoder and an output head."""
 
     def __init__(
-        self, thinker: Any, tokenizer: Tokenizer, name: str, min_pixels: int, max_pixels: int, how: Encode = PLAIN
+        self, thinker: Any, tokenizer: Tokenizer, name: str, resolution: Resolution, how: Encode = PLAIN
     ) -> None:
         self.thinker = thinker
         self.tokenizer = tokenizer
         self.name = name
-        self.min_pixels = min_pixels
-        self.max_pixels = max_pixels
+        self.resolution = resolution
         self.max_positions: int = thinker.config.text_config.max_position_embeddings
+        self.world: str | None = getattr(thinker.config, "world", None)
         self.how = how
         self.text = thinker.model.language_model
         self.checkpointing = False
         self._kv = kv_name()  # found here: a compiled step cannot look it up
+        choose_kernels(thinker, self.device, self.dtype)
         config = thinker.config
         self.layout = layout_of(config)
         self.shape = shape_of(config.text_config)
@@ -138,24 +140,29 @@ class QwenOmni:
 
     def embed(self, inputs: Inputs, features: tuple[Features, ...]) -> Stream:
         """Embed a prompt (1, L) and write the towers' features over its placeholders."""
-        ids, kind = inputs.input_ids.to(self.device), inputs.kind.to(self.device)
+
+        def put(x: Tensor) -> Tensor:
+            return x.to(self.device, non_blocking=True)
+
+        ids = put(inputs.input_ids)
         embeds = self.text.embed_tokens(ids)
         seen = [f.video for f in features if f.video is not None]
         heard = [f.audio for f in features if f.audio is not None]
         for kinds, parts in (((VIDEO, IMAGE), seen), ((AUDIO,), heard)):
             if parts:  # written in place: the stream is never there twice
-                there = torch.isin(kind, torch.tensor(kinds, device=self.device))  # (1, L)
-                embeds[there] = (parts[0] if len(parts) == 1 else torch.cat(parts)).to(embeds)
-        positions = inputs.positions.to(self.device)
+                places = torch.isin(inputs.kind[0], torch.tensor(kinds)).nonzero()[:, 0]  # on the CPU: nothing waits
+                made = (parts[0] if len(parts) == 1 else torch.cat(parts)).to(embeds, non_blocking=True)
+                embeds[0].index_copy_(0, places.to(self.device, non_blocking=True), made)
+        positions = put(inputs.positions)
         return Stream(
             embeds=embeds,
             positions=positions,
-            kind=kind,
-            time=inputs.time.to(self.device),
-            cell=inputs.cell.to(self.device),
+            kind=put(inputs.kind),
+            time=put(inputs.time),
+            cell=put(inputs.cell),
             mask=torch.ones_like(ids, dtype=torch.bool),
             next_position=positions.amax(dim=(0, 2)) + 1,
-            labels=None if inputs.labels is None else inputs.labels.to(self.device),
+            labels=None if inputs.labels is None else put(inputs.labels),
             ids=ids,
         )
 
@@ -245,9 +252,9 @@ class QwenOmni:
 
         `attention` (B, 1, L, L), bool or what to add to the logits, says who sees whom, in place of the causal mask.
         """
-        mask: Any = None if bool(stream.mask.all()) else stream.mask
-        if attention is not None:
-            mask = {"full_attention": attention}
+        mask: Any = {"full_attention": attention}
+        if attention is None:  # one row is never padded: then nothing waits for the device
+            mask = None if len(stream.mask) == 1 or bool(stream.mask.all()) else stream.mask
         with self._checkpointed(() if cache is not None else self.text.layers):
             out = self.text(
                 inputs_embeds=stream.embeds,
@@ -259,20 +266,27 @@ class QwenOmni:
         hidden: Tensor = out.last_hidden_state
         return hidden
 
-    def decode(self, token: Tensor, position: Tensor, mask: Tensor, cache: Any, compiled: bool = False) -> Tensor:
+    def joined_cache(self, caches: list[Any], order: Tensor) -> Any:
+        """One KV cache that grows of all rows (B,) of `caches`, left-padded, in `order`; empties those."""
+        return join(self.new_cache(), caches, order)
+
+    def decode(
+        self, token: Tensor, position: Tensor, mask: Tensor | None, cache: Any, compiled: bool = False
+    ) -> Tensor:
         """One cached step: token (B, N), position (B, N), mask (B, so far + N) → logits (B, N, V).
 
-        `compiled`: as one program, for a cache with room. ModelError where that cannot be made.
+        `mask` None: no row is padded; a cache with room needs one. `compiled`: as one program, for a cache with room.
+        ModelError where that cannot be made.
         """
-        keys, _ = cache.get_mask_sizes(token.shape[1], 0)
-        mask = F.pad(mask, (0, keys - mask.shape[1]))  # room that is not used yet must not be seen
+        if mask is not None:  # made here: transformers would read whether it is needed, at every step
+            mask = step_mask(mask, token.shape[1], cache).to(self.dtype)
         return (self._compiled if compiled else self._step)(token, position, mask, cache)
 
-    def _step(self, token: Tensor, position: Tensor, mask: Tensor, cache: Any) -> Tensor:
+    def _step(self, token: Tensor, position: Tensor, mask: Tensor | None, cache: Any) -> Tensor:
         out = self.text(
             input_ids=token,
             position_ids=position.expand(3, -1, -1),
-            attention_mask=mask,
+            attention_mask=None if mask is None else {"full_attention": mask},
             **{self._kv: cache},
             use_cache=True,
         )

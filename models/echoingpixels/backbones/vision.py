@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..repeats import Repeats, sources
+from .kernels import window_bounds
 
 
 class Sight:
@@ -32,7 +33,7 @@ class Sight:
         fresh = self._repeats.fresh(patches, grid)  # (T, N)
         made = see_cells(self._tower, patches, grid, fresh.flatten())
         last = made.new_zeros(fresh.shape[1], made.shape[1]) if self._last is None else self._last
-        features = torch.cat([last, made])[sources(fresh).flatten().to(made.device)]
+        features = torch.cat([last, made])[sources(fresh).flatten().to(made.device, non_blocking=True)]
         self._last = features[-fresh.shape[1] :].clone()
         return features, fresh.flatten()
 
@@ -52,25 +53,30 @@ def see_cells(tower: Any, patches: Tensor, grid: tuple[int, int, int], cells: Te
     """Features (K, D) of the K cells (Nv,) bool of patches (P, 1176) in a grid (T, H, W).
 
     They attend to one another as in the whole: within their window of a frame, and in some layers within the frame.
+    Indices are computed on the CPU: on a GPU the host would wait for each of their sizes.
     """
     from transformers.vision_utils import get_vision_position_ids, get_vision_window_index
 
     device, unit = tower.device, tower.spatial_merge_unit
-    size, cells = torch.tensor([grid], device=device), cells.to(device)
+    size, cells = torch.tensor([grid]), cells.cpu()
     if not bool(cells.any()):
         return torch.empty(0, tower.config.out_hidden_size, device=device, dtype=tower.dtype)
     order, edges = get_vision_window_index(size, tower.spatial_merge_size, tower.window_size, tower.patch_size)
-    order, steps = order.to(device), torch.arange(grid[0] + 1, device=device) * grid[1] * grid[2]
+    steps = torch.arange(grid[0] + 1) * grid[1] * grid[2]
     there = cells.repeat_interleave(unit)  # (P,)
     in_order = cells[order]
     part = patches[there.to(patches.device)] if not bool(cells.all()) else patches
+    frames, longest = window_bounds(tower, _bounds(cells, steps, unit))
+    windows, longest_window = window_bounds(tower, _bounds(in_order, edges, unit))
     features: Tensor = tower(
         part.to(device, non_blocking=True).to(tower.dtype),
         grid_thw=size,
-        position_ids=get_vision_position_ids(size, tower.spatial_merge_size)[there],
-        cu_seqlens=_bounds(cells, steps, unit),
-        window_index=(cells.cumsum(0) - 1)[order[in_order]],
-        cu_window_seqlens=_bounds(in_order, edges, unit),
+        position_ids=get_vision_position_ids(size, tower.spatial_merge_size)[there].to(device, non_blocking=True),
+        cu_seqlens=frames,
+        max_seqlen=longest,
+        window_index=(cells.cumsum(0) - 1)[order[in_order]].to(device, non_blocking=True),
+        cu_window_seqlens=windows,
+        max_window_seqlen=longest_window,
     ).pooler_output
     return features
 

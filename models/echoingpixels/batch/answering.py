@@ -15,6 +15,7 @@ from ..cache import FeatureCache
 from ..clip import Clip, Source
 from ..errors import EpError, InternalError, OutOfMemoryError
 from ..frames import STEP
+from ..inputs import Inputs
 from ..looking import look as see
 from ..model import EchoingPixels
 from ..options import plain_keep
@@ -121,6 +122,12 @@ class Answerer:
         said = iter(found)
         return [self._result(one, *((None, share) if one.error else (next(said), share, rate))) for one in part]
 
+    def _beyond(self, prompt: Inputs) -> tuple[str, ...]:
+        """What is to be said of clips and prompts that are too long."""
+        spans = (media.span for media in prompt.media)
+        small = [said for span in spans for said in self.model.backbone.resolution.warnings(span)]
+        return (*small, *self.model.overreach(int(prompt.positions.max()) + 1))
+
     def _result(
         self, one: Asked[_Row], said: Said | None, share: dict[str, float], rate: float | None = None
     ) -> Result:
@@ -148,7 +155,7 @@ class Answerer:
             tokens_per_s=rate,
             warnings=(
                 *(row.source.warnings if row.source else ()),
-                *(() if one.prompt is None else self.model.overreach(int(one.prompt.positions.max()) + 1)),
+                *(() if one.prompt is None else self._beyond(one.prompt)),
             ),
             notes=row.source.notes if row.source else (),
             cached=row.cached,

@@ -5,12 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
-from ..frames import fit
 from ..loading import has_sieve
-from ..options import MIN_PIXELS, AskOptions, LoadOptions, MediaOptions, plain_keep
+from ..options import AskOptions, LoadOptions, MediaOptions, plain_keep
 from ..weights import Weights, weights_of
 from .task import Task
 
@@ -32,7 +30,7 @@ class Job:
         what = {
             "clip": mark,
             "read": [read.fps, read.max_frames, read.start, read.end, read.audio, read.audio_track],
-            "pixels": self.weights.max_pixels,
+            "pixels": str(self.weights.resolution),
             "encode": self.weights.encode,
             "question": question,
             "model": [self.model, self.weights.model, self.load.quant],
@@ -46,5 +44,5 @@ class Job:
 def make_job(model: str, load: LoadOptions, read: MediaOptions, ask: AskOptions, cache: Path | None = None) -> Job:
     """A job for a model by name, whose weights are told apart but not loaded. ModelError as from `load`."""
     weights, ask = weights_of(model, load), ask.settled(has_sieve(model, load))
-    size = partial(fit, min_pixels=MIN_PIXELS, max_pixels=weights.max_pixels)  # as the model's, and can be sent around
-    return Job(model, load, replace(read, frame_size=size), ask, weights, cache)
+    read = replace(read, frame_size=weights.resolution.size)  # as the model's, and can be sent around
+    return Job(model, load, read, ask, weights, cache)

@@ -24,12 +24,12 @@ SAMPLES = 5
 Pixels = npt.NDArray[np.uint8]
 
 
-def shown_size(height: int, width: int, frames: int = 1) -> tuple[int, int]:
+def shown_size(height: int, width: int, frames: int = 1, image: bool = False) -> tuple[int, int]:
     """The (height, width) to show a frame of that shape at; for `read_clip(frame_size=…)`. Never larger than it is.
 
     Of many `frames` each is smaller: all together are no more than MOST_PIXELS.
     """
-    scale = min(1.0, LONG_SIDE / max(height, width), math.sqrt(MOST_PIXELS / (frames * height * width)))
+    scale = min(1.0, LONG_SIDE / max(height, width), math.sqrt(MOST_PIXELS / (max(1, frames) * height * width)))
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 

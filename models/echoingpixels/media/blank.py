@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import av
 import numpy as np
 
-from .developer import Developer, FrameSize, Resizer
+from ..options import FrameSize
+from .developer import Developer, Resizer
 from .sampler import Pixels
 
 UNCLEAR = ("theora",)  # codecs that refuse packets for reasons which only decoding shows
@@ -97,8 +98,8 @@ class PacketTimes:
 class BlankDeveloper(Developer):
     """Black frames of the size that the first frame has when it is developed."""
 
-    def __init__(self, times: PacketTimes, frame_size: FrameSize | None, resize: Resizer) -> None:
-        super().__init__(frame_size, resize)
+    def __init__(self, times: PacketTimes, frame_size: FrameSize | None, expected: int, resize: Resizer) -> None:
+        super().__init__(frame_size, expected, resize)
         self._times = times
 
     def __call__(self, frame: av.VideoFrame) -> Pixels:

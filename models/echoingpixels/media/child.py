@@ -56,8 +56,8 @@ def _answer(
         connection.send(question)
         return connection.recv()
 
-    def size(height: int, width: int) -> tuple[int, int]:
-        height, width = ask(SizeOf(height, width))
+    def size(height: int, width: int, frames: int, image: bool) -> tuple[int, int]:
+        height, width = ask(SizeOf(height, width, frames, image))
         return height, width
 
     def resize(pixels: Pixels, size: tuple[int, int]) -> Pixels:
@@ -72,7 +72,8 @@ def _answer(
             return None
         options = replace(request.options, frame_size=size if request.sized else None)
         for piece in stream(Path(request.path), options, Host(resize, shelf.beat, request.blank)):
-            part = Part(shelf.put([piece.frames, piece.times, piece.audio]), piece.begins, piece.ending)
+            arrays = shelf.put([piece.frames, piece.times, piece.audio])
+            part = Part(arrays, piece.begins, piece.ending, piece.expected)
             if piece.ending is not None:
                 return part
             ask(part)

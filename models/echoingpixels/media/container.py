@@ -159,6 +159,11 @@ def stream_end(stream: av.VideoStream | av.AudioStream, zero: Fraction) -> float
         return None
 
 
+def comment(container: InputContainer) -> str | None:
+    """The file's comment tag, whatever its container calls it."""
+    return {key.lower(): value for key, value in container.metadata.items()}.get("comment")
+
+
 def file_end(container: InputContainer, zero: Fraction) -> float | None:
     """Where the file says it ends, in s after `zero`; None if it does not say."""
     if not container.duration or container.duration < 0:

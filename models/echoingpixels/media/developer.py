@@ -12,19 +12,19 @@ from av.buffer import Buffer
 from av.sidedata.sidedata import SideDataContainer
 from av.video.reformatter import VideoReformatter
 
+from ..options import FrameSize
 from .sampler import Pixels
 
 HDR = (16, 18)  # transfer characteristics PQ and HLG
 
-FrameSize = Callable[[int, int], tuple[int, int]]
 Resizer = Callable[[Pixels, tuple[int, int]], Pixels]
 
 
 class Developer:
-    """Turns decoded frames into RGB pixels, upright and all of one size."""
+    """Turns decoded frames, of which `expected` are to be kept, into RGB pixels, upright and all of one size."""
 
-    def __init__(self, frame_size: FrameSize | None, resize: Resizer) -> None:
-        self._frame_size, self._resize = frame_size, resize
+    def __init__(self, frame_size: FrameSize | None, expected: int, resize: Resizer) -> None:
+        self._frame_size, self._expected, self._resize = frame_size, expected, resize
         self._reformatter = VideoReformatter()
         self._size: tuple[int, int] | None = None
         self.shape: tuple[int, int] | None = None  # (height, width) of the first frame as shown, before resizing
@@ -38,7 +38,9 @@ class Developer:
         height, width = pixels.shape[:2]
         if self._size is None:
             self.shape, self.rotation, self.hdr = (height, width), frame.rotation % 360, frame.color_trc in HDR
-            self._size = self._frame_size(height, width) if self._frame_size else (height, width)
+            self._size = (height, width)
+            if self._frame_size is not None:
+                self._size = self._frame_size(height, width, self._expected, False)
         if pixels.shape[:2] != self._size:
             pixels = self._resize(pixels, self._size)
         return pixels

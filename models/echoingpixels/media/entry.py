@@ -19,7 +19,7 @@ from ..clip import Clip, Ending, Piece, Pieces, Source, VideoTrack, whole
 from ..errors import MediaError, OptionError
 from ..options import MediaOptions
 from .blank import UnclearError
-from .container import check_file, file_end, open_media, picture_stream
+from .container import check_file, comment, file_end, open_media, picture_stream
 from .host import BLANK, HERE, Host
 from .image import read_still
 from .reading import NO_FRAMES, NO_TIMES, SHORTFALL, Reading, choose, window
@@ -89,7 +89,7 @@ def _still(file: Path, options: MediaOptions, host: Host) -> Clip | None:
     pixels, kind, turned, warnings = still
     track = VideoTrack(kind, None, (pixels.shape[0], pixels.shape[1]), turned)
     if options.frame_size is not None:
-        size = options.frame_size(*track.size)
+        size = options.frame_size(*track.size, 1, True)
         pixels = pixels if size == track.size else host.resize(pixels, size)
     source = Source(str(file), "image", kind, None, track, warnings=warnings)
     return Clip(pixels[None], np.zeros(1), None, 0.0, source)
@@ -132,10 +132,10 @@ def _attempt(file: Path, options: MediaOptions, host: Host, back: float | None, 
         begins, run = True, reading.run(back)
         while True:
             try:
-                yield replace(next(run), begins=begins)
+                yield replace(next(run), begins=begins, expected=reading.expected)
             except StopIteration as ended:
                 if ended.value:
-                    yield replace(_last(reading), begins=begins)
+                    yield replace(_last(reading), begins=begins, expected=reading.expected)
                 return
             begins = False
 
@@ -187,6 +187,7 @@ def _last(reading: Reading) -> Piece:
         duration=file_end(reading.container, reading.zero),
         video=reading.video_track(),
         audio=reading.audio_track(),
+        comment=comment(reading.container),
         warnings=tuple(reading.warnings()),
         notes=tuple(reading.notes()),
     )

@@ -49,10 +49,12 @@ class Place:
 
 @dataclass(frozen=True)
 class SizeOf:
-    """The child asks how large to keep frames that are shown at (height, width)."""
+    """The child asks how large to keep that many frames, or a still image, that are shown at (height, width)."""
 
     height: int
     width: int
+    frames: int
+    image: bool
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,7 @@ class Part:
     arrays: tuple[Place, ...]
     begins: bool
     ending: Ending | None
+    expected: int
 
 
 @dataclass(frozen=True)

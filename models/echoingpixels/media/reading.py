@@ -58,6 +58,7 @@ class Reading:
     host: Host
     options: MediaOptions
     hold: bool  # no frame is handed over before the end
+    expected: int  # frames that will be kept, at most
     losses: Losses = field(default_factory=Losses)
 
     def run(self, back: float | None) -> Generator[Piece, None, bool]:
@@ -214,16 +215,21 @@ def choose(file: Path, container: InputContainer, options: MediaOptions, host: H
         hint = " ".join(undecodable) or advice(file)
         raise MediaError(f"{file} has no picture or sound to decode (it holds: {found}).", hint)
     begin = zero + Fraction(start)
-    picture = sound = None
+    picture, sound, expected = None, None, 0
     if video is not None:
         span = _span(file, container, video, zero, start, limit, options)
+        expected = options.max_frames
+        if span is not None and not hold:  # where frames are held, there were more than the file says
+            expected = min(expected, math.ceil(span * options.fps))
         times = PacketTimes(video) if host.blank else None
-        how = options.frame_size, host.resize
+        how = options.frame_size, expected, host.resize
         developer = Developer(*how) if times is None else BlankDeveloper(times, *how)
         picture = PictureReader(video, begin, limit, span, options.fps, options.max_frames, developer, times)
     if audio is not None:
         sound = SoundReader(begin, limit, audio)
-    return Reading(file, container, start, limit, zero, video, audio, picture, sound, undecodable, host, options, hold)
+    return Reading(
+        file, container, start, limit, zero, video, audio, picture, sound, undecodable, host, options, hold, expected
+    )
 
 
 def _span(

@@ -186,15 +186,15 @@ class Worker:
                 message = connection.recv()
                 patience.tick(heard=True)
                 match message:
-                    case SizeOf(height, width):
+                    case SizeOf(height, width, frames, image):
                         assert fit is not None
-                        connection.send(fit(height, width))
+                        connection.send(fit(height, width, frames, image))
                     case Resize(place, size):
                         connection.send(*shelf.put([resize_here(shelf.take(place), size)]))
-                    case Part(places, begins, ending):
-                        frames, times, audio = map(shelf.take, places)
-                        yield Piece(frames, times, audio, begins, ending)
-                        del frames, times, audio
+                    case Part(places, begins, ending, expected):
+                        pixels, times, audio = map(shelf.take, places)
+                        yield Piece(pixels, times, audio, begins, ending, expected)
+                        del pixels, times, audio
                         if ending is not None:
                             return None
                         connection.send(None)

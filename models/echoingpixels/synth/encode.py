@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from echoingpixels.errors import MediaError
+from echoingpixels.media.container import comment
 from echoingpixels.synth.render import Scene, waveform
 from echoingpixels.synth.timeline import Timeline, Track
 
@@ -65,10 +66,9 @@ def read_signature(path: Path) -> str | None:
 
     try:
         with av.open(str(path)) as container:
-            tags = {key.lower(): value for key, value in container.metadata.items()}
+            return comment(container)
     except (av.FFmpegError, OSError):
         return None
-    return tags.get("comment")
 
 
 def _video_stream(container: OutputContainer, timeline: Timeline) -> VideoStream:

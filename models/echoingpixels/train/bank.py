@@ -80,7 +80,7 @@ def example(backbone: Backbone, seed: int, index: int, most: int) -> Example:
     """Make clip `index` of the set `seed`, run the towers over it and draw at most `most` questions."""
     timeline, frames, times, audio = sample(seed, index, SAMPLED_FPS, MAX_SIDE)
     clip = Clip(frames, times, audio, timeline.duration, Source(f"{seed}/{index}", "video", "none", timeline.duration))
-    media = prepare_media(clip, backbone.min_pixels, backbone.max_pixels)
+    media = prepare_media(clip, backbone.resolution)
     with torch.no_grad(), torch.autocast(backbone.device.type, dtype=torch.bfloat16):
         features = backbone.encode(media)
     rng = np.random.default_rng([seed, index, 11])

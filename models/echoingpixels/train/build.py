@@ -7,9 +7,9 @@ from typing import Any
 import torch
 
 from ..backbones.qwen_omni import QwenOmni
+from ..frames import Resolution
 from ..inputs import SYSTEM
 from ..mel import MEL_BINS
-from ..options import MIN_PIXELS
 from ..synth.assets import OBJECTS, SOUNDS
 from ..synth.questions import OPTIONS, WORDINGS
 from .recipe import Sizes
@@ -93,6 +93,7 @@ def build_thinker(sizes: Sizes, tokenizer: Any) -> Any:
         vision_end_token_id=ids["<|vision_eos|>"],
         pad_token_id=ids["<|endoftext|>"],
         max_pixels=sizes.max_pixels,
+        world="SyncClips",
     )  # fmt: skip
     thinker = Qwen2_5OmniThinkerForConditionalGeneration(config)
     _match(thinker.model.language_model.layers[:MATCHING_LAYERS])
@@ -113,4 +114,4 @@ def _match(layers: Any) -> None:
 def build_backbone(sizes: Sizes, name: str) -> QwenOmni:
     """An untrained backbone, on the CPU."""
     tokenizer = build_tokenizer()
-    return QwenOmni(build_thinker(sizes, tokenizer), tokenizer, name, MIN_PIXELS, sizes.max_pixels)
+    return QwenOmni(build_thinker(sizes, tokenizer), tokenizer, name, Resolution.plain(sizes.max_pixels))

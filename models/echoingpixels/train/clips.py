@@ -18,7 +18,6 @@ from safetensors.torch import save_file
 from ..backbones.base import Features
 from ..backbones.qwen_omni import QwenOmni
 from ..errors import DataError, EpError, MediaError
-from ..frames import fit
 from ..inputs import Media, prepare_media
 from ..media import read_clip
 from ..options import MediaOptions
@@ -137,7 +136,7 @@ def _features(backbone: QwenOmni, clip: Part, data: Data, text: int, folder: Pat
         what = f"{source} cannot be read: {(error.strerror or str(error)).lower()}."
         raise MediaError(what, "Mend its path in the question file.") from error
     about = [str(source.resolve()), file.st_size, file.st_mtime_ns, start, end]
-    about += [backbone.name, backbone.min_pixels, backbone.max_pixels, data.fps, data.max_frames, data.audio]
+    about += [backbone.name, str(backbone.resolution), data.fps, data.max_frames, data.audio]
     about += [*([] if room is None else [room]), *([] if data.bank else ["span"])]
     path = folder / f"{hashlib.sha256(json.dumps(about).encode()).hexdigest()[:32]}.safetensors"
     span, anew = _span(path), None if data.bank else partial(_encode, backbone, clip, data, room)
@@ -154,10 +153,9 @@ def _features(backbone: QwenOmni, clip: Part, data: Data, text: int, folder: Pat
 def _prepare(backbone: QwenOmni, clip: Part, data: Data, room: int | None) -> Media:
     """The clip as the towers read it, its end cut off where it is longer than `room`."""
     source, start, end = clip
-    pixels = (backbone.min_pixels, backbone.max_pixels)
     media = MediaOptions(fps=data.fps, max_frames=data.max_frames, audio=data.audio)
-    read = read_clip(source, media, start=start, end=end, frame_size=lambda h, w: fit(h, w, *pixels))
-    return prepare_media(read if room is None else cut(backbone, read, room), *pixels)
+    read = read_clip(source, media, start=start, end=end, frame_size=backbone.resolution.size)
+    return prepare_media(read if room is None else cut(backbone, read, room), backbone.resolution)
 
 
 @torch.no_grad()

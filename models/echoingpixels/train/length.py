@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 from ..backbones.base import Backbone
 from ..clip import SAMPLE_RATE, Clip
@@ -30,9 +29,8 @@ def cut(backbone: Backbone, clip: Clip, room: int) -> Clip:
 
     MediaError where not even its first second is.
     """
-    pixels: Any = (backbone.min_pixels, backbone.max_pixels)
     seconds, part = int(-(-clip.duration // 1)), clip
-    while clip_tokens(backbone, span_of(extent_of(part.pieces()), *pixels)) > room:
+    while clip_tokens(backbone, span_of(extent_of(part.pieces()), backbone.resolution)) > room:
         seconds -= 1
         if seconds < 1:
             said = f"The first second of {clip.source.path} is longer than max_length allows."

@@ -11,7 +11,7 @@ from torch import nn
 
 from ..backbones.qwen_omni import QwenOmni
 from ..errors import DataError
-from ..frames import FACTOR
+from ..frames import TOKEN
 from ..model import EchoingPixels
 from ..options import LoadOptions
 from ..outline import outline, weight_bytes
@@ -98,7 +98,7 @@ def longest_tokens(recipe: Recipe, backbone: QwenOmni) -> int:
     if data.train is None:
         return SYNCCLIPS
     steps = math.ceil(data.max_frames / 2)
-    seen = steps * (backbone.max_pixels // FACTOR**2)
+    seen = steps * (backbone.resolution.most(data.max_frames) // TOKEN)
     heard = math.ceil(data.max_frames / data.fps * AUDIO_TOKENS_PER_S) if data.audio else 0
     return data.max_length or seen + heard + TEXT
 

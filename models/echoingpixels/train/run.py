@@ -157,9 +157,9 @@ class Run:
             pictures = (
                 drawn_clips(seed, stage)
                 if data.train is None
-                else own_clips(read_asked(data.train, data.media)[0], data, stage, self.backbone.max_pixels)
+                else own_clips(read_asked(data.train, data.media)[0], data, stage, self.backbone.resolution)
             )
-            return Views(stage, seed, pictures, self.backbone.max_pixels), dict
+            return Views(stage, seed, pictures, self.backbone.resolution), dict
         source, valid = self.sources()
         draws = Draws(source, stage, seed, number, world().num_processes)
         return draws, partial(self._check, stage, source, valid)
@@ -167,7 +167,7 @@ class Run:
     def _shown(self, stage: Stage) -> Batches:
         """With what sounds, in task towers; in task sharpen other clips, and only what is seen."""
         both = stage.task == "towers"
-        return Batches(stage, self.recipe.seed + (0 if both else OTHER), self.backbone.max_pixels, sound=both)
+        return Batches(stage, self.recipe.seed + (0 if both else OTHER), self.backbone.resolution, sound=both)
 
     def sources(self) -> tuple[Supply, Supply | None]:
         """Clips to train on, and others to check on; read once."""

@@ -31,8 +31,8 @@ class Batches(Dataset[dict[str, Any]]):
     With `sound` false, only what is seen.
     """
 
-    def __init__(self, stage: Stage, seed: int, max_pixels: int, sound: bool = True) -> None:
-        self.stage, self.seed, self.max_pixels, self.sound = stage, seed, max_pixels, sound
+    def __init__(self, stage: Stage, seed: int, resolution: frames.Resolution, sound: bool = True) -> None:
+        self.stage, self.seed, self.resolution, self.sound = stage, seed, resolution, sound
 
     def __len__(self) -> int:
         return self.stage.steps * self.stage.accumulate
@@ -45,7 +45,7 @@ class Batches(Dataset[dict[str, Any]]):
         rng = np.random.default_rng([self.seed, index, 7])
         timeline = plan(self.seed, index)
         scene = scene_of(timeline, MAX_SIDE)
-        size = frames.fit(timeline.height, timeline.width, max_pixels=self.max_pixels)
+        size = self.resolution.size(timeline.height, timeline.width)
         rows, columns = size[0] // frames.FACTOR, size[1] // frames.FACTOR
         parts: dict[str, list[Any]] = {k: [] for k in ("patches", "grid", "seen", "quadrant", "mel", "heard", "onset")}
         for _ in range(self.stage.moments if timeline.of("object") else 1):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from copy import deepcopy
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -42,8 +41,8 @@ View = tuple[Tensor, tuple[int, int, int]]  # patches (P, 1176) and their grid (
 class Views(Dataset[list[dict[str, Any]]]):
     """Temporal steps of clips, as they are and coarsely, and which cells are a part. Item i is always the same."""
 
-    def __init__(self, stage: Stage, seed: int, pictures: Pictures, max_pixels: int) -> None:
-        self.stage, self.seed, self.pictures, self.max_pixels = stage, seed, pictures, max_pixels
+    def __init__(self, stage: Stage, seed: int, pictures: Pictures, resolution: frames.Resolution) -> None:
+        self.stage, self.seed, self.pictures, self.resolution = stage, seed, pictures, resolution
 
     def __len__(self) -> int:
         return self.stage.steps * self.stage.accumulate
@@ -56,7 +55,7 @@ class Views(Dataset[list[dict[str, Any]]]):
         rng = np.random.default_rng([self.seed, index, 11])
         seen = self.pictures(index, rng)
         height, width = seen.shape[1:3]
-        size = frames.fit(height, width, max_pixels=self.max_pixels)
+        size = self.resolution.size(height, width)
         whole = frames.patches(seen, size)
         steps, rows, columns = whole[1][0], size[0] // frames.FACTOR, size[1] // frames.FACTOR
         small = frames.patches(seen, coarse_size((rows, columns)))
@@ -85,13 +84,13 @@ def drawn_clips(seed: int, stage: Stage) -> Pictures:
     return pictures
 
 
-def own_clips(rows: Sequence[Row], data: Data, stage: Stage, max_pixels: int) -> Pictures:
+def own_clips(rows: Sequence[Row], data: Data, stage: Stage, resolution: frames.Resolution) -> Pictures:
     """Moments of one's own clips, each read anew when it is drawn. One that cannot be read is named, and another drawn.
 
     DataError after TRIES of these.
     """
     parts = sorted({row.clip for row in rows}, key=str)
-    size = partial(frames.fit, max_pixels=max_pixels)  # as they are read to be answered from, and no larger
+    size = resolution.size  # as they are read to be answered from, and no larger
     whole = MediaOptions(fps=data.fps, max_frames=data.max_frames, audio=False, frame_size=size)
 
     def pictures(_: int, rng: np.random.Generator) -> np.ndarray[Any, Any]:

@@ -1,0 +1,195 @@
+"""The whole pipeline on pretended CUDA: no mixed devices, no mixed dtypes, and every answer is the CPU's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from echoingpixels import encoding, generate, windows
+from echoingpixels.backbones import qwen_omni
+from echoingpixels.backbones.qwen_omni import QwenOmni
+from echoingpixels.cache import FeatureCache
+from echoingpixels.clip import Clip
+from echoingpixels.evaluate import Setting, evaluate
+from echoingpixels.explain.explanation import explain
+from echoingpixels.loading import load
+from echoingpixels.looking import look
+from echoingpixels.model import EchoingPixels
+from echoingpixels.options import REDUCER_NAMES, SIEVED, AskOptions, Auto, GenerateOptions, read_encode
+from echoingpixels.padded import answers, ask
+from echoingpixels.questions import Row
+from echoingpixels.stats import Stopwatch
+from tests import tinymodel
+from tests.support.pretend_cuda import pretend_cuda
+from tests.support.pretended import on_cpu, on_cuda
+
+DEMO = Path(__file__).parents[2] / "models/echoingpixels/assets/demo.mp4"
+QUESTIONS = ("Who?", "Which object appears first?", "Is the bell heard?")
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+FORMS = [
+    (name, form) for name in REDUCER_NAMES for form in ("fused", "extractive") if name in SIEVED or form == "fused"
+]
+Work = Callable[[EchoingPixels], Any]
+
+
+def same(work: Work, model: EchoingPixels, capability: tuple[int, int] = (9, 0)) -> Any:
+    """What `work` gives, on the CPU and on pretended CUDA alike."""
+    expected = work(model)
+    with on_cuda(model, capability) as (copied, _):
+        found = work(copied)
+    assert found == expected
+    return found
+
+
+def asked(question: str = QUESTIONS[1], clip: Clip | None = None, keep: Any = 0.3, **options: Any) -> Work:
+    """To answer one question: its tokens, and when the kept ones are."""
+    reducer = options.pop("reducer", "cs2")
+    chosen = AskOptions(reducer, keep, GenerateOptions(**{"max_new_tokens": 6, **options}))
+
+    def work(model: EchoingPixels) -> Any:
+        answer = model.look(clip or tinymodel.clip()).answer(question, chosen)
+        return answer.token_ids, answer.moments
+
+    return work
+
+
+def encoded(model: EchoingPixels, how: str, max_pixels: int = 84 * 84) -> EchoingPixels:
+    """The same model, encoding as `how` says."""
+    on = model.backbone
+    assert isinstance(on, QwenOmni)
+    made = QwenOmni(on.thinker, on.tokenizer, on.name, on.min_pixels, max_pixels, read_encode(how))
+    return EchoingPixels(made, model.sieve)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("reducer", "form"), FORMS)
+def test_every_reducer_answers_as_on_the_cpu(reducer: str, form: str, dtype: torch.dtype) -> None:
+    same(asked(reducer=reducer), on_cpu(dtype, form=form))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"temperature": 1.5}, {"static": True}, {"lookup": 3}, {"max_new_tokens": 1}],
+    ids=["sampled", "static", "lookup", "one token"],
+)
+def test_every_way_to_decode_answers_as_on_the_cpu(options: dict[str, Any]) -> None:
+    same(asked("aaaa aaaa", **options), on_cpu())
+
+
+def test_an_adaptive_ratio_answers_as_on_the_cpu() -> None:
+    same(asked(keep=Auto()), on_cpu())
+
+
+@pytest.mark.parametrize("reducer", ["cs2", "relevance", "fastv"])
+def test_a_long_clip_scored_by_windows_answers_as_on_the_cpu(reducer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(windows, "AT_ONCE", 60)
+    monkeypatch.setattr(windows, "WINDOW", 40)
+    same(asked(reducer=reducer, clip=tinymodel.clip(6.0)), on_cpu())
+
+
+@pytest.mark.parametrize("how", ["plain", "repeats", "repeats:0.5", "glance:0.5"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_every_way_to_encode_answers_as_on_the_cpu(
+    how: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(qwen_omni, "PATCHES_AT_ONCE", 240)  # several chunks
+    noise = np.random.default_rng(3).integers(0, 256, (12, 140, 168, 3), dtype=np.uint8)
+    noise[4:8] = noise[3]  # still for a while
+    clip = replace(tinymodel.clip(6.0), frames=noise)
+    same(lambda model: asked(clip=clip)(encoded(model, how, 168 * 168)), on_cpu(dtype))
+
+
+@pytest.mark.parametrize("kind", ["video", "sound", "image"])
+def test_clips_of_one_kind_answer_as_on_the_cpu(kind: str) -> None:
+    clip = tinymodel.clip(sound=kind != "video")
+    if kind == "sound":
+        clip = replace(clip, frames=clip.frames[:0], times=clip.times[:0])
+    if kind == "image":
+        clip = replace(clip, frames=clip.frames[:1], times=clip.times[:1], audio=None, duration=0.0)
+        clip = replace(clip, source=replace(clip.source, kind="image", duration=None))
+    same(asked(clip=clip), on_cpu())
+
+
+@pytest.mark.parametrize("masked", [generate.MASKED, 1], ids=["padded", "by equal length"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_a_padded_batch_answers_as_on_the_cpu(masked: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(generate, "MASKED", masked)
+
+    def work(model: EchoingPixels) -> list[str]:
+        clips = [tinymodel.clip(seconds, seed=i) for i, seconds in enumerate((2.0, 4.0, 2.0))]
+        rows = [Row("a", DEMO, question, "cat", "who", "listen") for question in QUESTIONS]
+        batch = [one for clip in clips for one in ask(model.look(clip), rows)]
+        said = answers(model, batch, AskOptions("cs2", 0.3, GenerateOptions(5)), Stopwatch(model.backbone.device))
+        return [one.text for one in said]
+
+    assert len(same(work, on_cpu(dtype))) == 9
+
+
+def test_features_from_the_cache_answer_as_on_the_cpu(tmp_path: Path) -> None:
+    def work(model: EchoingPixels) -> Any:
+        cache = FeatureCache(tmp_path / model.backbone.device.type)
+        look(model, tinymodel.clip(), {}, cache, "ab" * 32)
+        found = cache.get("ab" * 32, "clip.mp4")
+        assert found is not None
+        view = look(model, found, {})
+        assert view.cached
+        return view.looked.answer(QUESTIONS[0], AskOptions("cs2", 0.3, GenerateOptions(4))).token_ids
+
+    same(work, on_cpu())
+
+
+@pytest.mark.parametrize("form", ["fused", "extractive"])
+def test_an_explanation_is_as_on_the_cpu(form: str) -> None:
+    def work(model: EchoingPixels) -> Any:
+        clip, options = tinymodel.clip(), AskOptions("cs2", 0.3, GenerateOptions(3))
+        made = explain(model.look(clip), clip, QUESTIONS[0], options, (0.1, 1.0))
+        return [(choice.kept, choice.answer.text) for choice in made.choices]
+
+    same(work, on_cpu(form=form))
+
+
+def test_a_comparison_is_as_on_the_cpu() -> None:
+    def work(model: EchoingPixels) -> list[str]:
+        looked = model.look(tinymodel.clip())
+        return [answer.text for answer in looked.compare(QUESTIONS[0], AskOptions("cs2", 0.3, GenerateOptions(3)))]
+
+    same(work, on_cpu())
+
+
+def test_an_evaluation_is_as_on_the_cpu() -> None:
+    rows = [Row(str(i), DEMO, question, "cat", "who", "listen") for i, question in enumerate(QUESTIONS)]
+
+    def work(model: EchoingPixels) -> Any:
+        runs = evaluate(model, rows, [Setting("full", 1.0), Setting("cs2", 0.3)], generate=GenerateOptions(4))
+        return [outcome.answer for run in runs for outcome in run.outcomes]
+
+    same(work, on_cpu())
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_a_gpu_without_flash_attention_answers_as_the_cpu(dtype: torch.dtype) -> None:
+    same(asked(), on_cpu(dtype), capability=(7, 5))
+    same(asked(static=True), on_cpu(dtype), capability=(7, 5))
+
+
+def test_pieces_are_cut_in_a_thread_beside_the_gpu() -> None:
+    with encoding._cutter(torch.device("cuda")) as cutter, encoding._cutter(torch.device("cpu")) as none:
+        assert cutter is not None and none is None
+
+
+@pytest.mark.parametrize("capability", [(7, 5), (9, 0)])
+def test_the_bundled_model_loads_onto_the_gpu_with_all_its_weights(capability: tuple[int, int]) -> None:
+    expected = load("tiny", device="cpu")
+    with pretend_cuda(capability) as record:
+        model = load("tiny", device="cuda")
+        assert model.sieve is not None
+        on_gpu = [*model.backbone.parameters(), *model.sieve.parameters()]
+        assert {str(weight.device) for weight in on_gpu} == {"cuda:0"}
+        assert model.weight_bytes() * 2 == expected.weight_bytes()  # half precision
+        assert set(record.count("sync")) == {"identity.py:_digest"}  # which decoder a sieve was trained on
