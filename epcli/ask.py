@@ -117,7 +117,7 @@ def _plans(request: Request, worker: Worker) -> Iterator[Result]:
     from echoingpixels.plan import plan
 
     drawn = outline(request.model.name, request.model.load)
-    extent = extent_of(worker.stream(request.media, replace(request.read, frame_size=drawn.model.frame_size)))
+    extent = extent_of(worker.outline(request.media, replace(request.read, frame_size=drawn.model.frame_size)))
     source = extent.ending.source
     for question in request.questions:
         predicted = plan(drawn, extent, question, request.ask)

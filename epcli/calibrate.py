@@ -12,7 +12,7 @@ from echoingpixels.options import AUTO, GenerateOptions
 
 from . import console
 from . import options as o
-from .evaluate import LONGEST, outcomes_to
+from .evaluate import LONGEST, telling
 from .model import choose, load_model
 from .reading import reading
 
@@ -39,8 +39,9 @@ def calibrate(
     max_new_tokens: o.MaxNewTokens = LONGEST,
     format: o.Format = "auto",
     media: o.Clips = None,
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only the first so many questions.")] = None,
+    limit: o.Limit = None,
     out: Annotated[Path | None, o.output_option("--out", OUT)] = None,
+    force: o.Force = False,
     json: o.Json = False,
 ) -> None:
     """Calibrate a sieve for --keep auto: how much it has to keep for which question and share of the full accuracy.
@@ -59,11 +60,11 @@ def calibrate(
     from echoingpixels.loading import check_sieve
 
     chosen = choose(model, load_options, yes)
-    folder = sieve_to_write(check_sieve(chosen.name, chosen.load), out)
+    folder = sieve_to_write(check_sieve(chosen.name, chosen.load), out, force)
     with reading() as worker:
         loaded = load_model(chosen, ["cs2"])
-        with outcomes_to(None) as on_outcome, console.progress("clips") as progress:
-            found = run(loaded, rows, read, generate, on_outcome=on_outcome, on_progress=progress, reader=worker.stream)
+        with console.progress("clips") as progress:
+            found = run(loaded, rows, read, generate, on_outcome=telling(), on_progress=progress, reader=worker.stream)
     write_calibration(folder, found.enough)
     if json:
         points = [asdict(point) for point in found.points]

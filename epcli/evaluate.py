@@ -2,31 +2,35 @@
 
 from __future__ import annotations
 
-import json as encoding
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from echoingpixels.errors import DataError, OptionError
-from echoingpixels.options import AUTO, GenerateOptions, check_reducer
+from echoingpixels.errors import OptionError
+from echoingpixels.options import AUTO, GenerateOptions, LoadOptions, MediaOptions, check_reducer
 
 from . import console
 from . import options as o
 from .model import choose, load_model, named
+from .outfile import check_sources
 from .reading import reading
 from .scores import plain, remarks, tables
 
 if TYPE_CHECKING:
+    from echoingpixels.answerfile import AnswerFile
     from echoingpixels.baseline import Baseline
     from echoingpixels.evaluate import Outcome, Setting
+    from echoingpixels.questions import Row
 
+ROWS_FAILED = 3  # exit code
 DATA = "JSONL: media, question, answer; also id, kind, regime, choices, start, end. Or a published set's file."
 LONGEST = 32  # tokens of an answer
 KEEPS = f"Shares to keep, comma-separated; also {o.AUTO_HELP}."
 BASELINE = "Compare with an earlier evaluation, question by question: what its --out or --json wrote."
+RESUME = "Go on with --out: questions answered there are not asked again, failed ones are."
 BASELINE_RUN = "Which of its runs, such as full:1, if not the one with the same reducer and keep."
 
 
@@ -50,18 +54,21 @@ def evaluate(
     max_new_tokens: o.MaxNewTokens = LONGEST,
     format: o.Format = "auto",
     media: o.Clips = None,
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only the first so many questions.")] = None,
+    limit: o.Limit = None,
     baseline: Annotated[Path | None, typer.Option("--baseline", help=BASELINE)] = None,
     baseline_run: Annotated[str | None, typer.Option("--baseline-run", help=BASELINE_RUN)] = None,
     out: Annotated[Path | None, o.output_option("--out", "Write every answer here, as JSONL.")] = None,
+    resume: Annotated[bool, o.output_option("--resume", RESUME)] = False,
+    force: o.Force = False,
     json: o.Json = False,
-) -> None:
+) -> int:
     """Score a model on questions with known answers: exact match, by kind and regime, with 95 % intervals.
 
     Lettered choices are right by letter or text; an answer that names none, or several, is unparsed and wrong.
     A ratio of 1 in --keep is one run with all tokens (reducer full).
     Each reducer runs at each ratio below 1.
-    Clips that cannot be read are reported as failed: neither right nor wrong.
+    Clips that cannot be read, or need more memory than is free, are reported as failed: neither right nor wrong.
+    The exit code is then 3.
     Runs of the same questions are compared in pairs: with the run from all tokens, and with --baseline.
     """
     keeps, reducers = o.keeps(keep), o.reducers(reducer)
@@ -72,7 +79,7 @@ def evaluate(
 
     rows = read_questions(data, limit, format, media)
     from echoingpixels.evaluate import evaluate as run
-    from echoingpixels.evaluate import settings
+    from echoingpixels.evaluate import settings, unknown
     from echoingpixels.paired import within
 
     which = choose(model, load_options, yes)
@@ -81,10 +88,12 @@ def evaluate(
     other, against = _baseline(baseline, baseline_run)
     if other is not None:
         other.check(rows, chosen, against)
-    with reading() as worker:
+    made = (which.name, which.load, read, generate)
+    with _answers(out, resume, force, rows, chosen, made, (data, baseline)) as file, reading() as worker:
         loaded = load_model(which, reducers, keeps)
-        with outcomes_to(out) as on_outcome, console.progress("clips") as progress:
-            runs = run(loaded, rows, chosen, read, generate, on_outcome, progress, worker.stream)
+        known = unknown if file is None else file.known
+        with console.progress("clips") as progress:
+            runs = run(loaded, rows, chosen, read, generate, telling(file), progress, worker.stream, known)
     full = within(runs)
     beside = {} if other is None else {one.setting: other.beside(one, against) for one in runs}
     if json:
@@ -95,6 +104,7 @@ def evaluate(
             console.columns(header, cells)
     if beside:
         console.pairs(remarks(beside))
+    return ROWS_FAILED if any(one.score.failed for one in runs) else 0
 
 
 def _baseline(path: Path | None, run: str | None) -> tuple[Baseline | None, Setting | None]:
@@ -113,42 +123,41 @@ def _baseline(path: Path | None, run: str | None) -> tuple[Baseline | None, Sett
     return found, Setting(check_reducer(name), o.keep_of(keep, "--baseline-run"))
 
 
-@contextmanager
-def outcomes_to(path: Path | None) -> Iterator[Callable[[Outcome], None]]:
-    """Takes each outcome: writes it to the file, if any, and says once which clips failed."""
+def _answers(
+    path: Path | None,
+    resume: bool,
+    force: bool,
+    rows: Sequence[Row],
+    chosen: Sequence[Setting],
+    made: tuple[str, LoadOptions, MediaOptions, GenerateOptions],
+    sources: Sequence[Path | None],
+) -> AnswerFile | nullcontext[None]:
+    """The file that answers go to, opened before the model is loaded; none without --out."""
+    if resume and force:
+        raise OptionError("--resume and --force are both given.", "Go on by --resume, or start again by --force.")
+    if path is None:
+        if resume or force:
+            raise OptionError(f"{'--resume' if resume else '--force'} is about --out.", "Give --out FILE, too.")
+        return nullcontext()
+    media = dict.fromkeys(row.media for row in rows)
+    check_sources(path, "--out", [*(source for source in sources if source is not None), *media])
+    from echoingpixels.answerfile import AnswerFile, made_with
+
+    file = AnswerFile(path, rows, chosen, made_with(*made), resume, force)
+    if len(file):
+        console.say(f"going on: {len(file)} answers are in {path} already; times are of the others only")
+    return file
+
+
+def telling(file: AnswerFile | None = None) -> Callable[[Outcome], None]:
+    """Takes each outcome: writes it to the file, if any, and reports once which clips failed."""
     told: set[str] = set()
-    try:
-        file = path.open("w", encoding="utf-8") if path else None
-    except OSError as error:
-        raise DataError(f"{path} cannot be written: {error.strerror}.", "Choose another --out.") from error
 
     def take(outcome: Outcome) -> None:
         if outcome.error and outcome.error not in told:
             told.add(outcome.error)
             console.say(f"failed: {outcome.error}")
-        if file:
-            file.write(encoding.dumps(_line(outcome), ensure_ascii=False) + "\n")
-            file.flush()
+        if file is not None:
+            file.write(outcome)
 
-    try:
-        yield take
-    finally:
-        if file:
-            file.close()
-
-
-def _line(outcome: Outcome) -> dict[str, Any]:
-    row = outcome.row
-    return {
-        "id": row.id,
-        "media": str(row.media),
-        "question": row.question,
-        "kind": row.kind or None,
-        "regime": row.regime or None,
-        **outcome.setting.as_dict(),
-        "answer": outcome.answer,
-        "expected": row.answer,
-        "right": outcome.right,
-        "unparsed": outcome.unparsed,
-        "error": outcome.error,
-    }
+    return take

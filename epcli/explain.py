@@ -51,6 +51,7 @@ def explain(
     no_audio: o.NoAudio = False,
     audio_track: o.AudioTrack = None,
     max_new_tokens: o.MaxNewTokens = o.MAX_NEW_TOKENS,
+    force: o.Force = False,
 ) -> None:
     """Show which audio and video tokens an answer was given from.
 
@@ -59,7 +60,7 @@ def explain(
     Prints the path of what was written, and the answers to stderr.
     """
     check_question(question)
-    check_outfile(out, "--out", (PAGE, PICTURE), media)
+    check_outfile(out, "--out", (PAGE, PICTURE), [media], force)
     read = o.media_options(fps, max_frames, no_audio, audio_track, start, end)
     asked = AskOptions(reducer, o.keep_of(keep), GenerateOptions(max_new_tokens))
     load = o.load_options(sieve, quant, device, max_pixels, encode, sections, dtype=dtype)

@@ -24,7 +24,7 @@ from .profile import profile
 from .synth import synth
 from .train import train
 
-DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130  # and 3: `ep batch` finished, but some rows failed
+DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130  # and 3: finished, but some rows failed
 DEBUG = "--debug"
 
 app = typer.Typer(name="ep", add_completion=False, pretty_exceptions_enable=False)

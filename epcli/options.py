@@ -98,6 +98,7 @@ Format = Annotated[
     typer.Option("--format", help="Of the questions, such as daily-omni; auto tells it by their keys."),
 ]
 Clips = Annotated[Path | None, typer.Option("--media", help="The folder of the clips, if not the questions' own.")]
+Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Only the first so many questions.")]
 CacheDir = Annotated[
     Path | None, model_option("--cache-dir", "Folder of kept features and quantized weights, if not the user's cache.")
 ]
@@ -105,6 +106,7 @@ NoCache = Annotated[bool, model_option("--no-cache", "Keep nothing, and take not
 Compare = Annotated[bool, output_option("--compare", "Run with all tokens too: measured speedup, both answers.")]
 DryRun = Annotated[bool, output_option("--dry-run", "Predict tokens and cost; run nothing.")]
 Show = Annotated[bool, output_option("--show", "Draw what was kept, and when it is.")]
+Force = Annotated[bool, output_option("--force", "Overwrite a file that exists.")]
 Json = Annotated[bool, output_option("--json", "Print JSON.")]
 NoStream = Annotated[bool, output_option("--no-stream", "Print each answer whole.")]
 

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from echoingpixels.errors import OptionError
 from echoingpixels.options import AUTO, GenerateOptions, MediaOptions, ProfileOptions, check_question, keep_name
-from echoingpixels.questions import Row, read_rows
 
 from . import console
 from . import options as o
-from .evaluate import outcomes_to
+from .evaluate import telling
 from .model import choose, load_model
 from .outfile import check_outfile
 from .reading import reading
@@ -22,12 +22,13 @@ if TYPE_CHECKING:
     from echoingpixels.media import Worker
     from echoingpixels.model import EchoingPixels
     from echoingpixels.profile import Profile
+    from echoingpixels.questions import Row
 
 KEEPS = ",".join(f"{keep:g}" for keep in ProfileOptions.keeps)
 REDUCERS = f"Reducers, comma-separated; {o.AUTO_REDUCER}. uniform and random always run."
 REPEAT = "Rounds that are measured."
 WARM_UP = "Rounds before them, not counted."
-DATA = "JSONL as `ep evaluate` reads: adds how many questions are answered right."
+DATA = "Questions as `ep evaluate` reads: adds how many are answered right."
 
 
 def profile(
@@ -55,9 +56,13 @@ def profile(
     repeat: Annotated[int, typer.Option("--repeat", min=1, help=REPEAT)] = ProfileOptions.repeat,
     warm_up: Annotated[int, typer.Option("--warm-up", min=0, help=WARM_UP)] = ProfileOptions.warm_up,
     data: Annotated[Path | None, typer.Option("--data", help=DATA)] = None,
+    format: o.Format = "auto",
+    clips: o.Clips = None,
+    limit: o.Limit = None,
     json: o.Json = False,
     csv: Annotated[Path | None, o.output_option("--csv", "Write the figures here, a row a setting.")] = None,
     plot: Annotated[Path | None, o.output_option("--plot", "Draw speed, memory and agreement: .png or .svg.")] = None,
+    force: o.Force = False,
 ) -> None:
     """Measure reducers and keep ratios on a clip or a folder, beside the run from all tokens.
 
@@ -69,18 +74,18 @@ def profile(
     read = o.media_options(fps, max_frames, no_audio, audio_track, start, end)
     load = o.load_options(sieve, quant, device, max_pixels, encode, sections, dtype=dtype)
     generate = GenerateOptions(max_new_tokens, compile=compile)
-    rows = read_rows(data) if data else []
+    rows = _questions(data, format, clips, limit)
+    _check_outputs(csv, plot, [media, *([data] if data else [])], force)
     chosen = choose(model, load, yes)
-    _check_outputs(csv, plot, media)
     with reading() as worker:
         from echoingpixels.media import find_clips
 
-        clips = find_clips(media, worker.check)
+        found_clips = find_clips(media, worker.check)
         loaded = load_model(chosen, options.reducers)
         from echoingpixels.profile import profile as measure
 
         with console.progress("answers") as progress:
-            found = measure(loaded, clips, question, options, read, generate, progress, worker.stream)
+            found = measure(loaded, found_clips, question, options, read, generate, progress, worker.stream)
         if rows:
             found = _scored(found, loaded, rows, read, generate, worker)
     if json:
@@ -95,14 +100,26 @@ def profile(
         draw(found, plot)
 
 
-def _check_outputs(csv: Path | None, plot: Path | None, media: Path) -> None:
+def _questions(data: Path | None, format: str, clips: Path | None, limit: int | None) -> list[Row]:
+    """The questions of --data; none without it."""
+    if data is None:
+        given = {"--format": format != AUTO, "--media": clips is not None, "--limit": limit is not None}
+        for option in (name for name, is_given in given.items() if is_given):
+            raise OptionError(f"{option} is about the questions of --data.", "Give --data FILE, too.")
+        return []
+    from echoingpixels.sets.reading import read_questions
+
+    return read_questions(data, limit, format, clips)
+
+
+def _check_outputs(csv: Path | None, plot: Path | None, sources: list[Path], force: bool) -> None:
     """Before anything is measured."""
     if csv:
-        check_outfile(csv, "--csv", (".csv",), media)
+        check_outfile(csv, "--csv", (".csv",), sources, force)
     if plot:
         from echoingpixels.plot import ENDINGS, check_plot
 
-        check_outfile(plot, "--plot", ENDINGS, media)
+        check_outfile(plot, "--plot", ENDINGS, sources, force)
         check_plot()
 
 
@@ -117,8 +134,8 @@ def _scored(
     """With the share of right answers, by setting."""
     from echoingpixels.evaluate import evaluate
 
-    with outcomes_to(None) as on_outcome, console.progress("clips of questions") as progress:
-        return found.scored(evaluate(model, rows, found.settings, read, generate, on_outcome, progress, worker.stream))
+    with console.progress("clips of questions") as progress:
+        return found.scored(evaluate(model, rows, found.settings, read, generate, telling(), progress, worker.stream))
 
 
 def _print(found: Profile) -> None:

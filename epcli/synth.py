@@ -15,6 +15,7 @@ def synth(
     clips: Annotated[int, typer.Option("--clips", help="How many clips to make.")],
     seed: Annotated[int, typer.Option("--seed", help="The same seed gives the same clips and questions.")],
     questions_per_clip: Annotated[int, typer.Option("--questions-per-clip", help="At most so many of each.")] = 3,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite other clips and questions there.")] = False,
 ) -> None:
     """Make SyncClips: clips with picture and sound, and questions whose answers are known by construction.
 
@@ -23,5 +24,5 @@ def synth(
     from echoingpixels.synth.dataset import generate
 
     with console.progress("clips") as progress:
-        questions = generate(out_dir, clips, seed, questions_per_clip, progress)
+        questions = generate(out_dir, clips, seed, questions_per_clip, progress, force)
     console.out(str(questions))

@@ -23,7 +23,7 @@ HEAD = f"""# Commands
 
 What `ep COMMAND --help` says, made by `{WRITE}`. Answers and data go to stdout,
 everything else to stderr. Exit codes: 0 done, 1 an error the message explains, 2 wrong usage,
-3 `ep batch` finished but some rows failed, 130 interrupted.
+3 `ep batch` or `ep evaluate` finished but some rows failed, 130 interrupted.
 """
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from echoingpixels import evaluate as scoring
 from echoingpixels.auto import LEAST, MOST, RATIOS, Enough
-from echoingpixels.calibrate import FEWEST, PRICES, calibrate, isotonic, learned, write_calibration
+from echoingpixels.calibrate import FEWEST, PRICES, calibrate, isotonic, learned, sieve_to_write, write_calibration
 from echoingpixels.errors import DataError, ModelError
 from echoingpixels.evaluate import evaluate, settings
 from echoingpixels.loading import ASSETS, KNOWN, load
@@ -215,6 +215,18 @@ def test_calibrating_what_cannot_be_written_is_told_first(
     done = ep("calibrate", data, *where)
     assert done.code == 1 and said in done.err.splitlines()[0]
     assert not (tmp_path / "no").exists()
+
+
+def test_another_sieve_is_overwritten_only_by_force(tiny: str, tmp_path: Path) -> None:
+    bundled, out = ASSETS / "tiny" / "sieve", tmp_path / "mine"
+    assert sieve_to_write(bundled, out) == out
+    (out / SIEVE_CONFIG).write_text("mine")
+    with pytest.raises(DataError, match="holds a sieve already"):
+        sieve_to_write(bundled, out)
+    assert (out / SIEVE_CONFIG).read_text() == "mine"
+    sieve_to_write(bundled, out, force=True)
+    assert sieve_to_write(out, out) == out  # itself
+    assert read_sieve_options(out) == read_sieve_options(bundled)
 
 
 def test_the_bundled_sieve_is_not_written_over(film: Path, ep: Program) -> None:

@@ -221,6 +221,15 @@ def test_a_recipe_with_an_unknown_key_is_refused(tmp_path: Path, ep: Program) ->
     assert not (tmp_path / "out").exists()
 
 
+def test_training_never_replaces_what_it_did_not_make(tmp_path: Path, ep: Program) -> None:
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text('name = "mine"\n[[stage]]\nname = "towers"\ntask = "towers"\nsteps = 1\n')
+    (tmp_path / "out" / "model").mkdir(parents=True)
+    for folder, taken in ((tmp_path / "out", "out/model"), (recipe, "recipe.toml")):
+        done = ep("train", recipe, "--out", folder)
+        assert done.code == 1 and f"{taken} is there already" in done.err
+
+
 def test_training_prints_the_models_folder_alone(tmp_path: Path, ep: Program, monkeypatch: pytest.MonkeyPatch) -> None:
     def train_model(recipe: Any, folder: Path, stages: tuple[str, ...]) -> Path:
         print("towers loss 0.1")

@@ -12,7 +12,7 @@ import pytest
 
 from echoingpixels import evaluate as under_test
 from echoingpixels import padded
-from echoingpixels.errors import ModelError, OptionError
+from echoingpixels.errors import ModelError, OptionError, OutOfMemoryError
 from echoingpixels.evaluate import Outcome, Setting, evaluate, settings
 from echoingpixels.model import EchoingPixels
 from echoingpixels.options import GenerateOptions, MediaOptions
@@ -174,6 +174,58 @@ def test_a_failed_clip_is_reported_and_scores_nothing(films: list[Path], model: 
     assert all(outcome.answer is None for outcome in found if outcome.error)
 
 
+def out_of_memory(model: EchoingPixels, monkeypatch: pytest.MonkeyPatch, fits: Callable[[Any], bool]) -> None:
+    """Have the model run out of memory where it selects tokens of a stream that does not fit."""
+    real = model.select
+
+    def select(stream: Any, *how: Any) -> Any:
+        if not fits(stream):
+            raise OutOfMemoryError("It needs more memory than is free.", "Give a smaller --max-frames.")
+        return real(stream, *how)
+
+    monkeypatch.setattr(model, "select", select)
+
+
+def test_a_batch_that_does_not_fit_is_answered_one_question_at_a_time(
+    films: list[Path], model: EchoingPixels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = {outcome.row.id: outcome for outcome in collect(model, rows(films), HALF[1:])}
+    out_of_memory(model, monkeypatch, lambda stream: stream.kind.shape[0] == 1)
+    assert {outcome.row.id: outcome for outcome in collect(model, rows(films), HALF[1:])} == whole
+
+
+def test_a_clip_that_does_not_fit_fails_alone(
+    films: list[Path], model: EchoingPixels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = rows(films)
+    (whole,) = evaluate(model, asked, HALF[:1], generate=SHORT)
+    longest = max(len(model.prepare(model.look(under_test.stream_clip(film)).media, "Who?").kind[0]) for film in films)
+    out_of_memory(model, monkeypatch, lambda stream: stream.kind.shape[1] < longest)
+    (run,) = evaluate(model, asked, HALF[:1], generate=SHORT)
+    failed = [outcome for outcome in run.outcomes if outcome.error]
+    assert len({outcome.row.media for outcome in failed}) == 1 and len(failed) == run.score.failed == 4
+    assert {outcome.error for outcome in failed} == {"It needs more memory than is free."}
+    answered = [outcome for outcome in run.outcomes if not outcome.error]
+    assert answered == [one for one in whole.outcomes if one.row.media != failed[0].row.media]
+
+
+def test_what_is_known_before_is_not_asked_again(
+    films: list[Path], model: EchoingPixels, read: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = rows(films)
+    whole = evaluate(model, asked, HALF, generate=SHORT)
+    before = {(one.row.id, one.setting): one for run in whole for one in run.outcomes}
+    rest = {("1-2", HALF[1]), ("1-3", HALF[0])}
+    found: list[Outcome] = []
+    read.clear()
+    again = evaluate(
+        model, asked, HALF, generate=SHORT, on_outcome=found.append,
+        known=lambda row, setting: None if (row.id, setting) in rest else before[row.id, setting],
+    )  # fmt: skip
+    assert {(one.row.id, one.setting) for one in found} == rest and read == [("1.mp4", None, None)]
+    assert [replace(run, time_s={}) for run in again] == [replace(run, time_s={}) for run in whole]
+
+
 def test_tokens_and_times_are_summed(films: list[Path], model: EchoingPixels) -> None:
     runs = evaluate(model, rows(films), HALF, generate=SHORT)
     full, reduced = (run.tokens for run in runs)
@@ -216,7 +268,7 @@ def data(films: list[Path], tmp_path: Path) -> Callable[..., Path]:
 def test_the_command_prints_the_contracts_json(data: Callable[..., Path], tiny: str, ep: Program) -> None:
     path = data({"id": "lost", "media": "gone.mp4", "question": "Who?", "answer": "cat"})
     done = ep("evaluate", path, "--model", tiny, "--json", "--max-new-tokens", "2", "--reducer", "cs2,uniform")
-    assert done.code == 0
+    assert done.code == 3  # a row failed
     said = json.loads(done.out)
     assert set(said) == {"model", "data", "runs"}
     assert (said["model"], said["data"]) == (tiny, str(path))
@@ -238,7 +290,7 @@ def test_the_command_writes_every_answer(data: Callable[..., Path], tiny: str, t
     path = data({"id": "lost", "media": "gone.mp4", "question": "Who?", "answer": "cat"})
     done = ep("evaluate", path, "--model", tiny, "--max-new-tokens", "2", "--out", out)
     lines = [json.loads(line) for line in out.read_text().splitlines()]
-    assert done.code == 0 and len(lines) == 6
+    assert done.code == 3 and len(lines) == 6
     assert {(line["id"], line["reducer"]) for line in lines} == {
         (name, reducer) for name in ("q0", "q1", "lost") for reducer in ("full", "cs2")
     }

@@ -237,6 +237,7 @@ def test_a_bad_out_is_refused_before_anything_runs(
         (film, "gone/report.html", 1, "cannot be written: no such file"),
         (film, "folder.html", 1, "cannot be written: is a directory"),
         (clip, "clip.png", 2, "would overwrite"),
+        (film, "clip.png", 1, "already there"),
     ]
     for media, name, code, said in cases:
         done = ep("explain", media, QUESTION, "--out", tmp_path / name)
@@ -266,3 +267,11 @@ def test_explain_writes_one_file_and_prints_its_path(
     assert ("full 1: " in done.err) == (name == "report.html")
     start: Any = out.read_bytes()[:8]
     assert start.startswith(b"<!doctyp" if name == "report.html" else b"\x89PNG")
+
+
+def test_explain_overwrites_a_file_only_by_force(ep: Program, film: Path, tiny: str, tmp_path: Path) -> None:
+    out = tmp_path / "map.png"
+    out.write_bytes(b"mine")
+    arguments = ("explain", film, QUESTION, "--out", out, "--model", tiny, "--keep", "0.3", *SHORT_RUN)
+    assert ep(*arguments).code == 1 and out.read_bytes() == b"mine"
+    assert ep(*arguments, "--force").code == 0 and out.read_bytes().startswith(b"\x89PNG")

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from echoingpixels.evaluate import Outcome, Run, Setting
-from echoingpixels.paired import Pair, difference, within
+from echoingpixels.paired import RESAMPLES, Pair, difference, within
 from echoingpixels.questions import Row
-from echoingpixels.score import RESAMPLES, score
+from echoingpixels.score import score
 from echoingpixels.stats import Tokens
 
 NOTHING = Tokens.of(*2 * [dict.fromkeys(("video", "audio", "image", "text"), 0)])

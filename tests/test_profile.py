@@ -11,7 +11,7 @@ import pytest
 
 from echoingpixels import profile as under_test
 from echoingpixels.answer import Answer
-from echoingpixels.errors import MediaError, ModelError, OptionError
+from echoingpixels.errors import MediaError, ModelError, OptionError, OutOfMemoryError
 from echoingpixels.evaluate import Setting
 from echoingpixels.looked import Looked
 from echoingpixels.measured import FULL, Measured, Sample, Spread, fold
@@ -195,6 +195,24 @@ def test_a_clip_that_cannot_be_read_is_left_out_and_told(
         profile(model, [broken, tmp_path / "gone.mp4"], "Who?", QUICK)
     with pytest.raises(MediaError, match="0 bytes"):
         profile(model, [broken], "Who?", QUICK)
+
+
+def test_a_clip_that_does_not_fit_fails_alone(
+    model: EchoingPixels, films: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, quick = Looked.answer, replace(QUICK, repeat=1)
+
+    def answer(looked: Looked, question: str, options: Any) -> Answer:
+        if looked.ending.source.path == str(films[1]) and options.keep < 1:
+            raise OutOfMemoryError("It needs more memory than is free.", "Give a smaller --max-frames.")
+        return real(looked, question, options)
+
+    monkeypatch.setattr(Looked, "answer", answer)
+    found = profile(model, films, "Who?", quick, generate=SHORT)
+    assert found.failed == {films[1]: "It needs more memory than is free."}
+    assert [reply.clip for run in found.runs for reply in run.replies] == [films[0]] * len(found.runs)
+    with pytest.raises(OutOfMemoryError):
+        profile(model, films[1:], "Who?", quick, generate=SHORT)
 
 
 def test_a_clip_that_breaks_midway_leaves_no_trace(

@@ -170,7 +170,7 @@ WRONG: dict[str, tuple[Wrong, int, str, str]] = {
     "reducer": (lambda folder, film: (film, QUESTION, "--reducer", "best"), 2, "'best'", "uniform"),
     "repeat": (lambda folder, film: (film, QUESTION, "--repeat", "0"), 2, "--repeat", "--help"),
     "warm-up": (lambda folder, film: (film, QUESTION, "--warm-up", "-1"), 2, "--warm-up", "--help"),
-    "data": (lambda folder, film: (film, QUESTION, "--data", folder / "gone.jsonl"), 1, "no such file", "media"),
+    "data": (lambda folder, film: (film, QUESTION, "--data", folder / "gone.jsonl"), 1, "no such file", "formats"),
     "plot ending": (lambda folder, film: (film, QUESTION, "--plot", folder / "a.gif"), 2, "a.gif", ".png or .svg"),
     "csv ending": (lambda folder, film: (film, QUESTION, "--csv", folder / "a.txt"), 2, "a.txt", ".csv"),
     "no folder": (lambda folder, film: (film, QUESTION, "--csv", folder / "no/a.csv"), 1, "cannot be written", "--csv"),
@@ -196,6 +196,41 @@ def test_checking_an_output_leaves_the_disk_as_it_was(film: Path, tmp_path: Path
     done = ep("profile", tmp_path / "gone.mp4", QUESTION, "--csv", tmp_path / "old.csv", "--plot", tmp_path / "new.png")
     assert done.code == 1
     assert [path.name for path in tmp_path.iterdir()] == ["old.csv"] and (tmp_path / "old.csv").read_text() == "mine"
+
+
+def test_an_output_that_exists_is_overwritten_only_by_force(
+    film: Path, tmp_path: Path, untouched: None, ep: Program
+) -> None:
+    old, data = tmp_path / "old.csv", tmp_path / "data.csv"
+    old.write_text("mine")
+    data.write_text(json.dumps({"media": str(film), "question": "Who?", "answer": "cat"}) + "\n")
+    for options, said in (
+        (("--csv", old), "already there"),
+        (("--csv", data, "--data", data, "--force"), "would overwrite"),
+        (("--csv", old, "--force"), "a model was loaded"),
+    ):
+        assert said in ep("profile", film, QUESTION, *options).err
+    assert old.read_text() == "mine"
+
+
+def test_data_is_read_as_evaluate_reads_it(film: Path, tiny: str, tmp_path: Path, ep: Program) -> None:
+    (tmp_path / "clips").mkdir()
+    shutil.copy(film, tmp_path / "clips" / "a.mp4")
+    record = {"Question": "Who?", "Choice": ["A. cat", "B. dog"], "Answer": "A", "video_id": "a", "Type": "who"}
+    data = tmp_path / "daily.json"
+    data.write_text(json.dumps([record, record, record]))
+    options = ("--data", data, "--media", tmp_path / "clips", "--format", "daily-omni", "--limit", "2")
+    done = ep("profile", film, QUESTION, "--model", tiny, *SHORT, "--repeat", "1", *options, "--json")
+    assert done.code == 0, done.err
+    assert {(run["questions"], run["failed"]) for run in json.loads(done.out)["runs"]} == {(2, 0)}
+
+
+@pytest.mark.parametrize("option", [("--format", "daily-omni"), ("--media", "."), ("--limit", "1")])
+def test_options_about_the_questions_need_questions(
+    option: tuple[str, str], film: Path, untouched: None, ep: Program
+) -> None:
+    done = ep("profile", film, QUESTION, *option)
+    assert done.code == 2 and f"{option[0]} is about the questions of --data" in done.err
 
 
 def test_a_picture_is_not_drawn_over_the_clip(tmp_path: Path, untouched: None, ep: Program) -> None:

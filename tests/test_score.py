@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from echoingpixels.score import RESAMPLES, is_right, normalise, score
+from echoingpixels.score import Z, is_right, normalise, score, wilson
 
 
 @pytest.mark.parametrize(
@@ -75,17 +75,16 @@ def test_the_interval_holds_the_share_and_narrows_with_more_questions() -> None:
     assert many.interval[1] - many.interval[0] < (few.interval[1] - few.interval[0]) / 5
 
 
-def test_the_interval_is_that_of_resampling_the_answers() -> None:
-    marks = [True] * 70 + [False] * 30
-    rng = np.random.default_rng(9)
-    means = [rng.choice(marks, len(marks)).mean() for _ in range(RESAMPLES)]
-    slow = np.percentile(means, [2.5, 97.5])
-    assert score(marks).interval == pytest.approx(slow, abs=0.02)
+@pytest.mark.parametrize(("right", "n"), [(0, 1), (1, 1), (0, 20), (20, 20), (1, 7), (70, 100), (999, 1000)])
+def test_the_interval_holds_every_share_that_the_answers_do_not_contradict(right: int, n: int) -> None:
+    shares = np.linspace(0, 1, 200_001)
+    plausible = shares[np.abs(right / n - shares) <= Z * np.sqrt(shares * (1 - shares) / n) + 1e-12]
+    assert wilson(right / n, n) == pytest.approx((plausible.min(), plausible.max()), abs=1e-5)
 
 
-def test_the_interval_is_the_same_every_time() -> None:
-    assert score([True, False, True]).interval == score([True, False, True]).interval
-
-
-def test_all_right_has_no_doubt_to_resample() -> None:
-    assert score([True] * 9).interval == (1.0, 1.0)
+def test_the_interval_is_the_published_one_where_all_or_none_are_right() -> None:
+    assert score([True] * 20).interval == pytest.approx((0.8389, 1.0), abs=5e-5)
+    assert score([False] * 20).interval == pytest.approx((0.0, 0.1611), abs=5e-5)
+    for marks in ([True] * 9, [False] * 9):
+        low, high = score(marks).interval or (0.0, 0.0)
+        assert 0.0 <= low < high <= 1.0

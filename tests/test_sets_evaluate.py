@@ -55,7 +55,7 @@ def test_what_names_no_option_is_wrong_and_unparsed_and_a_missing_clip_has_faile
 def test_the_command_names_missing_clips_and_goes_on(ep: Program, data: Path) -> None:
     options = ("--media", data.parent / "Videos", "--keep", "0.2", "--reducer", "uniform", "--max-new-tokens", 4)
     done = ep("evaluate", data, *options, "--out", data.with_suffix(".jsonl"))
-    assert done.code == 0 and "failed: " in done.err and "gone" in done.err
+    assert done.code == 3 and "failed: " in done.err and "gone" in done.err
     header, row = (line.split() for line in done.out.splitlines()[:2])
     assert "unparsed" in header and row[0] == "uniform"
     lines = [json.loads(line) for line in data.with_suffix(".jsonl").read_text().splitlines()]

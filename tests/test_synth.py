@@ -305,6 +305,18 @@ def test_a_data_set_can_be_resumed_and_is_the_same_when_made_again(tmp_path: Pat
     assert {clip.name: clip.read_bytes() for clip in (tmp_path / "a" / "clips").iterdir()} == whole
 
 
+def test_questions_that_are_not_the_first_of_the_new_ones_are_overwritten_only_by_force(tmp_path: Path) -> None:
+    first = generate(tmp_path, 1, seed=2).read_text(encoding="utf-8")
+    target = generate(tmp_path, 2, seed=2)
+    assert target.read_text(encoding="utf-8").startswith(first)  # more of the same is no loss
+    for old in (target.read_text(encoding="utf-8"), "mine\n"):
+        target.write_text(old, encoding="utf-8")
+        with pytest.raises(OptionError, match="holds other questions"):
+            generate(tmp_path, 1, seed=2)
+        assert target.read_text(encoding="utf-8") == old
+    assert generate(tmp_path, 1, seed=2, force=True).read_text(encoding="utf-8") == first
+
+
 def test_question_rows_have_exactly_the_documented_keys(tmp_path: Path) -> None:
     target = generate(tmp_path, 2, seed=6, questions_per_clip=2)
     rows = [json.loads(row) for row in target.read_text(encoding="utf-8").splitlines()]
@@ -326,3 +338,5 @@ def test_nonsense_arguments_and_foreign_folders_are_refused(tmp_path: Path) -> N
     (tmp_path / "clips" / f"000001.{container}").write_bytes(b"another seed's clip")
     with pytest.raises(OptionError, match="not this clip"):
         generate(tmp_path, 1, 1)
+    generate(tmp_path, 1, 1, force=True)
+    assert (tmp_path / "clips" / f"000001.{container}").stat().st_size > 1000

@@ -73,7 +73,7 @@ def calibrate(
     model.check("cs2")
     noting = _Noting(model)
     settings = [Setting("full", 1.0), *(Setting("cs2", ratio) for ratio in RATIOS)]
-    full, *runs = evaluate(noting, rows, settings, media, generate, on_outcome, on_progress, reader)
+    full, *runs = evaluate(noting, rows, settings, media, generate, on_outcome, on_progress, reader, fails=False)
     if not full.score.accuracy:
         hint = "Calibrate with clips that can be read and questions that the model can answer."
         raise DataError("No question is answered right from all tokens.", hint)
@@ -142,11 +142,11 @@ class _Noting(EchoingPixels):
         return selection
 
 
-def sieve_to_write(folder: Path | None, out: Path | None) -> Path:
+def sieve_to_write(folder: Path | None, out: Path | None, force: bool = False) -> Path:
     """The sieve's folder, or a copy of it at `out`; asked before the work.
 
-    ModelError where it holds no sieve or there is no folder, DataError where it cannot be written, or is a part of the
-    installed program and no `out` was given.
+    ModelError where it holds no sieve or there is no folder, DataError where it cannot be written, is a part of the
+    installed program and no `out` was given, or where `out` holds another sieve and `force` is not given.
     """
     if folder is None:
         hint = "Save it as a folder with echoingpixels.save_sieve, and give that with --sieve."
@@ -156,8 +156,11 @@ def sieve_to_write(folder: Path | None, out: Path | None) -> Path:
         hint = "Choose a folder with --out, and give that with --sieve afterwards."
         raise DataError("This sieve comes with the program, whose files stay as they are.", hint)
     target = out or folder
+    copies = target.resolve() != folder.resolve()
+    if copies and not force and any((target / name).exists() for name in (SIEVE_CONFIG, SIEVE_WEIGHTS)):
+        raise DataError(f"{target} holds a sieve already.", "Overwrite it by --force, or choose another --out.")
     try:
-        if target.resolve() != folder.resolve():
+        if copies:
             target.mkdir(parents=True, exist_ok=True)
             for name in (SIEVE_CONFIG, SIEVE_WEIGHTS, *(one for one in ADAPTER if (folder / one).exists())):
                 shutil.copyfile(folder / name, target / name)

@@ -18,7 +18,7 @@ from .errors import EpError
 from .media import Reader, stream_clip
 from .model import EchoingPixels
 from .options import AskOptions, Auto, GenerateOptions, Keep, MediaOptions, check_choice, plain_keep
-from .padded import Asked, answers, ask, batches
+from .padded import Asked, Said, answers, ask, batches
 from .questions import Row
 from .score import Score, is_right, score
 from .stats import Stopwatch, Tokens
@@ -46,7 +46,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one question under one setting: an answer, right or not, and its tokens; or why its clip failed.
+    """What came of one question under one setting: an answer, right or not, and its tokens; or why it failed.
 
     `unparsed`: the answer names none of the row's choices, or several.
     """
@@ -60,11 +60,19 @@ class Outcome:
     unparsed: bool = False
 
 
+Known = Callable[[Row, Setting], Outcome | None]
+
+
+def unknown(row: Row, setting: Setting) -> None:
+    """Nothing is known before."""
+
+
 @dataclass(frozen=True)
 class Run:
     """One setting's scores, its tokens and seconds summed over all answered questions.
 
     Reading and encoding a clip is done once for all runs and counted in each. `outcomes` are in one order in all runs.
+    Seconds are those of the answers made now: none of answers that were known before.
     """
 
     setting: Setting
@@ -107,31 +115,46 @@ def evaluate(
     on_outcome: Callable[[Outcome], None] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
     reader: Reader | None = None,
+    known: Known = unknown,
+    fails: bool = True,
 ) -> list[Run]:
     """Answer all rows under every setting; returns one Run each.
 
-    `on_outcome` gets each result as it comes, `on_progress` the clips done and in all. `reader` reads the clips: a
-    worker's `stream`, or `stream_clip` if left out. A clip that cannot be read fails its questions and nothing else.
-    ModelError for cs2 without sieve weights.
+    `on_outcome` gets each new result as it comes, `on_progress` the clips done and in all. `reader` reads the clips: a
+    worker's `stream`, or `stream_clip` if left out. `known`: outcomes of an evaluation that was cut short, which are
+    not made again. A clip that cannot be read, or needs more memory than is free, fails its questions and nothing
+    else; without `fails` an error while answering is raised. ModelError for cs2 without sieve weights.
     """
     for setting in chosen:
         model.check(setting.reducer, setting.keep)
-    tallies = {setting: _Tally() for setting in chosen}
     clips: dict[Any, list[Row]] = {}
     for row in rows:
         clips.setdefault(row.clip, []).append(row)
+    ordered = list(chain.from_iterable(clips.values()))
+    found = {setting: [known(row, setting) for row in ordered] for setting in chosen}
+    tallies = {setting: _Tally([one for one in found[setting] if one is not None]) for setting in chosen}
+    parts = ([row for row in group if _is_open(row, chosen, known)] for group in clips.values())
+    groups = [part for part in parts if part]
     read = partial(_read, reader or stream_clip, media or MediaOptions(), model)
     asked = chain.from_iterable(
-        _look(model, group, read, on_progress and partial(on_progress, done, len(clips)))
-        for done, group in enumerate(clips.values(), 1)
+        _look(model, group, read, on_progress and partial(on_progress, done, len(groups)))
+        for done, group in enumerate(groups, 1)
     )
     for part in batches(asked):
         for setting, tally in tallies.items():
-            for outcome in _outcomes(model, part, setting, tally, generate or GenerateOptions()):
+            rest = [one for one in part if known(one.row, setting) is None]
+            for outcome in _outcomes(model, rest, setting, tally, generate or GenerateOptions(), fails):
                 tally.outcomes.append(outcome)
                 if on_outcome is not None:
                     on_outcome(outcome)
+    place = {id(row): i for i, row in enumerate(ordered)}
+    for tally in tallies.values():
+        tally.outcomes.sort(key=lambda outcome: place[id(outcome.row)])
     return [_run(setting, tally) for setting, tally in tallies.items()]
+
+
+def _is_open(row: Row, chosen: Sequence[Setting], known: Known) -> bool:
+    return any(known(row, setting) is None for setting in chosen)
 
 
 def _read(reader: Reader, media: MediaOptions, model: EchoingPixels, row: Row) -> Pieces:
@@ -153,7 +176,12 @@ def _look(
 
 
 def _outcomes(
-    model: EchoingPixels, part: list[Asked[Row]], setting: Setting, tally: _Tally, generate: GenerateOptions
+    model: EchoingPixels,
+    part: list[Asked[Row]],
+    setting: Setting,
+    tally: _Tally,
+    generate: GenerateOptions,
+    fails: bool,
 ) -> Iterator[Outcome]:
     """What comes of one batch under one setting, in order."""
     for one in part:
@@ -163,16 +191,33 @@ def _outcomes(
     sound = [one for one in part if one.error is None]
     options = AskOptions(setting.reducer, setting.keep, generate)
     watch = Stopwatch(model.backbone.device, tally.seconds)
-    said = iter(answers(model, sound, options, watch) if sound else ())
+    said = iter((_answers if fails else answers)(model, sound, options, watch) if sound else ())
     for one in part:
-        if one.error is not None:
-            yield Outcome(one.row, setting, None, None, one.error.message)
+        answer = one.error or next(said)
+        if isinstance(answer, EpError):
+            yield Outcome(one.row, setting, None, None, answer.message)
         else:
-            answer = next(said)
-            named = chosen(answer.text, one.row.choices) if one.row.choices else answer.text
-            right = named is not None and is_right(named, one.row.answer)
-            tokens = Tokens.of(answer.before, answer.after)
-            yield Outcome(one.row, setting, answer.text, right, tokens=tokens, unparsed=named is None)
+            yield marked(one.row, setting, answer.text, Tokens.of(answer.before, answer.after))
+
+
+def _answers(
+    model: EchoingPixels, asked: Sequence[Asked[Row]], options: AskOptions, watch: Stopwatch
+) -> Sequence[Said | EpError]:
+    """The answers to one batch, in order. Where it fails, each question is tried alone."""
+    try:
+        return answers(model, asked, options, watch)
+    except EpError as error:
+        failed = error.with_traceback(None)  # which holds what took the memory
+    if len(asked) == 1:
+        return [failed]
+    return [found for one in asked for found in _answers(model, [one], options, watch)]
+
+
+def marked(row: Row, setting: Setting, answer: str, tokens: Tokens) -> Outcome:
+    """The outcome of an answer."""
+    named = chosen(answer, row.choices) if row.choices else answer
+    right = named is not None and is_right(named, row.answer)
+    return Outcome(row, setting, answer, right, tokens=tokens, unparsed=named is None)
 
 
 def _run(setting: Setting, tally: _Tally) -> Run:

@@ -7,6 +7,7 @@ Numbers equal transformers' own Qwen2.5-Omni processor wherever the frame rate i
 from __future__ import annotations
 
 import re
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -104,8 +105,9 @@ class Measure:
 def extent_of(pieces: Pieces) -> Extent:
     """The extent of a clip, read to its end and not kept."""
     measure = Measure()
-    for piece in pieces:
-        measure.add(piece)
+    with closing(pieces):  # an error here must not leave whoever reads them waiting
+        for piece in pieces:
+            measure.add(piece)
     return measure.extent()
 
 

@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 
 from .evaluate import Outcome, Run, Setting
-from .score import RESAMPLES, SEED
+
+RESAMPLES = 2000
+SEED = 0
 
 
 @dataclass(frozen=True)

@@ -31,8 +31,8 @@ SHARED = "Reading, preparing and encoding a clip are timed once a repeat and cou
 class Profile:
     """What was measured: one Measured a setting, the first of them all tokens.
 
-    `failed`: clips that could not be read, and why. `warnings` and `remarks`: what the clips' files made worth saying;
-    remarks also say which settings were left out.
+    `failed`: clips that could not be read, or needed more memory than was free, and why. `warnings` and `remarks`: what
+    the clips' files made worth saying; remarks also say which settings were left out.
     """
 
     question: str
@@ -111,8 +111,8 @@ def profile(
     """Ask one question of every clip under every setting, round after round, and fold the times.
 
     `on_progress` gets the answers done and in all. `reader` reads the clips: a worker's `stream`, or `stream_clip` if
-    left out. Of several clips, those that cannot be read are left out and told in `failed`. MediaError if that
-    leaves none, ModelError for cs2 asked of a model without sieve weights.
+    left out. Of several clips, those that cannot be read, or need more memory than is free, are left out and reported
+    in `failed`. MediaError if that leaves none, ModelError for cs2 asked of a model without sieve weights.
     """
     options, read, generate = options or ProfileOptions(), read or MediaOptions(), generate or GenerateOptions()
     chosen = choose(model, options)
@@ -127,17 +127,16 @@ def profile(
             continue
         try:
             looked, sources[path] = _look(model, path, read, reader or stream_clip)
+            for done, setting in enumerate(in_turn(chosen, turn, turns, options.seed), 1):
+                answer = _answer(looked, question, AskOptions(setting.reducer, setting.keep, generate), resets)
+                if repeat >= 0:
+                    samples.append(Sample(path, repeat, setting, answer))
+                if on_progress is not None:
+                    on_progress((before + turn) * len(chosen) + done, (before + turns) * len(chosen))
         except EpError as error:
             failed[path] = error.message
             if len(failed) == len(clips):
                 raise error if len(clips) == 1 else _none(failed) from error
-            continue
-        for done, setting in enumerate(in_turn(chosen, turn, turns, options.seed), 1):
-            answer = _answer(looked, question, AskOptions(setting.reducer, setting.keep, generate), resets)
-            if repeat >= 0:
-                samples.append(Sample(path, repeat, setting, answer))
-            if on_progress is not None:
-                on_progress((before + turn) * len(chosen) + done, (before + turns) * len(chosen))
     read_well = [sources[path] for path in clips if path not in failed]
     return Profile(
         question=question,
@@ -185,7 +184,7 @@ def _answer(looked: Looked, question: str, options: AskOptions, resets: bool) ->
 
 
 def _none(failed: dict[Path, str]) -> MediaError:
-    what = f"None of the {len(failed)} clips can be read; the last: {[*failed.values()][-1]}"
+    what = f"None of the {len(failed)} clips can be measured; the last: {[*failed.values()][-1]}"
     return MediaError(what, "Give at least one file with picture or sound.")
 
 

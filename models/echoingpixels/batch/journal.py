@@ -1,25 +1,19 @@
-"""The rows written so far: a JSONL file that only grows, on disk before the next row is begun.
+"""The rows of a batch written so far, and which of them need not be answered again.
 
-Whatever ends the program, each row is there whole or not at all, and `--resume` finds what is done. Knows nothing about
-how answers are made.
+Knows nothing about how answers are made.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import stat
 import threading
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..errors import DataError
+from ..rowfile import RowFile, whole_lines
 from .result import Result
-
-NOT_OURS = "Resume with a file that `ep batch` wrote, or choose another --out."
 
 
 class Done:
@@ -54,136 +48,46 @@ class Done:
         return False
 
 
-class Journal:
-    """Appends rows to a file that no other process is writing; `done` is what it held when it was opened."""
+class Journal(RowFile):
+    """The rows of a batch; `done` is what the file held when it was opened."""
+
+    program, what = "ep batch", "row of a batch"
 
     def __init__(self, path: Path, ids: Collection[str] = (), resume: bool = False, retry: bool = True) -> None:
-        """Begin a new file, or with `resume` go on with one: a torn last line goes, and so do rows that failed and
-        are asked again, unless `retry` is off. DataError where it cannot be written or is no such file."""
-        self.path = path
-        self._begun = not path.exists()
-        try:
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | (0 if resume else os.O_EXCL), 0o666)
-        except FileExistsError:
-            hint = "Go on with it by --resume, or choose another --out."
-            raise DataError(f"{path} is already there.", hint) from None
-        except OSError as error:
-            raise self._unwritable(error) from error
-        try:
-            if not stat.S_ISREG(os.fstat(self._file).st_mode):
-                raise DataError(f"{path} is not a regular file.", "Choose another --out.")
-            _lock(self._file, path)
-            self.done = self._recover(ids, retry)
-        except OSError as error:
-            os.close(self._file)
-            raise self._unwritable(error) from error
-        except BaseException:
-            os.close(self._file)
-            raise
-
-    def __enter__(self) -> Journal:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._begun and not os.fstat(self._file).st_size:  # nothing came of it
-            with suppress(OSError):
-                self.path.unlink()
-        os.close(self._file)
+        """As RowFile; rows that failed and are asked again do not stay, unless `retry` is off."""
+        self._ids, self._retry = ids, retry
+        self.done = Done()
+        super().__init__(path, resume)
 
     def write(self, results: Sequence[Result]) -> None:
         """Append rows and wait until they are on disk. DataError where that fails; what was written before stays."""
-        data = b"".join(_line(result.as_dict()) for result in results)
-        size = os.fstat(self._file).st_size
-        try:
-            _write(self._file, data)
-            os.fsync(self._file)
-        except OSError as error:
-            os.ftruncate(self._file, size)  # part of a row may have fitted
-            raise self._unwritable(error) from error
-        try:
-            there = os.path.samestat(os.stat(self.path), os.fstat(self._file))
-        except OSError:
-            there = False
-        if not there:
-            what = f"{self.path} is gone: it was moved or deleted, or its folder was, while rows were being written."
-            raise DataError(what, "If it was moved, give its new place to --out and go on with --resume.")
+        self.append([result.as_dict() for result in results])
 
-    def _recover(self, ids: Collection[str], retry: bool) -> Done:
-        """What is done; the file holds these rows alone afterwards."""
+    def check(self, row: dict[str, Any]) -> None:
+        """ValueError, KeyError or TypeError where a row is none of a batch."""
+        _check(row)
 
-        def stays(row: dict[str, Any]) -> bool:
-            return not (retry and row.get("error") and row["id"] in ids)
+    def stays(self, row: dict[str, Any]) -> bool:
+        """Whether a row is in the file after resuming."""
+        return not (self._retry and row.get("error") and row["id"] in self._ids)
 
-        done, kept = Done(), 0
-        for line, row in _rows(self.path):
-            if stays(row):
-                done.add(row["key"], row["id"], row["id"] not in ids)
-                kept += len(line)
-        if kept != os.fstat(self._file).st_size:
-            self._replace(line for line, row in _rows(self.path) if stays(row))
-        return done
-
-    def _replace(self, lines: Iterable[bytes]) -> None:
-        """Write the file anew beside the old one, which it then takes the place of in one step."""
-        beside = self.path.with_name(f".{self.path.name}.new")
-        new = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o666)
-        try:
-            _lock(new, self.path)
-            for line in lines:
-                _write(new, line)
-            os.fsync(new)
-            os.replace(beside, self.path)
-        except BaseException:
-            os.close(new)
-            raise
-        os.close(self._file)
-        self._file = new
-
-    def _unwritable(self, error: OSError) -> DataError:
-        reason = (error.strerror or str(error)).lower()
-        hint = "Rows written before are safe: make room, and go on with --resume."
-        known = error.errno is not None and os.path.exists(self.path)
-        return DataError(f"{self.path} cannot be written: {reason}.", hint if known else "Choose another --out.")
+    def found(self, row: dict[str, Any]) -> None:
+        """Note a row that stays."""
+        self.done.add(row["key"], row["id"], row["id"] not in self._ids)
 
 
 def read_journal(path: Path) -> Iterator[dict[str, Any]]:
     """The rows of a journal, one after the other. DataError for a line that is none."""
-    return (row for _, row in _rows(path))
+    for number, _, row in whole_lines(path):
+        try:
+            _check(row)
+        except (ValueError, KeyError, TypeError):
+            raise DataError(
+                f"{path}, line {number} is no row of a batch.", "Give a file that `ep batch` wrote."
+            ) from None
+        yield row
 
 
-def _rows(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
-    """Whole lines with what they say."""
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            if not line.endswith(b"\n"):
-                return  # torn: the program was ended while it wrote this line
-            try:
-                row = json.loads(line)
-                if not (isinstance(row["key"], str) and isinstance(row["id"], str)):
-                    raise ValueError
-            except (ValueError, KeyError, TypeError):
-                raise DataError(f"{path}, line {number} is no row of a batch.", NOT_OURS) from None
-            yield line, row
-
-
-def _line(row: dict[str, Any]) -> bytes:
-    return json.dumps(row, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
-
-
-def _write(file: int, data: bytes) -> None:
-    rest = memoryview(data)
-    while rest:
-        rest = rest[os.write(file, rest) :]
-
-
-def _lock(file: int, path: Path) -> None:
-    """Keep other processes from writing to the same file; where the system cannot, nothing is done."""
-    try:
-        import fcntl
-    except ImportError:
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        hint = "Wait for it, or choose another --out."
-        raise DataError(f"{path} is being written by another `ep batch`.", hint) from None
+def _check(row: dict[str, Any]) -> None:
+    if not (isinstance(row["key"], str) and isinstance(row["id"], str)):
+        raise ValueError

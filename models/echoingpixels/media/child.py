@@ -71,7 +71,7 @@ def _answer(
             check(request.path)
             return None
         options = replace(request.options, frame_size=size if request.sized else None)
-        for piece in stream(Path(request.path), options, Host(resize, shelf.beat)):
+        for piece in stream(Path(request.path), options, Host(resize, shelf.beat, request.blank)):
             arrays = shelf.put([piece.frames, piece.times, piece.audio])
             part = Part(arrays, piece.begins, piece.ending, piece.expected)
             if piece.ending is not None:

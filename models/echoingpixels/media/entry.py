@@ -18,8 +18,9 @@ from av.error import FFmpegError
 from ..clip import Clip, Ending, Piece, Pieces, Source, VideoTrack, whole
 from ..errors import MediaError, OptionError
 from ..options import MediaOptions
+from .blank import UnclearError
 from .container import check_file, comment, file_end, open_media, picture_stream
-from .host import HERE, Host
+from .host import BLANK, HERE, Host
 from .image import read_still
 from .reading import NO_FRAMES, NO_TIMES, SHORTFALL, Reading, choose, window
 from .recording import can_read, read_recording
@@ -64,7 +65,7 @@ def stream(path: str | Path, options: MediaOptions, host: Host) -> Pieces:
         reason = (error.strerror or str(error)).lower()
         raise MediaError(f"{path} cannot be decoded: {reason}.", "Try converting it to MP4.") from error
     except MemoryError:
-        if host is not HERE:  # whoever set the limit knows more
+        if host not in (HERE, BLANK):  # whoever set the limit knows more
             raise
         raise MediaError(f"{path} does not fit in memory.", "Scale it down, or read a part of it.") from None
 
@@ -106,6 +107,9 @@ def _timed(file: Path, options: MediaOptions, host: Host) -> Pieces:
         except Overrun:  # as if it were longer than it says
             assert not hold, "where all frames are held, none has been handed over"
             hold = True
+            continue
+        except UnclearError:
+            host = replace(host, blank=False)
             continue
         if piece is not None and piece.ending is not None:
             return
@@ -174,6 +178,8 @@ def _recording(
 def _last(reading: Reading) -> Piece:
     """The rest of a finished pass, and what is known of the whole."""
     rest, picture, sound = reading.rest(), reading.picture, reading.sound
+    if reading.host.blank and reading.losses.reads:
+        raise UnclearError
     source = Source(
         path=str(reading.file),
         kind="audio" if reading.video is None else "video",

@@ -28,13 +28,14 @@ Array = npt.NDArray[Any]
 class Request:
     """Read `path`, which may be relative to `folder`. `options` None: only check that it is media.
 
-    `sized`: the worker says how large frames are kept.
+    `sized`: the worker says how large frames are kept. `blank`: frames may be black.
     """
 
     path: str
     folder: str
     options: MediaOptions | None
     sized: bool
+    blank: bool = False
 
 
 @dataclass(frozen=True)

@@ -24,10 +24,14 @@ def nothing() -> None:
 
 @dataclass(frozen=True)
 class Host:
-    """`resize` makes frames (H, W, 3) smaller; `beat` is called for every packet read, as a sign of life."""
+    """`resize` makes frames (H, W, 3) smaller; `beat` is called for every packet read, as a sign of life.
+
+    `blank`: only times and sizes of frames are wanted, and their pixels may be black.
+    """
 
     resize: Callable[[Pixels, tuple[int, int]], Pixels] = resize_here
     beat: Callable[[], None] = nothing
+    blank: bool = False
 
 
-HERE = Host()
+HERE, BLANK = Host(), Host(blank=True)

@@ -16,6 +16,7 @@ from av.error import FFmpegError
 from ..clip import NO_SOUND, PIECE, AudioTrack, Piece, VideoTrack
 from ..errors import MediaError, OptionError
 from ..options import MediaOptions
+from .blank import BlankDeveloper, PacketTimes
 from .container import (
     Losses,
     advice,
@@ -220,8 +221,10 @@ def choose(file: Path, container: InputContainer, options: MediaOptions, host: H
         expected = options.max_frames
         if span is not None and not hold:  # where frames are held, there were more than the file says
             expected = min(expected, math.ceil(span * options.fps))
-        developer = Developer(options.frame_size, expected, host.resize)
-        picture = PictureReader(video, begin, limit, span, options.fps, options.max_frames, developer)
+        times = PacketTimes(video) if host.blank else None
+        how = options.frame_size, expected, host.resize
+        developer = Developer(*how) if times is None else BlankDeveloper(times, *how)
+        picture = PictureReader(video, begin, limit, span, options.fps, options.max_frames, developer, times)
     if audio is not None:
         sound = SoundReader(begin, limit, audio)
     return Reading(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from fractions import Fraction
+from typing import Any
 
 import av
 import numpy as np
@@ -18,6 +19,7 @@ from av.error import BlockingIOError as FullError
 from av.error import EOFError as DrainedError
 from av.error import FFmpegError
 
+from .blank import PacketTimes
 from .clock import clock
 from .developer import Developer
 from .sampler import ROUNDING, Pixels, Sampler
@@ -46,8 +48,10 @@ class PictureReader:
         fps: float,
         max_frames: int,
         developer: Developer,
+        times: PacketTimes | None = None,
     ) -> None:
-        self._context = stream.codec_context
+        """`times` in place of a decoder: see there."""
+        self._context: Any = times or stream.codec_context
         self._context.thread_type = "AUTO"
         self._context.thread_count = THREADS
         self._clock, self._limit = clock(stream.time_base, origin), limit

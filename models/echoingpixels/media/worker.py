@@ -20,7 +20,7 @@ from ..clip import Clip, Piece, Pieces, whole
 from ..errors import MediaError
 from ..options import MediaOptions
 from .exchange import Failed, Part, Request, Resize, SizeOf, too_large
-from .host import nothing, resize_here
+from .host import BLANK, nothing, resize_here
 from .process import Process
 
 START = 300.0  # s until the process is ready: a busy machine may take seconds to import NumPy
@@ -84,6 +84,14 @@ class Worker:
             return stream_clip(path, options)
         return self._limited(path, self._ask(str(path), options), frames=False)
 
+    def outline(self, path: str | Path, options: MediaOptions = DEFAULTS) -> Pieces:
+        """As `stream`, but with black frames: their times and sizes come from the file's packets where these tell."""
+        if sys.platform == "win32":
+            from .entry import stream
+
+            return stream(path, options, BLANK)
+        return self._limited(path, self._ask(str(path), options, blank=True), frames=False)
+
     def check(self, path: str | Path) -> None:
         """What `check_media` raises; MediaError also as from `read`."""
         if sys.platform == "win32":
@@ -133,14 +141,14 @@ class Worker:
                     raise too_large(str(path), self.limits.bytes)
                 yield piece
 
-    def _ask(self, path: str, options: MediaOptions | None) -> Pieces:
+    def _ask(self, path: str, options: MediaOptions | None, blank: bool = False) -> Pieces:
         with self._lock:
             self._start()
             process = self._process
             assert process is not None
             try:
                 self._greet(process)
-                failed = yield from self._talk(process, path, options)
+                failed = yield from self._talk(process, path, options, blank)
                 if process.memory() > self.limits.bytes // 2:  # what it has not given back, the next file would lack
                     self._forget()
             except BaseException:  # whatever it was, the two are out of step
@@ -161,7 +169,9 @@ class Worker:
             what = f"The process that reads files did not start ({process.end()})."
             raise MediaError(what, "Try again; if that does not help, install echoingpixels again.")
 
-    def _talk(self, process: Process, path: str, options: MediaOptions | None) -> Generator[Piece, None, Failed | None]:
+    def _talk(
+        self, process: Process, path: str, options: MediaOptions | None, blank: bool
+    ) -> Generator[Piece, None, Failed | None]:
         """Has one file read: answers what the process asks, and gives its pieces as they come."""
         connection, shelf = process.connection, process.shelf
         fit = None if options is None else options.frame_size
@@ -169,7 +179,7 @@ class Worker:
         patience = _Patience(process, path, self.limits)
         shelf.clear()
         try:
-            connection.send(Request(path, _folder(), plain, fit is not None))
+            connection.send(Request(path, _folder(), plain, fit is not None, blank))
             while True:
                 while not connection.poll(TICK):
                     patience.tick()

@@ -18,28 +18,37 @@ Progress = Callable[[int, int], None]  # clips done, clips in all
 
 
 def generate(
-    out_dir: str | Path, clips: int, seed: int, questions_per_clip: int = 3, on_progress: Progress | None = None
+    out_dir: str | Path,
+    clips: int,
+    seed: int,
+    questions_per_clip: int = 3,
+    on_progress: Progress | None = None,
+    force: bool = False,
 ) -> Path:
     """Write `clips` clips and their questions under `out_dir`; returns the path of questions.jsonl.
 
     The same seed gives the same clips and questions. A run that was cut short goes on where it stopped: whole files
     of the same seed are kept. A clip that allows fewer questions than asked for gives those it has.
-    Raises OptionError for arguments that make no sense, or a folder that holds the clips of another seed.
+    Raises OptionError for arguments that make no sense, and, unless `force`, for a folder that holds the clips of
+    another seed or questions that are not the first of these.
     """
     folder = Path(out_dir)
     _check(folder, clips, seed, questions_per_clip)
+    target = folder / "questions.jsonl"
+    planned = [plan(seed, index) for index in range(clips)]
+    media = [f"clips/{index:06d}.{timeline.container}" for index, timeline in enumerate(planned, 1)]
+    rows = (_rows(*one, questions_per_clip) for one in zip(planned, media, strict=True))
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for part in rows for row in part)
+    if not force and target.exists() and not text.encode().startswith(target.read_bytes()):
+        what = f"{target} is there already and holds other questions."
+        raise OptionError(what, "Choose another folder, the same options, or overwrite it by --force.")
     (folder / "clips").mkdir(parents=True, exist_ok=True)
-    lines: list[str] = []
-    for index in range(clips):
-        timeline = plan(seed, index)
-        media = f"clips/{index + 1:06d}.{timeline.container}"
-        _make(timeline, folder / media)
-        lines += [json.dumps(row, ensure_ascii=False) for row in _rows(timeline, media, questions_per_clip)]
+    for index, timeline in enumerate(planned):
+        _make(timeline, folder / media[index], force)
         if on_progress is not None:
             on_progress(index + 1, clips)
-    target = folder / "questions.jsonl"
     part = target.with_name(target.name + ".part")
-    part.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    part.write_text(text, encoding="utf-8", newline="\n")
     return part.replace(target)
 
 
@@ -54,16 +63,17 @@ def _check(folder: Path, clips: int, seed: int, questions_per_clip: int) -> None
         raise OptionError(f"{folder} is a file, not a folder.", "Give the name of a new or empty folder.")
 
 
-def _make(timeline: Timeline, path: Path) -> None:
+def _make(timeline: Timeline, path: Path, force: bool) -> None:
     """Encode unless the whole clip is there already; nothing unfinished ever bears the final name."""
     if path.exists():
         found = read_signature(path)
         if found == signature(timeline):
             return
-        raise OptionError(
-            f"{path} is there already and is not this clip (it says {found!r}, not {signature(timeline)!r}).",
-            "Choose another folder, the same seed, or remove the old clips.",
-        )
+        if not force:
+            raise OptionError(
+                f"{path} is there already and is not this clip (it says {found!r}, not {signature(timeline)!r}).",
+                "Choose another folder, the same seed, or overwrite it by --force.",
+            )
     part = path.with_name(path.name + ".part")
     try:
         encode(timeline, part)

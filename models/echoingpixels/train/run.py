@@ -67,7 +67,7 @@ class Run:
     @property
     def makes(self) -> str:
         """What a stage leaves: a `model`; of a quantized one, whose weights stay as they are, a `sieve`."""
-        return "model" if self.recipe.quant == "none" else "sieve"
+        return _product(self.recipe)
 
     def stage(self, stage: Stage, number: int, train: bool) -> None:
         """Train the stage to its end; where that is done, only read it. Without `train`, DataError if it is not."""
@@ -220,6 +220,10 @@ class Run:
         world().wait_for_everyone()
 
 
+def _product(recipe: Recipe) -> str:
+    return "model" if recipe.quant == "none" else "sieve"
+
+
 def train_model(recipe: Recipe, out: Path, stages: tuple[str, ...] = ()) -> Path:
     """Train, resuming from what OUT holds; returns OUT/model, which `load` reads, or OUT where there is none yet.
 
@@ -240,6 +244,10 @@ def train_model(recipe: Recipe, out: Path, stages: tuple[str, ...] = ()) -> Path
         check_extra("tensorboard", "log = 'tensorboard'")
     if any(stage.lora for stage in recipe.stage if stage.name in chosen):
         lora.check_lora()
+    made = out / _product(recipe)
+    if (out.exists() and not out.is_dir()) or (made.exists() and not made.is_symlink()):
+        taken = made if out.is_dir() else out
+        raise DataError(f"{taken} is there already, and no training made it.", "Choose another --out.")
     out.mkdir(parents=True, exist_ok=True)
     world()  # before anything is put on a device
     run = Run(recipe, out, *start(recipe))
