@@ -19,6 +19,8 @@ from typing import Any
 from ..errors import DataError
 from .result import Result
 
+OPEN = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)  # Windows would write CR LF for LF
+REPLACES_OPEN = os.name != "nt"  # whether the system replaces files that are open
 NOT_OURS = "Resume with a file that `ep batch` wrote, or choose another --out."
 
 
@@ -63,7 +65,7 @@ class Journal:
         self.path = path
         self._begun = not path.exists()
         try:
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | (0 if resume else os.O_EXCL), 0o666)
+            self._file = os.open(path, OPEN | (0 if resume else os.O_EXCL), 0o666)
         except FileExistsError:
             hint = "Go on with it by --resume, or choose another --out."
             raise DataError(f"{path} is already there.", hint) from None
@@ -126,18 +128,23 @@ class Journal:
     def _replace(self, lines: Iterable[bytes]) -> None:
         """Write the file anew beside the old one, which it then takes the place of in one step."""
         beside = self.path.with_name(f".{self.path.name}.new")
-        new = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o666)
+        new = os.open(beside, OPEN | os.O_TRUNC, 0o666)
         try:
             _lock(new, self.path)
             for line in lines:
                 _write(new, line)
             os.fsync(new)
-            os.replace(beside, self.path)
+            if REPLACES_OPEN:
+                os.replace(beside, self.path)
         except BaseException:
             os.close(new)
             raise
         os.close(self._file)
         self._file = new
+        if not REPLACES_OPEN:
+            os.close(new)
+            os.replace(beside, self.path)
+            self._file = os.open(self.path, OPEN, 0o666)
 
     def _unwritable(self, error: OSError) -> DataError:
         reason = (error.strerror or str(error)).lower()

@@ -204,9 +204,20 @@ class Run:
                 assert self.sieve is not None
                 save_sieve(self.sieve, part, self.backbone, self.adapted)
             part.rename(folder)
-            link.unlink(missing_ok=True)
-            link.symlink_to(folder.relative_to(self.out), target_is_directory=True)
+            point(link, folder)
         world().wait_for_everyone()
+
+
+def point(link: Path, folder: Path) -> None:
+    """Have `link` lead to a folder beside it; a copy where links need rights that the user lacks, as on Windows."""
+    if link.is_symlink() or not link.exists():
+        link.unlink(missing_ok=True)
+    else:
+        shutil.rmtree(link)
+    try:
+        link.symlink_to(folder.relative_to(link.parent), target_is_directory=True)
+    except OSError:
+        shutil.copytree(folder, link)
 
 
 def train_model(recipe: Recipe, out: Path, stages: tuple[str, ...] = ()) -> Path:
