@@ -34,12 +34,12 @@ lint: setup
 newest:
 	$(PYTHON) -m venv .venv-newest
 	.venv-newest/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager $(TORCH) --editable ".[dev]"
-	OMP_NUM_THREADS=1 .venv-newest/bin/python -m pytest -m versions
+	OMP_NUM_THREADS=1 .venv-newest/bin/python -m pytest -m "versions and not slow"
 
 oldest:
 	$(PYTHON) -m venv .venv-oldest
 	.venv-oldest/bin/python -m pip install --quiet --constraint $(OLDEST) --editable ".[dev]"
-	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -m versions
+	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -m "versions and not slow"
 
 # The wheel must work where nothing of this checkout can be seen.
 wheel: setup
