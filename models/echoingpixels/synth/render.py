@@ -103,7 +103,7 @@ def frame_number(timeline: Timeline, t: float) -> int:
 
 @cache
 def _trimmed(name: str) -> Image.Image:
-    picture = Image.fromarray(assets.sprite(name), "RGBA")
+    picture = Image.fromarray(assets.sprite(name))
     return picture.crop(picture.getchannel("A").getbbox())
 
 
