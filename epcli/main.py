@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import io
+import logging
 import os
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated
 
 import typer
@@ -26,6 +30,7 @@ from .train import train
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130  # and 3: finished, but some rows failed
 DEBUG = "--debug"
+SHOWN = "Show where an error came from, and warnings of other libraries; works with any command."
 
 app = typer.Typer(name="ep", add_completion=False, pretty_exceptions_enable=False)
 for command in (ask, batch, explain, evaluate, calibrate, profile, cache, models, doctor, synth, train):
@@ -40,7 +45,7 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def ep(
-    debug: Annotated[bool, typer.Option(DEBUG, help="Show where an error came from; works with any command.")] = False,
+    debug: Annotated[bool, typer.Option(DEBUG, help=SHOWN)] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
@@ -54,7 +59,26 @@ def main(arguments: list[str] | None = None) -> None:
     ours = given[: given.index("--")] if "--" in given else given
     debug = DEBUG in ours
     rest = [word for word in ours if word != DEBUG] + given[len(ours) :]
-    sys.exit(_run(rest, debug) if rest else _run(["--help"], debug) or USAGE)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a pipe need not be UTF-8
+    with _other_libraries(shown=debug):
+        code = _run(rest, debug) if rest else _run(["--help"], debug) or USAGE
+    sys.exit(code)
+
+
+@contextmanager
+def _other_libraries(shown: bool) -> Iterator[None]:
+    """Keep warnings and log records of all libraries off the terminal unless they are to be shown."""
+    if shown:
+        yield
+        return
+    logging.captureWarnings(True)  # a warning becomes a record, whatever filters libraries install
+    logging.disable()  # and no record is printed
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
+        logging.captureWarnings(False)
 
 
 def _run(arguments: list[str], debug: bool) -> int:

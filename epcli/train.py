@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from contextlib import redirect_stdout
 from io import StringIO
@@ -38,7 +37,6 @@ def train(
     The recipe names the model to start from, the data and the stages: docs/training.md.
     Prints the folder of the model, which --model takes, or of the sieve of a quantized one, for --sieve.
     """
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns when it is imported, and the Trainer does so
     from echoingpixels.train.reading import read_recipe
 
     wanted = read_recipe(recipe)

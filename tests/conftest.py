@@ -11,6 +11,31 @@ import pytest
 from tests import clips, realclips
 from tests.program import Program
 
+# Marked `versions`: what other packages could break, in about a minute and a half.
+VERSIONS = (
+    "tests/test_batch_sources.py",
+    "tests/test_cli.py",
+    "tests/test_commands.py",
+    "tests/test_decoding.py",
+    "tests/test_errors.py::test_other_libraries",
+    "tests/test_help.py",
+    "tests/test_loading.py",
+    "tests/test_media.py",
+    "tests/test_media_broken.py::test_a_still_image",
+    "tests/test_media_sound.py",
+    "tests/test_portable.py::test_a_question_is_answered",
+    "tests/test_train_clips.py",
+    "tests/test_train_sharded.py::test_the_configuration",
+    "tests/test_train_stages.py::test_tensorboard",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of VERSIONS."""
+    for item in items:
+        if item.nodeid.startswith(VERSIONS):
+            item.add_marker(pytest.mark.versions)
+
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import torch
 
 from echoingpixels.loading import KNOWN
 from echoingpixels.media import Worker
-from tests.program import Done, Program, run
+from tests.program import Done, Program, environment, run
 
 QUESTION = "Which object appears first?"
 
@@ -171,3 +172,33 @@ def test_a_real_run_says_the_same(tmp_path: Path) -> None:
     done = run("ask", tmp_path / "gone.mp4", QUESTION)
     assert done.code == 1
     assert done.err.startswith("error: ") and "gone.mp4" in done.err and "Traceback" not in done.err
+
+
+NOISY = """
+import logging, warnings
+from echoingpixels.media import Worker
+from epcli.main import main
+
+def check(worker, path):
+    warnings.simplefilter("default")
+    warnings.warn("this goes away in 6.0", FutureWarning)
+    logging.getLogger("transformers").addHandler(logging.StreamHandler())
+    logging.getLogger("transformers.models").warning("weights are tied")
+    logging.getLogger("av.container").error("timestamps jump")
+
+Worker.check = check
+main()
+"""
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_other_libraries_warnings_are_shown_with_debug_alone(debug: bool, film: Path) -> None:
+    arguments = [*(["--debug"] if debug else []), "ask", str(film), QUESTION, "--max-new-tokens", "1", "--json"]
+    done = subprocess.run(
+        [sys.executable, "-c", NOISY, *arguments], capture_output=True, text=True, env=environment(), check=True
+    )
+    if debug:
+        for text in ("FutureWarning: this goes away in 6.0", "weights are tied", "timestamps jump"):
+            assert text in done.stderr
+    else:
+        assert done.stderr == ""

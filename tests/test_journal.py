@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from echoingpixels import rowfile
+from echoingpixels.batch import journal as under_test
 from echoingpixels.batch.journal import Journal, read_journal
 from echoingpixels.batch.result import Failure, Result
 from echoingpixels.errors import DataError
@@ -52,6 +54,15 @@ def test_a_journal_cut_anywhere_can_be_resumed(path: Path) -> None:
             assert journal.done.take("key-a", "a") == (lines > 0)
             journal.write([result("c")])
         assert names(path) == [*["a", "b"][:lines], "c"]
+
+
+def test_rows_are_left_out_where_open_files_cannot_be_replaced(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rowfile, "REPLACES_OPEN", False)
+    written(path, result("a"), result("b", failed=True), result("c"))
+    with Journal(path, {"a", "b", "c"}, resume=True) as journal:
+        assert names(path) == ["a", "c"]
+        journal.write([result("b")])
+    assert names(path) == ["a", "c", "b"]
 
 
 def test_failed_rows_go_when_they_are_asked_again_and_only_then(path: Path) -> None:

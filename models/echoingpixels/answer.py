@@ -41,7 +41,7 @@ class Spent:
 
     tower_flops: float = 0.0
     choice_flops: float = 0.0
-    peak_bytes: int = 0
+    peak_bytes: int | None = None
     anew: dict[str, int] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 

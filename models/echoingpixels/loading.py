@@ -208,10 +208,7 @@ def read_config(name: str, place: str) -> Any:
     from transformers import AutoConfig
     from transformers.utils import logging as hub_logging
 
-    hub_logging.set_verbosity_error()
     hub_logging.disable_progress_bar()
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it tells of every retry
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of its casts at every product
     check_contents(name, Path(place))
     try:
         config = fetch(AutoConfig, place)
@@ -270,6 +267,7 @@ def _quantization(quant: str, dtype: torch.dtype) -> Any:
         ) from error
     from transformers import BitsAndBytesConfig
 
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of a cast at every product
     if quant == "int8":
         return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=UNQUANTIZED)
     return BitsAndBytesConfig(

@@ -33,7 +33,7 @@ class Looked:
     media: Media
     features: Features
     watch: Stopwatch
-    peak_bytes: int  # while looking
+    peak_bytes: int | None  # while looking
     ending: Ending
     glance: Glance | None = None  # where `features` are of a first look
 

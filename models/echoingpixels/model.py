@@ -202,11 +202,11 @@ class EchoingPixels:
         whole, kept = sum(before.values()), sum(after.values())
         full = spent.tower_flops + llm_flops(shape, whole, said)
         reduced = spent.tower_flops + spent.choice_flops + llm_flops(shape, kept, said)
-        peak = max(spent.peak_bytes, peak_memory(self.backbone.device))
+        peaks = (spent.peak_bytes, peak_memory(self.backbone.device))
         report = Report(
             tokens=Tokens.of(before, after),
             time_s=watch.summary(),
-            memory_bytes={"weights": self.weight_bytes(), "peak": peak},
+            memory_bytes={"weights": self.weight_bytes(), "peak": max(filter(None, peaks), default=None)},
             flops={"full": full, "reduced": reduced},
             speedup={"estimated": full / reduced, "measured": None},
             encoded={kind: n for kind, n in before.items() if kind != "text"} | spent.anew,

@@ -176,10 +176,10 @@ def _look(model: EchoingPixels, path: Path, read: MediaOptions, reader: Reader) 
 
 def _answer(looked: Looked, question: str, options: AskOptions, resets: bool) -> Answer:
     """One answer; its peak memory also without what looking took, or None where no new peak can be started."""
-    answer = replace(looked, peak_bytes=0).answer(question, options)
+    answer = replace(looked, peak_bytes=None).answer(question, options)
     report = answer.report
     own = report.memory_bytes["peak"] or 0
-    peaks = {"peak": max(own, looked.peak_bytes), "peak_llm": own} if resets else {"peak": None, "peak_llm": None}
+    peaks = {"peak": max(own, looked.peak_bytes or 0), "peak_llm": own} if resets else {"peak": None, "peak_llm": None}
     return replace(answer, report=replace(report, memory_bytes={**report.memory_bytes, **peaks}))
 
 

@@ -15,6 +15,9 @@ from typing import Any, Self
 
 from .errors import DataError
 
+OPEN = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)  # Windows would write CR LF for LF
+REPLACES_OPEN = os.name != "nt"  # whether the system replaces files that are open
+
 
 class RowFile:
     """Appends rows to a file that no other process is writing.
@@ -35,7 +38,7 @@ class RowFile:
         self._begun, self._empties = not path.exists(), force
         new = 0 if resume or force else os.O_EXCL
         try:
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | new, 0o666)
+            self._file = os.open(path, OPEN | new, 0o666)
         except FileExistsError:
             again = f"start again by {self.start_again}, " if self.start_again else ""
             hint = f"Go on with it by --resume, {again}or choose another --out."
@@ -120,18 +123,23 @@ class RowFile:
     def _replace(self, lines: Iterable[bytes]) -> None:
         """Write a new file beside the old one and put it in its place in one step."""
         beside = self.path.with_name(f".{self.path.name}.new")
-        new = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o666)
+        new = os.open(beside, OPEN | os.O_TRUNC, 0o666)
         try:
             _lock(new, self.path, self.program)
             for line in lines:
                 _write(new, line)
             os.fsync(new)
-            os.replace(beside, self.path)
+            if REPLACES_OPEN:
+                os.replace(beside, self.path)
         except BaseException:
             os.close(new)
             raise
         os.close(self._file)
         self._file = new
+        if not REPLACES_OPEN:
+            os.close(new)
+            os.replace(beside, self.path)
+            self._file = os.open(self.path, OPEN, 0o666)
 
     def _unwritable(self, error: OSError) -> DataError:
         reason = (error.strerror or str(error)).lower()

@@ -72,10 +72,10 @@ class Report:
 
     `time_s`: seconds by stage. `first_token` runs from opening the file to the first token, `total` to the last one;
     both leave out `load`. `memory_bytes`: `weights`, and the process's `peak` from preparing the clip on (on CUDA the
-    device's). `flops`: `full` and `reduced`, estimated from shapes, towers included. `speedup`: `estimated` is the
-    ratio of those; `measured` is None unless the full run was really made. `encoded`: tokens by kind that the towers
-    made; the others of `tokens` repeat one of these, or were never there. `tokens_per_s`: after the first one, said in
-    so many `steps`: fewer than tokens where guesses were right.
+    device's), None where it cannot be measured. `flops`: `full` and `reduced`, estimated from shapes, towers included.
+    `speedup`: `estimated` is the ratio of those; `measured` is None unless the full run was really made. `encoded`:
+    tokens by kind that the towers made; the others of `tokens` repeat one of these, or were never there.
+    `tokens_per_s`: after the first one, said in so many `steps`: fewer than tokens where guesses were right.
     """
 
     tokens: Tokens
@@ -144,8 +144,8 @@ def reset_peak(device: torch.device) -> bool:
     return False
 
 
-def peak_memory(device: torch.device) -> int:
-    """Bytes: CUDA's peak allocation, or the process's peak resident size."""
+def peak_memory(device: torch.device) -> int | None:
+    """Bytes: CUDA's peak allocation, or the process's peak resident size; None where the system reports none."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     with suppress(OSError):  # getrusage counts what ran before exec and cannot be reset
@@ -155,7 +155,7 @@ def peak_memory(device: torch.device) -> int:
     try:
         import resource
     except ImportError:  # Windows has none
-        return 0
+        return None
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 

@@ -153,7 +153,6 @@ def _cluster(address: str | None, workers: int) -> Iterator[int]:
     try:
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
-        logging.getLogger("ray.data").setLevel(logging.ERROR)
         yield int(ray.cluster_resources().get("GPU", 0))
     finally:
         ray.shutdown()

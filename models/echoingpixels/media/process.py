@@ -16,6 +16,13 @@ from typing import Any
 
 from .exchange import Shelf
 
+try:
+    import fcntl  # noqa: F401
+    import resource  # noqa: F401
+except ImportError:  # Windows has neither, nor file descriptors that a child inherits
+    ISOLATED = False
+else:
+    ISOLATED = True
 BOOT = """
 import sys
 *sys.path, connection, shelf, limit = sys.argv[1:]

@@ -6,7 +6,6 @@ Knows nothing about decoding, and imports none of it.
 from __future__ import annotations
 
 import os
-import sys
 import threading
 import time
 import weakref
@@ -21,7 +20,7 @@ from ..errors import MediaError
 from ..options import MediaOptions
 from .exchange import Failed, Part, Request, Resize, SizeOf, too_large
 from .host import BLANK, nothing, resize_here
-from .process import Process
+from .process import ISOLATED, Process
 
 START = 300.0  # s until the process is ready: a busy machine may take seconds to import NumPy
 PACE = 1 << 14  # bytes of a file a second, at the very least
@@ -46,7 +45,7 @@ class Limits:
 
 
 class Worker:
-    """Reads files in a process of its own, one at a time whichever thread asks. On Windows, in this process.
+    """Reads files in a process of its own, one at a time whichever thread asks; in this one where ISOLATED is false.
 
     The process is started by `start`, or else by the first file, and again after it was ended.
     """
@@ -78,7 +77,7 @@ class Worker:
         The process waits for whoever takes the pieces, and other files for the last of them; pieces that are closed
         before that end the process.
         """
-        if sys.platform == "win32":
+        if not ISOLATED:
             from .entry import stream_clip
 
             return stream_clip(path, options)
@@ -86,7 +85,7 @@ class Worker:
 
     def outline(self, path: str | Path, options: MediaOptions = DEFAULTS) -> Pieces:
         """As `stream`, but with black frames: their times and sizes come from the file's packets where these tell."""
-        if sys.platform == "win32":
+        if not ISOLATED:
             from .entry import stream
 
             return stream(path, options, BLANK)
@@ -94,13 +93,12 @@ class Worker:
 
     def check(self, path: str | Path) -> None:
         """What `check_media` raises; MediaError also as from `read`."""
-        if sys.platform == "win32":
+        if not ISOLATED:
             from .entry import check_media
 
-            check_media(path)
-        else:
-            for _ in self._ask(str(path), None):
-                pass
+            return check_media(path)
+        for _ in self._ask(str(path), None):
+            pass
 
     def close(self) -> None:
         """Ends the process; a file that it reads for another thread fails. The next one starts another process."""
@@ -117,7 +115,7 @@ class Worker:
         return process.pid if process is not None and process.alive else None
 
     def _start(self) -> None:
-        if sys.platform == "win32" or self.pid is not None:
+        if not ISOLATED or self.pid is not None:
             return
         self._forget()
         try:

@@ -103,7 +103,7 @@ def frame_number(timeline: Timeline, t: float) -> int:
 
 @cache
 def _trimmed(name: str) -> Image.Image:
-    picture = Image.fromarray(assets.sprite(name), "RGBA")
+    picture = Image.fromarray(assets.sprite(name))
     return picture.crop(picture.getchannel("A").getbbox())
 
 
@@ -149,7 +149,7 @@ def _background(rng: np.random.Generator, look: Look, size: tuple[int, int]) -> 
         small += waves * (colours[1] - colours[0]) * rng.uniform(0.1, 0.4)
     elif look.background == "noise":
         small += rng.normal(0, rng.uniform(8, 35), small.shape)
-    picture = Image.fromarray(np.clip(small, 0, 255).astype(np.uint8), "RGB")
+    picture = Image.fromarray(np.clip(small, 0, 255).astype(np.uint8))
     if look.background == "shapes":
         picture = _shapes(rng, picture, colours)
     return picture.resize(size, Image.Resampling.BILINEAR)
@@ -157,7 +157,7 @@ def _background(rng: np.random.Generator, look: Look, size: tuple[int, int]) -> 
 
 def _cloud(rng: np.random.Generator, cells: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
     """(H, W, 3) smooth noise in 0–1 with `cells` bumps to a side."""
-    seeds = Image.fromarray(rng.integers(0, 256, (cells, cells, 3), dtype=np.uint8), "RGB")
+    seeds = Image.fromarray(rng.integers(0, 256, (cells, cells, 3), dtype=np.uint8))
     return np.asarray(seeds.resize((shape[1], shape[0]), Image.Resampling.BICUBIC), np.float32) / np.float32(255)
 
 

@@ -17,7 +17,7 @@ T = TypeVar("T")
 def read_recipe(path: Path) -> Recipe:
     """Read a recipe; DataError names a file that is not one, or a key that is not known."""
     try:
-        values = tomllib.loads(path.read_text())
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise DataError(f"{path} is no recipe: {error}.", "Start from recipes/tiny.toml.") from error
     recipe = _table(Recipe, values, str(path), path.parent)

@@ -215,13 +215,29 @@ class Run:
                 assert self.sieve is not None
                 save_sieve(self.sieve, part, self.backbone, self.adapted)
             part.rename(folder)
-            link.unlink(missing_ok=True)
-            link.symlink_to(folder.relative_to(self.out), target_is_directory=True)
+            point(link, folder)
         world().wait_for_everyone()
+
+
+def _made_here(product: Path) -> bool:
+    """Whether OUT/model or OUT/sieve is of an earlier run: a link to, or a copy of, one that a stage made."""
+    return product.is_symlink() or any(product.parent.glob(f"*/{product.name}"))
 
 
 def _product(recipe: Recipe) -> str:
     return "model" if recipe.quant == "none" else "sieve"
+
+
+def point(link: Path, folder: Path) -> None:
+    """Have `link` lead to a folder beside it; a copy where links need rights that the user lacks, as on Windows."""
+    if link.is_symlink() or not link.exists():
+        link.unlink(missing_ok=True)
+    else:
+        shutil.rmtree(link)
+    try:
+        link.symlink_to(folder.relative_to(link.parent), target_is_directory=True)
+    except OSError:
+        shutil.copytree(folder, link)
 
 
 def train_model(recipe: Recipe, out: Path, stages: tuple[str, ...] = ()) -> Path:
@@ -245,7 +261,7 @@ def train_model(recipe: Recipe, out: Path, stages: tuple[str, ...] = ()) -> Path
     if any(stage.lora for stage in recipe.stage if stage.name in chosen):
         lora.check_lora()
     made = out / _product(recipe)
-    if (out.exists() and not out.is_dir()) or (made.exists() and not made.is_symlink()):
+    if (out.exists() and not out.is_dir()) or (made.exists() and not _made_here(made)):
         taken = made if out.is_dir() else out
         raise DataError(f"{taken} is there already, and no training made it.", "Choose another --out.")
     out.mkdir(parents=True, exist_ok=True)
