@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from echoingpixels import rowfile
-from echoingpixels.batch import journal as under_test
 from echoingpixels.batch.journal import Journal, read_journal
 from echoingpixels.batch.result import Failure, Result
 from echoingpixels.errors import DataError
