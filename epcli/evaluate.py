@@ -150,13 +150,16 @@ def _answers(
 
 
 def telling(file: AnswerFile | None = None) -> Callable[[Outcome], None]:
-    """Takes each outcome: writes it to the file, if any, and reports once which clips failed."""
+    """Takes each outcome: writes it to the file, if any, and reports each failed clip and each note once."""
     told: set[str] = set()
 
     def take(outcome: Outcome) -> None:
         if outcome.error and outcome.error not in told:
             told.add(outcome.error)
             console.say(f"failed: {outcome.error}")
+        for note in set(outcome.notes) - told:
+            told.add(note)
+            console.say(f"note: {note}")
         if file is not None:
             file.write(outcome)
 

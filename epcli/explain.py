@@ -70,7 +70,8 @@ def explain(
     answers = [
         (f"{c.setting.reducer} {keep_name(c.setting.keep)}", " ".join(c.answer.text.split())) for c in made.choices
     ]
-    console.pairs([*answers, ("belief", made.belief), ("size", big(size, "B"))])
+    notes = [("note", text) for text in made.clip.source.notes]
+    console.pairs([*answers, ("belief", made.belief), ("size", big(size, "B")), *notes])
     console.out(str(out))
 
 

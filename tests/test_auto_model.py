@@ -175,6 +175,17 @@ def test_tiny_says_that_it_does_not_know_a_stranger_s_clip(film: Path, ep: Progr
     assert not [one for one in json.loads(ep("ask", DEMO, QUESTION, "--json").out)["notes"] if "SyncClips" in one]
 
 
+def test_every_command_that_answers_has_the_note(film: Path, ep: Program, tmp_path: Path) -> None:
+    questions, rows = tmp_path / "q.jsonl", tmp_path / "rows.jsonl"
+    questions.write_text(json.dumps({"media": str(film), "question": QUESTION, "answer": "cat"}) + "\n")
+    assert ep("evaluate", questions, "--keep", "1,0.5").err.count("SyncClips") == 1
+    assert "SyncClips" in ep("explain", film, QUESTION, "--out", tmp_path / "page.html").err
+    assert "SyncClips" in (tmp_path / "page.html").read_text()
+    assert "SyncClips" in ep("profile", film, QUESTION, "--repeat", 1, "--warm-up", 0, "--keep", "1,0.5").err
+    assert ep("batch", film, "--question", QUESTION, "--out", rows).code == 0
+    assert [note for note in json.loads(rows.read_text())["notes"] if "SyncClips" in note]
+
+
 @pytest.mark.parametrize("device", ["cuda:x", "gpu", "cuda:", "mps"])
 def test_an_unknown_device_is_refused(device: str) -> None:
     with pytest.raises(OptionError):

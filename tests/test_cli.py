@@ -253,6 +253,18 @@ def test_a_real_run_in_a_pipe_from_another_folder(tmp_path: Path, film: Path, ti
     assert done.err.startswith("video tokens: ") and "Warning" not in done.err
 
 
+def test_no_library_warns_in_a_real_run(film: Path, tiny: str) -> None:
+    # --debug shows all warnings and log records, and -W error makes an error of a warning.
+    words = command("--debug", "ask", film, QUESTION, "--model", tiny, "--max-new-tokens", "3", "--no-cache")
+    done = subprocess.run(
+        [words[0], "-W", "error", *words[1:]], capture_output=True, text=True, env=environment(), timeout=200
+    )
+    assert done.returncode == 0, done.stderr
+    labels = {line.split(":")[0] for line in done.stderr.splitlines()}
+    report = {"video tokens", "audio tokens", "text tokens", "encoded", "kept", "time", "speed", "memory", "compute"}
+    assert labels <= report | {"speedup (estimate)", "note"}, done.stderr
+
+
 def test_a_reader_that_leaves_is_no_traceback(film: Path, tiny: str) -> None:
     ends = os.pipe()
     os.close(ends[0])

@@ -48,7 +48,7 @@ class Setting:
 class Outcome:
     """What came of one question under one setting: an answer, right or not, and its tokens; or why it failed.
 
-    `unparsed`: the answer names none of the row's choices, or several.
+    `unparsed`: the answer names none of the row's choices, or several. `notes`: why it is not to be trusted.
     """
 
     row: Row
@@ -58,6 +58,7 @@ class Outcome:
     error: str | None = None
     tokens: Tokens | None = None
     unparsed: bool = False
+    notes: tuple[str, ...] = ()
 
 
 Known = Callable[[Row, Setting], Outcome | None]
@@ -197,7 +198,9 @@ def _outcomes(
         if isinstance(answer, EpError):
             yield Outcome(one.row, setting, None, None, answer.message)
         else:
-            yield marked(one.row, setting, answer.text, Tokens.of(answer.before, answer.after))
+            notes = () if one.looked is None else model.world_note(one.looked.ending.source)
+            outcome = marked(one.row, setting, answer.text, Tokens.of(answer.before, answer.after))
+            yield replace(outcome, notes=notes)
 
 
 def _answers(

@@ -16,7 +16,7 @@ from .answer import Answer, Chunk, Spent, folded
 from .attended import ATTENDED, attended_flops
 from .auto import features
 from .backbones.base import Backbone, Features
-from .clip import Clip, Ending, Pieces
+from .clip import Clip, Ending, Pieces, Source
 from .encoding import encode
 from .errors import MediaError, ModelError, OptionError
 from .generate import Text, stream_tokens
@@ -222,14 +222,18 @@ class EchoingPixels:
         on = self.backbone
         return overreach(end, on.max_positions, on.layout.positions_per_s)
 
-    def with_notes(self, ending: Ending) -> Ending:
-        """The same, with a note if the clip is not of the only kind that the model was trained on."""
-        world, source = self.backbone.world, ending.source
+    def world_note(self, source: Source) -> tuple[str, ...]:
+        """A note if the clip is not of the only kind that the model was trained on, else ()."""
+        world = self.backbone.world
         if world is None or (source.comment or "").startswith(world):
-            return ending
+            return ()
         known = f"{self.backbone.name} only knows {world}, and by its metadata this file is not one of them"
-        note = f"{known}: do not trust the answer. {REAL_MODEL}"
-        return replace(ending, source=replace(source, notes=tuple(dict.fromkeys((*source.notes, note)))))
+        return (f"{known}: do not trust the answer. {REAL_MODEL}",)
+
+    def with_notes(self, ending: Ending) -> Ending:
+        """The same, with `world_note` among the notes of its source."""
+        notes = dict.fromkeys((*ending.source.notes, *self.world_note(ending.source)))
+        return replace(ending, source=replace(ending.source, notes=tuple(notes)))
 
     def notes(self, reducer: str) -> tuple[str, ...]:
         """A note where a reducer without the sieve still runs on the decoder that the sieve has changed."""

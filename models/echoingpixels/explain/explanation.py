@@ -136,7 +136,7 @@ def explain(
     choices.sort(key=lambda choice: len(choice.kept))
     sieve = model.sieve if options.reducer in SIEVED else None
     return Explanation(
-        clip=clip,
+        clip=replace(clip, source=looked.ending.source),
         question=question,
         model=model.backbone.name,
         reducer=options.reducer,
