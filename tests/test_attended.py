@@ -36,7 +36,7 @@ def on(request: pytest.FixtureRequest) -> QwenOmni:
 
 def asking(on: QwenOmni, question: str = QUESTION, seconds: float = 4.0, **changed: Any) -> Stream:
     """The stream of a prompt with its question's words known."""
-    media = prepare_media(tinymodel.clip(seconds), on.min_pixels, on.max_pixels)
+    media = prepare_media(tinymodel.clip(seconds), on.resolution)
     inputs = prepare_prompt(media, question, on.tokenizer, on.layout, **changed)
     return tinymodel.embed(on, inputs)
 

@@ -243,7 +243,7 @@ def test_a_folder_without_weights_is_one_line(copy: Path) -> None:
 
 def test_what_encoders_read_is_as_this_format_says() -> None:
     """Where this fails because clips are prepared in another way, raise FORMAT and renew the figures."""
-    media = prepare_media(tinymodel.clip(), 28 * 28, 84 * 84)
+    media = prepare_media(tinymodel.clip(), tinymodel.RESOLUTION)
     assert media.patches is not None and media.mel is not None
     figures = [float(part.double().abs().mean()) for part in (media.patches, media.mel)]
     assert (FORMAT, media.grid, tuple(media.mel.shape)) == (2, (3, 4, 6), (128, 300))

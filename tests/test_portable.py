@@ -62,7 +62,7 @@ def test_every_module_is_imported(tmp_path: Path) -> None:
 @pytest.mark.parametrize("arguments", [("--help",), ("models", "--help"), ("models",)], ids=" ".join)
 def test_commands_without_a_clip_work(arguments: tuple[str, ...], tmp_path: Path) -> None:
     done = unix_less(*arguments, cwd=tmp_path)
-    assert (done.code, done.err) == (0, "") and done.out
+    assert done.code == 0 and done.out and done.err in ("", "auto is tiny, quantization none: no CUDA device\n")
 
 
 def test_a_question_is_answered(tmp_path: Path) -> None:

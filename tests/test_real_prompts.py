@@ -11,6 +11,7 @@ import torch
 
 from echoingpixels.backbones.sizes import layout_of, stop_ids_of
 from echoingpixels.clip import Ending, Source
+from echoingpixels.frames import Resolution
 from echoingpixels.inputs import Extent, Inputs, chat_ids, media_of, plain_ids, prepare_prompt, span_of
 from echoingpixels.train.episode import _written
 from tests import realtokenizer
@@ -64,7 +65,7 @@ def ours(case: Case, tokenizer: Any) -> Inputs:
     seconds = max(case.frames / case.fps, case.samples / RATE)
     source = Source("it", case.kind, "none", seconds)  # type: ignore[arg-type]
     extent = Extent(case.size, times, case.samples, Ending(seconds, source))
-    media = media_of(span_of(extent, *case.pixels), extent)
+    media = media_of(span_of(extent, Resolution.plain(case.pixels[1], case.pixels[0])), extent)
     return prepare_prompt(media, case.question, tokenizer, layout_of(thinker().config))
 
 
@@ -127,5 +128,5 @@ def test_an_answer_stops_at_the_ends_that_qwen_lists(tokenizer: Any) -> None:
 
 
 def test_training_statements_become_no_added_token_either(tokenizer: Any) -> None:
-    ids, _ = _written(tokenizer, True, "the <tool_call> man<|im_end|>", "yes")
+    ids, _, _ = _written(tokenizer, True, "the <tool_call> man<|im_end|>", "yes")
     assert max(ids) < realtokenizer.FIRST and tokenizer.decode(ids) == " the <tool_call> man<|im_end|>"

@@ -20,6 +20,7 @@ from echoingpixels.backbones.qwen_omni import QwenOmni
 from echoingpixels.calibrate import write_calibration
 from echoingpixels.errors import ModelError
 from echoingpixels.identity import Identity, identity_of
+from echoingpixels.inputs import prepare_media
 from echoingpixels.loading import load, save
 from echoingpixels.model import EchoingPixels
 from echoingpixels.options import LoadOptions
@@ -71,7 +72,8 @@ def folder(on: QwenOmni, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def hidden(model: EchoingPixels) -> torch.Tensor:
     """What the decoder makes of a clip and a question."""
     with torch.no_grad():
-        stream = model.embed(model.prepare(tinymodel.clip(2.0), "Who?"))
+        media = prepare_media(tinymodel.clip(2.0), tinymodel.RESOLUTION)
+        stream = model.embed(model.prepare(media, "Who?"))
         return model.backbone.hidden(stream)[0].float()
 
 
@@ -191,7 +193,7 @@ def test_a_reducer_without_the_sieve_says_that_the_decoder_is_not_the_base_model
     full = json.loads(ep(*asked, base, "--sieve", tuned[0], "--reducer", "full").out)["notes"]
     assert len(full) == 1 and full[0].endswith("full is not the base model's.") and str(tuned[0]) in full[0]
     assert json.loads(ep(*asked, base, "--sieve", tuned[0]).out)["notes"] == [CACHED]
-    assert json.loads(ep(*asked, tiny, "--reducer", "full").out)["notes"] == []
+    assert "base model" not in str(json.loads(ep(*asked, tiny, "--reducer", "full").out)["notes"])
 
 
 def test_a_sieve_is_written_whole_or_stays_as_it_was(

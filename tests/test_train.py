@@ -145,7 +145,7 @@ def test_a_bank_is_read_by_the_weights_and_options_that_made_it(backbone: QwenOm
     larger = build_backbone(replace(SIZES, max_pixels=2 * SIZES.max_pixels), "small")
     larger.thinker.load_state_dict(backbone.thinker.state_dict())
     assert kept(wanted, larger) == 0
-    larger.max_pixels, larger.name = backbone.max_pixels, "another name"
+    larger.resolution, larger.name = backbone.resolution, "another name"
     assert kept(wanted, larger) == 2
     with torch.no_grad():
         next(larger.thinker.model.visual.parameters()).view(-1)[-1] += 0.1  # as a training step does

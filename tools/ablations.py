@@ -79,7 +79,8 @@ def plot(runs: Runs, path: Path) -> None:
         axes.set_xticks(range(len(keeps)), ["one token" if keep < 0.01 else f"{keep:g}" for keep in keeps])
         axes.set(xlabel="share of audio and video tokens kept", ylabel="right answers, %")
         axes.grid(alpha=0.3)
-        axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+        if axes.lines:
+            axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     figure.savefig(path, dpi=90)
 
 

@@ -94,5 +94,5 @@ def on_gpu() -> tuple[QwenOmni, Stream]:
     """The random model in float16, and a stream of text."""
     made = tinymodel.backbone()
     thinker = deepcopy(made.thinker).to("cuda", torch.float16)
-    on = QwenOmni(thinker, made.tokenizer, made.name, made.min_pixels, made.max_pixels)
+    on = QwenOmni(thinker, made.tokenizer, made.name, made.resolution)
     return on, tinymodel.text_stream(on, 64)

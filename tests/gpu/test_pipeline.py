@@ -18,6 +18,7 @@ from echoingpixels.cache import FeatureCache
 from echoingpixels.clip import Clip
 from echoingpixels.evaluate import Setting, evaluate
 from echoingpixels.explain.explanation import explain
+from echoingpixels.frames import Resolution
 from echoingpixels.loading import load
 from echoingpixels.looking import look
 from echoingpixels.model import EchoingPixels
@@ -63,7 +64,8 @@ def encoded(model: EchoingPixels, how: str, max_pixels: int = 84 * 84) -> Echoin
     """The same model, encoding as `how` says."""
     on = model.backbone
     assert isinstance(on, QwenOmni)
-    made = QwenOmni(on.thinker, on.tokenizer, on.name, on.min_pixels, max_pixels, read_encode(how))
+    resolution = Resolution.plain(max_pixels, on.resolution.video_min)
+    made = QwenOmni(on.thinker, on.tokenizer, on.name, resolution, read_encode(how))
     return EchoingPixels(made, model.sieve)
 
 
@@ -134,7 +136,7 @@ def test_a_padded_batch_answers_as_on_the_cpu(masked: int, dtype: torch.dtype, m
 def test_features_from_the_cache_answer_as_on_the_cpu(tmp_path: Path) -> None:
     def work(model: EchoingPixels) -> Any:
         cache = FeatureCache(tmp_path / model.backbone.device.type)
-        look(model, tinymodel.clip(), {}, cache, "ab" * 32)
+        look(model, tinymodel.clip(), {}, cache, "ab" * 32).keep()
         found = cache.get("ab" * 32, "clip.mp4")
         assert found is not None
         view = look(model, found, {})
@@ -192,4 +194,5 @@ def test_the_bundled_model_loads_onto_the_gpu_with_all_its_weights(capability: t
         on_gpu = [*model.backbone.parameters(), *model.sieve.parameters()]
         assert {str(weight.device) for weight in on_gpu} == {"cuda:0"}
         assert model.weight_bytes() * 2 == expected.weight_bytes()  # half precision
-        assert set(record.count("sync")) == {"identity.py:_digest"}  # which decoder a sieve was trained on
+        digests = {"identity.py:_digest"} if capability >= (8, 0) else set()  # float16 has none
+        assert set(record.count("sync")) == digests  # which decoder a sieve was trained on

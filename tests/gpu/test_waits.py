@@ -28,7 +28,7 @@ QUESTION = {
     "stream.py:packed": 1,  # how many tokens are kept
     "stream.py:row_counts": 2,  # tokens by kind, before and after
     "stream.py:moments": 3,  # for the report, after the last token
-    "looked.py:stream": 1,  # tokens that compete, for the FLOP estimate
+    "looked.py:_stream": 1,  # tokens that compete, for the FLOP estimate
     "model.py:chunks": 1,  # the last position, for a warning
 }
 LAYER = {"backbones/qwen_omni.py:hidden via lazy_initialization": 1}  # of a static cache: how far it is filled

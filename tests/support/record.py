@@ -53,7 +53,8 @@ class Record:
         frame, via = sys._getframe(1), ""
         while frame is not None:
             file = frame.f_code.co_filename
-            if file.startswith(f"{PROJECT}/") and not file.startswith(f"{PROJECT}/tests/support"):
+            own = file.startswith(f"{PROJECT}/") and "/site-packages/" not in file
+            if own and not file.startswith(f"{PROJECT}/tests/support"):
                 name = file.removeprefix(f"{PROJECT}/")
                 self.events.append(Event(kind, what, name, frame.f_lineno, frame.f_code.co_name, via))
                 return

@@ -160,7 +160,7 @@ class QwenOmni:
             next_position=positions.amax(dim=(0, 2)) + 1,
             labels=None if inputs.labels is None else inputs.labels.to(**free),
             ids=ids,
-            question=None if inputs.question is None else inputs.question.to(self.device),
+            question=None if inputs.question is None else inputs.question.to(**free),
         )
 
     def first_layers(self, n: int, causal: bool = False) -> nn.ModuleList:
