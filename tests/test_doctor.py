@@ -131,7 +131,7 @@ def test_models_are_listed_with_what_they_need(ep: Program) -> None:
     assert tiny["download"] == (Path(tiny["folder"]) / "model.safetensors").stat().st_size
     assert large["folder"] is None and large["sieves"] == []
     weights = {need["quant"]: need["weights"] for need in large["needs"]}
-    assert weights["nf4"] < weights["int8"] < weights["none"] == pytest.approx(large["download"], rel=0.01)
+    assert weights["nf4"] < weights["int8"] < weights["none"] < large["download"]  # with the talker
     assert all(need["peak"] > need["weights"] for entry in entries.values() for need in entry["needs"])
     lines = ep("models", "--device", "cpu").out.splitlines()
     assert len(lines) == 1 + 3 * len(KNOWN) and lines[0].startswith("model")

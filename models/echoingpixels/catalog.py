@@ -19,8 +19,12 @@ from .outline import Outline, outline
 from .plan import plan
 
 SECONDS, SIZE, KEEP = 60, (720, 1280), 0.1  # of the clip that needs are told for, with sound, at the usual frame rate
-BFLOAT16 = 2  # bytes
 QUESTION = "What happens, and when?"
+# Bytes of all weights, rounded, for when the hub cannot be asked (all shards are fetched), and the licence.
+ON_HUB = {
+    "Qwen/Qwen2.5-Omni-3B": (12_000_000_000, "Qwen Research License (non-commercial)"),
+    "Qwen/Qwen2.5-Omni-7B": (22_000_000_000, "Apache-2.0"),
+}
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 
 
@@ -41,7 +45,7 @@ class Need:
 class Entry:
     """A model. `place`: its hub id or folder; `folder`: where all of it is on this machine, None where it is not.
 
-    `download`: bytes on disk, or where it is not here, the thinker's alone, in bfloat16: the least that is fetched.
+    `download`: bytes of its weights on disk; for one that is not on this machine, about how much will be fetched.
     `sieves`: names for `--sieve`, `own` for the one that is taken unasked.
     """
 
@@ -66,9 +70,7 @@ def _entry(name: str, place: str, device: str) -> Entry:
     drawn = outline(name, LoadOptions(device=device))
     folder = local_folder(place)
     there = [file for file in _weight_files(folder) if file.is_file()] if folder else []
-    download = sum(file.stat().st_size for file in there) or sum(
-        2 * weight.numel() for weight in drawn.model.backbone.parameters()
-    )
+    download = sum(file.stat().st_size for file in there) or ON_HUB.get(place, (0, ""))[0]
     found = sorted(path.name for path in folder.glob("sieve*") if path.is_dir()) if folder else []
     sieves = tuple("own" if one == "sieve" else one.removeprefix("sieve-") for one in found)
     return Entry(name, place, folder, download, sieves, tuple(_needs(drawn)))

@@ -6,15 +6,10 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from .catalog import local_folder
+from .catalog import ON_HUB, local_folder
 from .errors import ModelError
 from .hub import on_hub, unloadable
 
-# Bytes of all weights, rounded, for when the hub cannot be asked, and the licence.
-KNOWN_FILES = {
-    "Qwen/Qwen2.5-Omni-3B": (12_000_000_000, "Qwen Research License (non-commercial)"),
-    "Qwen/Qwen2.5-Omni-7B": (22_000_000_000, "Apache-2.0"),
-}
 FILES = ["*.json", "*.safetensors", "*.txt", "*.jinja", "*.model"]  # never a pickle, never code
 
 
@@ -40,7 +35,7 @@ def missing(name: str, place: str) -> Download | None:
         return None
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    size, licence = KNOWN_FILES.get(place, (None, None))
+    size, licence = ON_HUB.get(place, (None, None))
     return Download(name, place, size, licence, Path(HF_HUB_CACHE))
 
 
