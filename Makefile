@@ -22,8 +22,11 @@ $(VENV)/ready: pyproject.toml $(LOCKED)
 demo: setup
 	$(BIN)/ep ask $(DEMO) "$(QUESTION)"
 
+# A process a core; the tests of one file share its fixtures.
+PYTEST := -m pytest -n auto --dist loadfile
+
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST)
 
 lint: setup
 	$(BIN)/ruff check .
@@ -34,12 +37,12 @@ lint: setup
 newest:
 	$(PYTHON) -m venv .venv-newest
 	.venv-newest/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager $(TORCH) --editable ".[dev]"
-	OMP_NUM_THREADS=1 .venv-newest/bin/python -m pytest -m "versions and not slow"
+	OMP_NUM_THREADS=1 .venv-newest/bin/python $(PYTEST) -m "versions and not slow"
 
 oldest:
 	$(PYTHON) -m venv .venv-oldest
 	.venv-oldest/bin/python -m pip install --quiet --constraint $(OLDEST) --editable ".[dev]"
-	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -m "versions and not slow"
+	OMP_NUM_THREADS=1 .venv-oldest/bin/python $(PYTEST) -m "versions and not slow"
 
 # The wheel must work where nothing of this checkout can be seen.
 wheel: setup
