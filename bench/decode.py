@@ -18,12 +18,12 @@ from torch import Tensor
 
 from bench.stack import random_stack, random_stream
 from echoingpixels.backbones.base import Backbone
-from echoingpixels.generate import stream_tokens
-from echoingpixels.loading import load
+from echoingpixels.checkpoints.loading import load
+from echoingpixels.generation.decode import stream_tokens
+from echoingpixels.inputs.stream import Stream
 from echoingpixels.options import GenerateOptions
-from echoingpixels.sieve import SieveOptions
-from echoingpixels.stats import Stopwatch
-from echoingpixels.stream import Stream
+from echoingpixels.reducers.cs2 import SieveOptions
+from echoingpixels.report import Stopwatch
 from epcli import console
 
 ECHO = "echo"

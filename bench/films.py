@@ -19,7 +19,7 @@ from typing import Annotated, Any
 import av
 import typer
 
-from echoingpixels.frames import Resolution
+from echoingpixels.inputs.patches import Resolution
 from echoingpixels.media import Worker, stream_clip
 from echoingpixels.media.video import THREADS
 from echoingpixels.options import MediaOptions

@@ -23,12 +23,12 @@ from bench.memory import measured
 from bench.stack import random_model
 from echoingpixels import load
 from echoingpixels.backbones.qwen_omni import QwenOmni
-from echoingpixels.clip import whole
-from echoingpixels.inputs import prepare_media
+from echoingpixels.inputs.prepare import prepare_media
+from echoingpixels.media.clip import whole
 from echoingpixels.media.worker import Worker
 from echoingpixels.model import EchoingPixels
 from echoingpixels.options import AskOptions, GenerateOptions, MediaOptions, read_encode
-from echoingpixels.sieve import SieveOptions
+from echoingpixels.reducers.cs2 import SieveOptions
 from epcli import console
 
 QUESTION = "What is heard when the bird falls?"

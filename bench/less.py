@@ -17,13 +17,13 @@ import typer
 
 from echoingpixels import load
 from echoingpixels.backbones.qwen_omni import QwenOmni
-from echoingpixels.clip import Clip, Pieces
-from echoingpixels.evaluate import Run, evaluate, settings
-from echoingpixels.looked import Looked
+from echoingpixels.encoded_clip import Looked
+from echoingpixels.evaluation.evaluate import Run, evaluate, settings
+from echoingpixels.evaluation.sets.reading import read_questions
 from echoingpixels.media import read_clip
+from echoingpixels.media.clip import Clip, Pieces
 from echoingpixels.model import EchoingPixels
 from echoingpixels.options import MediaOptions, read_encode
-from echoingpixels.sets.reading import read_questions
 from epcli import console
 from epcli.options import keeps, reducers
 

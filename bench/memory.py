@@ -21,18 +21,18 @@ import torch
 
 from bench.stack import WORDS, random_stack, random_stream
 from echoingpixels.backbones.base import Features
-from echoingpixels.clip import SAMPLE_RATE, Clip, Source
-from echoingpixels.headroom import resident
-from echoingpixels.inputs import Media, prepare_media
-from echoingpixels.loading import load
-from echoingpixels.memory import Memory, Sizes, stages
+from echoingpixels.checkpoints.loading import load
+from echoingpixels.inputs.positions import Span
+from echoingpixels.inputs.prepare import Media, prepare_media
+from echoingpixels.inputs.stream import Stream
+from echoingpixels.media.clip import SAMPLE_RATE, Clip, Source
 from echoingpixels.model import EchoingPixels
 from echoingpixels.options import AskOptions, GenerateOptions, LoadOptions
-from echoingpixels.outline import outline
-from echoingpixels.plan import plan
-from echoingpixels.positions import Span
-from echoingpixels.stats import peak_memory, reset_peak
-from echoingpixels.stream import Stream
+from echoingpixels.planning.device_memory import resident
+from echoingpixels.planning.estimate import Memory, Sizes, stages
+from echoingpixels.planning.meta_model import outline
+from echoingpixels.planning.plan import plan
+from echoingpixels.report import peak_memory, reset_peak
 
 CPU = torch.device("cpu")
 QUESTION = "Which object appears first?"

@@ -16,11 +16,11 @@ import typer
 
 from bench.memory import measured
 from bench.stack import random_stack, random_stream
-from echoingpixels.generate import stream_tokens
+from echoingpixels.generation.decode import stream_tokens
+from echoingpixels.inputs.stream import Selection, Stream
 from echoingpixels.model import EchoingPixels
 from echoingpixels.options import GenerateOptions
-from echoingpixels.sieve import SieveOptions
-from echoingpixels.stream import Selection, Stream
+from echoingpixels.reducers.cs2 import SieveOptions
 from epcli import console
 from epcli.options import ratios
 

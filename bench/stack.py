@@ -9,12 +9,12 @@ import torch
 from torch import nn
 
 from echoingpixels.backbones.qwen_omni import QwenOmni
+from echoingpixels.inputs.positions import AUDIO, TEXT, VIDEO
+from echoingpixels.inputs.stream import Stream
 from echoingpixels.model import EchoingPixels
 from echoingpixels.options import LoadOptions
-from echoingpixels.outline import Words, outline
-from echoingpixels.positions import AUDIO, TEXT, VIDEO
-from echoingpixels.sieve import Sieve, SieveOptions
-from echoingpixels.stream import Stream
+from echoingpixels.planning.meta_model import Words, outline
+from echoingpixels.reducers.cs2 import Sieve, SieveOptions
 
 SPREAD = 0.02  # of the weights, as such models are initialised
 WORDS, CELLS, HEARD = 48, 112, 50  # text tokens of a prompt; video and audio tokens a chunk of 2 s, at 224 x 392, 2 fps

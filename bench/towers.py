@@ -20,15 +20,15 @@ import typer
 from bench.stack import random_tower
 from echoingpixels.backbones.base import Features
 from echoingpixels.backbones.qwen_omni import QwenOmni
-from echoingpixels.clip import Clip
-from echoingpixels.encoding import encode
-from echoingpixels.frames import patches
-from echoingpixels.glance import Glance, chosen, glance_at, look_closer, places
+from echoingpixels.backbones.temporal_reuse import Repeats
+from echoingpixels.features.coarse_to_fine import Glance, chosen, glance_at, look_closer, places
+from echoingpixels.features.encode import encode
+from echoingpixels.inputs.patches import patches
 from echoingpixels.media import read_clip
+from echoingpixels.media.clip import Clip
 from echoingpixels.options import LoadOptions, MediaOptions, read_encode
-from echoingpixels.outline import outline
-from echoingpixels.repeats import Repeats
-from echoingpixels.stats import Stopwatch
+from echoingpixels.planning.meta_model import outline
+from echoingpixels.report import Stopwatch
 from epcli import console
 
 

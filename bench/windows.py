@@ -10,10 +10,11 @@ from typing import Annotated
 
 import typer
 
-from echoingpixels import load, windows
-from echoingpixels.evaluate import evaluate, settings
+from echoingpixels import load
+from echoingpixels.evaluation.evaluate import evaluate, settings
+from echoingpixels.evaluation.sets.reading import read_questions
 from echoingpixels.options import GenerateOptions
-from echoingpixels.sets.reading import read_questions
+from echoingpixels.reducers import chunked_scoring as windows
 from epcli import console
 from epcli.options import keeps as read_keeps
 

@@ -21,8 +21,8 @@ from .report import Result
 from .show import picture
 
 if TYPE_CHECKING:
-    from echoingpixels.answer import Answer
-    from echoingpixels.looked import Looked
+    from echoingpixels.encoded_clip import Looked
+    from echoingpixels.generation.answer import Answer
     from echoingpixels.looking import View as Seen
     from echoingpixels.media import Worker
     from echoingpixels.model import EchoingPixels
@@ -112,9 +112,9 @@ def ask(
 def _plans(request: Request, worker: Worker) -> Iterator[Result]:
     """Predicted results; no weights are read."""
     worker.check(request.media)
-    from echoingpixels.inputs import extent_of
-    from echoingpixels.outline import outline
-    from echoingpixels.plan import plan
+    from echoingpixels.inputs.prepare import extent_of
+    from echoingpixels.planning.meta_model import outline
+    from echoingpixels.planning.plan import plan
 
     drawn = outline(request.model.name, request.model.load)
     extent = extent_of(worker.outline(request.media, replace(request.read, frame_size=drawn.model.frame_size)))
@@ -139,10 +139,10 @@ def _plans(request: Request, worker: Worker) -> Iterator[Result]:
 def _answers(request: Request, view: View, worker: Worker) -> Iterator[Result]:
     """Results of real runs; answers are printed as they come."""
     worker.check(request.media)
-    from echoingpixels.cache import FeatureCache, seen_key
-    from echoingpixels.fingerprint import features_mark, file_mark
+    from echoingpixels.checkpoints.fingerprint import features_mark, file_mark
+    from echoingpixels.checkpoints.weights import weights_of
+    from echoingpixels.features.cache import FeatureCache, seen_key
     from echoingpixels.looking import look_at
-    from echoingpixels.weights import weights_of
 
     model = load_model(request.model, [request.ask.reducer], [request.ask.keep])
     request = replace(request, ask=request.ask.settled(model.sieve is not None))

@@ -81,7 +81,7 @@ def batch(
     from echoingpixels.batch.journal import Journal
     from echoingpixels.batch.run import nothing, run
     from echoingpixels.batch.table import write_table
-    from echoingpixels.loading import load
+    from echoingpixels.checkpoints.loading import load
 
     job = make_job(chosen.name, chosen.load, read, ask, o.cache_folder(cache_dir, no_cache))
     rows = sum(len(task.rows) for task in tasks)

@@ -19,8 +19,8 @@ def cache(
 
     Features are found by the clip's content, how it is read and the encoders' weights: docs/batch.md.
     """
-    from echoingpixels import quantcache
-    from echoingpixels.cache import LIMIT, FeatureCache
+    from echoingpixels.checkpoints import quantcache
+    from echoingpixels.features.cache import LIMIT, FeatureCache
 
     folder, weights = o.features_folder(cache_dir), o.weights_folder(cache_dir)
     kept = FeatureCache(folder)

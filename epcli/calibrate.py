@@ -17,7 +17,7 @@ from .model import choose, load_model
 from .reading import reading
 
 if TYPE_CHECKING:
-    from echoingpixels.calibrate import Calibration
+    from echoingpixels.evaluation.calibrate import Calibration
 
 OUT = "Folder for a copy of the sieve with its calibration, if not the sieve itself."
 
@@ -52,12 +52,12 @@ def calibrate(
     read = o.media_options(fps, max_frames, no_audio, audio_track)
     load_options = o.load_options(sieve, quant, device, max_pixels, encode, dtype=dtype)
     generate = GenerateOptions(max_new_tokens)
-    from echoingpixels.sets.reading import read_questions
+    from echoingpixels.evaluation.sets.reading import read_questions
 
     rows = read_questions(data, limit, format, media)
-    from echoingpixels.calibrate import calibrate as run
-    from echoingpixels.calibrate import sieve_to_write, write_calibration
-    from echoingpixels.loading import check_sieve
+    from echoingpixels.checkpoints.loading import check_sieve
+    from echoingpixels.evaluation.calibrate import calibrate as run
+    from echoingpixels.evaluation.calibrate import sieve_to_write, write_calibration
 
     chosen = choose(model, load_options, yes)
     folder = sieve_to_write(check_sieve(chosen.name, chosen.load), out, force)

@@ -18,7 +18,7 @@ def doctor(json: o.Json = False) -> None:
 
     The exit code is 1 if something is missing that is needed. Asks nothing of the network.
     """
-    from echoingpixels.checkup import checkup
+    from echoingpixels.planning.doctor import checkup
 
     with console.working("Looking at this machine …"):
         found = checkup()

@@ -20,10 +20,10 @@ from .reading import reading
 from .scores import plain, remarks, tables
 
 if TYPE_CHECKING:
-    from echoingpixels.answerfile import AnswerFile
-    from echoingpixels.baseline import Baseline
-    from echoingpixels.evaluate import Outcome, Setting
-    from echoingpixels.questions import Row
+    from echoingpixels.evaluation.answerfile import AnswerFile
+    from echoingpixels.evaluation.baseline import Baseline
+    from echoingpixels.evaluation.evaluate import Outcome, Setting
+    from echoingpixels.evaluation.questions import Row
 
 ROWS_FAILED = 3  # exit code
 DATA = "JSONL: media, question, answer; also id, kind, regime, choices, start, end. Or a published set's file."
@@ -75,12 +75,12 @@ def evaluate(
     read = o.media_options(fps, max_frames, no_audio, audio_track)
     load_options = o.load_options(sieve, quant, device, max_pixels, encode, sections, dtype=dtype)
     generate = GenerateOptions(max_new_tokens)
-    from echoingpixels.sets.reading import read_questions
+    from echoingpixels.evaluation.sets.reading import read_questions
 
     rows = read_questions(data, limit, format, media)
-    from echoingpixels.evaluate import evaluate as run
-    from echoingpixels.evaluate import settings, unknown
-    from echoingpixels.paired import within
+    from echoingpixels.evaluation.evaluate import evaluate as run
+    from echoingpixels.evaluation.evaluate import settings, unknown
+    from echoingpixels.evaluation.paired import within
 
     which = choose(model, load_options, yes)
     reducers = named(which, reducers, keeps)
@@ -113,8 +113,8 @@ def _baseline(path: Path | None, run: str | None) -> tuple[Baseline | None, Sett
         if run is not None:
             raise OptionError("--baseline-run says which run of --baseline.", "Give --baseline FILE, too.")
         return None, None
-    from echoingpixels.baseline import read_baseline
-    from echoingpixels.evaluate import Setting
+    from echoingpixels.evaluation.baseline import read_baseline
+    from echoingpixels.evaluation.evaluate import Setting
 
     found = read_baseline(path)
     if run is None:
@@ -141,7 +141,7 @@ def _answers(
         return nullcontext()
     media = dict.fromkeys(row.media for row in rows)
     check_sources(path, "--out", [*(source for source in sources if source is not None), *media])
-    from echoingpixels.answerfile import AnswerFile, made_with
+    from echoingpixels.evaluation.answerfile import AnswerFile, made_with
 
     file = AnswerFile(path, rows, chosen, made_with(*made), resume, force)
     if len(file):

@@ -9,14 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from echoingpixels.explain.target import PAGE, PICTURE, write
-from echoingpixels.options import (
-    AUTO,
-    AskOptions,
-    GenerateOptions,
-    MediaOptions,
-    check_question,
-    keep_name,
-)
+from echoingpixels.options import AUTO, AskOptions, GenerateOptions, MediaOptions, check_question, keep_name
 
 from . import console
 from . import options as o

@@ -15,8 +15,8 @@ from echoingpixels.options import AUTO, SIEVED, Auto, Keep, LoadOptions, reducer
 from . import console
 
 if TYPE_CHECKING:
-    from echoingpixels.downloads import Download
     from echoingpixels.model import EchoingPixels
+    from echoingpixels.planning.downloads import Download
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ def choose(name: str, options: LoadOptions, yes: bool = False) -> Chosen:
     A download is announced, and asked for on a terminal unless `yes`. Without consent `auto` is tiny, and ModelError
     is raised for any other name.
     """
-    from echoingpixels.auto_model import SMALLEST, resolve
-    from echoingpixels.downloads import fetch, measured
+    from echoingpixels.planning.auto_model import SMALLEST, resolve
+    from echoingpixels.planning.downloads import fetch, measured
 
     found = resolve(name, options)
     if found.download is not None:
@@ -54,7 +54,7 @@ def choose(name: str, options: LoadOptions, yes: bool = False) -> Chosen:
 
 def planned(name: str, options: LoadOptions) -> Chosen:
     """The model that `--model` stands for, for a plan: nothing is downloaded or asked."""
-    from echoingpixels.auto_model import resolve
+    from echoingpixels.planning.auto_model import resolve
 
     found = resolve(name, options)
     return Chosen(found.name, found.options)
@@ -71,7 +71,7 @@ def _agreed(wanted: Download, yes: bool) -> bool:
 def load_model(chosen: Chosen, reducers: Iterable[str], keeps: Iterable[Keep] = ()) -> EchoingPixels:
     """The model, which supports all of these reducers, and the adaptive budget where that is asked for."""
     with console.working(f"Loading {chosen.name} …"):
-        from echoingpixels.loading import load
+        from echoingpixels.checkpoints.loading import load
 
         check_model(chosen, reducers, keeps)
         return load(chosen.name, **vars(chosen.load))
@@ -79,7 +79,7 @@ def load_model(chosen: Chosen, reducers: Iterable[str], keeps: Iterable[Keep] = 
 
 def named(chosen: Chosen, reducers: Iterable[str], keeps: Iterable[Keep]) -> tuple[str, ...]:
     """The reducers, with auto as what it stands for with this model. ModelError where there is no such model."""
-    from echoingpixels.loading import has_sieve
+    from echoingpixels.checkpoints.loading import has_sieve
 
     asked = tuple(reducers)
     if AUTO not in asked:
@@ -90,8 +90,8 @@ def named(chosen: Chosen, reducers: Iterable[str], keeps: Iterable[Keep]) -> tup
 
 def check_model(chosen: Chosen, reducers: Iterable[str], keeps: Iterable[Keep] = ()) -> None:
     """ModelError where a model does not support a request, before its weights are read."""
-    from echoingpixels.auto import beyond
-    from echoingpixels.loading import check_sieve, read_calibration
+    from echoingpixels.checkpoints.loading import check_sieve, read_calibration
+    from echoingpixels.reducers.adaptive import beyond
 
     if not set(SIEVED).isdisjoint(reducers):
         check_sieve(chosen.name, chosen.load)

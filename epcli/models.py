@@ -15,7 +15,7 @@ from . import options as o
 from .report import big
 
 if TYPE_CHECKING:
-    from echoingpixels.catalog import Entry
+    from echoingpixels.planning.catalog import Entry
 
 DEFAULT = "default"
 ACTION = f"{DEFAULT}, to show or save the model that --model auto stands for; the list if left out."
@@ -35,8 +35,8 @@ def models(
     Memory is that of a 60 s clip of 720p with sound at 2 frames a second and --keep 0.1, by quantization.
     `ep models default NAME` saves the model, and with --quant the quantization, that --model auto stands for.
     """
-    from echoingpixels.auto_model import resolve, save_default
     from echoingpixels.options import LoadOptions
+    from echoingpixels.planning.auto_model import resolve, save_default
 
     options = LoadOptions(quant=cast(Any, quant), device=device)
     if action not in (None, DEFAULT):
@@ -49,7 +49,7 @@ def models(
     if action == DEFAULT:
         console.out_json({"default": default}) if json else console.out(line)
         return
-    from echoingpixels.catalog import known_models
+    from echoingpixels.planning.catalog import known_models
 
     found = known_models(options.device)
     if json:

@@ -152,14 +152,14 @@ def load_options(
 
 def weights_folder(given: Path | None) -> Path:
     """Where quantized weights are kept."""
-    from echoingpixels.cache import caches
+    from echoingpixels.features.cache import caches
 
     return (given or caches()) / "quantized"
 
 
 def features_folder(given: Path | None) -> Path:
     """Where features are kept, beside the quantized weights."""
-    from echoingpixels.cache import FEATURES, caches
+    from echoingpixels.features.cache import FEATURES, caches
 
     return (given or caches()) / FEATURES
 

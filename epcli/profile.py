@@ -19,10 +19,10 @@ from .reading import reading
 from .sheet import tables, write_csv
 
 if TYPE_CHECKING:
+    from echoingpixels.evaluation.questions import Row
     from echoingpixels.media import Worker
     from echoingpixels.model import EchoingPixels
-    from echoingpixels.profile import Profile
-    from echoingpixels.questions import Row
+    from echoingpixels.profiling.profile import Profile
 
 KEEPS = ",".join(f"{keep:g}" for keep in ProfileOptions.keeps)
 REDUCERS = f"Reducers, comma-separated; {o.AUTO_REDUCER}. uniform and random always run."
@@ -82,7 +82,7 @@ def profile(
 
         found_clips = find_clips(media, worker.check)
         loaded = load_model(chosen, options.reducers)
-        from echoingpixels.profile import profile as measure
+        from echoingpixels.profiling.profile import profile as measure
 
         with console.progress("answers") as progress:
             found = measure(loaded, found_clips, question, options, read, generate, progress, worker.stream)
@@ -95,7 +95,7 @@ def profile(
     if csv:
         write_csv(found, csv)
     if plot:
-        from echoingpixels.plot import draw
+        from echoingpixels.profiling.plot import draw
 
         draw(found, plot)
 
@@ -107,7 +107,7 @@ def _questions(data: Path | None, format: str, clips: Path | None, limit: int | 
         for option in (name for name, is_given in given.items() if is_given):
             raise OptionError(f"{option} is about the questions of --data.", "Give --data FILE, too.")
         return []
-    from echoingpixels.sets.reading import read_questions
+    from echoingpixels.evaluation.sets.reading import read_questions
 
     return read_questions(data, limit, format, clips)
 
@@ -117,7 +117,7 @@ def _check_outputs(csv: Path | None, plot: Path | None, sources: list[Path], for
     if csv:
         check_outfile(csv, "--csv", (".csv",), sources, force)
     if plot:
-        from echoingpixels.plot import ENDINGS, check_plot
+        from echoingpixels.profiling.plot import ENDINGS, check_plot
 
         check_outfile(plot, "--plot", ENDINGS, sources, force)
         check_plot()
@@ -132,7 +132,7 @@ def _scored(
     worker: Worker,
 ) -> Profile:
     """With the share of right answers, by setting."""
-    from echoingpixels.evaluate import evaluate
+    from echoingpixels.evaluation.evaluate import evaluate
 
     with console.progress("clips of questions") as progress:
         return found.scored(evaluate(model, rows, found.settings, read, generate, telling(), progress, worker.stream))

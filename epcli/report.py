@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 from echoingpixels.options import plain_keep
 
 if TYPE_CHECKING:
-    from echoingpixels.answer import Answer
-    from echoingpixels.memory import Memory
+    from echoingpixels.generation.answer import Answer
     from echoingpixels.options import AskOptions
-    from echoingpixels.plan import Plan
-    from echoingpixels.stats import Report
+    from echoingpixels.planning.estimate import Memory
+    from echoingpixels.planning.plan import Plan
+    from echoingpixels.report import Report
 
 UNITS = ("", "k", "M", "G", "T", "P", "E")
 STAGES = ("decode", "prepare", "encode", "select", "prefill", "generate")

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from echoingpixels.options import keep_name
 
 if TYPE_CHECKING:
-    from echoingpixels.evaluate import Run, Setting
-    from echoingpixels.paired import Difference, Paired
-    from echoingpixels.score import Score
+    from echoingpixels.evaluation.evaluate import Run, Setting
+    from echoingpixels.evaluation.paired import Difference, Paired
+    from echoingpixels.evaluation.score import Score
 
 UNKNOWN = "–"  # nothing answered
 

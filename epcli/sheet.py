@@ -12,8 +12,8 @@ from echoingpixels.options import keep_name
 from .report import big
 
 if TYPE_CHECKING:
-    from echoingpixels.measured import Measured, Spread
-    from echoingpixels.profile import Profile
+    from echoingpixels.profiling.measurements import Measured, Spread
+    from echoingpixels.profiling.profile import Profile
 
 LONGEST = 40  # characters of an answer
 UNKNOWN = "–"  # not measured

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from echoingpixels.answer import Answer
+    from echoingpixels.generation.answer import Answer
 
 WIDTH = 40  # characters
 LEVELS = " ▁▂▃▄▅▆▇█"

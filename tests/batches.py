@@ -11,11 +11,11 @@ from echoingpixels.batch.journal import Journal
 from echoingpixels.batch.run import run
 from echoingpixels.batch.tally import Tally
 from echoingpixels.batch.task import Task, Wanted
-from echoingpixels.clip import Pieces
+from echoingpixels.checkpoints.weights import Weights
 from echoingpixels.media import stream_clip
+from echoingpixels.media.clip import Pieces
 from echoingpixels.model import EchoingPixels
 from echoingpixels.options import AskOptions, GenerateOptions, LoadOptions, MediaOptions
-from echoingpixels.weights import Weights
 
 QUESTIONS = ("Who?", "Which object appears first?", "Is the bell heard?")
 SHORT = GenerateOptions(max_new_tokens=4)

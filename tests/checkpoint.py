@@ -10,7 +10,7 @@ from typing import Any
 from safetensors.torch import save_file
 
 from echoingpixels.backbones.qwen_omni import QwenOmni
-from echoingpixels.sieve import Sieve
+from echoingpixels.reducers.cs2 import Sieve
 from tests import tinymodel
 
 NAMES = {  # ours, and a published checkpoint's: Qwen2.5-Omni's own layout

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from echoingpixels.clip import Clip
 from echoingpixels.explain.explanation import LADDER, Explanation, explain
+from echoingpixels.media.clip import Clip
 from echoingpixels.model import EchoingPixels
 from echoingpixels.options import AskOptions, GenerateOptions
 from tests import tinymodel

@@ -20,10 +20,10 @@ from typing import Any
 
 import numpy as np
 
-from echoingpixels.clip import Clip
 from echoingpixels.errors import EpError
-from echoingpixels.frames import Resolution
+from echoingpixels.inputs.patches import Resolution
 from echoingpixels.media import Limits, Worker
+from echoingpixels.media.clip import Clip
 from echoingpixels.options import MediaOptions
 from tests.made import MADE
 from tests.mutants import mutate

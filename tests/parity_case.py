@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from echoingpixels.inputs import Inputs, Media, as_inputs, audio_tokens
-from echoingpixels.positions import Layout, Span, place
-from echoingpixels.stream import Stream, pad
+from echoingpixels.inputs.positions import Layout, Span, place
+from echoingpixels.inputs.prepare import Inputs, Media, as_inputs, audio_tokens
+from echoingpixels.inputs.stream import Stream, pad
 from tests.parity_model import RecordedModel
 from tests.parity_tally import EXACT, FixtureError, Recorded, Tally
 

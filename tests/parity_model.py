@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from transformers import Qwen2_5OmniThinkerConfig, Qwen2_5OmniThinkerForConditionalGeneration
 
 from echoingpixels.backbones.qwen_omni import QwenOmni
-from echoingpixels.frames import Resolution
-from echoingpixels.positions import check_sections
-from echoingpixels.sieve import Sieve, SieveOptions
+from echoingpixels.inputs.patches import Resolution
+from echoingpixels.inputs.positions import check_sections
+from echoingpixels.reducers.cs2 import Sieve, SieveOptions
 from tests.parity_tally import FixtureError, Recorded
 
 ENCODER, SELECTOR = "model.bidir_encoder.", "model.compressor."

@@ -13,11 +13,11 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from echoingpixels.clip import Clip, Source
-from echoingpixels.frames import STEP, Resolution
-from echoingpixels.inputs import Inputs, Media, prepare_media, prepare_prompt
-from echoingpixels.mel import MEL_BINS
-from echoingpixels.positions import AUDIO, IMAGE, VIDEO, Layout
+from echoingpixels.inputs.mel import MEL_BINS
+from echoingpixels.inputs.patches import STEP, Resolution
+from echoingpixels.inputs.positions import AUDIO, IMAGE, VIDEO, Layout
+from echoingpixels.inputs.prepare import Inputs, Media, prepare_media, prepare_prompt
+from echoingpixels.media.clip import Clip, Source
 from tests.parity_tally import EXACT, FixtureError, Recorded, Tally
 
 # Qwen2.5-Omni's own, as the format's README gives them

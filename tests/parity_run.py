@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from echoingpixels.backbones.qwen_omni import QwenOmni
-from echoingpixels.generate import stream_tokens
+from echoingpixels.generation.decode import stream_tokens
+from echoingpixels.inputs.positions import AUDIO, TEXT
+from echoingpixels.inputs.stream import Selection, Stream
 from echoingpixels.options import GenerateOptions
-from echoingpixels.positions import AUDIO, TEXT
-from echoingpixels.stream import Selection, Stream
 from tests.parity_case import Case
 from tests.parity_model import RecordedModel
 

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from echoingpixels import evaluate as asking
-from echoingpixels.answerfile import AnswerFile, made_with
 from echoingpixels.errors import DataError
-from echoingpixels.evaluate import Outcome, Setting
+from echoingpixels.evaluation import evaluate as asking
+from echoingpixels.evaluation.answerfile import AnswerFile, made_with
+from echoingpixels.evaluation.evaluate import Outcome, Setting
+from echoingpixels.evaluation.questions import Row
 from echoingpixels.options import GenerateOptions, LoadOptions, MediaOptions
-from echoingpixels.questions import Row
-from echoingpixels.stats import Tokens
+from echoingpixels.report import Tokens
 from tests import clips
 from tests.program import Done, Program, command, environment
 
@@ -75,7 +75,7 @@ def test_an_evaluation_that_broke_off_resumes_to_the_same_report(
     whole = out.with_name("whole.jsonl")
     expected = ep("evaluate", data, *SHORT, "--json", "--out", whole)
     with monkeypatch.context() as patch:
-        patch.setattr("echoingpixels.padded.TOKENS_AT_ONCE", 1)
+        patch.setattr("echoingpixels.batched.TOKENS_AT_ONCE", 1)
         real, seen = asking.answers, []
 
         def answers(*arguments: Any) -> Any:

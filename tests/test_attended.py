@@ -11,13 +11,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from echoingpixels.attended import LAYERS, above_mean, relevant
 from echoingpixels.backbones import attention
 from echoingpixels.backbones.qwen_omni import QwenOmni
-from echoingpixels.inputs import prepare_media, prepare_prompt
+from echoingpixels.inputs.prepare import prepare_media, prepare_prompt
+from echoingpixels.inputs.stream import Stream, pad
 from echoingpixels.model import EchoingPixels
-from echoingpixels.reducers import REDUCERS, by_scores
-from echoingpixels.stream import Stream, pad
+from echoingpixels.reducers.attention import LAYERS, above_mean, relevant
+from echoingpixels.reducers.basic import REDUCERS, by_scores
 from tests import tinymodel
 
 NOISE = 2e-5

@@ -10,14 +10,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from echoingpixels.auto import LEAST, MOST, RATIOS, Enough, beyond, features
 from echoingpixels.errors import ModelError, OptionError
-from echoingpixels.evaluate import Setting, settings
+from echoingpixels.evaluation.evaluate import Setting, settings
+from echoingpixels.inputs.positions import AUDIO
+from echoingpixels.inputs.stream import Stream, budget, pad
 from echoingpixels.model import EchoingPixels
 from echoingpixels.options import REDUCER_NAMES, AskOptions, Auto, keep_name, plain_keep, read_keep
-from echoingpixels.positions import AUDIO
-from echoingpixels.sieve import SieveOptions
-from echoingpixels.stream import Stream, budget, pad
+from echoingpixels.reducers.adaptive import LEAST, MOST, RATIOS, Enough, beyond, features
+from echoingpixels.reducers.cs2 import SieveOptions
 from tests import tinymodel
 from tests.live import Live
 from tests.test_reducers import rows

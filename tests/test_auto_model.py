@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from echoingpixels import auto_model, downloads, plan
-from echoingpixels.auto_model import resolve, save_default, saved_default
+from echoingpixels.checkpoints.loading import load
 from echoingpixels.errors import DataError, ModelError, OptionError
-from echoingpixels.loading import load
 from echoingpixels.options import LoadOptions
+from echoingpixels.planning import auto_model, downloads, plan
+from echoingpixels.planning.auto_model import resolve, save_default, saved_default
 from tests.program import Program
 
 DEMO = Path(__file__).parent.parent / "models/echoingpixels/assets/demo.mp4"
@@ -193,7 +193,7 @@ def test_an_unknown_device_is_refused(device: str) -> None:
 
 
 def test_a_cuda_device_that_is_not_there_is_named(gpu: Any) -> None:
-    from echoingpixels.loading import device_of
+    from echoingpixels.checkpoints.loading import device_of
 
     gpu(40 * GB)
     assert device_of("cuda:1") == torch.device("cuda:1")
@@ -202,7 +202,7 @@ def test_a_cuda_device_that_is_not_there_is_named(gpu: Any) -> None:
 
 
 def test_float16_is_chosen_where_bfloat16_is_emulated(gpu: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from echoingpixels.loading import dtype_of, read_config
+    from echoingpixels.checkpoints.loading import dtype_of, read_config
 
     gpu(40 * GB)
     config, cuda = read_config("tiny", auto_model.KNOWN["tiny"]), torch.device("cuda")

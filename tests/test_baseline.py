@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from echoingpixels.baseline import Baseline, named, read_baseline
 from echoingpixels.errors import DataError
-from echoingpixels.evaluate import Setting
+from echoingpixels.evaluation.baseline import Baseline, named, read_baseline
+from echoingpixels.evaluation.evaluate import Setting
 from echoingpixels.options import Auto
 from tests.test_paired import run
 

@@ -13,14 +13,14 @@ from typing import Any
 import pytest
 import torch
 
-from echoingpixels import padded
+from echoingpixels import batched as padded
 from echoingpixels.batch import opening
 from echoingpixels.batch.journal import Journal
 from echoingpixels.batch.run import run
 from echoingpixels.batch.task import Task, Wanted
-from echoingpixels.clip import Clip, Pieces
 from echoingpixels.errors import DataError, ModelError
 from echoingpixels.media import read_clip
+from echoingpixels.media.clip import Clip, Pieces
 from echoingpixels.model import EchoingPixels
 from tests import clips, tinymodel
 from tests.batches import QUESTIONS, SHORT, Near, answer, job, rows, tasks

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from echoingpixels.clip import Piece
 from echoingpixels.errors import EpError
-from echoingpixels.inputs import Extent, Measure, extent_of
+from echoingpixels.inputs.prepare import Extent, Measure, extent_of
 from echoingpixels.media import Worker, entry, stream_clip
 from echoingpixels.media import blank as under_test
+from echoingpixels.media.clip import Piece
 from echoingpixels.media.host import BLANK
 from echoingpixels.options import MediaOptions
 from tests import clips, realclips

@@ -16,19 +16,19 @@ from typing import Any
 import pytest
 import torch
 
-from echoingpixels import fingerprint
-from echoingpixels.atomic import UNFINISHED, filling, write_text_atomically
 from echoingpixels.batch import opening
-from echoingpixels.cache import CLIP, ENDING, FORMAT, FeatureCache, Seen, default_folder, seen_key
+from echoingpixels.checkpoints import fingerprint
+from echoingpixels.checkpoints.fingerprint import WHOLE, features_mark, file_mark, folder_mark
+from echoingpixels.checkpoints.loading import KNOWN, load
+from echoingpixels.checkpoints.weights import weights_of
+from echoingpixels.encoded_clip import Looked
 from echoingpixels.errors import InternalError, ModelError
-from echoingpixels.fingerprint import WHOLE, features_mark, file_mark, folder_mark
-from echoingpixels.inputs import prepare_media
-from echoingpixels.loading import KNOWN, load
-from echoingpixels.looked import Looked
+from echoingpixels.features.cache import CLIP, ENDING, FORMAT, FeatureCache, Seen, default_folder, seen_key
+from echoingpixels.inputs.prepare import prepare_media
 from echoingpixels.media import read_clip
 from echoingpixels.model import EchoingPixels
 from echoingpixels.options import LoadOptions, MediaOptions
-from echoingpixels.weights import weights_of
+from echoingpixels.storage.atomic import UNFINISHED, filling, write_text_atomically
 from tests import tinymodel
 from tests.batches import Near, answer, job, rows, tasks
 from tests.program import Program

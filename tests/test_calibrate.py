@@ -11,18 +11,26 @@ import pytest
 import torch
 from torch import Tensor
 
-from echoingpixels import evaluate as scoring
-from echoingpixels.auto import LEAST, MOST, RATIOS, Enough
-from echoingpixels.calibrate import FEWEST, PRICES, calibrate, isotonic, learned, sieve_to_write, write_calibration
+from echoingpixels.checkpoints.loading import ASSETS, KNOWN, load
+from echoingpixels.checkpoints.sieve_io import SIEVE_CONFIG, read_sieve_options
 from echoingpixels.errors import DataError, ModelError
-from echoingpixels.evaluate import evaluate, settings
-from echoingpixels.loading import ASSETS, KNOWN, load
+from echoingpixels.evaluation import evaluate as scoring
+from echoingpixels.evaluation.calibrate import (
+    FEWEST,
+    PRICES,
+    calibrate,
+    isotonic,
+    learned,
+    sieve_to_write,
+    write_calibration,
+)
+from echoingpixels.evaluation.evaluate import evaluate, settings
+from echoingpixels.evaluation.questions import Row
 from echoingpixels.model import EchoingPixels
 from echoingpixels.options import AskOptions, Auto, GenerateOptions, LoadOptions
-from echoingpixels.outline import outline
-from echoingpixels.plan import plan
-from echoingpixels.questions import Row
-from echoingpixels.sievefolder import SIEVE_CONFIG, read_sieve_options
+from echoingpixels.planning.meta_model import outline
+from echoingpixels.planning.plan import plan
+from echoingpixels.reducers.adaptive import LEAST, MOST, RATIOS, Enough
 from tests import tinymodel
 from tests.program import Program
 

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from echoingpixels.backbones.qwen_omni import QwenOmni
+from echoingpixels.batched import answers, ask
 from echoingpixels.errors import ModelError, OptionError
-from echoingpixels.generate import stream_tokens
-from echoingpixels.lookup import guess
+from echoingpixels.generation.decode import stream_tokens
+from echoingpixels.generation.prompt_lookup import guess
+from echoingpixels.inputs.stream import Stream, pad
 from echoingpixels.options import SIEVED, AskOptions, GenerateOptions
-from echoingpixels.padded import answers, ask
-from echoingpixels.stats import Stopwatch
-from echoingpixels.stream import Stream, pad
+from echoingpixels.report import Stopwatch
 from tests import tinymodel
 
 TOKENS = 40

@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from echoingpixels import catalog, checkup
-from echoingpixels.checkup import Check, Checkup
-from echoingpixels.loading import KNOWN
+from echoingpixels.checkpoints.loading import KNOWN
 from echoingpixels.options import LoadOptions
-from echoingpixels.outline import outline
+from echoingpixels.planning import catalog
+from echoingpixels.planning import doctor as checkup
+from echoingpixels.planning.doctor import Check, Checkup
+from echoingpixels.planning.meta_model import outline
 from tests.program import Program
 
 
@@ -155,7 +156,7 @@ def test_a_model_is_here_once_all_its_files_are(no_hub: Path) -> None:
 def test_what_fits_is_told_by_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = outline("qwen2.5-omni-3b", LoadOptions(device="cuda"))
     peaks = {need.quant: need.peak for need in catalog._needs(drawn)}
-    monkeypatch.setattr("echoingpixels.plan.free_memory", lambda device: peaks["int8"])
+    monkeypatch.setattr("echoingpixels.planning.plan.free_memory", lambda device: peaks["int8"])
     assert {need.quant: need.fits for need in catalog._needs(drawn)} == {"none": False, "int8": True, "nf4": True}
 
 

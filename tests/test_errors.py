@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from echoingpixels.loading import KNOWN
+from echoingpixels.checkpoints.loading import KNOWN
 from echoingpixels.media import Worker
 from tests.program import Done, Program, environment, run
 

@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from echoingpixels import evaluate as under_test
-from echoingpixels import padded
+from echoingpixels import batched as padded
 from echoingpixels.errors import ModelError, OptionError, OutOfMemoryError
-from echoingpixels.evaluate import Outcome, Setting, evaluate, settings
+from echoingpixels.evaluation import evaluate as under_test
+from echoingpixels.evaluation.evaluate import Outcome, Setting, evaluate, settings
+from echoingpixels.evaluation.questions import Row
 from echoingpixels.model import EchoingPixels
 from echoingpixels.options import GenerateOptions, MediaOptions
-from echoingpixels.questions import Row
-from echoingpixels.stats import Tokens
+from echoingpixels.report import Tokens
 from tests import clips, tinymodel
 from tests.program import Program
 

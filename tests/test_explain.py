@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from echoingpixels.clip import Clip
 from echoingpixels.errors import DataError, ModelError, OptionError
 from echoingpixels.explain import page, poster
 from echoingpixels.explain.budget import over_time
@@ -20,10 +19,11 @@ from echoingpixels.explain.explanation import LADDER, Explanation, explain
 from echoingpixels.explain.pictures import jpegs, shown_size, spectrogram
 from echoingpixels.explain.sound import mp3
 from echoingpixels.explain.target import write
+from echoingpixels.inputs.positions import AUDIO_TOKENS_PER_S, KINDS
 from echoingpixels.media import read_clip
+from echoingpixels.media.clip import Clip
 from echoingpixels.model import EchoingPixels
 from echoingpixels.options import REDUCER_NAMES, SIEVED, UNTRAINED, AskOptions
-from echoingpixels.positions import AUDIO_TOKENS_PER_S, KINDS
 from tests import clips, tinymodel
 from tests.explained import QUESTION, SHORT, explained, heard, model, still
 from tests.program import Program
@@ -227,7 +227,7 @@ def test_a_bad_out_is_refused_before_anything_runs(
     ep: Program, film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("echoingpixels.media.check_media", None)
-    monkeypatch.setattr("echoingpixels.loading.load", None)
+    monkeypatch.setattr("echoingpixels.checkpoints.loading.load", None)
     (tmp_path / "folder.html").mkdir()
     clip = tmp_path / "clip.png"
     clip.write_bytes(b"")

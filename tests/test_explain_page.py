@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from echoingpixels.clip import Clip
 from echoingpixels.explain.explanation import Choice, Explanation
 from echoingpixels.explain.target import write
-from echoingpixels.positions import AUDIO_TOKENS_PER_S
+from echoingpixels.inputs.positions import AUDIO_TOKENS_PER_S
+from echoingpixels.media.clip import Clip
 from tests import browser as browsers
 from tests import clips, tinymodel
 from tests.explained import explained, heard, still

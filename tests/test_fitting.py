@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from echoingpixels import fitting, forecast, headroom, plan
+from echoingpixels.planning import advice as fitting
+from echoingpixels.planning import device_memory as headroom
+from echoingpixels.planning import forecast, plan
 from tests import clips
 from tests.program import Program
 

@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from echoingpixels import generate
 from echoingpixels.backbones.qwen_omni import QwenOmni
 from echoingpixels.errors import OptionError
-from echoingpixels.generate import Text, stream_tokens
-from echoingpixels.inputs import prepare_media
+from echoingpixels.generation import decode as generate
+from echoingpixels.generation.decode import Text, stream_tokens
+from echoingpixels.inputs.prepare import prepare_media
+from echoingpixels.inputs.stream import Stream, pad
 from echoingpixels.options import GenerateOptions
-from echoingpixels.stream import Stream, pad
 from tests import tinymodel
 
 TOKENS = 12

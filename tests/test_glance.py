@@ -9,21 +9,21 @@ import numpy as np
 import pytest
 import torch
 
-from echoingpixels import frames as F
 from echoingpixels.backbones.qwen_omni import QwenOmni
-from echoingpixels.cache import FeatureCache
-from echoingpixels.clip import Clip
-from echoingpixels.frames import Resolution
-from echoingpixels.glance import chosen, coarse_size, places, windows
-from echoingpixels.inputs import Media, extent_of, prepare_media
-from echoingpixels.looked import Looked
+from echoingpixels.encoded_clip import Looked
+from echoingpixels.features.cache import FeatureCache
+from echoingpixels.features.coarse_to_fine import chosen, coarse_size, places, windows
+from echoingpixels.inputs import patches as F
+from echoingpixels.inputs.patches import Resolution
+from echoingpixels.inputs.positions import AUDIO, VIDEO, Span
+from echoingpixels.inputs.prepare import Media, extent_of, prepare_media
 from echoingpixels.looking import look
 from echoingpixels.media import stream_clip
+from echoingpixels.media.clip import Clip
 from echoingpixels.model import EchoingPixels
 from echoingpixels.options import AskOptions, GenerateOptions, LoadOptions, read_encode
-from echoingpixels.outline import outline
-from echoingpixels.plan import plan
-from echoingpixels.positions import AUDIO, VIDEO, Span
+from echoingpixels.planning.meta_model import outline
+from echoingpixels.planning.plan import plan
 from tests import tinymodel
 
 SHORT = AskOptions("cs2", 0.5, GenerateOptions(3))

@@ -10,11 +10,11 @@ import torch
 from transformers import WhisperFeatureExtractor
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
-from echoingpixels import frames as F
-from echoingpixels.clip import Clip, Source
-from echoingpixels.inputs import SYSTEM, Inputs, audio_tokens, chat_ids, prepare_media, prepare_prompt
-from echoingpixels.mel import log_mel
-from echoingpixels.positions import AUDIO, IMAGE, TEXT, VIDEO
+from echoingpixels.inputs import patches as F
+from echoingpixels.inputs.mel import log_mel
+from echoingpixels.inputs.positions import AUDIO, IMAGE, TEXT, VIDEO
+from echoingpixels.inputs.prepare import SYSTEM, Inputs, audio_tokens, chat_ids, prepare_media, prepare_prompt
+from echoingpixels.media.clip import Clip, Source
 from tests import tinymodel
 
 LIMITS = ((3136, 50_176), (3136, 12_544), (100_352, 602_112), (784, 784), (28 * 28 * 5, 28 * 28 * 6))

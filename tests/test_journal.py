@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from echoingpixels import rowfile
 from echoingpixels.batch.journal import Journal, read_journal
 from echoingpixels.batch.result import Failure, Result
 from echoingpixels.errors import DataError
+from echoingpixels.storage import rowfile
 
 
 def result(name: str, failed: bool = False) -> Result:

@@ -57,8 +57,8 @@ def lmms() -> Iterator[Any]:
             made["loguru"].logger = SimpleNamespace(error=print, warning=print)  # type: ignore[attr-defined]
             for name, module in made.items():
                 patch.setitem(sys.modules, name, module)
-        yield importlib.import_module("echoingpixels.lmms")
-    sys.modules.pop("echoingpixels.lmms", None)
+        yield importlib.import_module("echoingpixels.integrations.lmms")
+    sys.modules.pop("echoingpixels.integrations.lmms", None)
 
 
 def message(*media: Any, text: str = QUESTION) -> list[dict[str, Any]]:

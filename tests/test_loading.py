@@ -13,13 +13,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from echoingpixels import loading
 from echoingpixels.backbones.qwen_omni import QwenOmni
+from echoingpixels.checkpoints import loading
+from echoingpixels.checkpoints.loading import KNOWN, check_sieve, load, save
 from echoingpixels.errors import ModelError, OptionError
-from echoingpixels.loading import KNOWN, check_sieve, load, save
 from echoingpixels.model import EchoingPixels
 from echoingpixels.options import GenerateOptions, LoadOptions
-from echoingpixels.reducers import REDUCERS
+from echoingpixels.reducers.basic import REDUCERS
 from tests import tinymodel
 
 SHORT = GenerateOptions(max_new_tokens=4)

@@ -14,20 +14,23 @@ import numpy as np
 import pytest
 import torch
 
-from echoingpixels import clip as pieces_of
-from echoingpixels import encoding, mel, plan, windows
 from echoingpixels.backbones import qwen_omni
 from echoingpixels.batch import opening
-from echoingpixels.clip import NO_SOUND, Clip, Piece, Pieces, whole
 from echoingpixels.errors import MediaError
 from echoingpixels.explain import explanation
 from echoingpixels.explain.pictures import MOST_PIXELS, shown_size
-from echoingpixels.inputs import extent_of, prepare_media
+from echoingpixels.features import encode as encoding
+from echoingpixels.inputs import mel
+from echoingpixels.inputs.mel import Mel, log_mel, mel_frames
+from echoingpixels.inputs.positions import overreach
+from echoingpixels.inputs.prepare import extent_of, prepare_media
 from echoingpixels.media import Limits, Worker, read_clip, reading, recording, stream_clip
+from echoingpixels.media import clip as pieces_of
+from echoingpixels.media.clip import NO_SOUND, Clip, Piece, Pieces, whole
 from echoingpixels.media.sampler import Overrun, Sampler
-from echoingpixels.mel import Mel, log_mel, mel_frames
 from echoingpixels.options import AskOptions, GenerateOptions, LoadOptions, MediaOptions
-from echoingpixels.positions import overreach
+from echoingpixels.planning import plan
+from echoingpixels.reducers import chunked_scoring as windows
 from tests import tinymodel
 from tests.batches import Near, answer, job, rows, tasks
 from tests.clips import Film, Track, beep, write
@@ -276,10 +279,10 @@ HOUR = """
 import sys
 import numpy as np
 import torch
-from echoingpixels.clip import NO_SOUND, Ending, Piece, Source
+from echoingpixels.media.clip import NO_SOUND, Ending, Piece, Source
 from echoingpixels.options import AskOptions, GenerateOptions
-from echoingpixels.stats import peak_memory
-from echoingpixels.frames import Resolution
+from echoingpixels.report import peak_memory
+from echoingpixels.inputs.patches import Resolution
 from tests import tinymodel
 torch.set_num_threads(1)
 
@@ -311,7 +314,7 @@ def test_memory_does_not_hold_the_frames_of_a_long_clip() -> None:
 
 
 def test_the_plan_of_a_long_clip_needs_its_extent_alone(long_film: Path) -> None:
-    from echoingpixels.outline import outline
+    from echoingpixels.planning.meta_model import outline
 
     drawn = outline("tiny", LoadOptions(device="cpu"))
     read = MediaOptions(frame_size=drawn.model.frame_size)

@@ -15,18 +15,18 @@ from typing import Any
 import pytest
 import torch
 
-from echoingpixels import memory
 from echoingpixels.backbones import attention
 from echoingpixels.backbones.base import Features
 from echoingpixels.backbones.qwen_omni import QwenOmni
-from echoingpixels.catalog import known_models
-from echoingpixels.forecast import Case, memory_of
-from echoingpixels.inputs import Media
-from echoingpixels.loading import load
+from echoingpixels.checkpoints.loading import load
+from echoingpixels.inputs.positions import Span
+from echoingpixels.inputs.prepare import Media
 from echoingpixels.model import EchoingPixels
 from echoingpixels.options import AskOptions, GenerateOptions, LoadOptions
-from echoingpixels.outline import Outline, outline
-from echoingpixels.positions import Span
+from echoingpixels.planning import estimate as memory
+from echoingpixels.planning.catalog import known_models
+from echoingpixels.planning.forecast import Case, memory_of
+from echoingpixels.planning.meta_model import Outline, outline
 from tests.live import Live
 from tests.program import GIVEN_BACK, ROOT, environment
 

@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 import torch
 
-from echoingpixels import loading, looked, model
+from echoingpixels import encoded_clip as looked
+from echoingpixels import model
+from echoingpixels.checkpoints import loading
+from echoingpixels.checkpoints.loading import load
 from echoingpixels.errors import OutOfMemoryError
-from echoingpixels.loading import load
 from echoingpixels.media import read_clip
 from echoingpixels.memory_errors import guarded, guarded_stream
 from tests.program import Program
@@ -102,7 +104,7 @@ def test_out_of_memory_never_deletes_kept_quantized_weights(tmp_path: Path, monk
 def test_out_of_memory_with_a_clip_is_an_error_with_the_planner_s_advice(
     where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from echoingpixels import memory_advice, plan
+    from echoingpixels.planning import memory_advice, plan
 
     tiny, clip = load("tiny", device="cpu"), read_clip(DEMO)
     for module in (memory_advice, plan):

@@ -13,13 +13,13 @@ import pytest
 import torch
 
 from echoingpixels import model as under_test
-from echoingpixels.answer import Answer
-from echoingpixels.clip import Clip
 from echoingpixels.errors import MediaError, ModelError, OptionError
-from echoingpixels.inputs import extent_of, prepare_media, span_of
+from echoingpixels.generation.answer import Answer
+from echoingpixels.inputs.prepare import extent_of, prepare_media, span_of
+from echoingpixels.media.clip import Clip
 from echoingpixels.model import EchoingPixels
 from echoingpixels.options import REDUCER_NAMES, AskOptions, Auto, GenerateOptions
-from echoingpixels.stats import STAGES, layer_flops, peak_memory, reset_peak
+from echoingpixels.report import STAGES, layer_flops, peak_memory, reset_peak
 from tests import tinymodel
 
 QUESTION = "Which object appears first?"

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from echoingpixels.checkpoints.loading import load, save
 from echoingpixels.errors import DataError
-from echoingpixels.loading import load, save
 from echoingpixels.model import EchoingPixels
 from echoingpixels.options import Quant
 from echoingpixels.train.build import build_backbone
@@ -86,7 +86,7 @@ def test_activations_are_as_planned(
     sizes = replace(SIZES, width=128, layers=6, mlp=512, sections=(8, 8, 8, 8))
     save(EchoingPixels(build_backbone(sizes, "small")), tmp_path / "base")
     if value == 2:  # what a model that is not small computes in
-        monkeypatch.setattr("echoingpixels.loading.dtype_of", lambda *_: torch.bfloat16)
+        monkeypatch.setattr("echoingpixels.checkpoints.loading.dtype_of", lambda *_: torch.bfloat16)
     on = load(str(tmp_path / "base"), device="cpu", quant=quant).backbone
     on.thinker.requires_grad_(False)  # type: ignore[attr-defined]
     on.train(checkpointing)  # type: ignore[attr-defined]

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from echoingpixels.evaluate import Outcome, Run, Setting
-from echoingpixels.paired import RESAMPLES, Pair, difference, within
-from echoingpixels.questions import Row
-from echoingpixels.score import score
-from echoingpixels.stats import Tokens
+from echoingpixels.evaluation.evaluate import Outcome, Run, Setting
+from echoingpixels.evaluation.paired import RESAMPLES, Pair, difference, within
+from echoingpixels.evaluation.questions import Row
+from echoingpixels.evaluation.score import score
+from echoingpixels.report import Tokens
 
 NOTHING = Tokens.of(*2 * [dict.fromkeys(("video", "audio", "image", "text"), 0)])
 

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from echoingpixels.checkpoints.loading import KNOWN, load
 from echoingpixels.errors import ModelError
-from echoingpixels.forecast import RATED
-from echoingpixels.loading import KNOWN, load
 from echoingpixels.media import read_clip
 from echoingpixels.options import REDUCER_NAMES, AskOptions, GenerateOptions, LoadOptions
-from echoingpixels.outline import Words, outline
-from echoingpixels.plan import plan
+from echoingpixels.planning.forecast import RATED
+from echoingpixels.planning.meta_model import Words, outline
+from echoingpixels.planning.plan import plan
 from tests import tinymodel
 
 QUESTION = "Which object appears first?"

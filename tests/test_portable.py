@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from echoingpixels import stats
+from echoingpixels import report as stats
 from echoingpixels.batch.journal import read_journal
 from echoingpixels.media import Worker
 from echoingpixels.media import worker as reading

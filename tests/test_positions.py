@@ -13,8 +13,8 @@ from torch import Tensor
 from transformers.models.qwen2_5_omni.processing_qwen2_5_omni import Qwen2_5OmniProcessor
 
 from echoingpixels.errors import ModelError
-from echoingpixels.inputs import as_inputs
-from echoingpixels.positions import AUDIO, IMAGE, TEXT, VIDEO, Layout, Placed, Span, check_sections, place
+from echoingpixels.inputs.positions import AUDIO, IMAGE, TEXT, VIDEO, Layout, Placed, Span, check_sections, place
+from echoingpixels.inputs.prepare import as_inputs
 from tests import tinymodel
 
 LAYOUT = Layout(video=1, audio=2, image=3, vision_bos=4, vision_eos=5, audio_bos=6, audio_eos=7)

@@ -9,19 +9,19 @@ from typing import Any
 
 import pytest
 
-from echoingpixels import profile as under_test
-from echoingpixels.answer import Answer
+from echoingpixels.encoded_clip import Looked
 from echoingpixels.errors import MediaError, ModelError, OptionError, OutOfMemoryError
-from echoingpixels.evaluate import Setting
-from echoingpixels.looked import Looked
-from echoingpixels.measured import FULL, Measured, Sample, Spread, fold
+from echoingpixels.evaluation.evaluate import Setting
+from echoingpixels.evaluation.score import Score
+from echoingpixels.generation.answer import Answer
 from echoingpixels.media import read_clip
 from echoingpixels.model import EchoingPixels
 from echoingpixels.options import GenerateOptions, ProfileOptions
-from echoingpixels.profile import choose, in_turn, profile
-from echoingpixels.recommendation import Recommendation, recommend
-from echoingpixels.score import Score
-from echoingpixels.stats import Report, Tokens
+from echoingpixels.profiling import profile as under_test
+from echoingpixels.profiling.measurements import FULL, Measured, Sample, Spread, fold
+from echoingpixels.profiling.profile import choose, in_turn, profile
+from echoingpixels.profiling.recommend import Recommendation, recommend
+from echoingpixels.report import Report, Tokens
 from tests import clips, tinymodel
 
 SHORT = GenerateOptions(max_new_tokens=3)

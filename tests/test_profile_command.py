@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from echoingpixels.loading import KNOWN
+from echoingpixels.checkpoints.loading import KNOWN
 from tests.program import ROOT, Done, Program, run
 
 QUESTION = "Which object appears first?"
@@ -52,7 +52,7 @@ def untouched(monkeypatch: pytest.MonkeyPatch) -> None:
     def load(*_: Any, **__: Any) -> None:
         raise AssertionError("a model was loaded")
 
-    monkeypatch.setattr("echoingpixels.loading.load", load)
+    monkeypatch.setattr("echoingpixels.checkpoints.loading.load", load)
 
 
 def test_json_has_the_keys_of_ask_and_evaluate(made: Made, film: Path, tiny: str) -> None:

@@ -12,13 +12,13 @@ import pytest
 import torch
 
 from echoingpixels.backbones.qwen_omni import QwenOmni
-from echoingpixels.calibrate import sieve_to_write
+from echoingpixels.checkpoints.loading import check_sieve, load, read_calibration, read_config
+from echoingpixels.checkpoints.released import SECTIONS, published_options
 from echoingpixels.errors import ModelError, OptionError
-from echoingpixels.loading import check_sieve, load, read_calibration, read_config
+from echoingpixels.evaluation.calibrate import sieve_to_write
 from echoingpixels.options import LoadOptions
-from echoingpixels.outline import outline
-from echoingpixels.published import SECTIONS, published_options
-from echoingpixels.sieve import Sieve
+from echoingpixels.planning.meta_model import outline
+from echoingpixels.reducers.cs2 import Sieve
 from tests import checkpoint, tinymodel
 
 SPLIT = (2, 2, 2, 2)

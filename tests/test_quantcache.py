@@ -13,12 +13,12 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
-from echoingpixels import loading
-from echoingpixels.atomic import UNFINISHED
-from echoingpixels.loading import KNOWN, load
-from echoingpixels.lru import STALE
+from echoingpixels.checkpoints import loading
+from echoingpixels.checkpoints.loading import KNOWN, load
+from echoingpixels.checkpoints.quantcache import clear, entries, keep_quantized, kept_at
 from echoingpixels.model import EchoingPixels
-from echoingpixels.quantcache import clear, entries, keep_quantized, kept_at
+from echoingpixels.storage.atomic import UNFINISHED
+from echoingpixels.storage.lru import STALE
 from tests import tinymodel
 from tests.program import Program
 

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from transformers import Qwen2_5OmniForConditionalGeneration
 
-from echoingpixels.clip import Clip
+from echoingpixels.checkpoints.loading import load
 from echoingpixels.errors import ModelError
-from echoingpixels.loading import load
+from echoingpixels.media.clip import Clip
 from echoingpixels.model import EchoingPixels
 from echoingpixels.options import GenerateOptions
 from tests import layouts, tinymodel

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from echoingpixels.backbones.sizes import layout_of, stop_ids_of
-from echoingpixels.clip import Ending, Source
-from echoingpixels.frames import Resolution
-from echoingpixels.inputs import Extent, Inputs, chat_ids, media_of, plain_ids, prepare_prompt, span_of
+from echoingpixels.inputs.patches import Resolution
+from echoingpixels.inputs.prepare import Extent, Inputs, chat_ids, media_of, plain_ids, prepare_prompt, span_of
+from echoingpixels.media.clip import Ending, Source
 from echoingpixels.train.episode import _written
 from tests import realtokenizer
 from tests.realprocessor import Case, prompt, thinker

@@ -10,15 +10,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from echoingpixels.attended import COVERED, WINDOW_S
 from echoingpixels.backbones.qwen_omni import QwenOmni
 from echoingpixels.errors import OptionError
+from echoingpixels.inputs.positions import AUDIO, VIDEO
+from echoingpixels.inputs.stream import Selection, Stream, budget, pad
 from echoingpixels.model import EchoingPixels
 from echoingpixels.options import REDUCER_NAMES, SIEVED, check_reducer
-from echoingpixels.positions import AUDIO, VIDEO
-from echoingpixels.reducers import REDUCERS
-from echoingpixels.shares import SHARES
-from echoingpixels.stream import Selection, Stream, budget, pad
+from echoingpixels.reducers.attention import COVERED, WINDOW_S
+from echoingpixels.reducers.basic import REDUCERS
+from echoingpixels.reducers.quotas import SHARES
 from tests import tinymodel
 
 NOISE = 2e-5

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from echoingpixels.repeats import Repeats, sources
+from echoingpixels.backbones.temporal_reuse import Repeats, sources
 
 GRID = (5, 4, 6)
 CELLS = 6

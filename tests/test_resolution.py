@@ -10,20 +10,20 @@ import numpy as np
 import pytest
 
 from echoingpixels.backbones.qwen_omni import QwenOmni
-from echoingpixels.catalog import clip_like, known_models
-from echoingpixels.clip import Clip, Source
+from echoingpixels.checkpoints.loading import KNOWN
+from echoingpixels.checkpoints.weights import weights_of
 from echoingpixels.errors import OptionError
-from echoingpixels.frames import LEAST_TOKENS, STEP, TOKEN, Resolution, fit
-from echoingpixels.inputs import extent_of, prepare_media, span_of
-from echoingpixels.loading import KNOWN
+from echoingpixels.inputs.patches import LEAST_TOKENS, STEP, TOKEN, Resolution, fit
+from echoingpixels.inputs.positions import Span
+from echoingpixels.inputs.prepare import extent_of, prepare_media, span_of
 from echoingpixels.media import Worker, read_clip, stream_clip
+from echoingpixels.media.clip import Clip, Source
 from echoingpixels.model import EchoingPixels
 from echoingpixels.options import AskOptions, GenerateOptions, LoadOptions, MediaOptions
-from echoingpixels.outline import outline
-from echoingpixels.plan import plan
-from echoingpixels.positions import Span
+from echoingpixels.planning.catalog import clip_like, known_models
+from echoingpixels.planning.meta_model import outline
+from echoingpixels.planning.plan import plan
 from echoingpixels.train.length import cut
-from echoingpixels.weights import weights_of
 from tests import tinymodel
 from tests.clips import Film, write
 

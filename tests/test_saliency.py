@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from echoingpixels.attended import relevant
 from echoingpixels.backbones.qwen_omni import QwenOmni
-from echoingpixels.stream import Selection, Stream, pad
+from echoingpixels.inputs.stream import Selection, Stream, pad
+from echoingpixels.reducers.attention import relevant
 from echoingpixels.train.saliency import TARGETS, agreed, distil_loss, divergence, saliency
 from tests import tinymodel
 

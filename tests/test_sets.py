@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from echoingpixels.choices import REQUEST
 from echoingpixels.errors import DataError, OptionError
-from echoingpixels.questions import Row
-from echoingpixels.sets.duration import duration_class, seconds_of
-from echoingpixels.sets.files import Files
-from echoingpixels.sets.formats import FORMATS, OPEN
-from echoingpixels.sets.reading import read_questions
+from echoingpixels.evaluation.choices import REQUEST
+from echoingpixels.evaluation.questions import Row
+from echoingpixels.evaluation.sets.duration import duration_class, seconds_of
+from echoingpixels.evaluation.sets.files import Files
+from echoingpixels.evaluation.sets.formats import FORMATS, OPEN
+from echoingpixels.evaluation.sets.reading import read_questions
 
 ASKED = {"question": "Who rings?", "options": ["A. A man", "B. A dog", "C. Nobody"]}
 RECORDS: dict[str, Any] = {  # one of each, with keys that the readers have no use for

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from echoingpixels import evaluate as under_test
-from echoingpixels.evaluate import Setting, evaluate
-from echoingpixels.sets.reading import read_questions
+from echoingpixels.evaluation import evaluate as under_test
+from echoingpixels.evaluation.evaluate import Setting, evaluate
+from echoingpixels.evaluation.sets.reading import read_questions
 from tests import tinymodel
 from tests.program import Program
 

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from echoingpixels.backbones.inparts import TOKENS
+from echoingpixels.backbones.chunked_mlp import TOKENS
 from echoingpixels.backbones.qwen_omni import QwenOmni
 from echoingpixels.errors import OptionError
-from echoingpixels.generate import stream_tokens
-from echoingpixels.inputs import prepare_media
+from echoingpixels.generation.decode import stream_tokens
+from echoingpixels.inputs.prepare import prepare_media
+from echoingpixels.inputs.stream import Selection, Stream, pad
 from echoingpixels.options import GenerateOptions
-from echoingpixels.sieve import Sieve, SieveOptions
-from echoingpixels.stream import Selection, Stream, pad
+from echoingpixels.reducers.cs2 import Sieve, SieveOptions
 from tests import tinymodel
 
 NOISE = 2e-5  # float32, over a few layers

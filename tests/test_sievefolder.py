@@ -14,18 +14,19 @@ import pytest
 import torch
 from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError
 
-from echoingpixels import hub, loading, sievefolder
-from echoingpixels.auto import Enough
 from echoingpixels.backbones.qwen_omni import QwenOmni
-from echoingpixels.calibrate import write_calibration
+from echoingpixels.checkpoints import hub, loading
+from echoingpixels.checkpoints import sieve_io as sievefolder
+from echoingpixels.checkpoints.identity import Identity, identity_of
+from echoingpixels.checkpoints.loading import load, save
+from echoingpixels.checkpoints.sieve_io import load_sieve, read_sieve_options, save_sieve, sieve_folder
 from echoingpixels.errors import ModelError
-from echoingpixels.identity import Identity, identity_of
-from echoingpixels.inputs import prepare_media
-from echoingpixels.loading import load, save
+from echoingpixels.evaluation.calibrate import write_calibration
+from echoingpixels.inputs.prepare import prepare_media
 from echoingpixels.model import EchoingPixels
 from echoingpixels.options import LoadOptions
-from echoingpixels.sieve import Sieve
-from echoingpixels.sievefolder import load_sieve, read_sieve_options, save_sieve, sieve_folder
+from echoingpixels.reducers.adaptive import Enough
+from echoingpixels.reducers.cs2 import Sieve
 from echoingpixels.train.lora import adapt
 from echoingpixels.train.recipe import Lora
 from epcli.ask import CACHED

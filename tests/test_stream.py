@@ -10,9 +10,9 @@ import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 from echoingpixels.errors import OptionError
-from echoingpixels.positions import AUDIO, TEXT, VIDEO
-from echoingpixels.reducers import REDUCERS
-from echoingpixels.stream import Selection, Stream, budget, pad, top_k
+from echoingpixels.inputs.positions import AUDIO, TEXT, VIDEO
+from echoingpixels.inputs.stream import Selection, Stream, budget, pad, top_k
+from echoingpixels.reducers.basic import REDUCERS
 from tests import tinymodel
 
 Choose = Callable[[Stream, float], Selection]

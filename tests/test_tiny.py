@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from echoingpixels.evaluate import Run, evaluate, settings
-from echoingpixels.loading import ASSETS, load
+from echoingpixels.checkpoints.loading import ASSETS, load
+from echoingpixels.evaluation.evaluate import Run, evaluate, settings
+from echoingpixels.evaluation.questions import read_rows
 from echoingpixels.media import read_clip
 from echoingpixels.model import EchoingPixels
-from echoingpixels.questions import read_rows
 from echoingpixels.synth.dataset import generate
 
 FRESH_SEED = 424_242  # neither trained on nor used for docs/results.md

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from echoingpixels.generate import stream_tokens
+from echoingpixels.generation.decode import stream_tokens
 from echoingpixels.options import GenerateOptions
 from tests import tinymodel
 from tests.program import ROOT

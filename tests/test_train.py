@@ -12,7 +12,7 @@ import torch
 
 from echoingpixels.backbones.qwen_omni import QwenOmni
 from echoingpixels.errors import DataError
-from echoingpixels.sieve import Sieve, SieveOptions
+from echoingpixels.reducers.cs2 import Sieve, SieveOptions
 from echoingpixels.synth.plan import plan
 from echoingpixels.synth.sample import scene_of
 from echoingpixels.train import bank, labels

@@ -14,10 +14,10 @@ import torch
 
 from echoingpixels.backbones.base import Features
 from echoingpixels.backbones.qwen_omni import QwenOmni
+from echoingpixels.checkpoints.loading import load
 from echoingpixels.errors import DataError
-from echoingpixels.loading import load
+from echoingpixels.inputs.positions import Span
 from echoingpixels.options import Encode
-from echoingpixels.positions import Span
 from echoingpixels.train import clips as module
 from echoingpixels.train import own
 from echoingpixels.train.bank import Example

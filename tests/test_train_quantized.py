@@ -16,13 +16,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from echoingpixels import loading
+from echoingpixels.checkpoints import loading
+from echoingpixels.checkpoints.loading import load, new_sieve, save
 from echoingpixels.errors import DataError, ModelError
-from echoingpixels.loading import load, new_sieve, save
 from echoingpixels.media import read_clip
 from echoingpixels.model import EchoingPixels
 from echoingpixels.options import GenerateOptions
-from echoingpixels.sieve import SieveOptions
+from echoingpixels.reducers.cs2 import SieveOptions
 from echoingpixels.train import checkpoint
 from echoingpixels.train.build import build_backbone
 from echoingpixels.train.recipe import Data, Lora, Recipe, Stage

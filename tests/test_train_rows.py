@@ -11,8 +11,8 @@ import torch
 
 from echoingpixels.backbones.qwen_omni import QwenOmni
 from echoingpixels.errors import DataError, MediaError
-from echoingpixels.inputs import prepare_media, prepare_prompt
-from echoingpixels.questions import Row
+from echoingpixels.evaluation.questions import Row
+from echoingpixels.inputs.prepare import prepare_media, prepare_prompt
 from echoingpixels.train.build import build_backbone
 from echoingpixels.train.clips import Clips, read_clips
 from echoingpixels.train.draws import Draws

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 
+from echoingpixels.checkpoints.loading import load
 from echoingpixels.errors import DataError
-from echoingpixels.frames import Resolution
-from echoingpixels.loading import load
-from echoingpixels.questions import Row
+from echoingpixels.evaluation.questions import Row
+from echoingpixels.inputs.patches import Resolution
 from echoingpixels.train.recipe import Data, Stage
 from echoingpixels.train.run import train_model
 from echoingpixels.train.views import Seeing, Views, covering, drawn_clips, own_clips

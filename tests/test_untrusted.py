@@ -16,11 +16,11 @@ from pathlib import Path
 import av
 import pytest
 
+from echoingpixels.checkpoints.loading import KNOWN, load
 from echoingpixels.errors import MediaError, ModelError
-from echoingpixels.loading import KNOWN, load
 from echoingpixels.media import container, read_clip
 from echoingpixels.options import LoadOptions
-from echoingpixels.outline import outline
+from echoingpixels.planning.meta_model import outline
 from tests.lures import TEXTS, elsewhere, lay, lure
 
 pytestmark = pytest.mark.timeout(120)
@@ -150,7 +150,7 @@ def test_a_model_with_code_of_its_own_is_refused_and_nothing_runs(
 
 
 def test_transformers_is_told_to_run_no_code_either(stranger: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("echoingpixels.loading.check_contents", lambda *_: None)
+    monkeypatch.setattr("echoingpixels.checkpoints.loading.check_contents", lambda *_: None)
     monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
     brings_a_config(stranger)
     with pytest.raises(ModelError, match="custom code"):

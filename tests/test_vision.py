@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from echoingpixels.backbones.hearing import SILENCE, hear
+from echoingpixels.backbones.audio import SILENCE, hear
 from echoingpixels.backbones.qwen_omni import QwenOmni
 from echoingpixels.backbones.vision import Sight, attending, see_cells, window
-from echoingpixels.clip import Clip
 from echoingpixels.errors import OptionError
-from echoingpixels.inputs import audio_tokens
+from echoingpixels.inputs.prepare import audio_tokens
+from echoingpixels.media.clip import Clip
 from echoingpixels.model import EchoingPixels
 from echoingpixels.options import AskOptions, GenerateOptions, LoadOptions, read_encode
 from tests import tinymodel

@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from echoingpixels import windows
+from echoingpixels.inputs.stream import Stream, budget, pad
 from echoingpixels.model import EchoingPixels
 from echoingpixels.options import Auto
-from echoingpixels.stream import Stream, budget, pad
-from echoingpixels.windows import Where, passes, rated
+from echoingpixels.reducers import chunked_scoring as windows
+from echoingpixels.reducers.chunked_scoring import Where, passes, rated
 from tests import tinymodel
 from tests.test_auto import calibration
 

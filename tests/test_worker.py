@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from echoingpixels.clip import PIECE
 from echoingpixels.errors import EpError, MediaError, OptionError
 from echoingpixels.media import Limits, Worker, read_clip
 from echoingpixels.media import worker as under_test
+from echoingpixels.media.clip import PIECE
 from echoingpixels.media.process import Process
 from echoingpixels.media.video import AHEAD, THREADS
 from echoingpixels.options import MediaOptions

@@ -12,13 +12,13 @@ from torch import nn
 from transformers import PreTrainedTokenizerFast, Qwen2_5OmniThinkerConfig, Qwen2_5OmniThinkerForConditionalGeneration
 
 from echoingpixels.backbones.qwen_omni import QwenOmni
-from echoingpixels.clip import Clip, Source
-from echoingpixels.frames import Resolution
-from echoingpixels.inputs import Inputs, Media, as_inputs, prepare_media
+from echoingpixels.inputs.patches import Resolution
+from echoingpixels.inputs.positions import Span, place
+from echoingpixels.inputs.prepare import Inputs, Media, as_inputs, prepare_media
+from echoingpixels.inputs.stream import Stream
+from echoingpixels.media.clip import Clip, Source
 from echoingpixels.model import EchoingPixels
-from echoingpixels.positions import Span, place
-from echoingpixels.sieve import Sieve, SieveOptions
-from echoingpixels.stream import Stream
+from echoingpixels.reducers.cs2 import Sieve, SieveOptions
 
 MARKS = (
     *("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>"),

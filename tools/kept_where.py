@@ -18,10 +18,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from echoingpixels.loading import load
+from echoingpixels.checkpoints.loading import load
+from echoingpixels.inputs.positions import AUDIO, VIDEO
+from echoingpixels.inputs.stream import Stream
 from echoingpixels.media import read_clip
-from echoingpixels.positions import AUDIO, VIDEO
-from echoingpixels.stream import Stream
 
 KIND = "object_at_sound"
 

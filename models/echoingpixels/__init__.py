@@ -9,35 +9,35 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .answer import Answer as Answer
-    from .clip import Clip as Clip
+    from .checkpoints.loading import load as load
+    from .checkpoints.loading import save as save
+    from .checkpoints.sieve_io import save_sieve as save_sieve
     from .errors import EpError as EpError
-    from .loading import load as load
-    from .loading import save as save
+    from .generation.answer import Answer as Answer
     from .media import read_clip as read_clip
     from .media import stream_clip as stream_clip
+    from .media.clip import Clip as Clip
     from .model import EchoingPixels as EchoingPixels
     from .options import AskOptions as AskOptions
     from .options import Auto as Auto
     from .options import GenerateOptions as GenerateOptions
     from .options import LoadOptions as LoadOptions
     from .options import MediaOptions as MediaOptions
-    from .sievefolder import save_sieve as save_sieve
 
 _HOMES = {
-    "Answer": "answer",
+    "Answer": "generation.answer",
     "AskOptions": "options",
     "Auto": "options",
-    "Clip": "clip",
+    "Clip": "media.clip",
     "EchoingPixels": "model",
     "EpError": "errors",
     "GenerateOptions": "options",
     "LoadOptions": "options",
     "MediaOptions": "options",
-    "load": "loading",
+    "load": "checkpoints.loading",
     "read_clip": "media",
-    "save": "loading",
-    "save_sieve": "sievefolder",
+    "save": "checkpoints.loading",
+    "save_sieve": "checkpoints.sieve_io",
     "stream_clip": "media",
 }
 __all__ = sorted(_HOMES)

@@ -10,11 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from .cache import FeatureCache, Seen
-from .clip import Clip, Ending, Pieces, Source
-from .looked import Looked
+from .encoded_clip import Looked
+from .features.cache import FeatureCache, Seen
+from .media.clip import Clip, Ending, Pieces, Source
 from .model import EchoingPixels
-from .stats import Stopwatch
+from .report import Stopwatch
 
 
 @dataclass(frozen=True)

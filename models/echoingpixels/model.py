@@ -12,47 +12,27 @@ from os import PathLike
 
 import torch
 
-from .answer import Answer, Chunk, Spent, folded
-from .attended import ATTENDED, attended_flops
-from .auto import features
 from .backbones.base import Backbone, Features
-from .clip import Clip, Ending, Pieces, Source
-from .encoding import encode
+from .backbones.quantized import stored_bytes
+from .encoded_clip import Looked
 from .errors import MediaError, ModelError, OptionError
-from .generate import Text, stream_tokens
-from .glance import glance_at
-from .inputs import Inputs, Media, prepare_media, prepare_prompt
-from .looked import Looked
+from .features.coarse_to_fine import glance_at
+from .features.encode import encode
+from .generation.answer import Answer, Chunk, Spent, folded
+from .generation.decode import Text, stream_tokens
+from .inputs.positions import overreach
+from .inputs.prepare import Inputs, Media, prepare_media, prepare_prompt
+from .inputs.stream import Selection, Stream, budget, top_k
+from .media.clip import Clip, Ending, Pieces, Source
 from .memory_errors import guarded
-from .options import (
-    AUTO,
-    KEEP,
-    SIEVED,
-    UNTRAINED,
-    AskOptions,
-    Auto,
-    GenerateOptions,
-    Keep,
-    check_choice,
-    reducer_of,
-)
-from .positions import overreach
-from .quantized import stored_bytes
-from .reducers import REDUCERS
-from .shares import SHARES
-from .sieve import Sieve
-from .stats import (
-    Report,
-    Stopwatch,
-    Tokens,
-    decoding_rate,
-    llm_flops,
-    peak_memory,
-    reset_peak,
-    sieve_flops,
-)
-from .stream import Selection, Stream, budget, top_k
-from .windows import passes
+from .options import AUTO, KEEP, SIEVED, UNTRAINED, AskOptions, Auto, GenerateOptions, Keep, check_choice, reducer_of
+from .reducers.adaptive import features
+from .reducers.attention import ATTENDED, attended_flops
+from .reducers.basic import REDUCERS
+from .reducers.chunked_scoring import passes
+from .reducers.cs2 import Sieve
+from .reducers.quotas import SHARES
+from .report import Report, Stopwatch, Tokens, decoding_rate, llm_flops, peak_memory, reset_peak, sieve_flops
 
 REAL_MODEL = "For other clips use --model qwen2.5-omni-3b --quant nf4 on a GPU (`ep models` lists models)."
 Advise = Callable[[Media | None, str, AskOptions], tuple[str, ...]]

@@ -11,9 +11,9 @@ import torch
 from echoingpixels.backbones import kernels
 from echoingpixels.backbones.kernels import REPEATED, VARLEN
 from echoingpixels.backbones.qwen_omni import QwenOmni
-from echoingpixels.loading import load
+from echoingpixels.checkpoints.loading import load
+from echoingpixels.inputs.stream import Stream
 from echoingpixels.media import read_clip
-from echoingpixels.stream import Stream
 from tests import tinymodel
 
 DEMO = Path(__file__).parents[2] / "models/echoingpixels/assets/demo.mp4"

@@ -13,8 +13,8 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from echoingpixels.backbones import kernels
 from echoingpixels.backbones.kernels import REPEATED, VARLEN, choose_kernels, repeated
 from echoingpixels.backbones.qwen_omni import QwenOmni
+from echoingpixels.inputs.stream import pad
 from echoingpixels.options import AskOptions, GenerateOptions
-from echoingpixels.stream import pad
 from tests import tinymodel
 from tests.support.pretended import on_cpu, on_cuda, slow_varlen_attn
 

@@ -11,21 +11,23 @@ import numpy as np
 import pytest
 import torch
 
-from echoingpixels import encoding, generate, windows
 from echoingpixels.backbones import qwen_omni
 from echoingpixels.backbones.qwen_omni import QwenOmni
-from echoingpixels.cache import FeatureCache
-from echoingpixels.clip import Clip
-from echoingpixels.evaluate import Setting, evaluate
+from echoingpixels.batched import answers, ask
+from echoingpixels.checkpoints.loading import load
+from echoingpixels.evaluation.evaluate import Setting, evaluate
+from echoingpixels.evaluation.questions import Row
 from echoingpixels.explain.explanation import explain
-from echoingpixels.frames import Resolution
-from echoingpixels.loading import load
+from echoingpixels.features import encode as encoding
+from echoingpixels.features.cache import FeatureCache
+from echoingpixels.generation import decode as generate
+from echoingpixels.inputs.patches import Resolution
 from echoingpixels.looking import look
+from echoingpixels.media.clip import Clip
 from echoingpixels.model import EchoingPixels
 from echoingpixels.options import REDUCER_NAMES, SIEVED, AskOptions, Auto, GenerateOptions, read_encode
-from echoingpixels.padded import answers, ask
-from echoingpixels.questions import Row
-from echoingpixels.stats import Stopwatch
+from echoingpixels.reducers import chunked_scoring as windows
+from echoingpixels.report import Stopwatch
 from tests import tinymodel
 from tests.support.pretend_cuda import pretend_cuda
 from tests.support.pretended import on_cpu, on_cuda
@@ -194,5 +196,5 @@ def test_the_bundled_model_loads_onto_the_gpu_with_all_its_weights(capability: t
         on_gpu = [*model.backbone.parameters(), *model.sieve.parameters()]
         assert {str(weight.device) for weight in on_gpu} == {"cuda:0"}
         assert model.weight_bytes() * 2 == expected.weight_bytes()  # half precision
-        digests = {"identity.py:_digest"} if capability >= (8, 0) else set()  # float16 has none
+        digests = {"checkpoints/identity.py:_digest"} if capability >= (8, 0) else set()  # float16 has none
         assert set(record.count("sync")) == digests  # which decoder a sieve was trained on

@@ -11,34 +11,34 @@ import pytest
 import torch
 
 from echoingpixels.backbones import qwen_omni
+from echoingpixels.batched import answers, ask
+from echoingpixels.evaluation.questions import Row
 from echoingpixels.model import EchoingPixels
 from echoingpixels.options import AskOptions, GenerateOptions
-from echoingpixels.padded import answers, ask
-from echoingpixels.questions import Row
-from echoingpixels.stats import Stopwatch
+from echoingpixels.report import Stopwatch
 from tests import tinymodel
 from tests.gpu.test_pipeline import DEMO, QUESTIONS, encoded
 from tests.support.pretended import on_cpu, on_cuda
 from tests.support.record import Record
 
-CLIP = {"stats.py:wait": 1}  # at the end of encoding
+CLIP = {"report.py:wait": 1}  # at the end of encoding
 CHUNK: dict[str, int] = {}  # of the vision encoder, and of the audio encoder
-TOKEN = {"generate.py:stream_tokens": 1}  # the token itself
+TOKEN = {"generation/decode.py:stream_tokens": 1}  # the token itself
 QUESTION = {
-    "stream.py:packed": 1,  # how many tokens are kept
-    "stream.py:row_counts": 2,  # tokens by kind, before and after
-    "stream.py:moments": 3,  # for the report, after the last token
-    "looked.py:_stream": 1,  # tokens that compete, for the FLOP estimate
+    "inputs/stream.py:packed": 1,  # how many tokens are kept
+    "inputs/stream.py:row_counts": 2,  # tokens by kind, before and after
+    "inputs/stream.py:moments": 3,  # for the report, after the last token
+    "encoded_clip.py:_stream": 1,  # tokens that compete, for the FLOP estimate
     "model.py:chunks": 1,  # the last position, for a warning
 }
 LAYER = {"backbones/qwen_omni.py:hidden via lazy_initialization": 1}  # of a static cache: how far it is filled
 REDUCERS: dict[tuple[str, str], dict[str, int]] = {
     ("full", "fused"): {},
     ("uniform", "fused"): {},
-    ("random", "fused"): {"reducers.py:random": 1},  # an upload: numbers drawn on the CPU
-    ("repeats", "fused"): {"reducers.py:_neighbour": 1},
-    ("cs2", "fused"): {"sieve.py:forward": 1, "backbones/qwen_omni.py:run_layers": 1},
-    ("cs2", "extractive"): {"sieve.py:forward": 1, "backbones/qwen_omni.py:run_layers": 1},
+    ("random", "fused"): {"reducers/basic.py:random": 1},  # an upload: numbers drawn on the CPU
+    ("repeats", "fused"): {"reducers/basic.py:_neighbour": 1},
+    ("cs2", "fused"): {"reducers/cs2.py:forward": 1, "backbones/qwen_omni.py:run_layers": 1},
+    ("cs2", "extractive"): {"reducers/cs2.py:forward": 1, "backbones/qwen_omni.py:run_layers": 1},
 }
 
 
@@ -128,7 +128,7 @@ def test_decoding_uploads_nothing_but_guesses(lookup: int) -> None:
             record.clear()
             looked.answer("aaaa", AskOptions("cs2", 0.3, GenerateOptions(tokens, lookup=lookup)))
         uploads[tokens] = record.count("upload", "async upload")
-    assert set(uploads[9] - uploads[2]) == ({"generate.py:stream_tokens"} if lookup else set())
+    assert set(uploads[9] - uploads[2]) == ({"generation/decode.py:stream_tokens"} if lookup else set())
     assert record.count("upload") == {}
 
 

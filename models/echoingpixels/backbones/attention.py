@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..stream import Stream, packed
+from ..inputs.stream import Stream, packed
 
 QUERIES_AT_ONCE = 32  # query tokens whose weights are in memory at once
 

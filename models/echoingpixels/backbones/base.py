@@ -9,11 +9,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from ..frames import Resolution
-from ..inputs import Inputs, Media, Tokenizer
+from ..inputs.patches import Resolution
+from ..inputs.positions import Layout
+from ..inputs.prepare import Inputs, Media, Tokenizer
+from ..inputs.stream import Stream
 from ..options import Encode
-from ..positions import Layout
-from ..stream import Stream
 
 
 @dataclass(frozen=True)

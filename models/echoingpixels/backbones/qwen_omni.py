@@ -13,17 +13,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..frames import Resolution
-from ..inputs import Inputs, Media, Tokenizer
+from ..inputs.patches import Resolution
+from ..inputs.positions import AUDIO, IMAGE, VIDEO
+from ..inputs.prepare import Inputs, Media, Tokenizer
+from ..inputs.stream import Stream
 from ..options import Encode
-from ..positions import AUDIO, IMAGE, VIDEO
-from ..stream import Stream
 from .attention import attention_of
+from .audio import hear
 from .base import AudioShape, Features, VisionShape, joined
+from .chunked_mlp import InParts
 from .compiled import Step, compiled
-from .cost import audio_flops, vision_flops
-from .hearing import hear
-from .inparts import InParts
+from .flops import audio_flops, vision_flops
 from .kernels import choose_kernels
 from .kv_cache import join, kv_name, step_mask
 from .sizes import layout_of, shape_of, stop_ids_of

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..inputs import Tokenizer
-from ..positions import Layout
+from ..inputs.positions import Layout
+from ..inputs.prepare import Tokenizer
 from .base import Shape
 
 END_OF_TEXT = "<|endoftext|>"

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..repeats import Repeats, sources
 from .kernels import window_bounds
+from .temporal_reuse import Repeats, sources
 
 
 class Sight:

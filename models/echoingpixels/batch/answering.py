@@ -9,17 +9,17 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from ..cache import FeatureCache
-from ..clip import Clip, Source
+from ..batched import Asked, Said, answers, ask, batches
 from ..errors import EpError, InternalError, OutOfMemoryError
-from ..frames import STEP
-from ..inputs import Inputs
+from ..features.cache import FeatureCache
+from ..inputs.patches import STEP
+from ..inputs.prepare import Inputs
 from ..looking import View
 from ..looking import look as see
+from ..media.clip import Clip, Source
 from ..model import EchoingPixels
 from ..options import plain_keep
-from ..padded import Asked, Said, answers, ask, batches
-from ..stats import Stopwatch, Tokens
+from ..report import Stopwatch, Tokens
 from .job import Job
 from .opening import UNREAD, Opened, Opener
 from .result import STAGES, Failure, Result

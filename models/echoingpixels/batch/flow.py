@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from contextlib import closing
 
-from ..clip import Piece, Pieces
+from ..media.clip import Piece, Pieces
 
 TICK = 0.25  # s between looks at whether to stop
 WAITING = 2  # pieces that may wait to be looked at

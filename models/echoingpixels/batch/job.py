@@ -7,9 +7,9 @@ import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..loading import has_sieve
+from ..checkpoints.loading import has_sieve
+from ..checkpoints.weights import Weights, weights_of
 from ..options import AskOptions, LoadOptions, MediaOptions, plain_keep
-from ..weights import Weights, weights_of
 from .task import Task
 
 

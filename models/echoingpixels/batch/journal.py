@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError
-from ..rowfile import RowFile, whole_lines
+from ..storage.rowfile import RowFile, whole_lines
 from .result import Result
 
 

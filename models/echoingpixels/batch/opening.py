@@ -9,10 +9,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from ..cache import FeatureCache, Seen, seen_key
-from ..clip import Clip, Piece, Pieces, whole
+from ..checkpoints.fingerprint import features_mark, file_mark
 from ..errors import EpError, InternalError
-from ..fingerprint import features_mark, file_mark
+from ..features.cache import FeatureCache, Seen, seen_key
+from ..media.clip import Clip, Piece, Pieces, whole
 from ..media.container import check_file
 from ..media.worker import Worker
 from ..options import MediaOptions

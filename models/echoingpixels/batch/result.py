@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from ..errors import EpError
-from ..positions import KINDS
+from ..inputs.positions import KINDS
 
 STAGES = ("fetch", "decode", "prepare", "encode", "select", "prefill", "generate")
 

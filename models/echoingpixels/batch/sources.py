@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError, MediaError, OptionError
+from ..evaluation.questions import read_lines, read_object, seconds
 from ..media.folder import ENDINGS, find_clips
 from ..options import check_question, is_unicode
-from ..questions import read_lines, read_object, seconds
 from .remote import find_remote, is_remote
 from .task import Task, Wanted
 

@@ -6,15 +6,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from ..answer import Answer
-from ..clip import Clip
-from ..evaluate import Setting, settings
-from ..looked import Looked
+from ..encoded_clip import Looked
+from ..evaluation.evaluate import Setting, settings
+from ..generation.answer import Answer
+from ..inputs.positions import KINDS, Span
+from ..inputs.stream import Selection, Stream
+from ..media.clip import Clip
 from ..options import SIEVED, AskOptions, Auto
-from ..positions import KINDS, Span
-from ..sieve import Form
-from ..stream import Selection, Stream
-from ..windows import AT_ONCE
+from ..reducers.chunked_scoring import AT_ONCE
+from ..reducers.cs2 import Form
 
 LADDER = (1.0, 0.5, 0.2, 0.1, 0.05, 0.02)  # keep ratios to compare
 FUSED = (

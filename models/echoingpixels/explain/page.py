@@ -17,8 +17,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from ..frames import STEP
-from ..loading import ASSETS
+from ..checkpoints.loading import ASSETS
+from ..inputs.patches import STEP
 from .budget import Budget, over_time
 from .explanation import Choice, Explanation, Token
 from .pictures import jpeg, jpegs, spectrogram

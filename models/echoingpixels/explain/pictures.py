@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from ..clip import SAMPLE_RATE, Clip
-from ..inputs import audio_tokens
-from ..mel import Mel, mel_frames
+from ..inputs.mel import Mel, mel_frames
+from ..inputs.prepare import audio_tokens
+from ..media.clip import SAMPLE_RATE, Clip
 
 LONG_SIDE = 480  # pixels of a frame that is shown
 MOST_COLUMNS = 3000  # of the spectrogram

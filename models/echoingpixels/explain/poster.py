@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from ..frames import STEP
+from ..inputs.patches import STEP
+from ..inputs.positions import AUDIO_TOKENS_PER_S
 from ..options import keep_name
-from ..positions import AUDIO_TOKENS_PER_S
 from .budget import over_time
 from .explanation import Choice, Explanation
 from .pictures import spectrogram

@@ -8,7 +8,7 @@ import av
 import numpy as np
 import numpy.typing as npt
 
-from ..clip import SAMPLE_RATE
+from ..media.clip import SAMPLE_RATE
 
 BIT_RATE = 32_000  # bit/s
 BLOCK = 1 << 20  # samples encoded at a time

@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from ..clip import Pieces
 from ..errors import EpError, MediaError
+from .clip import Pieces
 from .exchange import Failed, Part, Request, Resize, Shelf, SizeOf, too_large
 from .host import Host, Pixels
 

@@ -15,10 +15,10 @@ import numpy as np
 from av.container import InputContainer
 from av.error import FFmpegError
 
-from ..clip import Clip, Ending, Piece, Pieces, Source, VideoTrack, whole
 from ..errors import MediaError, OptionError
 from ..options import MediaOptions
 from .blank import UnclearError
+from .clip import Clip, Ending, Piece, Pieces, Source, VideoTrack, whole
 from .container import check_file, comment, file_end, open_media, picture_stream
 from .host import BLANK, HERE, Host
 from .image import read_still

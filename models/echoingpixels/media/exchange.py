@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..clip import Ending
 from ..errors import EpError, MediaError
 from ..options import MediaOptions
+from .clip import Ending
 
 GIB = 1 << 30
 HEAD = 4096  # bytes before the arrays; the first eight count the child's signs of life

@@ -13,10 +13,10 @@ import numpy as np
 from av.container import InputContainer
 from av.error import FFmpegError
 
-from ..clip import NO_SOUND, PIECE, AudioTrack, Piece, VideoTrack
 from ..errors import MediaError, OptionError
 from ..options import MediaOptions
 from .blank import BlankDeveloper, PacketTimes
+from .clip import NO_SOUND, PIECE, AudioTrack, Piece, VideoTrack
 from .container import (
     Losses,
     advice,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import av
 
-from ..clip import PIECE, AudioTrack
+from .clip import PIECE, AudioTrack
 from .host import nothing
 from .sound import PREROLL, Samples, SoundReader
 

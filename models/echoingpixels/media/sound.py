@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from av.error import FFmpegError
 
-from ..clip import SAMPLE_RATE
+from .clip import SAMPLE_RATE
 from .clock import clock
 
 JITTER = 0.05  # s; time stamps may be off the sample count by this much before a gap or an overlap is believed

@@ -15,9 +15,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 
-from ..clip import Clip, Piece, Pieces, whole
 from ..errors import MediaError
 from ..options import MediaOptions
+from .clip import Clip, Piece, Pieces, whole
 from .exchange import Failed, Part, Request, Resize, SizeOf, too_large
 from .host import BLANK, nothing, resize_here
 from .process import ISOLATED, Process

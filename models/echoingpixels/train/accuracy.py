@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from ..backbones.qwen_omni import QwenOmni
-from ..sieve import Sieve
-from ..stream import Stream
+from ..inputs.stream import Stream
+from ..reducers.cs2 import Sieve
 from ..synth.questions import KINDS
 from .answers import answer_loss, answer_of
 from .bank import Example

@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..backbones.qwen_omni import QwenOmni
-from ..sieve import Sieve
-from ..stream import Stream
+from ..inputs.stream import Stream
+from ..reducers.cs2 import Sieve
 from .draws import Draw
 from .episode import Batch, batch
 from .saliency import distil_loss

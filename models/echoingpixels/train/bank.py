@@ -20,15 +20,15 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from ..atomic import filling
 from ..backbones.base import Backbone, Features
 from ..backbones.qwen_omni import QwenOmni
-from ..cache import FORMAT
-from ..clip import Clip, Source
+from ..checkpoints.identity import encoders_mark
 from ..errors import DataError
-from ..identity import encoders_mark
-from ..inputs import prepare_media
-from ..positions import Span
+from ..features.cache import FORMAT
+from ..inputs.positions import Span
+from ..inputs.prepare import prepare_media
+from ..media.clip import Clip, Source
+from ..storage.atomic import filling
 from ..synth.plan import plan
 from ..synth.questions import Question, pick, questions
 from ..synth.sample import sample

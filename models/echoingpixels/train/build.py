@@ -7,9 +7,9 @@ from typing import Any
 import torch
 
 from ..backbones.qwen_omni import QwenOmni
-from ..frames import Resolution
-from ..inputs import SYSTEM
-from ..mel import MEL_BINS
+from ..inputs.mel import MEL_BINS
+from ..inputs.patches import Resolution
+from ..inputs.prepare import SYSTEM
 from ..synth.assets import OBJECTS, SOUNDS
 from ..synth.questions import OPTIONS, WORDINGS
 from .recipe import Sizes

@@ -15,17 +15,17 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from ..atomic import filling
 from ..backbones.base import Features
 from ..backbones.qwen_omni import QwenOmni
-from ..cache import FORMAT
+from ..checkpoints.identity import encoders_mark
 from ..errors import DataError, EpError, MediaError
-from ..identity import encoders_mark
-from ..inputs import Media, prepare_media
+from ..evaluation.questions import Row
+from ..features.cache import FORMAT
+from ..inputs.positions import Span
+from ..inputs.prepare import Media, prepare_media
 from ..media import read_clip
 from ..options import MediaOptions
-from ..positions import Span
-from ..questions import Row
+from ..storage.atomic import filling
 from ..synth.questions import Question
 from .bank import Example, alike
 from .length import clip_tokens, cut, text_tokens

@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..backbones.base import Backbone
-from ..inputs import Media, as_inputs, chat_ids, plain_ids, question_length
-from ..positions import TEXT, Placed, place
-from ..stream import Selection, Stream, packed, pad
+from ..inputs.positions import TEXT, Placed, place
+from ..inputs.prepare import Media, as_inputs, chat_ids, plain_ids, question_length
+from ..inputs.stream import Selection, Stream, packed, pad
 from ..synth.questions import Question
 from .bank import Example
 from .statements import KIND

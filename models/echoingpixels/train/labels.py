@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..positions import AUDIO_TOKENS_PER_S
+from ..inputs.positions import AUDIO_TOKENS_PER_S
 from ..synth.assets import OBJECTS, SOUNDS, WORDS
 from ..synth.render import Scene
 from ..synth.timeline import Timeline

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..backbones.base import Backbone
-from ..clip import SAMPLE_RATE, Clip
 from ..errors import MediaError
-from ..inputs import chat_ids, extent_of, span_of
-from ..positions import Span, place
-from ..questions import Row
+from ..evaluation.questions import Row
+from ..inputs.positions import Span, place
+from ..inputs.prepare import chat_ids, extent_of, span_of
+from ..media.clip import SAMPLE_RATE, Clip
 
 
 def clip_tokens(backbone: Backbone, span: Span) -> int:

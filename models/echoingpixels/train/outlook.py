@@ -11,12 +11,12 @@ from torch import nn
 
 from ..backbones.qwen_omni import QwenOmni
 from ..errors import DataError
-from ..frames import TOKEN
+from ..inputs.patches import TOKEN
+from ..inputs.positions import AUDIO_TOKENS_PER_S
 from ..model import EchoingPixels
 from ..options import LoadOptions
-from ..outline import outline, weight_bytes
-from ..positions import AUDIO_TOKENS_PER_S
-from ..sieve import Sieve
+from ..planning.meta_model import outline, weight_bytes
+from ..reducers.cs2 import Sieve
 from .build import build_backbone
 from .memory import FULL, HALF, Need, Pass, learned_bytes, step_bytes
 from .recipe import Lora, Recipe, Stage

@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 
 from ..backbones.base import Backbone
-from ..generate import Text, stream_tokens
-from ..inputs import Media, prepare_prompt
+from ..generation.decode import Text, stream_tokens
+from ..inputs.prepare import Media, prepare_prompt
 from ..options import GenerateOptions
 from .bank import Example
 

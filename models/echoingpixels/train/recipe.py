@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from ..errors import DataError
 from ..options import Quant, check_keep
-from ..sieve import Form
+from ..reducers.cs2 import Form
 
 Task = Literal["towers", "answers", "distil", "sieve", "views", "sharpen"]
 Part = Literal["towers", "decoder", "sieve"]

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from ..batch.sources import read_questions as read_plain
 from ..errors import DataError
+from ..evaluation.questions import Row
+from ..evaluation.sets.reading import read_questions
 from ..media.folder import find_clips
 from ..options import check_question
-from ..questions import Row
-from ..sets.reading import read_questions
 
 PLAIN = ".txt"
 

@@ -15,12 +15,12 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from ..backbones.qwen_omni import QwenOmni
+from ..checkpoints.identity import encoders_mark, identity_of
+from ..checkpoints.loading import save
+from ..checkpoints.sieve_io import save_sieve
 from ..errors import DataError, OptionError
-from ..identity import encoders_mark, identity_of
-from ..loading import save
 from ..model import EchoingPixels
-from ..sieve import Sieve
-from ..sievefolder import save_sieve
+from ..reducers.cs2 import Sieve
 from . import checkpoint, lora
 from .accuracy import accuracy
 from .answers import loss_of

@@ -11,11 +11,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ..attended import relevant
 from ..backbones.base import Backbone
-from ..positions import KINDS
-from ..sieve import Sieve
-from ..stream import Stream
+from ..inputs.positions import KINDS
+from ..inputs.stream import Stream
+from ..reducers.attention import relevant
+from ..reducers.cs2 import Sieve
 
 
 def saliency(backbone: Backbone, stream: Stream) -> Tensor:

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 
 from ..backbones.qwen_omni import QwenOmni
+from ..checkpoints.loading import device_of, load, new_sieve
 from ..errors import DataError
-from ..loading import device_of, load, new_sieve
-from ..positions import check_sections
-from ..sieve import Sieve, SieveOptions
+from ..inputs.positions import check_sections
+from ..reducers.cs2 import Sieve, SieveOptions
 from .build import build_backbone
 from .recipe import Recipe, Stage
 

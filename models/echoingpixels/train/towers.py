@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
-from .. import frames
 from ..backbones.qwen_omni import QwenOmni
-from ..inputs import audio_tokens
-from ..mel import log_mel
+from ..inputs import patches as frames
+from ..inputs.mel import log_mel
+from ..inputs.prepare import audio_tokens
 from ..synth.plan import plan
 from ..synth.sample import heard, lossy, scene_of
 from . import labels

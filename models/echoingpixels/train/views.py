@@ -16,14 +16,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
-from .. import frames
 from ..backbones.qwen_omni import QwenOmni
 from ..backbones.vision import see_cells
 from ..errors import DataError, EpError
-from ..glance import SIDE, coarse_size
+from ..evaluation.questions import Row
+from ..features.coarse_to_fine import SIDE, coarse_size
+from ..inputs import patches as frames
 from ..media import read_clip
 from ..options import MediaOptions
-from ..questions import Row
 from ..synth.plan import plan
 from ..synth.sample import lossy, scene_of
 from .recipe import Data, Stage

@@ -1,0 +1,143 @@
+"""A sieve in a small folder of its own, with the decoder's LoRA if it was trained with one: found, loaded and saved.
+
+A folder holds sieve.json (what it is, and which model it was made for), sieve.safetensors, and PEFT's adapter files.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from ..backbones.qwen_omni import QwenOmni
+from ..errors import ModelError, OptionError
+from ..inputs.positions import check_sections
+from ..options import LoadOptions
+from ..reducers.adaptive import Enough
+from ..reducers.cs2 import Sieve, SieveOptions
+from ..storage.atomic import filling
+from .hub import on_hub, snapshot
+from .identity import Identity, identity_of
+
+SIEVE_WEIGHTS, SIEVE_CONFIG = "sieve.safetensors", "sieve.json"
+ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
+BASE = "base"  # in sieve.json, beside the options
+
+
+def sieve_folder(place: str, options: LoadOptions, weights: bool = True) -> Path | None:
+    """Where the sieve is: the folder or hub id asked for, else the model's own folder, or None where it has none.
+
+    A model may have several, `sieve` and `sieve-NAME` beside its weights; NAME is asked for like a folder. From the
+    hub, without `weights` only what says what it is.
+    """
+    if options.sieve:
+        named = Path(place) / f"sieve-{options.sieve}"
+        if named.is_dir() or not on_hub(options.sieve):
+            return named if named.is_dir() else Path(options.sieve)
+        return snapshot(options.sieve, SIEVE_CONFIG, *((SIEVE_WEIGHTS, *ADAPTER) if weights else ()))
+    beside = Path(place) / "sieve"
+    return beside if beside.is_dir() else None
+
+
+def read_sieve_options(folder: Path) -> SieveOptions:
+    """What a sieve's folder says it is; ModelError if it holds none."""
+    return _read(folder)[0]
+
+
+def _read(folder: Path) -> tuple[SieveOptions, Identity | None]:
+    """What a sieve is and which model it was made for, if its folder says so."""
+    try:
+        about = json.loads((folder / SIEVE_CONFIG).read_text())
+        base = about.pop(BASE, None)
+        sections, auto = about.get("sections"), about.get("auto")
+        tuples = {
+            "sections": None if sections is None else tuple(sections),
+            "auto": _enough(**auto) if isinstance(auto, dict) else None,  # a list is of an older kind
+        }
+        return SieveOptions(**{**about, **tuples}), None if base is None else Identity(**base)
+    except (OSError, ValueError, TypeError, AttributeError, OptionError) as error:
+        raise _unusable(folder, error) from error
+
+
+def _enough(level: list[float], slope: list[float], curve: float, table: list[list[float]]) -> Enough:
+    """A calibration from JSON."""
+    return Enough(tuple(level), tuple(slope), curve, tuple((quality, price) for quality, price in table))
+
+
+def load_sieve(backbone: QwenOmni, folder: Path) -> Sieve:
+    """Load a sieve's folder onto a backbone: split the rotary channels as it was trained, and put its LoRA in.
+
+    The backbone stays so, also for reducers without a sieve. ModelError where the sieve was made for another model, or
+    the backbone has the split or LoRA of a sieve before.
+    """
+    options, base = _read(folder)
+    if backbone.changed_by:
+        what = f"{backbone.name} has the rotary split or LoRA of the sieve in {backbone.changed_by}."
+        raise ModelError(what, "Load the model again for another sieve.")
+    try:
+        weights = load_file(folder / SIEVE_WEIGHTS)
+    except (OSError, SafetensorError) as error:
+        raise _unusable(folder, error) from error
+    if options.layers > backbone.shape.layers:
+        raise _misfit(folder, backbone, base)
+    if base is not None and not base.is_of(identity_of(backbone, backbone.name)):
+        said = f"The sieve in {folder} was made for {base.id}, and {backbone.name} has other weights."
+        raise ModelError(said, "Use it with the model it was made for, or train one for this model.")
+    if options.sections is not None:
+        backbone.set_sections(check_sections(options.sections, backbone.shape.head_size // 2), str(folder))
+    sieve = Sieve(backbone, options)
+    try:
+        sieve.load_state_dict(weights)
+    except RuntimeError as error:
+        raise _misfit(folder, backbone, base) from error
+    _adapt(backbone, folder)
+    return sieve.to(backbone.device, backbone.dtype).eval()
+
+
+def _adapt(backbone: QwenOmni, folder: Path) -> None:
+    """Put the folder's LoRA, if any, into the decoder: merged, but for a quantized one, which would lose by it."""
+    if not (folder / ADAPTER[0]).exists():
+        return
+    hint = f"It needs {' and '.join(ADAPTER)} of a decoder like this one's."
+    if not (folder / ADAPTER[1]).exists():  # left to itself, PEFT takes a pickle, or asks the hub
+        raise ModelError(f"The LoRA in {folder} lacks {ADAPTER[1]}.", hint)
+    try:
+        from peft import PeftModel
+    except ImportError as error:
+        install = "Install it with `pip install 'echoingpixels[train]'`."
+        raise ModelError(f"The sieve in {folder} comes with LoRA, which needs the package peft.", install) from error
+    try:
+        adapted = PeftModel.from_pretrained(backbone.text, str(folder))
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ModelError(f"The LoRA in {folder} could not be loaded: {reason}", hint) from error
+    if not getattr(backbone.thinker, "is_quantized", False):
+        adapted.merge_and_unload()
+    backbone.changed_by = str(folder)
+
+
+def save_sieve(sieve: Sieve, folder: Path, backbone: QwenOmni, lora: Any = None) -> None:
+    """Write a sieve, and a decoder's LoRA as PEFT has it, as their own small folder that names the backbone."""
+    about = {**asdict(sieve.options), BASE: asdict(identity_of(backbone, backbone.name))}
+    with filling(folder) as made:
+        (made / SIEVE_CONFIG).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+        save_file({k: v.to(torch.bfloat16).contiguous() for k, v in sieve.state_dict().items()}, made / SIEVE_WEIGHTS)
+        if lora is not None:
+            lora.save_pretrained(str(made), save_embedding_layers=False)
+    for name in ADAPTER if lora is None else ():  # of the sieve that was replaced
+        (folder / name).unlink(missing_ok=True)
+
+
+def _unusable(folder: Path, error: Exception) -> ModelError:
+    reason = getattr(error, "strerror", None) or error
+    return ModelError(f"{folder} holds no usable sieve: {reason}.", f"It needs {SIEVE_CONFIG} and {SIEVE_WEIGHTS}.")
+
+
+def _misfit(folder: Path, backbone: QwenOmni, base: Identity | None) -> ModelError:
+    made = f" It was made for {base.id}." if base else ""
+    return ModelError(f"The sieve in {folder} does not fit {backbone.name}.{made}", "Use a sieve made for this model.")

@@ -1,0 +1,177 @@
+"""Calibrating a sieve: how many tokens a question takes, learned from which answers are right at which keep ratio.
+
+Evaluates a ladder of ratios in one pass over questions with known answers. Knows nothing about printing.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import mean
+
+import torch
+from torch import Tensor
+
+from ..checkpoints.loading import ASSETS
+from ..checkpoints.sieve_io import ADAPTER, SIEVE_CONFIG, SIEVE_WEIGHTS, read_sieve_options
+from ..errors import DataError, ModelError
+from ..inputs.stream import Selection, Stream
+from ..media import Reader
+from ..model import EchoingPixels
+from ..options import AUTO, KEEP, GenerateOptions, Keep, MediaOptions
+from ..reducers.adaptive import RATIOS, Enough, features
+from ..reducers.regression import fit
+from ..storage.atomic import write_text_atomically
+from .evaluate import Outcome, Setting, evaluate
+from .questions import Row
+
+PRICES = (8.0, 6.0, 4.0, 3.0, 2.0, 1.5, 1.0, 0.8, 0.6, 0.4, 0.2, 0.1)  # chance of being right a pool's worth of tokens
+FOLDS = 6
+FEWEST = 60  # questions
+
+
+@dataclass(frozen=True)
+class Point:
+    """One price: the share of tokens that were bought and the share of right answers, on questions it had not learned
+    from.
+
+    `quality`: fitted accuracy as a share of the one with all tokens; above 1 where fewer tokens do better.
+    """
+
+    price: float
+    kept_ratio: float
+    accuracy: float
+    quality: float
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What was measured: accuracy with all tokens, the points by falling price, and what the sieve is to know."""
+
+    accuracy: float
+    points: tuple[Point, ...]
+    enough: Enough
+
+
+def calibrate(
+    model: EchoingPixels,
+    rows: Sequence[Row],
+    media: MediaOptions | None = None,
+    generate: GenerateOptions | None = None,
+    on_outcome: Callable[[Outcome], None] | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+    reader: Reader | None = None,
+) -> Calibration:
+    """Answer all rows from all tokens and at every ratio of RATIOS, and learn from that.
+
+    Give questions that the sieve was not trained on. ModelError without sieve weights, DataError where nothing is right
+    with all tokens or too little was answered.
+    """
+    model.check("cs2")
+    noting = _Noting(model)
+    settings = [Setting("full", 1.0), *(Setting("cs2", ratio) for ratio in RATIOS)]
+    full, *runs = evaluate(noting, rows, settings, media, generate, on_outcome, on_progress, reader, fails=False)
+    if not full.score.accuracy:
+        hint = "Calibrate with clips that can be read and questions that the model can answer."
+        raise DataError("No question is answered right from all tokens.", hint)
+    right = [[outcome.right for outcome in run.outcomes if outcome.error is None] for run in runs]
+    if len(right[0]) < FEWEST:
+        raise DataError(f"Too few questions were answered: {len(right[0])}.", f"Calibrate with at least {FEWEST}.")
+    return learned(torch.cat(noting.noted), torch.tensor(right).T, full.score.accuracy)
+
+
+def learned(known: Tensor, right: Tensor, accuracy: float) -> Calibration:
+    """A calibration from features (N, F) and which answers were right (N, len(RATIOS)) bool.
+
+    Every price is tried on questions that were left out of the fit: FOLDS times another part of them. `accuracy`: with
+    all tokens.
+    """
+    chances, everyone = torch.zeros(right.shape, dtype=torch.float64), torch.arange(len(known))
+    for i in range(FOLDS):
+        out = everyone * FOLDS // len(known) == i  # in one piece: questions about a clip stay together
+        chances[out] = _fitted(known[~out], right[~out]).chances(known[out])
+    ratios = torch.tensor(RATIOS, dtype=torch.float64)
+    bought = [(chances - price * ratios).argmax(1) for price in PRICES]  # each (N,)
+    accuracies = [float(right[everyone, i].double().mean()) for i in bought]
+    points = tuple(
+        Point(price, float(ratios[i].mean()), found, fitted / accuracy)
+        for price, i, found, fitted in zip(PRICES, bought, accuracies, isotonic(accuracies), strict=True)
+    )
+    return Calibration(accuracy, points, _fitted(known, right, _table(points)))
+
+
+def _fitted(known: Tensor, right: Tensor, table: tuple[tuple[float, float], ...] = ((1.0, 1.0),)) -> Enough:
+    found = fit(known, torch.tensor(RATIOS, dtype=torch.float64).log(), right)
+    level, slope = (tuple(float(f"{one:.4g}") for one in part.tolist()) for part in (found.level, found.slope))
+    return Enough(level, slope, float(f"{found.curve:.4g}"), table)
+
+
+def _table(points: Sequence[Point]) -> tuple[tuple[float, float], ...]:
+    """(quality, price): of equal qualities the highest price."""
+    found: list[tuple[float, float]] = []
+    for point in points:
+        quality = round(point.quality, 4)
+        if not found or quality > found[-1][0]:
+            found.append((quality, point.price))
+    return tuple(found)
+
+
+def isotonic(values: Sequence[float]) -> list[float]:
+    """The ascending values nearest to these, by least squares: the min-max formula of isotonic regression."""
+    n = len(values)
+    return [max(min(mean(values[a : b + 1]) for b in range(i, n)) for a in range(i + 1)) for i in range(n)]
+
+
+class _Noting(EchoingPixels):
+    """The same model, which notes what is known of each question before its answer at the least ratio."""
+
+    def __init__(self, model: EchoingPixels) -> None:
+        super().__init__(model.backbone, model.sieve, model.quant, model.load_s)
+        self.noted: list[Tensor] = []
+
+    def select(self, stream: Stream, reducer: str = AUTO, keep: Keep = KEEP) -> Selection:
+        """Choose tokens."""
+        selection = super().select(stream, reducer, keep)
+        if reducer == "cs2" and keep == RATIOS[0]:
+            assert self.sieve is not None
+            scores = torch.zeros_like(stream.time) if selection.scores is None else selection.scores
+            self.noted.append(features(stream, self.sieve.shares(scores, stream.pool)).cpu())
+        return selection
+
+
+def sieve_to_write(folder: Path | None, out: Path | None, force: bool = False) -> Path:
+    """The sieve's folder, or a copy of it at `out`; asked before the work.
+
+    ModelError where it holds no sieve or there is no folder, DataError where it cannot be written, is a part of the
+    installed program and no `out` was given, or where `out` holds another sieve and `force` is not given.
+    """
+    if folder is None:
+        hint = "Save it as a folder with echoingpixels.save_sieve, and give that with --sieve."
+        raise ModelError("The sieve is inside the model's checkpoint, where no calibration can be written.", hint)
+    read_sieve_options(folder)
+    if out is None and ASSETS.resolve() in folder.resolve().parents:
+        hint = "Choose a folder with --out, and give that with --sieve afterwards."
+        raise DataError("This sieve comes with the program, whose files stay as they are.", hint)
+    target = out or folder
+    copies = target.resolve() != folder.resolve()
+    if copies and not force and any((target / name).exists() for name in (SIEVE_CONFIG, SIEVE_WEIGHTS)):
+        raise DataError(f"{target} holds a sieve already.", "Overwrite it by --force, or choose another --out.")
+    try:
+        if copies:
+            target.mkdir(parents=True, exist_ok=True)
+            for name in (SIEVE_CONFIG, SIEVE_WEIGHTS, *(one for one in ADAPTER if (folder / one).exists())):
+                shutil.copyfile(folder / name, target / name)
+        (target / SIEVE_CONFIG).open("ab").close()
+    except OSError as error:
+        raise DataError(f"{target} cannot be written: {error.strerror}.", "Choose a folder with --out.") from error
+    return target
+
+
+def write_calibration(folder: Path, enough: Enough) -> None:
+    """Write a calibration into a sieve's folder; sieve.json is replaced whole or stays as it is."""
+    path = folder / SIEVE_CONFIG
+    about = {**json.loads(path.read_text(encoding="utf-8")), "auto": asdict(enough)}
+    write_text_atomically(path, json.dumps(about, indent=1) + "\n")

@@ -1,0 +1,1 @@
+"""From a clip to encoder features, and the cache of features."""

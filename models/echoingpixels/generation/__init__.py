@@ -1,0 +1,1 @@
+"""From a token stream to text."""

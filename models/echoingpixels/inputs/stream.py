@@ -1,0 +1,176 @@
+"""The joint stream of text, video and audio tokens, and what it means to keep some of them.
+
+Knows nothing about how tokens are chosen: reducers make a Selection, only Stream.take applies it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..options import check_keep
+from .positions import IMAGE, KINDS, TEXT, VIDEO
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Embedded prompts, padded to one length. Every token carries where it came from."""
+
+    embeds: Tensor  # (B, L, D)
+    positions: Tensor  # (3, B, L) int64: time, height, width
+    kind: Tensor  # (B, L) int64, an index into KINDS; TEXT at padding
+    time: Tensor  # (B, L) float32 s, nan for text
+    cell: Tensor  # (B, L, 2) int64 row and column of a video token, else -1
+    mask: Tensor  # (B, L) bool, False at padding
+    next_position: Tensor  # (B,) int64, where decoding goes on: one past the whole prompt's largest position
+    labels: Tensor | None = None  # (B, L) int64 answer ids, -100 elsewhere; only in training
+    before: dict[str, int] | None = None  # counts() as they were before the first take()
+    ids: Tensor | None = None  # (B, L) int64 of the text; None where they are not known, and in what pad() joins
+    question: Tensor | None = None  # (B, L) bool, the question's own words; None where they are not known
+
+    @property
+    def pool(self) -> Tensor:
+        """(B, L) bool: the audio, video and image tokens, which compete for one budget."""
+        return self.mask & (self.kind != TEXT)
+
+    @property
+    def asked(self) -> Tensor:
+        """(B, L) bool: the text after a row's last clip: end marks, question and template, without training answers."""
+        after = self.mask & (self.pool.flip(1).cumsum(1).flip(1) == 0)
+        return after if self.labels is None else after & (self.labels == -100)
+
+    @property
+    def words(self) -> Tensor:
+        """(B, L) bool: the question's own words; in a row where none are known, all that is `asked`."""
+        if self.question is None:
+            return self.asked
+        return torch.where(self.question.any(1, keepdim=True), self.question, self.asked)
+
+    @property
+    def pictures(self) -> Tensor:
+        """(B, L) bool: the video and image tokens."""
+        return self.mask & ((self.kind == VIDEO) | (self.kind == IMAGE))
+
+    def counts(self) -> dict[str, int]:
+        """Number of tokens of each kind, over all rows."""
+        rows = self.row_counts()
+        return {name: sum(row[name] for row in rows) for name in KINDS}
+
+    def row_counts(self) -> list[dict[str, int]]:
+        """Number of tokens of each kind, row by row."""
+        found = torch.stack([(self.mask & (self.kind == i)).sum(1) for i in range(len(KINDS))], dim=1)  # (B, kinds)
+        return [dict(zip(KINDS, row, strict=True)) for row in found.tolist()]
+
+    def moments(self) -> dict[str, tuple[float, ...]]:
+        """When its audio, video and image tokens are, in s from the clip's start, by kind, over all rows."""
+        mask, kind, time = self.mask.cpu(), self.kind.cpu(), self.time.cpu()
+        kinds = ((name, mask & (kind == i)) for i, name in enumerate(KINDS) if i != TEXT)
+        return {name: tuple(time[there].tolist()) for name, there in kinds if bool(there.any())}
+
+    def rows(self, rows: Sequence[int], longest: int) -> Stream:
+        """Some rows (R,), without the padding before the last `longest` tokens."""
+        index = torch.tensor(rows).to(self.mask.device, non_blocking=True)
+
+        def part(x: Tensor, dim: int = 0) -> Tensor:
+            return x.index_select(dim, index).narrow(dim + 1, x.shape[dim + 1] - longest, longest)
+
+        return Stream(
+            embeds=part(self.embeds),
+            positions=part(self.positions, 1),
+            kind=part(self.kind),
+            time=part(self.time),
+            cell=part(self.cell),
+            mask=part(self.mask),
+            next_position=self.next_position[index],
+            labels=None if self.labels is None else part(self.labels),
+            ids=None if self.ids is None else part(self.ids),
+            question=None if self.question is None else part(self.question),
+        )
+
+    def take(self, selection: Selection) -> Stream:
+        """Keep the selected tokens: order and positions stay, rows are padded again on the left."""
+        embeds = self.embeds if selection.fused is None else selection.fused
+        if selection.gate is not None:
+            embeds = embeds * selection.gate[..., None].to(embeds.dtype)
+        index, mask = packed(selection.keep & self.mask)
+        rows = torch.arange(index.shape[0], device=index.device)[:, None]  # (B, 1)
+        return replace(
+            self,
+            embeds=embeds[rows, index] * mask[..., None],
+            positions=torch.where(mask, self.positions[:, rows, index], 0),
+            kind=torch.where(mask, self.kind[rows, index], TEXT),
+            time=torch.where(mask, self.time[rows, index], torch.nan),
+            cell=torch.where(mask[..., None], self.cell[rows, index], -1),
+            mask=mask,
+            labels=None if self.labels is None else torch.where(mask, self.labels[rows, index], -100),
+            before=self.before or self.counts(),
+            ids=None if self.ids is None else torch.where(mask, self.ids[rows, index], 0),
+            question=None if self.question is None else mask & self.question[rows, index],
+        )
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which tokens stay, and why. `keep` is True for all text."""
+
+    keep: Tensor  # (B, L) bool
+    scores: Tensor | None = None  # (B, L) float32, meaningful inside the pool
+    fused: Tensor | None = None  # (B, L, D) what the decoder reads in place of the stream's embeds, or None
+    gate: Tensor | None = None  # (B, L) factor on the kept embeddings that carries the gradient, or None
+
+
+def pad(streams: list[Stream]) -> Stream:
+    """Join streams into one batch, padded on the left."""
+    longest = max(s.embeds.shape[1] for s in streams)
+
+    def left(x: Tensor, value: float, dim: int = 1) -> Tensor:
+        return F.pad(x, (0, 0) * (x.ndim - 1 - dim) + (longest - x.shape[dim], 0), value=value)
+
+    if len({s.labels is None for s in streams}) > 1:
+        raise ValueError("some streams have labels and some have none")
+    labels = [s.labels for s in streams if s.labels is not None]
+    words = [torch.zeros_like(s.mask) if s.question is None else s.question for s in streams]
+    return Stream(
+        embeds=torch.cat([left(s.embeds, 0.0) for s in streams]),
+        positions=torch.cat([left(s.positions, 0, dim=2) for s in streams], dim=1),
+        kind=torch.cat([left(s.kind, TEXT) for s in streams]),
+        time=torch.cat([left(s.time, torch.nan) for s in streams]),
+        cell=torch.cat([left(s.cell, -1) for s in streams]),
+        mask=torch.cat([left(s.mask, False) for s in streams]),
+        next_position=torch.cat([s.next_position for s in streams]),
+        labels=torch.cat([left(x, -100) for x in labels]) if labels else None,
+        question=torch.cat([left(x, False) for x in words]),
+    )
+
+
+def budget(pool: Tensor, keep: float | Sequence[float]) -> Tensor:
+    """k of each row (B,): ceil(n * keep) in double precision, at least 1, at most the row's pool (B, L).
+
+    `keep` is one ratio, or one a row. Nothing waits for the device.
+    """
+    n = pool.sum(1)  # (B,)
+    if isinstance(keep, int | float):
+        k = n.double() * check_keep(keep)
+    else:
+        k = n * torch.tensor(list(map(check_keep, keep)), dtype=torch.float64, device=pool.device)
+    return k.ceil().long().clamp(min=1).minimum(n)
+
+
+def top_k(scores: Tensor, pool: Tensor, k: Tensor) -> Tensor:
+    """The k (B,) highest scores (B, L) of each row's pool (B, L) as a bool mask; the earlier token wins a tie."""
+    ranked = scores.detach().float().masked_fill(~pool, -torch.inf)
+    order = ranked.argsort(dim=1, descending=True, stable=True)
+    places = torch.arange(pool.shape[1], device=pool.device).expand_as(order)
+    rank = torch.empty_like(order).scatter_(1, order, places)
+    return pool & (rank < k[:, None])
+
+
+def packed(keep: Tensor) -> tuple[Tensor, Tensor]:
+    """Indices (B, K) of the True entries of each row, ascending, right-aligned, and their mask (B, K)."""
+    longest = int(keep.sum(1).max())
+    index = keep.int().argsort(dim=1, stable=True)[:, keep.shape[1] - longest :]
+    return index, keep.gather(1, index)

@@ -1,0 +1,118 @@
+"""Which model and quantization `auto` stands for: the saved default, the largest that fits the GPU, or tiny."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+
+from platformdirs import user_config_path
+
+from ..checkpoints.loading import KNOWN, device_of, place_of
+from ..errors import DataError, ModelError
+from ..options import AUTO, QUANTS, LoadOptions, Quant
+from .catalog import fitting, local_folder
+from .downloads import Download, missing
+
+SMALLEST = "tiny"
+LARGEST_FIRST = ("qwen2.5-omni-7b", "qwen2.5-omni-3b")
+TRIED: tuple[Quant, ...] = ("none", "nf4")  # int8 only on request: it casts activations to float16
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """A model by name with concrete options. `reason`: why it was chosen. `download`: what is not on this machine."""
+
+    name: str
+    options: LoadOptions
+    reason: str
+    download: Download | None = None
+    automatic: bool = False  # chosen for the GPU: tiny may stand in for it
+
+
+def resolve(name: str, options: LoadOptions, downloads: bool = True) -> ModelChoice:
+    """The model and quantization that a name stands for; ModelError for an unknown name.
+
+    With `downloads`, `auto` may be a model that is not on this machine: the largest that fits, where none is that does.
+    """
+    if name.lower() != AUTO:
+        return _named(name, options, "given")
+    saved = saved_default()
+    if saved is not None:
+        quant: Quant = saved.quant if options.quant == AUTO else options.quant
+        return _named(saved.name, replace(options, quant=quant), f"the default saved in {saved.file}")
+    device = device_of(options.device)
+    if device.type != "cuda":
+        return _named(SMALLEST, options, "no CUDA device")
+    local = [name for name in LARGEST_FIRST if local_folder(place_of(name)) is not None]
+    absent = [name for name in LARGEST_FIRST if name not in local] if downloads else []
+    for chosen, need in fitting(_candidates([*local, *absent], options.quant), options):
+        reason = f"the largest that fits {device}"
+        return replace(_named(chosen, replace(options, quant=need.quant), reason), automatic=True)
+    where = f"no Qwen2.5-Omni fits {device}" if downloads else f"no Qwen2.5-Omni that fits {device} is on this machine"
+    return _named(SMALLEST, options, where)
+
+
+def _candidates(names: list[str], quant: str) -> Iterator[tuple[str, Quant]]:
+    tried = [one for one in QUANTS if one == quant] or [
+        one for one in TRIED if one == "none" or find_spec("bitsandbytes") is not None
+    ]
+    for name in names:
+        for one in tried:
+            yield name, one
+
+
+def _named(name: str, options: LoadOptions, reason: str) -> ModelChoice:
+    options = replace(options, quant="none") if options.quant == AUTO else options
+    return ModelChoice(name, options, reason, missing(name, place_of(name)))
+
+
+@dataclass(frozen=True)
+class SavedDefault:
+    """What `ep models default` saved, and where."""
+
+    name: str
+    quant: Quant
+    file: Path
+
+
+def default_file() -> Path:
+    """The file of the saved default, in the user's configuration folder."""
+    return user_config_path("echoingpixels") / "default_model.json"
+
+
+def saved_default() -> SavedDefault | None:
+    """The saved default; None without one. DataError for a file that cannot be read."""
+    file = default_file()
+    try:
+        entry = json.loads(file.read_text(encoding="utf-8"))
+        options = LoadOptions(quant=entry["quant"])
+        return SavedDefault(str(entry["model"]), options.quant, file)  # type: ignore[arg-type]
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        hint = "Delete it, or save the default again: `ep models default NAME`."
+        raise DataError(f"{file} holds no default model: {type(error).__name__}.", hint) from error
+
+
+def save_default(name: str, quant: str = AUTO) -> Path | None:
+    """Save what `auto` stands for from now on; `auto` itself removes it. ModelError for an unknown name.
+
+    Returns the file, None if it was removed.
+    """
+    file = default_file()
+    if name.lower() == AUTO:
+        file.unlink(missing_ok=True)
+        return None
+    place = place_of(name)
+    if name.lower() not in KNOWN and Path(place).exists():
+        name = str(Path(place).resolve())
+    concrete = LoadOptions(quant="none" if quant == AUTO else quant).quant  # type: ignore[arg-type]
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps({"model": name, "quant": concrete}) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise ModelError(f"{file} cannot be written: {error.strerror}.", "Check the folder.") from error
+    return file

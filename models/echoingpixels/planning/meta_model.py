@@ -1,0 +1,104 @@
+"""A model without its weights: sizes and names only, for plans. Known names need no download.
+
+Sizes of Qwen2.5-Omni: transformers' own defaults (7B) and the published config.json of the 3B.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..backbones import quantized
+from ..backbones.qwen_omni import QwenOmni
+from ..checkpoints.loading import KNOWN, dtype_of, encode_of, place_of, read_config, resolution_of
+from ..checkpoints.released import published_options
+from ..checkpoints.sieve_io import read_sieve_options, sieve_folder
+from ..inputs.prepare import Tokenizer
+from ..model import EchoingPixels
+from ..options import AUTO, LoadOptions
+from ..reducers.cs2 import Sieve, SieveOptions
+
+VISION_WIDTH = 1280
+MARKS = {"vision_start_token_id": 151652, "vision_end_token_id": 151653}
+SIZES: dict[str, dict[str, Any]] = {
+    KNOWN["qwen2.5-omni-3b"]: {
+        "text_config": {
+            "vocab_size": 151_936,
+            "hidden_size": 2048,
+            "intermediate_size": 11_008,
+            "num_hidden_layers": 36,
+            "num_attention_heads": 16,
+            "num_key_value_heads": 2,
+        },
+        "vision_config": {"hidden_size": VISION_WIDTH, "out_hidden_size": 2048},
+        "audio_config": {"output_dim": 2048},
+    },
+    KNOWN["qwen2.5-omni-7b"]: {"vision_config": {"hidden_size": VISION_WIDTH}},
+}
+
+
+class Words:
+    """Stands in for a tokenizer that is not there: a mark, word, sign or line break is one token."""
+
+    def encode(self, text: str, add_special_tokens: bool = False) -> list[int]:
+        return [0] * len(re.findall(r"<\|\w+\|>|\w+|\n|[^\w\s]", text))
+
+    def decode(self, ids: list[int]) -> str:
+        raise AssertionError(f"an outline says nothing, asked to decode {ids}")
+
+    def get_added_vocab(self) -> dict[str, int]:
+        return {}
+
+
+@dataclass(frozen=True)
+class Outline:
+    """A model that can be measured but not run, the device it is planned for, and whether it has a sieve of its own."""
+
+    model: EchoingPixels
+    device: torch.device
+    own_sieve: bool
+
+
+def outline(name: str, options: LoadOptions) -> Outline:
+    """What `load` would give, without weights. A known name has the default sieve where none is given.
+
+    ModelError as from `load`, but CUDA need not be there.
+    """
+    from transformers import AutoTokenizer, Qwen2_5OmniThinkerConfig, Qwen2_5OmniThinkerForConditionalGeneration
+
+    place = place_of(name)
+    sizes = SIZES.get(place)
+    config = read_config(name, place) if sizes is None else Qwen2_5OmniThinkerConfig(**sizes, **MARKS)
+    tokenizer: Tokenizer = (
+        AutoTokenizer.from_pretrained(place, trust_remote_code=False) if Path(place).is_dir() else Words()
+    )
+    folder = sieve_folder(place, options, weights=False)
+    inside = published_options(config, options.sections, folder is not None)
+    about = read_sieve_options(folder) if folder else inside
+    own = about is not None
+    if about is None and sizes is not None:
+        about = SieveOptions()
+    cuda = torch.cuda.is_available() if options.device == AUTO else options.device != "cpu"
+    device = torch.device("cpu" if not cuda else "cuda" if options.device == AUTO else options.device)
+    dtype = dtype_of(config, device, options.dtype)
+    with torch.device("meta"):
+        thinker = Qwen2_5OmniThinkerForConditionalGeneration(config).to(dtype)
+        backbone = QwenOmni(thinker, tokenizer, name, resolution_of(config, options), encode_of(config, options))
+        sieve = None if about is None else Sieve(backbone, about).to(dtype)
+    return Outline(EchoingPixels(backbone, sieve, "none" if options.quant == AUTO else options.quant), device, own)
+
+
+def weight_bytes(model: EchoingPixels) -> int:
+    """Bytes of all parameters as they would be stored, the decoder's linear layers quantized if so asked."""
+    total = model.weight_bytes()
+    assert isinstance(model.backbone, QwenOmni)
+    for module in model.backbone.text.modules():
+        if isinstance(module, nn.Linear):
+            (rows, columns), value = module.weight.shape, module.weight.element_size()
+            total += quantized.weight_bytes(rows, columns, model.quant, value) - rows * columns * value
+    return total

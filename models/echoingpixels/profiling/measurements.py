@@ -1,0 +1,193 @@
+"""Timed answers folded into one line a setting: medians with their spread, and speedups against all tokens.
+
+Knows nothing about how answers are made or timed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from ..evaluation.evaluate import Setting
+from ..evaluation.score import Score, normalise
+from ..generation.answer import Answer
+from ..report import STAGES, TokenCount, Tokens
+
+FULL = Setting("full", 1.0)
+LLM = ("select", "prefill", "generate")  # what choosing fewer tokens can make quicker
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One answer about one clip; `repeat` counts the rounds, each of which asks every setting about every clip."""
+
+    clip: Path
+    repeat: int
+    setting: Setting
+    answer: Answer
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The median over repeats, and the least and the most."""
+
+    median: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Iterable[float | None]) -> Spread | None:
+        """None where one repeat could not measure it."""
+        known = list(values)
+        there = [value for value in known if value is not None]
+        return cls(median(there), min(there), max(there)) if there and len(there) == len(known) else None
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What was answered about one clip; it agrees if it did in every repeat."""
+
+    clip: Path
+    text: str
+    tokens: int  # said, with the mark that ends the answer
+    agrees: bool
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One setting. `tokens` are summed over the clips; times and FLOPs are means over them, memory is the most.
+
+    `time_s`: a report's stages, and `llm`, the sum of select, prefill and generate. `memory_bytes`: `peak` of a whole
+    answer, and `peak_llm` from choosing tokens on. `speedup`: `measured` end to end and of the `llm` alone, both within
+    a repeat. `score`: of questions with known answers, if there were any.
+    """
+
+    setting: Setting
+    tokens: Tokens
+    time_s: dict[str, Spread | None]
+    tokens_per_s: Spread | None  # decoded
+    memory_bytes: dict[str, Spread | None]
+    flops: dict[str, float]
+    measured: Spread
+    llm: Spread
+    replies: tuple[Reply, ...]
+    score: Score | None = None
+
+    @property
+    def agreement(self) -> float:
+        """The share of clips with the answer that all tokens give."""
+        return sum(reply.agrees for reply in self.replies) / len(self.replies)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values: medians under the names `ep ask --json` has, their extremes under `spread`."""
+        speedup = {"measured": self.measured, "llm": self.llm}
+        score = asdict(self.score) if self.score else dict.fromkeys(field.name for field in fields(Score))
+        return {
+            **self.setting.as_dict(),
+            "answer": self.replies[0].text if len(self.replies) == 1 else None,
+            "agreement": self.agreement,
+            "tokens": {**asdict(self.tokens), "kept_ratio": self.tokens.kept_ratio},
+            "time_s": _medians(self.time_s),
+            "tokens_per_s": self.tokens_per_s and self.tokens_per_s.median,
+            "memory_bytes": {name: None if n is None else round(n) for name, n in _medians(self.memory_bytes).items()},
+            "flops": self.flops,
+            "speedup": {"estimated": self.flops["full"] / self.flops["reduced"], **_medians(speedup)},
+            **score,
+            "spread": {
+                "time_s": _extremes(self.time_s),
+                "tokens_per_s": _extreme(self.tokens_per_s),
+                "memory_bytes": _extremes(self.memory_bytes),
+                "speedup": _extremes(speedup),
+            },
+            "answers": [{**asdict(reply), "clip": str(reply.clip)} for reply in self.replies],
+        }
+
+
+def fold(chosen: Sequence[Setting], samples: Iterable[Sample]) -> tuple[Measured, ...]:
+    """One Measured a setting. FULL must be among them; every round holds the same clips under every setting."""
+    rounds: dict[Setting, dict[int, list[Sample]]] = {setting: {} for setting in chosen}
+    for sample in samples:
+        rounds[sample.setting].setdefault(sample.repeat, []).append(sample)
+    full = list(rounds[FULL].values())
+    return tuple(_measured(setting, list(mine.values()), full) for setting, mine in rounds.items())
+
+
+def _measured(setting: Setting, rounds: list[list[Sample]], full: list[list[Sample]]) -> Measured:
+    """Fold the rounds, each the clips in one order, of a setting, beside those of the full run."""
+    times, whole = [_times(one) for one in rounds], [_times(one) for one in full]
+    reports = [sample.answer.report for sample in rounds[0]]
+    return Measured(
+        setting=setting,
+        tokens=_tokens([report.tokens for report in reports]),
+        time_s={name: Spread.of(one[name] for one in times) for name in times[0]},
+        tokens_per_s=Spread.of(map(_tokens_per_s, rounds)),
+        memory_bytes={name: Spread.of(_most(one, name) for one in rounds) for name in reports[0].memory_bytes},
+        flops={name: _mean(report.flops[name] for report in reports) for name in reports[0].flops},
+        measured=_ratios(whole, times, "total"),
+        llm=_ratios(whole, times, "llm"),
+        replies=tuple(_replies(rounds, full)),
+    )
+
+
+def _times(clips: Sequence[Sample]) -> dict[str, float | None]:
+    """Seconds a clip by stage in one round; None for a stage that no clip went through."""
+    spent = [sample.answer.report.time_s for sample in clips]
+
+    def mean(*names: str) -> float | None:
+        seconds = [[one[name] for name in names] for one in spent]
+        if all(s is None for one in seconds for s in one):
+            return None
+        return _mean(sum(s or 0.0 for s in one) for one in seconds)
+
+    return {**{name: mean(name) for name in STAGES}, "llm": mean(*LLM)}
+
+
+def _ratios(full: list[dict[str, float | None]], mine: list[dict[str, float | None]], name: str) -> Spread:
+    """How many times as long the full run took in the same round."""
+    found = Spread.of((a[name] or 0.0) / (b[name] or 1.0) for a, b in zip(full, mine, strict=True))
+    assert found is not None, "every answer has a total time"
+    return found
+
+
+def _tokens_per_s(clips: Sequence[Sample]) -> float | None:
+    """Tokens after the first over the time they took; None where there were none."""
+    seconds = sum(sample.answer.report.time_s["generate"] or 0.0 for sample in clips)
+    return sum(len(sample.answer.token_ids) - 1 for sample in clips) / seconds if seconds else None
+
+
+def _most(clips: Sequence[Sample], name: str) -> float | None:
+    sizes = [sample.answer.report.memory_bytes[name] for sample in clips]
+    return max((size for size in sizes if size is not None), default=None)
+
+
+def _tokens(budgets: list[Tokens]) -> Tokens:
+    counts = {kind: [vars(one)[kind] for one in budgets] for kind in vars(budgets[0])}
+    return Tokens(
+        **{kind: TokenCount(sum(n.before for n in ns), sum(n.after for n in ns)) for kind, ns in counts.items()}
+    )
+
+
+def _replies(rounds: list[list[Sample]], full: list[list[Sample]]) -> Iterator[Reply]:
+    for mine, whole in zip(zip(*rounds, strict=True), zip(*full, strict=True), strict=True):
+        agrees = all(normalise(a.answer.text) == normalise(b.answer.text) for a, b in zip(mine, whole, strict=True))
+        yield Reply(mine[0].clip, mine[0].answer.text, len(mine[0].answer.token_ids), agrees)
+
+
+def _mean(values: Iterable[float]) -> float:
+    known = list(values)
+    return sum(known) / len(known)
+
+
+def _medians(spreads: dict[str, Spread] | dict[str, Spread | None]) -> dict[str, float | None]:
+    return {name: one.median if one else None for name, one in spreads.items()}
+
+
+def _extremes(spreads: dict[str, Spread] | dict[str, Spread | None]) -> dict[str, dict[str, float | None]]:
+    return {name: _extreme(one) for name, one in spreads.items()}
+
+
+def _extreme(spread: Spread | None) -> dict[str, float | None]:
+    return {"min": spread.low, "max": spread.high} if spread else {"min": None, "max": None}

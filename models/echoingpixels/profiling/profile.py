@@ -1,0 +1,194 @@
+"""What reducers and keep ratios cost on clips, measured side by side with the run from all tokens.
+
+Knows nothing about printing or drawing.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ..encoded_clip import Looked
+from ..errors import EpError, MediaError
+from ..evaluation.evaluate import Run, Setting, settings
+from ..generation.answer import Answer
+from ..media import Reader, stream_clip
+from ..media.clip import Source
+from ..model import EchoingPixels
+from ..options import AskOptions, GenerateOptions, MediaOptions, ProfileOptions, reducer_of
+from ..report import reset_peak
+from .measurements import Measured, Sample, fold
+from .recommend import Recommendation, name, recommend
+
+BASELINES = ("uniform", "random")  # strong ones, so they always run
+SHARED = "Reading, preparing and encoding a clip are timed once a repeat and counted in every setting."
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What was measured: one Measured a setting, the first of them all tokens.
+
+    `failed`: clips that could not be read, or needed more memory than was free, and why. `warnings` and `remarks`: what
+    the clips' files made worth saying; remarks also say which settings were left out.
+    """
+
+    question: str
+    model: str
+    quant: str
+    device: str
+    options: ProfileOptions
+    runs: tuple[Measured, ...]
+    failed: dict[Path, str]
+    warnings: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def recommended(self) -> Recommendation:
+        """The setting to use."""
+        return recommend(self.runs)
+
+    @property
+    def settings(self) -> list[Setting]:
+        """What was measured."""
+        return [run.setting for run in self.runs]
+
+    @property
+    def notes(self) -> list[str]:
+        """What the figures do not say, and what could not be measured."""
+        said = [*self.remarks, SHARED]
+        if self.options.repeat == 1:
+            said.append("One repeat shows no spread.")
+        if any(run.memory_bytes["peak"] is None for run in self.runs):
+            said.append("Peak memory was not measured: this system does not let a process start a new peak.")
+        single = [name(run.setting) for run in self.runs if run.tokens_per_s is None]
+        if single:
+            where = "any setting" if len(single) == len(self.runs) else ", ".join(single)
+            said.append(f"Decoding speed was not measured for {where}: no answer goes on after its first token.")
+        if len({tuple(reply.tokens for reply in run.replies) for run in self.runs}) > 1:
+            said.append("Answers differ in length, which counts in total, llm and speedup; first_token is free of it.")
+        if len(self.runs[0].replies) == 1 and self.runs[0].score is None:
+            said.append("One answer about one clip proves little; a folder, or questions with known answers, more.")
+        return said
+
+    def scored(self, runs: Sequence[Run]) -> Profile:
+        """With the scores of the same settings on questions with known answers."""
+        scores = {run.setting: run.score for run in runs}
+        return replace(self, runs=tuple(replace(run, score=scores[run.setting]) for run in self.runs))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        best = self.recommended
+        return {
+            "question": self.question,
+            "model": self.model,
+            "quant": self.quant,
+            "device": self.device,
+            "repeat": self.options.repeat,
+            "warm_up": self.options.warm_up,
+            "seed": self.options.seed,
+            "clips": [str(reply.clip) for reply in self.runs[0].replies],
+            "failed": {str(clip): reason for clip, reason in self.failed.items()},
+            "runs": [run.as_dict() for run in self.runs],
+            "recommended": {**best.setting.as_dict(), "reason": best.reason},
+            "warnings": list(self.warnings),
+            "notes": self.notes,
+        }
+
+
+def profile(
+    model: EchoingPixels,
+    clips: Sequence[Path],
+    question: str,
+    options: ProfileOptions | None = None,
+    read: MediaOptions | None = None,
+    generate: GenerateOptions | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+    reader: Reader | None = None,
+) -> Profile:
+    """Ask one question of every clip under every setting, round after round, and fold the times.
+
+    `on_progress` gets the answers done and in all. `reader` reads the clips: a worker's `stream`, or `stream_clip` if
+    left out. Of several clips, those that cannot be read, or need more memory than is free, are left out and reported
+    in `failed`. MediaError if that leaves none, ModelError for cs2 asked of a model without sieve weights.
+    """
+    options, read, generate = options or ProfileOptions(), read or MediaOptions(), generate or GenerateOptions()
+    chosen = choose(model, options)
+    resets = reset_peak(model.backbone.device)
+    samples: list[Sample] = []
+    sources: dict[Path, Source] = {}
+    failed: dict[Path, str] = {}
+    before, turns = options.warm_up * len(clips), options.repeat * len(clips)
+    for turn in range(-before, turns):
+        repeat, path = turn // len(clips), clips[turn % len(clips)]
+        if path in failed:
+            continue
+        try:
+            looked, sources[path] = _look(model, path, read, reader or stream_clip)
+            for done, setting in enumerate(in_turn(chosen, turn, turns, options.seed), 1):
+                answer = _answer(looked, question, AskOptions(setting.reducer, setting.keep, generate), resets)
+                if repeat >= 0:
+                    samples.append(Sample(path, repeat, setting, answer))
+                if on_progress is not None:
+                    on_progress((before + turn) * len(chosen) + done, (before + turns) * len(chosen))
+        except EpError as error:
+            failed[path] = error.message
+            if len(failed) == len(clips):
+                raise error if len(clips) == 1 else _none(failed) from error
+    read_well = [sources[path] for path in clips if path not in failed]
+    return Profile(
+        question=question,
+        model=model.backbone.name,
+        quant=model.quant,
+        device=model.backbone.device.type,
+        options=options,
+        runs=fold(chosen, (sample for sample in samples if sample.clip not in failed)),
+        failed=failed,
+        warnings=_said(read_well, lambda source: source.warnings),
+        remarks=(*_said(read_well, lambda source: source.notes), *model.notes("full")),
+    )
+
+
+def choose(model: EchoingPixels, options: ProfileOptions) -> list[Setting]:
+    """The settings to measure, all tokens first. ModelError for cs2 without sieve weights, if it was asked for."""
+    names = [reducer_of(name, model.sieve is not None) for name in options.reducers]
+    for reducer in names:
+        model.check(reducer)
+    return settings([*names, *BASELINES], [1.0, *options.keeps])
+
+
+def in_turn(chosen: Sequence[Setting], turn: int, turns: int, seed: int) -> list[Setting]:
+    """The order of settings in one turn of several: shuffled once, and begun further on each time.
+
+    Over the turns a setting comes early, midway and late alike, so that drift hits all of them.
+    """
+    order = random.Random(seed).sample(list(chosen), len(chosen))
+    first = turn * len(order) // turns % len(order)
+    return order[first:] + order[:first]
+
+
+def _look(model: EchoingPixels, path: Path, read: MediaOptions, reader: Reader) -> tuple[Looked, Source]:
+    looked = model.look(reader(path, replace(read, frame_size=model.frame_size)))
+    return looked, looked.ending.source
+
+
+def _answer(looked: Looked, question: str, options: AskOptions, resets: bool) -> Answer:
+    """One answer; its peak memory also without what looking took, or None where no new peak can be started."""
+    answer = replace(looked, peak_bytes=None).answer(question, options)
+    report = answer.report
+    own = report.memory_bytes["peak"] or 0
+    peaks = {"peak": max(own, looked.peak_bytes or 0), "peak_llm": own} if resets else {"peak": None, "peak_llm": None}
+    return replace(answer, report=replace(report, memory_bytes={**report.memory_bytes, **peaks}))
+
+
+def _none(failed: dict[Path, str]) -> MediaError:
+    what = f"None of the {len(failed)} clips can be measured; the last: {[*failed.values()][-1]}"
+    return MediaError(what, "Give at least one file with picture or sound.")
+
+
+def _said(sources: Sequence[Source], texts: Callable[[Source], tuple[str, ...]]) -> tuple[str, ...]:
+    """What reading the clips made worth saying, each with its clip's name where there are several."""
+    pairs = [(Path(source.path).name, text) for source in sources for text in texts(source)]
+    return tuple(f"{clip}: {text}" if len(sources) > 1 else text for clip, text in pairs)

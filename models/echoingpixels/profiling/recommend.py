@@ -1,0 +1,83 @@
+"""Which of the measured settings to use, and why, in a sentence. Knows nothing about how they were measured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..evaluation.evaluate import Setting
+from ..options import keep_name
+from .measurements import FULL, Measured
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """One setting and the reason for it."""
+
+    setting: Setting
+    reason: str
+
+
+def recommend(runs: Sequence[Measured]) -> Recommendation:
+    """The smallest keep that costs no answer and saves time in every repeat; all tokens where there is none.
+
+    No answer is lost where all agree with those from all tokens, or, with questions whose answers are known, where as
+    many are right. That must hold at every larger keep of the reducer too: one hit far down is luck. Of reducers at
+    one keep, the quickest.
+    """
+    full = next(run for run in runs if run.setting == FULL)
+    reduced = [run for run in runs if run.setting != FULL]
+    if not reduced:
+        return Recommendation(FULL, "Only the run with all tokens was measured.")
+    scored = bool(_accuracy(full)) and all(_accuracy(run) is not None for run in runs)
+    what = _what(full, scored)
+    kept = [run for run in reduced if all(_holds(other, full, scored) for other in reduced if _above(other, run))]
+    fast = [run for run in kept if run.measured.low > 1]
+    if fast:
+        best = min(fast, key=lambda run: (run.setting.ratio, -run.measured.median))
+        why = f"The smallest keep down to which {best.setting.reducer} {what}; in every repeat faster"
+        return Recommendation(best.setting, f"{why}: {_times(best)}.")
+    if kept:
+        best = max(kept, key=lambda run: run.measured.median)
+        why = f"No setting that {what} is faster in every repeat"
+        return Recommendation(FULL, f"{why}; the nearest is {name(best.setting)}: {_times(best)}.")
+    best = max(reduced, key=lambda run: (_quality(run, scored), run.measured.median))
+    if not _quality(best, scored):
+        return Recommendation(FULL, f"No setting {what}, or comes near.")
+    share = f"{100 * _quality(best, scored):.1f} % of {'questions right' if scored else 'answers agreeing'}"
+    return Recommendation(
+        FULL, f"No setting {what} at every keep down to it; the nearest is {name(best.setting)}: {share}."
+    )
+
+
+def name(setting: Setting) -> str:
+    """Such as cs2 at keep 0.1."""
+    return f"{setting.reducer} at keep {keep_name(setting.keep)}"
+
+
+def _above(other: Measured, run: Measured) -> bool:
+    return other.setting.reducer == run.setting.reducer and other.setting.ratio >= run.setting.ratio
+
+
+def _holds(run: Measured, full: Measured, scored: bool) -> bool:
+    return _quality(run, scored) >= _quality(full, scored)
+
+
+def _quality(run: Measured, scored: bool) -> float:
+    return (_accuracy(run) or 0.0) if scored else run.agreement
+
+
+def _accuracy(run: Measured) -> float | None:
+    return None if run.score is None else run.score.accuracy
+
+
+def _what(full: Measured, scored: bool) -> str:
+    if scored and full.score:
+        asked = full.score.questions - full.score.failed
+        return f"answers as many questions right as all tokens do ({100 * _quality(full, scored):.1f} % of {asked})"
+    clips = len(full.replies)
+    return f"gives the answer of all tokens on {'the clip' if clips == 1 else f'all {clips} clips'}"
+
+
+def _times(run: Measured) -> str:
+    return f"{run.measured.median:.2f} × end to end, {run.llm.median:.2f} × in the LLM alone"

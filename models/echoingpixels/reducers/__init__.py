@@ -1,0 +1,1 @@
+"""Ways to choose which audio and video tokens are kept."""

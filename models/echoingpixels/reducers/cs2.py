@@ -1,0 +1,179 @@
+"""CS2, the Cross-Modal Semantic Sieve: co-attend to all, score audio and video tokens, keep the best of one pool.
+
+Source: EchoingPixels (arXiv 2512.10324), section 3; corners as observed in the published implementation.
+Knows nothing about media, prompts or weights on disk.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional as F
+
+from ..backbones.base import Backbone
+from ..backbones.chunked_mlp import TOKENS
+from ..errors import OptionError
+from ..inputs.stream import Selection, Stream, budget, top_k
+from .adaptive import Enough
+from .chunked_scoring import Where, is_long, rated
+
+NORM_EPS = 1e-6  # the selector's own, whatever the decoder's config says
+BELOW = -1e4  # lower than any centred score, and finite, for the gradient's sake
+
+Form = Literal["fused", "extractive"]
+
+
+@dataclass(frozen=True)
+class SieveOptions:
+    """What a sieve is. `sections` is its Sync-RoPE split [T, H, W, T] or None for plain M-RoPE.
+
+    `fused`: kept tokens and text enter the decoder as the encoder's output, as published.
+    `extractive`: the encoder only rates; kept tokens and text enter the decoder as they were.
+    `bidirectional` and `question` are ablations' switches: with the first off a token is rated from what comes before
+    it, with the second off from audio and video alone.
+    `auto`: the calibration that lets it choose how many tokens to keep.
+    """
+
+    layers: int = 4
+    form: Form = "fused"
+    sections: tuple[int, ...] | None = None
+    keep: float = 0.2
+    tau: float = 1.0
+    gumbel: bool = False
+    bidirectional: bool = True
+    question: bool = True
+    auto: Enough | None = None
+
+    def __post_init__(self) -> None:
+        if self.form not in ("fused", "extractive"):
+            raise OptionError(f"Unknown sieve form {self.form!r}.", "Known forms: fused, extractive.")
+        if self.layers < 0 or self.tau <= 0:
+            raise OptionError(f"A sieve needs layers ≥ 0 and tau > 0, not {self.layers} and {self.tau:g}.")
+
+
+class ScoreHead(nn.Module):
+    """RMSNorm → Linear(D, D) → SiLU → Linear(D, 1)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.ln = nn.RMSNorm(width, eps=NORM_EPS)
+        self.score_head = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 1))
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Hidden states (..., D) → scores (...)."""
+        scores: Tensor = self.score_head(self.ln(hidden)).squeeze(-1)
+        return scores
+
+
+class Sieve(nn.Module):
+    """The CS2 reducer: `sieve(stream, keep) -> Selection`, for one clip or a padded batch, training or inference."""
+
+    def __init__(self, backbone: Backbone, options: SieveOptions) -> None:
+        super().__init__()
+        self.options = options
+        self.layers = backbone.first_layers(options.layers, causal=not options.bidirectional)
+        self.compressor = ScoreHead(backbone.shape.width)
+        self._run = backbone.run_layers  # the backbone itself is no submodule
+
+    def forward(self, stream: Stream, keep: float) -> Selection:
+        """Score the pool and keep its best share.
+
+        With labels in the stream (training), answers are hidden from the encoder and a straight-through gate carries
+        the gradient to the scores. Rows without media pass unchanged in inference.
+        """
+        pool = stream.pool
+        if not bool(pool.any()):
+            return Selection(keep=stream.mask)
+        scores, hidden = self._rated(stream)
+        chosen = top_k(self._noisy(scores) if stream.labels is not None else scores, pool, budget(pool, keep))
+        return Selection(
+            keep=chosen | (stream.mask & ~pool),
+            scores=scores,
+            fused=hidden,
+            gate=None if stream.labels is None else self._gate(scores, pool, chosen),
+        )
+
+    def _rated(self, stream: Stream) -> tuple[Tensor, Tensor | None]:
+        """Scores (B, L) float32, and in the fused form what the decoder reads (B, L, D).
+
+        Of a long stream that is what the encoder made of a token last: among the best of all windows if it was passed
+        on, as all text is, else in its window.
+        """
+        fused = self.options.form == "fused"
+        if not is_long(stream):
+            hidden = self.encode(stream)
+            return self.rate(hidden), hidden if fused else None
+        alone = ~stream.pool.any(1)[:, None, None]  # rows without media pass as they are
+        last = stream.embeds * alone if fused else None
+
+        def rate(part: Stream, where: Where) -> Tensor:
+            encoded = self.encode(part)
+            if last is not None:
+                last[where] = encoded[0]
+            return self.rate(encoded)
+
+        return rated(stream, rate), last
+
+    def rate(self, hidden: Tensor) -> Tensor:
+        """Scores (B, L) of what `encode` returned, meaningful inside the pool; in float32 whatever the weights are.
+
+        In bfloat16, scores near 10 would be 0.06 apart: many tokens would tie at the cut, and the earlier ones win.
+        """
+        head = self.compressor
+        weights = {name: weight.float() for name, weight in head.named_parameters()}
+        with torch.autocast(hidden.device.type, enabled=False):
+            parts = torch.split(hidden, TOKENS, 1)
+            return torch.cat([functional_call(head, weights, (part.float(),)) for part in parts], 1)
+
+    def encode(self, stream: Stream) -> Tensor:
+        """The joint stream after the encoder's layers (B, L, D); what they may not see keeps its embeddings."""
+        if not self.layers:
+            return stream.embeds
+        # In training answers are hidden; in inference a row without media passes as it would alone.
+        open_ = stream.pool.any(1, keepdim=True) if stream.labels is None else stream.labels == -100
+        seen = (stream.mask if self.options.question else stream.pool) & open_
+        keys = seen | ~seen.any(1, keepdim=True)  # a row that sees nothing still needs a key; its output is dropped
+        hidden = self._run(self.layers, stream.embeds, stream.positions, keys)
+        return torch.where(seen[..., None], hidden, stream.embeds)
+
+    def soft_attention(self, stream: Stream, scores: Tensor, keep: float, temperature: float) -> Tensor:
+        """What the decoder adds to its attention (B, 1, L, L) float32 in training, so that every token stays, fainter.
+
+        `scores` (B, L) are as `rate` gives them. A key of the pool gets log σ((score − edge) / temperature), scores
+        standardised over the row's pool, the edge halfway between the last that is kept and the next; other keys get 0.
+        At temperature 0 this is what `take` leaves. Gradient reaches every score, also of tokens left out. Extractive
+        form only.
+        """
+        pool = stream.pool
+        n = pool.sum(1, keepdim=True).clamp(min=1)  # (B, 1)
+        centred = torch.where(pool, scores - (scores * pool).sum(1, keepdim=True) / n, 0.0)
+        spread = (centred.square().sum(1, keepdim=True) / n).sqrt().clamp(min=NORM_EPS)
+        ranked = F.pad(centred.masked_fill(~pool, BELOW).sort(1, descending=True).values, (0, 1), value=BELOW)
+        k = budget(pool, keep)[:, None].clamp(min=1)
+        edge = (ranked.gather(1, k - 1) + ranked.gather(1, k)) / 2  # (B, 1)
+        bias = torch.where(pool, F.logsigmoid((centred - edge) / (spread * temperature)), 0.0)
+        length = pool.shape[1]
+        itself = torch.eye(length, dtype=torch.bool, device=pool.device)  # padding, which sees nothing else
+        seen = (stream.mask[:, None, :] & torch.ones_like(itself).tril()) | itself  # (B, L, L)
+        return torch.where(seen, bias[:, None, :], -torch.inf)[:, None]
+
+    def _noisy(self, scores: Tensor) -> Tensor:
+        if not self.options.gumbel:
+            return scores
+        return scores / self.options.tau - torch.empty_like(scores).exponential_().log()
+
+    def shares(self, scores: Tensor, pool: Tensor) -> Tensor:
+        """softmax(scores / tau) over each row's pool (B, L); 0 outside it and in rows without media."""
+        logits = (scores / self.options.tau).masked_fill(~pool, -torch.inf)
+        logits = torch.where(pool.any(1, keepdim=True), logits, torch.zeros_like(logits))
+        return torch.where(pool, F.softmax(logits, dim=-1), 0.0)
+
+    def _gate(self, scores: Tensor, pool: Tensor, chosen: Tensor) -> Tensor:
+        """Forward 1, gradient through the shares; exactly 1 outside the pool."""
+        p = self.shares(scores, pool)
+        hard = (chosen | ~pool).float()
+        return hard - p.detach() + p

@@ -1,0 +1,1 @@
+"""Files that survive interruption: atomic writes, append-only rows, and caches of limited size."""
