@@ -33,6 +33,7 @@ def choose(name: str, options: LoadOptions, yes: bool = False) -> Chosen:
     A download is announced, and asked for on a terminal unless `yes`. Without consent `auto` is tiny, and ModelError
     is raised for any other name.
     """
+    from echoingpixels.checkpoints.loading import KNOWN
     from echoingpixels.planning.auto_model import SMALLEST, resolve
     from echoingpixels.planning.downloads import fetch, measured
 
@@ -45,8 +46,10 @@ def choose(name: str, options: LoadOptions, yes: bool = False) -> Chosen:
             console.say(f"note: {found.name} fits this GPU; add --yes to download it: {wanted}.")
             found = resolve(SMALLEST, replace(options, quant=AUTO))
         else:
-            hint = "Add --yes to download it, or use --model tiny."
-            raise ModelError(f"{found.name} is not on this machine. It would be downloaded: {wanted}.", hint)
+            known = found.name.lower() in KNOWN
+            where = "is not on this machine" if known else "is neither a folder here nor in the hub's cache"
+            hint = f"{'' if known else 'Check the path. '}Add --yes to download it, or use --model tiny."
+            raise ModelError(f"{found.name} {where}. It would be downloaded: {wanted}.", hint)
     elif name.lower() == AUTO and found.name != SMALLEST:
         console.say(f"model: {found.name}, quantization {found.options.quant} ({found.reason})")
     return Chosen(found.name, found.options)

@@ -124,6 +124,12 @@ def test_a_model_that_is_not_on_this_machine_is_not_downloaded_without_consent(
     assert planned.code == 0
 
 
+def test_a_mistyped_folder_is_not_taken_for_a_model_on_the_hub(ep: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(downloads, "measured", lambda wanted: wanted)
+    done = ep("ask", DEMO, QUESTION, "--model", "runs/new")
+    assert done.code == 1 and "runs/new is neither a folder here" in done.err and "Check the path." in done.err
+
+
 def test_with_yes_a_download_is_announced_and_made(ep: Program, monkeypatch: pytest.MonkeyPatch) -> None:
     fetched: list[str] = []
 
