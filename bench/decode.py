@@ -18,7 +18,7 @@ from torch import Tensor
 
 from bench.stack import random_stack, random_stream
 from echoingpixels.backbones.base import Backbone
-from echoingpixels.checkpoints.loading import load
+from echoingpixels.from_pretrained import load
 from echoingpixels.generation.decode import stream_tokens
 from echoingpixels.inputs.stream import Stream
 from echoingpixels.options import GenerateOptions

@@ -17,13 +17,14 @@ import typer
 
 from echoingpixels import load
 from echoingpixels.backbones.qwen_omni import QwenOmni
-from echoingpixels.encoded_clip import Looked
-from echoingpixels.evaluation.evaluate import Run, evaluate, settings
-from echoingpixels.evaluation.sets.reading import read_questions
+from echoingpixels.datasets.reading import read_questions
+from echoingpixels.encoded_clip import EncodedClip
+from echoingpixels.evaluation.evaluate import Run, evaluate
 from echoingpixels.media import read_clip
 from echoingpixels.media.clip import Clip, Pieces
 from echoingpixels.model import EchoingPixels
 from echoingpixels.options import MediaOptions, read_encode
+from echoingpixels.reducers.setting import settings
 from epcli import console
 from epcli.options import keeps, reducers
 
@@ -40,7 +41,7 @@ class Counted(EchoingPixels):
         super().__init__(on, model.sieve)
         self.counts = {"cells": 0.0, "of": 0.0, "tower_s": 0.0, "tower_flops": 0.0}
 
-    def look(self, clip: Clip | Pieces, decode_s: float = 0.0) -> Looked:
+    def look(self, clip: Clip | Pieces, decode_s: float = 0.0) -> EncodedClip:
         """Look, and count; of a glance, the first look alone."""
         looked = super().look(clip, decode_s)
         coarse, seen, span = looked.glance and looked.glance.coarse, looked.features, looked.media.span

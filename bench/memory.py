@@ -21,7 +21,7 @@ import torch
 
 from bench.stack import WORDS, random_stack, random_stream
 from echoingpixels.backbones.base import Features
-from echoingpixels.checkpoints.loading import load
+from echoingpixels.from_pretrained import load
 from echoingpixels.inputs.positions import Span
 from echoingpixels.inputs.prepare import Media, prepare_media
 from echoingpixels.inputs.stream import Stream

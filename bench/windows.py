@@ -11,10 +11,11 @@ from typing import Annotated
 import typer
 
 from echoingpixels import load
-from echoingpixels.evaluation.evaluate import evaluate, settings
-from echoingpixels.evaluation.sets.reading import read_questions
+from echoingpixels.datasets.reading import read_questions
+from echoingpixels.evaluation.evaluate import evaluate
 from echoingpixels.options import GenerateOptions
 from echoingpixels.reducers import chunked_scoring as windows
+from echoingpixels.reducers.setting import settings
 from epcli import console
 from epcli.options import keeps as read_keeps
 

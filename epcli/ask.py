@@ -21,7 +21,7 @@ from .report import Result
 from .show import picture
 
 if TYPE_CHECKING:
-    from echoingpixels.encoded_clip import Looked
+    from echoingpixels.encoded_clip import EncodedClip
     from echoingpixels.generation.answer import Answer
     from echoingpixels.looking import View as Seen
     from echoingpixels.media import Worker
@@ -164,7 +164,7 @@ def _answers(request: Request, view: View, worker: Worker) -> Iterator[Result]:
         seen.keep()
 
 
-def _answer(looked: Looked, question: str, request: Request, view: View) -> tuple[Answer, Answer | None]:
+def _answer(looked: EncodedClip, question: str, request: Request, view: View) -> tuple[Answer, Answer | None]:
     """Answer, print unless JSON is wanted, and give the full run's answer where it was made."""
     if view.stream:
         return _streamed(looked, question, request), None
@@ -179,7 +179,7 @@ def _answer(looked: Looked, question: str, request: Request, view: View) -> tupl
     return answer, full
 
 
-def _streamed(looked: Looked, question: str, request: Request) -> Answer:
+def _streamed(looked: EncodedClip, question: str, request: Request) -> Answer:
     answer: Answer | None = None
     for chunk in looked.stream(question, request.ask):
         console.out(chunk.text, end="")

@@ -81,7 +81,7 @@ def batch(
     from echoingpixels.batch.journal import Journal
     from echoingpixels.batch.run import nothing, run
     from echoingpixels.batch.table import write_table
-    from echoingpixels.checkpoints.loading import load
+    from echoingpixels.from_pretrained import load
 
     job = make_job(chosen.name, chosen.load, read, ask, o.cache_folder(cache_dir, no_cache))
     rows = sum(len(task.rows) for task in tasks)
@@ -117,12 +117,13 @@ def _journal_path(out: Path, resume: bool) -> Path:
 
 def _tasks(sources: list[str], asked: list[str], file: Path | None) -> list[Task]:
     """The clips with their questions."""
-    from echoingpixels.batch.sources import find_tasks, read_questions
+    from echoingpixels.batch.sources import find_tasks
+    from echoingpixels.datasets.questions import read_plain
 
     if asked and file is not None:
         raise OptionError("--question and --questions are both given.", "Give one of them.")
     with console.working("Looking for clips …"):
-        return find_tasks(sources, asked if file is None else read_questions(file))
+        return find_tasks(sources, asked if file is None else read_plain(file))
 
 
 def _print(results: list[Result]) -> None:

@@ -52,7 +52,7 @@ def calibrate(
     read = o.media_options(fps, max_frames, no_audio, audio_track)
     load_options = o.load_options(sieve, quant, device, max_pixels, encode, dtype=dtype)
     generate = GenerateOptions(max_new_tokens)
-    from echoingpixels.evaluation.sets.reading import read_questions
+    from echoingpixels.datasets.reading import read_questions
 
     rows = read_questions(data, limit, format, media)
     from echoingpixels.checkpoints.loading import check_sieve

@@ -20,10 +20,11 @@ from .reading import reading
 from .scores import plain, remarks, tables
 
 if TYPE_CHECKING:
+    from echoingpixels.datasets.questions import Row
     from echoingpixels.evaluation.answerfile import AnswerFile
     from echoingpixels.evaluation.baseline import Baseline
-    from echoingpixels.evaluation.evaluate import Outcome, Setting
-    from echoingpixels.evaluation.questions import Row
+    from echoingpixels.evaluation.evaluate import Outcome
+    from echoingpixels.reducers.setting import Setting
 
 ROWS_FAILED = 3  # exit code
 DATA = "JSONL: media, question, answer; also id, kind, regime, choices, start, end. Or a published set's file."
@@ -75,12 +76,13 @@ def evaluate(
     read = o.media_options(fps, max_frames, no_audio, audio_track)
     load_options = o.load_options(sieve, quant, device, max_pixels, encode, sections, dtype=dtype)
     generate = GenerateOptions(max_new_tokens)
-    from echoingpixels.evaluation.sets.reading import read_questions
+    from echoingpixels.datasets.reading import read_questions
 
     rows = read_questions(data, limit, format, media)
     from echoingpixels.evaluation.evaluate import evaluate as run
-    from echoingpixels.evaluation.evaluate import settings, unknown
+    from echoingpixels.evaluation.evaluate import unknown
     from echoingpixels.evaluation.paired import within
+    from echoingpixels.reducers.setting import settings
 
     which = choose(model, load_options, yes)
     reducers = named(which, reducers, keeps)
@@ -114,7 +116,7 @@ def _baseline(path: Path | None, run: str | None) -> tuple[Baseline | None, Sett
             raise OptionError("--baseline-run says which run of --baseline.", "Give --baseline FILE, too.")
         return None, None
     from echoingpixels.evaluation.baseline import read_baseline
-    from echoingpixels.evaluation.evaluate import Setting
+    from echoingpixels.reducers.setting import Setting
 
     found = read_baseline(path)
     if run is None:

@@ -74,7 +74,7 @@ def _agreed(wanted: Download, yes: bool) -> bool:
 def load_model(chosen: Chosen, reducers: Iterable[str], keeps: Iterable[Keep] = ()) -> EchoingPixels:
     """The model, which supports all of these reducers, and the adaptive budget where that is asked for."""
     with console.working(f"Loading {chosen.name} …"):
-        from echoingpixels.checkpoints.loading import load
+        from echoingpixels.from_pretrained import load
 
         check_model(chosen, reducers, keeps)
         return load(chosen.name, **vars(chosen.load))

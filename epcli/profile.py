@@ -19,7 +19,7 @@ from .reading import reading
 from .sheet import tables, write_csv
 
 if TYPE_CHECKING:
-    from echoingpixels.evaluation.questions import Row
+    from echoingpixels.datasets.questions import Row
     from echoingpixels.media import Worker
     from echoingpixels.model import EchoingPixels
     from echoingpixels.profiling.profile import Profile
@@ -107,7 +107,7 @@ def _questions(data: Path | None, format: str, clips: Path | None, limit: int | 
         for option in (name for name, is_given in given.items() if is_given):
             raise OptionError(f"{option} is about the questions of --data.", "Give --data FILE, too.")
         return []
-    from echoingpixels.evaluation.sets.reading import read_questions
+    from echoingpixels.datasets.reading import read_questions
 
     return read_questions(data, limit, format, clips)
 
@@ -135,7 +135,8 @@ def _scored(
     from echoingpixels.evaluation.evaluate import evaluate
 
     with console.progress("clips of questions") as progress:
-        return found.scored(evaluate(model, rows, found.settings, read, generate, telling(), progress, worker.stream))
+        runs = evaluate(model, rows, found.settings, read, generate, telling(), progress, worker.stream)
+    return found.scored({run.setting: run.score for run in runs})
 
 
 def _print(found: Profile) -> None:

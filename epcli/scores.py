@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 from echoingpixels.options import keep_name
 
 if TYPE_CHECKING:
-    from echoingpixels.evaluation.evaluate import Run, Setting
+    from echoingpixels.datasets.score import Score
+    from echoingpixels.evaluation.evaluate import Run
     from echoingpixels.evaluation.paired import Difference, Paired
-    from echoingpixels.evaluation.score import Score
+    from echoingpixels.reducers.setting import Setting
 
 UNKNOWN = "–"  # nothing answered
 

@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 
+from echoingpixels.datasets.questions import Row
 from echoingpixels.errors import DataError
 from echoingpixels.evaluation import evaluate as asking
 from echoingpixels.evaluation.answerfile import AnswerFile, made_with
-from echoingpixels.evaluation.evaluate import Outcome, Setting
-from echoingpixels.evaluation.questions import Row
+from echoingpixels.evaluation.evaluate import Outcome
 from echoingpixels.options import GenerateOptions, LoadOptions, MediaOptions
+from echoingpixels.reducers.setting import Setting
 from echoingpixels.report import Tokens
 from tests import clips
 from tests.program import Done, Program, command, environment

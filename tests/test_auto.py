@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from echoingpixels.errors import ModelError, OptionError
-from echoingpixels.evaluation.evaluate import Setting, settings
 from echoingpixels.inputs.positions import AUDIO
 from echoingpixels.inputs.stream import Stream, budget, pad
 from echoingpixels.model import EchoingPixels
 from echoingpixels.options import REDUCER_NAMES, AskOptions, Auto, keep_name, plain_keep, read_keep
 from echoingpixels.reducers.adaptive import LEAST, MOST, RATIOS, Enough, beyond, features
 from echoingpixels.reducers.cs2 import SieveOptions
+from echoingpixels.reducers.setting import Setting, settings
 from tests import tinymodel
 from tests.live import Live
 from tests.test_reducers import rows

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from echoingpixels.checkpoints.loading import load
 from echoingpixels.errors import DataError, ModelError, OptionError
+from echoingpixels.from_pretrained import load
 from echoingpixels.options import LoadOptions
 from echoingpixels.planning import auto_model, downloads, plan
 from echoingpixels.planning.auto_model import resolve, save_default, saved_default

@@ -10,8 +10,8 @@ import pytest
 
 from echoingpixels.errors import DataError
 from echoingpixels.evaluation.baseline import Baseline, named, read_baseline
-from echoingpixels.evaluation.evaluate import Setting
 from echoingpixels.options import Auto
+from echoingpixels.reducers.setting import Setting
 from tests.test_paired import run
 
 CS2, FULL = Setting("cs2", 0.2), Setting("full", 1.0)

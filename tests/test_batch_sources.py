@@ -15,8 +15,9 @@ import pytest
 
 from echoingpixels.batch import remote
 from echoingpixels.batch.remote import fetched, remote_mark
-from echoingpixels.batch.sources import find_tasks, read_questions
+from echoingpixels.batch.sources import find_tasks
 from echoingpixels.batch.table import write_table
+from echoingpixels.datasets.questions import read_plain
 from echoingpixels.errors import DataError, MediaError, OptionError
 from echoingpixels.media import read_clip
 
@@ -100,10 +101,10 @@ def test_a_bad_row_is_named(row: Any, said: str, folder: Path) -> None:
 def test_questions_come_from_a_text_file(tmp_path: Path) -> None:
     path = tmp_path / "questions.txt"
     path.write_text("Who?\n\n  Where is it?  \r\n")
-    assert read_questions(path) == ["Who?", "Where is it?"]
+    assert read_plain(path) == ["Who?", "Where is it?"]
     path.write_text("\n")
     with pytest.raises(DataError, match="holds no question"):
-        read_questions(path)
+        read_plain(path)
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):

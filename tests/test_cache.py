@@ -19,11 +19,12 @@ import torch
 from echoingpixels.batch import opening
 from echoingpixels.checkpoints import fingerprint
 from echoingpixels.checkpoints.fingerprint import WHOLE, features_mark, file_mark, folder_mark
-from echoingpixels.checkpoints.loading import KNOWN, load
+from echoingpixels.checkpoints.loading import KNOWN
 from echoingpixels.checkpoints.weights import weights_of
-from echoingpixels.encoded_clip import Looked
+from echoingpixels.encoded_clip import EncodedClip
 from echoingpixels.errors import InternalError, ModelError
 from echoingpixels.features.cache import CLIP, ENDING, FORMAT, FeatureCache, Seen, default_folder, seen_key
+from echoingpixels.from_pretrained import load
 from echoingpixels.inputs.prepare import prepare_media
 from echoingpixels.media import read_clip
 from echoingpixels.model import EchoingPixels
@@ -379,17 +380,17 @@ def test_features_are_written_after_the_answer_also_after_one_that_fails(
     film: Path, ep: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     order: list[str] = []
-    put, stream = FeatureCache.put, Looked.stream
+    put, stream = FeatureCache.put, EncodedClip.stream
     monkeypatch.setattr(FeatureCache, "put", lambda *given: (order.append("kept"), put(*given)))
 
     def answered(*given: Any) -> Iterator[Any]:
         yield from stream(*given)
         order.append("answered")
 
-    monkeypatch.setattr(Looked, "stream", answered)
+    monkeypatch.setattr(EncodedClip, "stream", answered)
     assert ep("ask", film, QUESTION, "Who?", "--cache-dir", tmp_path / "a", *SHORT).code == 0
     assert order == ["answered", "answered", "kept"]
-    monkeypatch.setattr(Looked, "stream", lambda *_: (_ for _ in ()).throw(InternalError("Memory ran out.")))
+    monkeypatch.setattr(EncodedClip, "stream", lambda *_: (_ for _ in ()).throw(InternalError("Memory ran out.")))
     assert ep("ask", film, QUESTION, "--cache-dir", tmp_path / "b", *SHORT).code == 1
     assert FeatureCache(tmp_path / "b" / "features").clips() == 1
 

@@ -11,8 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from echoingpixels.checkpoints.loading import ASSETS, KNOWN, load
+from echoingpixels.checkpoints.loading import ASSETS, KNOWN
 from echoingpixels.checkpoints.sieve_io import SIEVE_CONFIG, read_sieve_options
+from echoingpixels.datasets.questions import Row
 from echoingpixels.errors import DataError, ModelError
 from echoingpixels.evaluation import evaluate as scoring
 from echoingpixels.evaluation.calibrate import (
@@ -24,13 +25,14 @@ from echoingpixels.evaluation.calibrate import (
     sieve_to_write,
     write_calibration,
 )
-from echoingpixels.evaluation.evaluate import evaluate, settings
-from echoingpixels.evaluation.questions import Row
+from echoingpixels.evaluation.evaluate import evaluate
+from echoingpixels.from_pretrained import load
 from echoingpixels.model import EchoingPixels
 from echoingpixels.options import AskOptions, Auto, GenerateOptions, LoadOptions
 from echoingpixels.planning.meta_model import outline
 from echoingpixels.planning.plan import plan
 from echoingpixels.reducers.adaptive import LEAST, MOST, RATIOS, Enough
+from echoingpixels.reducers.setting import settings
 from tests import tinymodel
 from tests.program import Program
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from echoingpixels.evaluation.choices import REQUEST, chosen, letter_of, prompt, unlabelled
+from echoingpixels.datasets.choices import REQUEST, chosen, letter_of, prompt, unlabelled
 
 OPTIONS = ("A red car", "the dog", "a cat", "right")
 

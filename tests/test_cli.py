@@ -136,7 +136,7 @@ def test_compare_prints_both_answers_and_what_was_measured(ask: Callable[..., An
 
 def test_a_dry_run_has_the_same_keys_and_no_answer(ask: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     real = json.loads(ask(QUESTION, "--json").out)
-    monkeypatch.setattr("echoingpixels.checkpoints.loading.load", None)  # a dry run must not need it
+    monkeypatch.setattr("echoingpixels.from_pretrained.load", None)  # a dry run must not need it
     said = json.loads(ask(QUESTION, "--json", "--dry-run").out)
     assert tuple(said) == KEYS
     assert (said["answer"], said["finish_reason"], said["speedup"]["measured"]) == (None, None, None)

@@ -16,7 +16,7 @@ from echoingpixels.batch.job import Job, make_job
 from echoingpixels.batch.journal import Journal
 from echoingpixels.batch.run import run
 from echoingpixels.batch.task import Task
-from echoingpixels.checkpoints.loading import load
+from echoingpixels.from_pretrained import load
 from echoingpixels.options import AskOptions, GenerateOptions, LoadOptions, MediaOptions
 from tests import clips
 from tests.batches import rows, tasks

@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 
 from echoingpixels import batched as padded
+from echoingpixels.datasets.questions import Row
 from echoingpixels.errors import ModelError, OptionError, OutOfMemoryError
 from echoingpixels.evaluation import evaluate as under_test
-from echoingpixels.evaluation.evaluate import Outcome, Setting, evaluate, settings
-from echoingpixels.evaluation.questions import Row
+from echoingpixels.evaluation.evaluate import Outcome, evaluate
 from echoingpixels.model import EchoingPixels
 from echoingpixels.options import GenerateOptions, MediaOptions
+from echoingpixels.reducers.setting import Setting, settings
 from echoingpixels.report import Tokens
 from tests import clips, tinymodel
 from tests.program import Program

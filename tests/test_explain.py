@@ -227,7 +227,7 @@ def test_a_bad_out_is_refused_before_anything_runs(
     ep: Program, film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("echoingpixels.media.check_media", None)
-    monkeypatch.setattr("echoingpixels.checkpoints.loading.load", None)
+    monkeypatch.setattr("echoingpixels.from_pretrained.load", None)
     (tmp_path / "folder.html").mkdir()
     clip = tmp_path / "clip.png"
     clip.write_bytes(b"")

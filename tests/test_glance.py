@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from echoingpixels.backbones.qwen_omni import QwenOmni
-from echoingpixels.encoded_clip import Looked
+from echoingpixels.encoded_clip import EncodedClip
 from echoingpixels.features.cache import FeatureCache
 from echoingpixels.features.coarse_to_fine import chosen, coarse_size, places, windows
 from echoingpixels.inputs import patches as F
@@ -85,7 +85,7 @@ def test_all_windows_seen_closely_are_the_clip_as_without_a_glance(sieved: bool)
     assert seen.there is not None and bool(seen.there.all())
 
 
-def first_and_second(share: float) -> tuple[Looked, torch.Tensor]:
+def first_and_second(share: float) -> tuple[EncodedClip, torch.Tensor]:
     looked = glancing(share).look(clip())
     return looked, looked.seen_for(looked.model.prepare(looked.media, "Who?"), looked.watch)
 

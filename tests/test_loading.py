@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from echoingpixels.backbones.qwen_omni import QwenOmni
 from echoingpixels.checkpoints import loading
-from echoingpixels.checkpoints.loading import KNOWN, check_sieve, load, save
+from echoingpixels.checkpoints.loading import KNOWN, check_sieve
 from echoingpixels.errors import ModelError, OptionError
+from echoingpixels.from_pretrained import load, save
 from echoingpixels.model import EchoingPixels
 from echoingpixels.options import GenerateOptions, LoadOptions
 from echoingpixels.reducers.basic import REDUCERS
@@ -225,7 +226,7 @@ def test_another_sieve_of_the_model_is_used_by_its_name(copy: Path) -> None:
 
 
 def test_a_missing_sieve_is_told_before_weights_are_read(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loading, "load", None)
+    monkeypatch.setattr(loading, "load_parts", None)
     shutil.rmtree(copy / "sieve")
     (copy / "model.safetensors").unlink()
     for name in (str(copy), "qwen2.5-omni-7b"):

@@ -18,7 +18,7 @@ import torch
 from echoingpixels.backbones import attention
 from echoingpixels.backbones.base import Features
 from echoingpixels.backbones.qwen_omni import QwenOmni
-from echoingpixels.checkpoints.loading import load
+from echoingpixels.from_pretrained import load
 from echoingpixels.inputs.positions import Span
 from echoingpixels.inputs.prepare import Media
 from echoingpixels.model import EchoingPixels

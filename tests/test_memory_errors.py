@@ -15,8 +15,8 @@ import torch
 from echoingpixels import encoded_clip as looked
 from echoingpixels import model
 from echoingpixels.checkpoints import loading
-from echoingpixels.checkpoints.loading import load
 from echoingpixels.errors import OutOfMemoryError
+from echoingpixels.from_pretrained import load
 from echoingpixels.media import read_clip
 from echoingpixels.memory_errors import guarded, guarded_stream
 from tests.program import Program

@@ -13,13 +13,14 @@ import pytest
 import torch
 
 from echoingpixels import model as under_test
+from echoingpixels.backbones.flops import layer_flops
 from echoingpixels.errors import MediaError, ModelError, OptionError
 from echoingpixels.generation.answer import Answer
 from echoingpixels.inputs.prepare import extent_of, prepare_media, span_of
 from echoingpixels.media.clip import Clip
 from echoingpixels.model import EchoingPixels
 from echoingpixels.options import REDUCER_NAMES, AskOptions, Auto, GenerateOptions
-from echoingpixels.report import STAGES, layer_flops, peak_memory, reset_peak
+from echoingpixels.report import STAGES, peak_memory, reset_peak
 from tests import tinymodel
 
 QUESTION = "Which object appears first?"

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from echoingpixels.checkpoints.loading import load, save
 from echoingpixels.errors import DataError
+from echoingpixels.from_pretrained import load, save
 from echoingpixels.model import EchoingPixels
 from echoingpixels.options import Quant
 from echoingpixels.train.build import build_backbone

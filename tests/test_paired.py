@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from echoingpixels.evaluation.evaluate import Outcome, Run, Setting
+from echoingpixels.datasets.questions import Row
+from echoingpixels.datasets.score import score
+from echoingpixels.evaluation.evaluate import Outcome, Run
 from echoingpixels.evaluation.paired import RESAMPLES, Pair, difference, within
-from echoingpixels.evaluation.questions import Row
-from echoingpixels.evaluation.score import score
+from echoingpixels.reducers.setting import Setting
 from echoingpixels.report import Tokens
 
 NOTHING = Tokens.of(*2 * [dict.fromkeys(("video", "audio", "image", "text"), 0)])

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from echoingpixels.checkpoints.loading import KNOWN, load
+from echoingpixels.checkpoints.loading import KNOWN
 from echoingpixels.errors import ModelError
+from echoingpixels.from_pretrained import load
 from echoingpixels.media import read_clip
 from echoingpixels.options import REDUCER_NAMES, AskOptions, GenerateOptions, LoadOptions
 from echoingpixels.planning.forecast import RATED

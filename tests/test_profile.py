@@ -9,10 +9,9 @@ from typing import Any
 
 import pytest
 
-from echoingpixels.encoded_clip import Looked
+from echoingpixels.datasets.score import Score
+from echoingpixels.encoded_clip import EncodedClip
 from echoingpixels.errors import MediaError, ModelError, OptionError, OutOfMemoryError
-from echoingpixels.evaluation.evaluate import Setting
-from echoingpixels.evaluation.score import Score
 from echoingpixels.generation.answer import Answer
 from echoingpixels.media import read_clip
 from echoingpixels.model import EchoingPixels
@@ -21,6 +20,7 @@ from echoingpixels.profiling import profile as under_test
 from echoingpixels.profiling.measurements import FULL, Measured, Sample, Spread, fold
 from echoingpixels.profiling.profile import choose, in_turn, profile
 from echoingpixels.profiling.recommend import Recommendation, recommend
+from echoingpixels.reducers.setting import Setting
 from echoingpixels.report import Report, Tokens
 from tests import clips, tinymodel
 
@@ -47,13 +47,13 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[Setting]:
     """The settings that answers were made with, in order."""
-    seen, real = [], Looked.answer
+    seen, real = [], EncodedClip.answer
 
-    def spy(looked: Looked, question: str, options: Any) -> Answer:
+    def spy(looked: EncodedClip, question: str, options: Any) -> Answer:
         seen.append(Setting(options.reducer, options.keep))
         return real(looked, question, options)
 
-    monkeypatch.setattr(Looked, "answer", spy)
+    monkeypatch.setattr(EncodedClip, "answer", spy)
     return seen
 
 
@@ -143,7 +143,7 @@ def test_rounds_that_warm_up_do_not_count(
         calls.append(1)
         return made_up(llm=100.0 if len(calls) <= 2 * 4 else 2.0)  # of two rounds with four settings
 
-    monkeypatch.setattr(Looked, "answer", answer)
+    monkeypatch.setattr(EncodedClip, "answer", answer)
     found = profile(model, films[:1], "Who?", replace(QUICK, warm_up=2, repeat=3))
     assert len(calls) == 5 * 4
     assert [run.time_s["llm"] for run in found.runs] == [Spread(2.5, 2.5, 2.5)] * 4
@@ -200,14 +200,14 @@ def test_a_clip_that_cannot_be_read_is_left_out_and_told(
 def test_a_clip_that_does_not_fit_fails_alone(
     model: EchoingPixels, films: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, quick = Looked.answer, replace(QUICK, repeat=1)
+    real, quick = EncodedClip.answer, replace(QUICK, repeat=1)
 
-    def answer(looked: Looked, question: str, options: Any) -> Answer:
+    def answer(looked: EncodedClip, question: str, options: Any) -> Answer:
         if looked.ending.source.path == str(films[1]) and options.keep < 1:
             raise OutOfMemoryError("It needs more memory than is free.", "Give a smaller --max-frames.")
         return real(looked, question, options)
 
-    monkeypatch.setattr(Looked, "answer", answer)
+    monkeypatch.setattr(EncodedClip, "answer", answer)
     found = profile(model, films, "Who?", quick, generate=SHORT)
     assert found.failed == {films[1]: "It needs more memory than is free."}
     assert [reply.clip for run in found.runs for reply in run.replies] == [films[0]] * len(found.runs)

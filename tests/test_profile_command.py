@@ -52,7 +52,7 @@ def untouched(monkeypatch: pytest.MonkeyPatch) -> None:
     def load(*_: Any, **__: Any) -> None:
         raise AssertionError("a model was loaded")
 
-    monkeypatch.setattr("echoingpixels.checkpoints.loading.load", load)
+    monkeypatch.setattr("echoingpixels.from_pretrained.load", load)
 
 
 def test_json_has_the_keys_of_ask_and_evaluate(made: Made, film: Path, tiny: str) -> None:
@@ -256,7 +256,7 @@ def test_an_interrupted_run_prints_no_figures_and_no_traceback(
     def stop(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("echoingpixels.model.Looked.answer", stop)
+    monkeypatch.setattr("echoingpixels.model.EncodedClip.answer", stop)
     done = ep("profile", film, QUESTION, "--model", tiny, *SHORT)
     assert (done.code, done.out, done.err.strip()) == (130, "", "")
 

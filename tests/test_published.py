@@ -12,10 +12,11 @@ import pytest
 import torch
 
 from echoingpixels.backbones.qwen_omni import QwenOmni
-from echoingpixels.checkpoints.loading import check_sieve, load, read_calibration, read_config
+from echoingpixels.checkpoints.loading import check_sieve, read_calibration, read_config
 from echoingpixels.checkpoints.released import SECTIONS, published_options
 from echoingpixels.errors import ModelError, OptionError
 from echoingpixels.evaluation.calibrate import sieve_to_write
+from echoingpixels.from_pretrained import load
 from echoingpixels.options import LoadOptions
 from echoingpixels.planning.meta_model import outline
 from echoingpixels.reducers.cs2 import Sieve

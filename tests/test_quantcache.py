@@ -14,8 +14,9 @@ import torch
 from safetensors import SafetensorError
 
 from echoingpixels.checkpoints import loading
-from echoingpixels.checkpoints.loading import KNOWN, load
+from echoingpixels.checkpoints.loading import KNOWN
 from echoingpixels.checkpoints.quantcache import clear, entries, keep_quantized, kept_at
+from echoingpixels.from_pretrained import load
 from echoingpixels.model import EchoingPixels
 from echoingpixels.storage.atomic import UNFINISHED
 from echoingpixels.storage.lru import STALE

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from echoingpixels.datasets.questions import Row, read_rows
 from echoingpixels.errors import DataError
-from echoingpixels.evaluation.questions import Row, read_rows
 
 GOOD = {"media": "clips/1.mp4", "question": "Who?", "answer": "cat"}
 

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from transformers import Qwen2_5OmniForConditionalGeneration
 
-from echoingpixels.checkpoints.loading import load
 from echoingpixels.errors import ModelError
+from echoingpixels.from_pretrained import load
 from echoingpixels.media.clip import Clip
 from echoingpixels.model import EchoingPixels
 from echoingpixels.options import GenerateOptions

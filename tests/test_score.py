@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from echoingpixels.evaluation.score import Z, is_right, normalise, score, wilson
+from echoingpixels.datasets.score import Z, is_right, normalise, score, wilson
 
 
 @pytest.mark.parametrize(

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
+from echoingpixels.datasets.choices import REQUEST
+from echoingpixels.datasets.duration import duration_class, seconds_of
+from echoingpixels.datasets.files import Files
+from echoingpixels.datasets.formats import FORMATS, OPEN
+from echoingpixels.datasets.questions import Row
+from echoingpixels.datasets.reading import read_questions
 from echoingpixels.errors import DataError, OptionError
-from echoingpixels.evaluation.choices import REQUEST
-from echoingpixels.evaluation.questions import Row
-from echoingpixels.evaluation.sets.duration import duration_class, seconds_of
-from echoingpixels.evaluation.sets.files import Files
-from echoingpixels.evaluation.sets.formats import FORMATS, OPEN
-from echoingpixels.evaluation.sets.reading import read_questions
 
 ASKED = {"question": "Who rings?", "options": ["A. A man", "B. A dog", "C. Nobody"]}
 RECORDS: dict[str, Any] = {  # one of each, with keys that the readers have no use for

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
+from echoingpixels.datasets.reading import read_questions
 from echoingpixels.evaluation import evaluate as under_test
-from echoingpixels.evaluation.evaluate import Setting, evaluate
-from echoingpixels.evaluation.sets.reading import read_questions
+from echoingpixels.evaluation.evaluate import evaluate
+from echoingpixels.reducers.setting import Setting
 from tests import tinymodel
 from tests.program import Program
 

@@ -18,10 +18,10 @@ from echoingpixels.backbones.qwen_omni import QwenOmni
 from echoingpixels.checkpoints import hub, loading
 from echoingpixels.checkpoints import sieve_io as sievefolder
 from echoingpixels.checkpoints.identity import Identity, identity_of
-from echoingpixels.checkpoints.loading import load, save
 from echoingpixels.checkpoints.sieve_io import load_sieve, read_sieve_options, save_sieve, sieve_folder
 from echoingpixels.errors import ModelError
 from echoingpixels.evaluation.calibrate import write_calibration
+from echoingpixels.from_pretrained import load, save
 from echoingpixels.inputs.prepare import prepare_media
 from echoingpixels.model import EchoingPixels
 from echoingpixels.options import LoadOptions

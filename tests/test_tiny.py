@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from echoingpixels.checkpoints.loading import ASSETS, load
-from echoingpixels.evaluation.evaluate import Run, evaluate, settings
-from echoingpixels.evaluation.questions import read_rows
+from echoingpixels.checkpoints.loading import ASSETS
+from echoingpixels.datasets.questions import read_rows
+from echoingpixels.evaluation.evaluate import Run, evaluate
+from echoingpixels.from_pretrained import load
 from echoingpixels.media import read_clip
 from echoingpixels.model import EchoingPixels
+from echoingpixels.reducers.setting import settings
 from echoingpixels.synth.dataset import generate
 
 FRESH_SEED = 424_242  # neither trained on nor used for docs/results.md

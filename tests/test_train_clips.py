@@ -14,8 +14,8 @@ import torch
 
 from echoingpixels.backbones.base import Features
 from echoingpixels.backbones.qwen_omni import QwenOmni
-from echoingpixels.checkpoints.loading import load
 from echoingpixels.errors import DataError
+from echoingpixels.from_pretrained import load
 from echoingpixels.inputs.positions import Span
 from echoingpixels.options import Encode
 from echoingpixels.train import clips as module

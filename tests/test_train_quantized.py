@@ -17,8 +17,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from echoingpixels.checkpoints import loading
-from echoingpixels.checkpoints.loading import load, new_sieve, save
+from echoingpixels.checkpoints.loading import new_sieve
 from echoingpixels.errors import DataError, ModelError
+from echoingpixels.from_pretrained import load, save
 from echoingpixels.media import read_clip
 from echoingpixels.model import EchoingPixels
 from echoingpixels.options import GenerateOptions

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from echoingpixels.backbones.qwen_omni import QwenOmni
+from echoingpixels.datasets.questions import Row
 from echoingpixels.errors import DataError, MediaError
-from echoingpixels.evaluation.questions import Row
 from echoingpixels.inputs.prepare import prepare_media, prepare_prompt
 from echoingpixels.train.build import build_backbone
 from echoingpixels.train.clips import Clips, read_clips

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from echoingpixels.checkpoints.loading import load, save
+from echoingpixels.from_pretrained import load, save
 from echoingpixels.model import EchoingPixels
 from echoingpixels.train.build import build_backbone
 from echoingpixels.train.reading import read_recipe

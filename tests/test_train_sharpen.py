@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from echoingpixels.checkpoints.loading import load
 from echoingpixels.errors import DataError
+from echoingpixels.from_pretrained import load
 from echoingpixels.train.bank import Reader, example
 from echoingpixels.train.recipe import Data, Recipe, Stage
 from echoingpixels.train.run import train_model

@@ -15,8 +15,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from echoingpixels.checkpoints.loading import load
 from echoingpixels.errors import DataError, ModelError, OptionError
+from echoingpixels.from_pretrained import load
 from echoingpixels.train import checkpoint
 from echoingpixels.train.draws import Draws
 from echoingpixels.train.recipe import Gate, Lora, Recipe, Stage

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from echoingpixels.checkpoints.loading import load
+from echoingpixels.datasets.questions import Row
 from echoingpixels.errors import DataError
-from echoingpixels.evaluation.questions import Row
+from echoingpixels.from_pretrained import load
 from echoingpixels.inputs.patches import Resolution
 from echoingpixels.train.recipe import Data, Stage
 from echoingpixels.train.run import train_model

@@ -16,8 +16,9 @@ from pathlib import Path
 import av
 import pytest
 
-from echoingpixels.checkpoints.loading import KNOWN, load
+from echoingpixels.checkpoints.loading import KNOWN
 from echoingpixels.errors import MediaError, ModelError
+from echoingpixels.from_pretrained import load
 from echoingpixels.media import container, read_clip
 from echoingpixels.options import LoadOptions
 from echoingpixels.planning.meta_model import outline

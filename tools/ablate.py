@@ -17,14 +17,15 @@ import typer
 from torch import Tensor, nn
 
 from echoingpixels.backbones.qwen_omni import QwenOmni
-from echoingpixels.checkpoints.loading import load
 from echoingpixels.checkpoints.sieve_io import save_sieve
-from echoingpixels.evaluation.evaluate import Setting, evaluate
+from echoingpixels.datasets.questions import read_rows
+from echoingpixels.evaluation.evaluate import evaluate
 from echoingpixels.evaluation.paired import within
-from echoingpixels.evaluation.questions import read_rows
+from echoingpixels.from_pretrained import load
 from echoingpixels.model import EchoingPixels
 from echoingpixels.options import GenerateOptions, MediaOptions
 from echoingpixels.reducers.cs2 import Sieve, SieveOptions
+from echoingpixels.reducers.setting import Setting
 from echoingpixels.train.answers import answer_loss, thinned
 from echoingpixels.train.bank import Reader
 from echoingpixels.train.draws import Draw, Draws

@@ -14,7 +14,7 @@ import typer
 from torch import nn
 
 from echoingpixels.backbones.qwen_omni import QwenOmni
-from echoingpixels.checkpoints.loading import load, save
+from echoingpixels.from_pretrained import load, save
 
 
 def deepen(backbone: QwenOmni, layers: int) -> None:

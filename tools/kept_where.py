@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from echoingpixels.checkpoints.loading import load
+from echoingpixels.from_pretrained import load
 from echoingpixels.inputs.positions import AUDIO, VIDEO
 from echoingpixels.inputs.stream import Stream
 from echoingpixels.media import read_clip

@@ -20,7 +20,7 @@ from typing import Annotated
 import torch
 import typer
 
-from echoingpixels.checkpoints.loading import load, save
+from echoingpixels.from_pretrained import load, save
 from echoingpixels.media import read_clip
 from echoingpixels.model import EchoingPixels
 from echoingpixels.options import GenerateOptions

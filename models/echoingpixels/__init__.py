@@ -9,10 +9,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .checkpoints.loading import load as load
-    from .checkpoints.loading import save as save
     from .checkpoints.sieve_io import save_sieve as save_sieve
     from .errors import EpError as EpError
+    from .from_pretrained import load as load
+    from .from_pretrained import save as save
     from .generation.answer import Answer as Answer
     from .media import read_clip as read_clip
     from .media import stream_clip as stream_clip
@@ -34,9 +34,9 @@ _HOMES = {
     "GenerateOptions": "options",
     "LoadOptions": "options",
     "MediaOptions": "options",
-    "load": "checkpoints.loading",
+    "load": "from_pretrained",
     "read_clip": "media",
-    "save": "checkpoints.loading",
+    "save": "from_pretrained",
     "save_sieve": "checkpoints.sieve_io",
     "stream_clip": "media",
 }

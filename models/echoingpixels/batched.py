@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Generic, Protocol, TypeVar
 
-from .encoded_clip import Looked
+from .encoded_clip import EncodedClip
 from .errors import EpError
 from .generation.decode import FinishReason, Text, stream_tokens
 from .inputs.positions import KINDS
@@ -39,7 +39,7 @@ class Asked(Generic[R]):
     """One question ready to be answered, and the seconds that took; or why its clip failed."""
 
     row: R
-    looked: Looked | None
+    looked: EncodedClip | None
     prompt: Inputs | None
     seconds: dict[str, float]
     error: EpError | None = None
@@ -73,7 +73,7 @@ class Said:
     after: dict[str, int]
 
 
-def ask(looked: Looked, rows: Iterable[R]) -> list[Asked[R]]:
+def ask(looked: EncodedClip, rows: Iterable[R]) -> list[Asked[R]]:
     """All questions about one clip; the first one carries what the clip itself cost."""
     asked: list[Asked[R]] = []
     for row in rows:

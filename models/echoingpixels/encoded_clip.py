@@ -26,7 +26,7 @@ OnChoice = Callable[[Stream, Selection], None]
 
 
 @dataclass(frozen=True)
-class Looked:
+class EncodedClip:
     """A clip the towers have seen and heard."""
 
     model: EchoingPixels

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from .encoded_clip import Looked
+from .encoded_clip import EncodedClip
 from .features.cache import FeatureCache, Seen
 from .media.clip import Clip, Ending, Pieces, Source
 from .model import EchoingPixels
@@ -21,7 +21,7 @@ from .report import Stopwatch
 class View:
     """What the towers made of a clip, whether that came from the cache, and where it is kept, None for nowhere."""
 
-    looked: Looked
+    looked: EncodedClip
     cached: bool
     cache: FeatureCache | None = None
     key: str = ""
@@ -57,7 +57,7 @@ def look(
     if isinstance(clip, Seen):
         watch = Stopwatch(model.backbone.device, {"load": model.load_s, **seconds})
         ending = model.with_notes(Ending(clip.duration, clip.source))
-        return View(Looked(model, clip.media, clip.features, watch, 0, ending), cached=True)
+        return View(EncodedClip(model, clip.media, clip.features, watch, 0, ending), cached=True)
     looked = model.look(clip)
     looked.watch.seconds.update(seconds)
     return View(looked, False, cache, key)

@@ -13,9 +13,10 @@ from os import PathLike
 import torch
 
 from .backbones.base import Backbone, Features
+from .backbones.flops import llm_flops, sieve_flops
 from .backbones.quantized import stored_bytes
-from .encoded_clip import Looked
-from .errors import MediaError, ModelError, OptionError
+from .encoded_clip import EncodedClip
+from .errors import MediaError, OptionError
 from .features.coarse_to_fine import glance_at
 from .features.encode import encode
 from .generation.answer import Answer, Chunk, Spent, folded
@@ -25,14 +26,14 @@ from .inputs.prepare import Inputs, Media, prepare_media, prepare_prompt
 from .inputs.stream import Selection, Stream, budget, top_k
 from .media.clip import Clip, Ending, Pieces, Source
 from .memory_errors import guarded
-from .options import AUTO, KEEP, SIEVED, UNTRAINED, AskOptions, Auto, GenerateOptions, Keep, check_choice, reducer_of
+from .options import AUTO, KEEP, SIEVED, AskOptions, Auto, GenerateOptions, Keep, check_choice, reducer_of
 from .reducers.adaptive import features
 from .reducers.attention import ATTENDED, attended_flops
 from .reducers.basic import REDUCERS
 from .reducers.chunked_scoring import passes
-from .reducers.cs2 import Sieve
+from .reducers.cs2 import Sieve, no_sieve, no_table
 from .reducers.quotas import SHARES
-from .report import Report, Stopwatch, Tokens, decoding_rate, llm_flops, peak_memory, reset_peak, sieve_flops
+from .report import Report, Stopwatch, Tokens, decoding_rate, peak_memory, reset_peak
 
 REAL_MODEL = "For other clips use --model qwen2.5-omni-3b --quant nf4 on a GPU (`ep models` lists models)."
 Advise = Callable[[Media | None, str, AskOptions], tuple[str, ...]]
@@ -143,7 +144,7 @@ class EchoingPixels:
         looked = self.look(clip)
         return [folded(looked.stream(question, AskOptions(**options))) for question in questions]  # type: ignore[arg-type]
 
-    def look(self, clip: Clip | Pieces, decode_s: float = 0.0) -> Looked:
+    def look(self, clip: Clip | Pieces, decode_s: float = 0.0) -> EncodedClip:
         """Prepare and encode a clip once, for any number of questions; `decode_s` is what reading it took so far.
 
         Of a clip that comes in pieces, memory holds one of them and the features; for a glance, all its frames.
@@ -154,7 +155,7 @@ class EchoingPixels:
         advise = partial(self.advise, None, "", AskOptions())
         return guarded(partial(self._look, clip, decode_s), "encoding the clip", self.backbone.device, advise)
 
-    def _look(self, clip: Clip | Pieces, decode_s: float) -> Looked:
+    def _look(self, clip: Clip | Pieces, decode_s: float) -> EncodedClip:
         reset_peak(self.backbone.device)
         watch = Stopwatch(self.backbone.device, {"load": self.load_s, "decode": decode_s})
         pieces = clip.pieces() if isinstance(clip, Clip) else clip
@@ -165,7 +166,7 @@ class EchoingPixels:
         with watch.stage("encode"):
             watch.wait()
         ending, peak = self.with_notes(seen.ending), peak_memory(self.backbone.device)
-        return Looked(self, seen.media, seen.features, watch, peak, ending, glance)
+        return EncodedClip(self, seen.media, seen.features, watch, peak, ending, glance)
 
     def chunks(self, stream: Stream, options: GenerateOptions, watch: Stopwatch, spent: Spent) -> Iterator[Chunk]:
         """Generate from a stream of one row; the last chunk carries the answer and its report."""
@@ -226,17 +227,3 @@ class EchoingPixels:
         """Bytes of all parameters as stored, with the scales of quantized ones."""
         parameters = [*self.backbone.parameters(), *(self.sieve.parameters() if self.sieve else ())]
         return sum(map(stored_bytes, parameters))
-
-
-def no_sieve(name: str) -> ModelError:
-    """What to say when cs2 is asked of a model without its weights."""
-    others = ", ".join(UNTRAINED)
-    return ModelError(
-        f"{name} has no sieve weights, which cs2 needs.", f"Give them with --sieve PATH, or use --reducer {others}."
-    )
-
-
-def no_table(name: str) -> ModelError:
-    """What to say when a sieve is asked how many tokens are enough, and cannot tell."""
-    hint = "Run `ep calibrate QUESTIONS.jsonl` with this model and sieve, or give a ratio such as 0.2."
-    return ModelError(f"The sieve of {name} is not calibrated, which auto needs.", hint)

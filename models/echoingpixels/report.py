@@ -16,8 +16,6 @@ from typing import Any
 
 import torch
 
-from .backbones.base import Shape
-
 TOKEN_KINDS = ("video", "audio", "image", "text")
 STAGES = ("load", "decode", "prepare", "encode", "select", "prefill", "generate", "first_token", "total")
 
@@ -158,23 +156,3 @@ def peak_memory(device: torch.device) -> int | None:
         return None
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def layer_flops(shape: Shape, tokens: int, causal: bool, past: int = 0) -> float:
-    """One decoder layer over `tokens` new tokens after `past` cached ones: two operations a multiply-add."""
-    attention = shape.heads * shape.head_size
-    weights = shape.width * (2 * attention + 2 * shape.kv_heads * shape.head_size) + 3 * shape.width * shape.mlp
-    pairs = tokens * (past + (tokens + 1) / 2 if causal else tokens)
-    return 2 * tokens * weights + 4 * pairs * attention
-
-
-def sieve_flops(shape: Shape, tokens: int, layers: int) -> float:
-    """A sieve's layers and score head over `tokens`."""
-    return layers * layer_flops(shape, tokens, causal=False) + 2 * tokens * shape.width * (shape.width + 1)
-
-
-def llm_flops(shape: Shape, kept: int, generated: int) -> float:
-    """The decoder over `kept` prompt tokens and `generated` more."""
-    prefill = shape.layers * layer_flops(shape, kept, causal=True)
-    decode = sum(shape.layers * layer_flops(shape, 1, causal=True, past=kept + i) for i in range(max(0, generated - 1)))
-    return prefill + decode + 2 * max(1, generated) * shape.width * shape.vocab

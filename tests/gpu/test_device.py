@@ -11,7 +11,7 @@ import torch
 from echoingpixels.backbones import kernels
 from echoingpixels.backbones.kernels import REPEATED, VARLEN
 from echoingpixels.backbones.qwen_omni import QwenOmni
-from echoingpixels.checkpoints.loading import load
+from echoingpixels.from_pretrained import load
 from echoingpixels.inputs.stream import Stream
 from echoingpixels.media import read_clip
 from tests import tinymodel

@@ -14,12 +14,12 @@ import torch
 from echoingpixels.backbones import qwen_omni
 from echoingpixels.backbones.qwen_omni import QwenOmni
 from echoingpixels.batched import answers, ask
-from echoingpixels.checkpoints.loading import load
-from echoingpixels.evaluation.evaluate import Setting, evaluate
-from echoingpixels.evaluation.questions import Row
+from echoingpixels.datasets.questions import Row
+from echoingpixels.evaluation.evaluate import evaluate
 from echoingpixels.explain.explanation import explain
 from echoingpixels.features import encode as encoding
 from echoingpixels.features.cache import FeatureCache
+from echoingpixels.from_pretrained import load
 from echoingpixels.generation import decode as generate
 from echoingpixels.inputs.patches import Resolution
 from echoingpixels.looking import look
@@ -27,6 +27,7 @@ from echoingpixels.media.clip import Clip
 from echoingpixels.model import EchoingPixels
 from echoingpixels.options import REDUCER_NAMES, SIEVED, AskOptions, Auto, GenerateOptions, read_encode
 from echoingpixels.reducers import chunked_scoring as windows
+from echoingpixels.reducers.setting import Setting
 from echoingpixels.report import Stopwatch
 from tests import tinymodel
 from tests.support.pretend_cuda import pretend_cuda

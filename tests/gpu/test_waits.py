@@ -12,7 +12,7 @@ import torch
 
 from echoingpixels.backbones import qwen_omni
 from echoingpixels.batched import answers, ask
-from echoingpixels.evaluation.questions import Row
+from echoingpixels.datasets.questions import Row
 from echoingpixels.model import EchoingPixels
 from echoingpixels.options import AskOptions, GenerateOptions
 from echoingpixels.report import Stopwatch

@@ -1,10 +1,13 @@
-"""Floating-point operations of Qwen2.5-Omni's towers, from their shapes: two a weight and token, and attention."""
+"""Floating-point operations of the decoder, a sieve and the encoders, from their shapes: two a weight and token, and
+attention."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from torch import Tensor, nn
+
+from .base import Shape
 
 
 def vision_flops(tower: Any, grid: tuple[int, int, int], seen: Tensor | None = None) -> float:
@@ -31,3 +34,23 @@ def audio_flops(tower: Any, frames: int, heard: Tensor | None = None) -> float:
 
 def _size(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
+
+
+def layer_flops(shape: Shape, tokens: int, causal: bool, past: int = 0) -> float:
+    """One decoder layer over `tokens` new tokens after `past` cached ones: two operations a multiply-add."""
+    attention = shape.heads * shape.head_size
+    weights = shape.width * (2 * attention + 2 * shape.kv_heads * shape.head_size) + 3 * shape.width * shape.mlp
+    pairs = tokens * (past + (tokens + 1) / 2 if causal else tokens)
+    return 2 * tokens * weights + 4 * pairs * attention
+
+
+def sieve_flops(shape: Shape, tokens: int, layers: int) -> float:
+    """A sieve's layers and score head over `tokens`."""
+    return layers * layer_flops(shape, tokens, causal=False) + 2 * tokens * shape.width * (shape.width + 1)
+
+
+def llm_flops(shape: Shape, kept: int, generated: int) -> float:
+    """The decoder over `kept` prompt tokens and `generated` more."""
+    prefill = shape.layers * layer_flops(shape, kept, causal=True)
+    decode = sum(shape.layers * layer_flops(shape, 1, causal=True, past=kept + i) for i in range(max(0, generated - 1)))
+    return prefill + decode + 2 * max(1, generated) * shape.width * shape.vocab

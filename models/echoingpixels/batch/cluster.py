@@ -105,7 +105,7 @@ class Answer:
     """A worker that holds the model."""
 
     def __init__(self, job: Job, folder: str) -> None:
-        from ..checkpoints.loading import load
+        from ..from_pretrained import load
 
         with suppress(OSError):
             os.chdir(folder)

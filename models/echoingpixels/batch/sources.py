@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..datasets.questions import read_lines, read_object, seconds
 from ..errors import DataError, MediaError, OptionError
-from ..evaluation.questions import read_lines, read_object, seconds
 from ..media.folder import ENDINGS, find_clips
 from ..options import check_question, is_unicode
 from .remote import find_remote, is_remote
@@ -39,14 +39,6 @@ def find_tasks(sources: Iterable[str], questions: Sequence[str] = ()) -> list[Ta
 
 
 Found = tuple[str, list[Wanted], float | None, float | None]
-
-
-def read_questions(path: Path) -> list[str]:
-    """The questions of a text file, one a line. DataError for a file that cannot be read or holds none."""
-    questions = [line.strip() for line in read_lines(path, "Write one question a line.") if line.strip()]
-    if not questions:
-        raise DataError(f"{path} holds no question.", "Write one question a line.")
-    return questions
 
 
 def _rows(source: str, questions: tuple[str, ...]) -> Iterator[Found]:

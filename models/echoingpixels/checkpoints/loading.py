@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import re
-import time
 from functools import partial
 from pathlib import Path
 from shutil import rmtree
@@ -19,17 +18,16 @@ from safetensors import SafetensorError
 from ..backbones.qwen_omni import QwenOmni
 from ..errors import ModelError
 from ..inputs.patches import Resolution
-from ..memory_errors import guarded, is_out_of_memory
-from ..model import EchoingPixels, no_sieve, no_table
+from ..memory_errors import is_out_of_memory
 from ..options import AUTO, Encode, LoadOptions, read_encode
 from ..reducers.adaptive import Enough
-from ..reducers.cs2 import Sieve, SieveOptions
+from ..reducers.cs2 import Sieve, SieveOptions, no_sieve, no_table
 from .contents import check_contents, own_code
 from .hub import HUB_ID, fetch, unloadable
 from .prequantized import check_quant, quantized_as, unusable
 from .quantcache import keep_quantized, kept_at
 from .released import load_published, published_options
-from .sieve_io import load_sieve, read_sieve_options, save_sieve, sieve_folder
+from .sieve_io import load_sieve, read_sieve_options, sieve_folder
 from .tensors import read_tensors
 
 ASSETS = Path(__file__).parents[1] / "assets"
@@ -43,37 +41,16 @@ UNREADABLE = (OSError, ValueError, RuntimeError, SafetensorError)
 SMALL = 100_000_000  # parameters under which float32 is the better choice on a CPU
 
 
-def load(name: str = "tiny", **options: Any) -> EchoingPixels:
-    """Load a model by known name, hub id or folder, or `auto`; options are those of LoadOptions.
-
-    `auto` never downloads: it is the saved default, or the largest known model on this machine that fits, or tiny.
-    Raises ModelError when it cannot be found, quantized, or placed on the device, or when its sieve does not fit;
-    OutOfMemoryError where memory runs out.
-    """
-    from ..planning import memory_advice
-    from ..planning.auto_model import resolve
-
-    choice = resolve(name, LoadOptions(**options), downloads=False)
-    name, chosen, device = choice.name, choice.options, device_of(choice.options.device)
-    model = guarded(
-        partial(_load, name, chosen, device), f"loading {name}", device, partial(memory_advice.for_load, name, chosen)
-    )
-    model.advise = partial(memory_advice.for_answer, name, chosen)
-    return model
-
-
-def _load(name: str, chosen: LoadOptions, device: torch.device) -> EchoingPixels:
-    began = time.perf_counter()
+def load_parts(name: str, chosen: LoadOptions, device: torch.device) -> tuple[QwenOmni, Sieve | None]:
+    """A model's backbone, and its sieve if it has one. `chosen`: with a concrete quantization. Raises as `load`."""
     place = place_of(name)
     config, folder = read_config(name, place), sieve_folder(place, chosen)
     check_quant(name, config, chosen.quant)
     inside = published_options(config, chosen.sections, folder is not None)
     backbone = _load_backbone(name, place, config, chosen, device)
     if folder is not None:
-        sieve: Sieve | None = load_sieve(backbone, folder)
-    else:
-        sieve = None if inside is None else load_published(backbone, place, inside)
-    return EchoingPixels(backbone, sieve, chosen.quant, time.perf_counter() - began)
+        return backbone, load_sieve(backbone, folder)
+    return backbone, None if inside is None else load_published(backbone, place, inside)
 
 
 def new_sieve(backbone: QwenOmni, options: SieveOptions) -> Sieve:
@@ -273,19 +250,3 @@ def _quantization(quant: str, dtype: torch.dtype) -> Any:
     return BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype, llm_int8_skip_modules=UNQUANTIZED
     )
-
-
-def save(model: EchoingPixels, folder: Path) -> None:
-    """Write a model and its sieve in bfloat16, so that `load(folder)` reads it back. ModelError if it is quantized."""
-    from transformers.utils import logging as hub_logging
-
-    hub_logging.disable_progress_bar()
-    assert isinstance(model.backbone, QwenOmni)
-    thinker = model.backbone.thinker
-    if getattr(thinker, "is_quantized", False):
-        hint = 'Load it with quant="none" and save that; save_sieve writes its sieve alone.'
-        raise ModelError(f"{model.backbone.name} is quantized ({model.quant}), and is saved in bfloat16 alone.", hint)
-    thinker.save_pretrained(folder, state_dict={k: v.to(torch.bfloat16) for k, v in thinker.state_dict().items()})
-    model.backbone.tokenizer.save_pretrained(folder)  # type: ignore[attr-defined]
-    if model.sieve is not None:
-        save_sieve(model.sieve, folder / "sieve", model.backbone)

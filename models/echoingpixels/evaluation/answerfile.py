@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoints.weights import weights_of
+from ..datasets.questions import Row
 from ..errors import DataError
 from ..options import GenerateOptions, LoadOptions, MediaOptions, read_keep
+from ..reducers.setting import Setting
 from ..report import TOKEN_KINDS, Tokens
 from ..storage.rowfile import RowFile
-from .evaluate import Outcome, Setting, marked
-from .questions import Row
+from .evaluate import Outcome, marked
 
 Key = tuple[str, str, str, float | None, float | None]  # id, name of the media file, question, start, end
 ELSEWHERE = ("device", "sieve", "cache", "max_pixels")  # load options that change no answer, or stand as weights

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..datasets.questions import Row, read_object
 from ..errors import DataError
 from ..options import Keep, keep_name, read_keep
-from .evaluate import Run, Setting
+from ..reducers.setting import Setting
+from .evaluate import Run
 from .paired import Paired, paired
-from .questions import Row, read_object
 
 Key = tuple[str | None, str | None, str | None]  # id, name of the media file, question; None where not known
 HINT = "Give what `ep evaluate --out` or `ep evaluate --json` wrote."

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..checkpoints.loading import ASSETS
 from ..checkpoints.sieve_io import ADAPTER, SIEVE_CONFIG, SIEVE_WEIGHTS, read_sieve_options
+from ..datasets.questions import Row
 from ..errors import DataError, ModelError
 from ..inputs.stream import Selection, Stream
 from ..media import Reader
@@ -24,9 +25,9 @@ from ..model import EchoingPixels
 from ..options import AUTO, KEEP, GenerateOptions, Keep, MediaOptions
 from ..reducers.adaptive import RATIOS, Enough, features
 from ..reducers.regression import fit
+from ..reducers.setting import Setting
 from ..storage.atomic import write_text_atomically
-from .evaluate import Outcome, Setting, evaluate
-from .questions import Row
+from .evaluate import Outcome, evaluate
 
 PRICES = (8.0, 6.0, 4.0, 3.0, 2.0, 1.5, 1.0, 0.8, 0.6, 0.4, 0.2, 0.1)  # chance of being right a pool's worth of tokens
 FOLDS = 6

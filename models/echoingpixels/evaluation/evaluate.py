@@ -6,42 +6,25 @@ padded batches.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
 from typing import Any
 
 from ..batched import Asked, Said, answers, ask, batches
+from ..datasets.choices import chosen
+from ..datasets.questions import Row
+from ..datasets.score import Score, is_right, score
 from ..errors import EpError
 from ..media import Reader, stream_clip
 from ..media.clip import Pieces
 from ..model import EchoingPixels
-from ..options import AskOptions, Auto, GenerateOptions, Keep, MediaOptions, check_choice, plain_keep
+from ..options import AskOptions, GenerateOptions, MediaOptions
+from ..reducers.setting import Setting
 from ..report import Stopwatch, Tokens
-from .choices import chosen
-from .questions import Row
-from .score import Score, is_right, score
 
 STAGES = ("decode", "prepare", "encode", "select", "prefill", "generate")
-
-
-@dataclass(frozen=True)
-class Setting:
-    """How tokens are chosen in one run."""
-
-    reducer: str
-    keep: Keep
-
-    @property
-    def ratio(self) -> float:
-        """The keep ratio. Auto has none before it has run."""
-        assert not isinstance(self.keep, Auto), f"{self.keep} is no ratio"
-        return self.keep
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        return {"reducer": self.reducer, "keep": plain_keep(self.keep)}
 
 
 @dataclass(frozen=True)
@@ -92,19 +75,6 @@ class _Tally:
 
     outcomes: list[Outcome] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
-
-
-def settings(reducers: Iterable[str], keeps: Iterable[Keep]) -> list[Setting]:
-    """The runs to make: one `full` if 1 is among the ratios, and each reducer at each ratio below 1, or auto.
-
-    At 1 every reducer but cs2 is `full`, and cs2 is asked for what it saves: its encoder at keep 1 is no run here.
-    """
-    ratios, names = list(dict.fromkeys(keeps)), list(dict.fromkeys(reducers))
-    for name in names:
-        for keep in ratios:
-            check_choice("cs2" if name == "full" else name, keep)  # full takes no notice
-    whole = [Setting("full", 1.0)] if 1 in ratios or "full" in names else []
-    return whole + [Setting(name, keep) for name in names if name != "full" for keep in ratios if keep != 1]
 
 
 def evaluate(

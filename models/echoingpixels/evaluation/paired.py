@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from .evaluate import Outcome, Run, Setting
+from ..reducers.setting import Setting
+from .evaluate import Outcome, Run
 
 RESAMPLES = 2000
 SEED = 0

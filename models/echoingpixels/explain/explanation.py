@@ -6,8 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from ..encoded_clip import Looked
-from ..evaluation.evaluate import Setting, settings
+from ..encoded_clip import EncodedClip
 from ..generation.answer import Answer
 from ..inputs.positions import KINDS, Span
 from ..inputs.stream import Selection, Stream
@@ -15,6 +14,7 @@ from ..media.clip import Clip
 from ..options import SIEVED, AskOptions, Auto
 from ..reducers.chunked_scoring import AT_ONCE
 from ..reducers.cs2 import Form
+from ..reducers.setting import Setting, settings
 
 LADDER = (1.0, 0.5, 0.2, 0.1, 0.05, 0.02)  # keep ratios to compare
 FUSED = (
@@ -100,7 +100,7 @@ class Explanation:
 
 
 def explain(
-    looked: Looked,
+    looked: EncodedClip,
     clip: Clip,
     question: str,
     options: AskOptions,

@@ -18,6 +18,7 @@ from ..backbones.base import Backbone, Features
 from ..inputs import patches as F
 from ..inputs.prepare import Media, extent_of, media_of, span_of
 from ..media.clip import Pieces, whole
+from ..media.resize import resize
 from ..report import Stopwatch
 from .encode import Encoded, encode
 
@@ -55,7 +56,7 @@ def glance_at(backbone: Backbone, pieces: Pieces, watch: Stopwatch) -> tuple[Enc
     if media.grid is None or coarse.size(*small, extent.expected, media.span.image) != small:
         return encode(backbone, clip.pieces(), watch), None
     with watch.stage("prepare"):
-        frames = np.stack([F.resize(frame, small) for frame in clip.frames])
+        frames = np.stack([resize(frame, small) for frame in clip.frames])
     first = encode(backbone, replace(clip, frames=frames).pieces(), watch, coarse)
     glance = Glance(clip.frames, first.media, media)
     return replace(first, media=media, features=placed(glance, first.features)), glance

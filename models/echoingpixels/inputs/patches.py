@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..media.resize import resize
 from ..options import MIN_PIXELS
 from .positions import Span
 
@@ -114,15 +115,6 @@ def _fit(height: int, width: int, min_pixels: int, max_pixels: int) -> tuple[int
         if h * w > max_pixels:
             h, w = (max(FACTOR, math.floor(side * scale / FACTOR) * FACTOR) for side in (height, width))
     return h, w
-
-
-def resize(frame: np.ndarray[Any, Any], size: tuple[int, int]) -> np.ndarray[Any, Any]:
-    """Resize one frame (H, W, 3) uint8 to (h, w, 3) uint8, bicubic with antialiasing."""
-    if frame.shape[:2] == size:
-        return frame
-    planes = torch.from_numpy(np.ascontiguousarray(frame)).permute(2, 0, 1)[None]  # (1, 3, H, W)
-    planes = torch.nn.functional.interpolate(planes, size=size, mode="bicubic", antialias=True)
-    return np.ascontiguousarray(planes[0].permute(1, 2, 0).numpy())  # torch would wake its threads for it
 
 
 def patches(frames: np.ndarray[Any, Any], size: tuple[int, int]) -> tuple[Tensor, tuple[int, int, int]]:

@@ -15,9 +15,9 @@ from accelerate import Accelerator
 from lmms_eval.api.model import lmms
 from loguru import logger
 
-from ..checkpoints.loading import load
-from ..encoded_clip import Looked
+from ..encoded_clip import EncodedClip
 from ..errors import EpError, MediaError, OptionError
+from ..from_pretrained import load
 from ..media import stream_clip
 from ..options import AUTO, AskOptions, GenerateOptions, MediaOptions, read_keep
 
@@ -78,7 +78,7 @@ class Lmms(lmms):  # type: ignore[misc]  # the harness has no types
         self.ep = load(pretrained, sieve=sieve, quant=quant, device=where, dtype=dtype, max_pixels=max_pixels)
         self.ep.check(self.choice.reducer, self.choice.keep)
         self.failed, self._notes = 0, set[str]()
-        self._last: tuple[object, Looked] | None = None
+        self._last: tuple[object, EncodedClip] | None = None
 
     def _join_processes(self) -> str | None:
         """Take this process's share of the requests under `accelerate launch`; its own GPU, or None if it is alone."""
@@ -124,7 +124,7 @@ class Lmms(lmms):  # type: ignore[misc]  # the harness has no types
             text = text.split(stop)[0] if stop else text
         return text
 
-    def _look(self, prompt: Prompt) -> Looked:
+    def _look(self, prompt: Prompt) -> EncodedClip:
         """The clip, read and encoded; the last one is kept, since requests about one clip come together."""
         key = (prompt.media, prompt.start, prompt.end)
         if self._last is None or self._last[0] != key:

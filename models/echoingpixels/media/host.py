@@ -13,7 +13,7 @@ Pixels = npt.NDArray[np.uint8]
 
 def resize_here(pixels: Pixels, size: tuple[int, int]) -> Pixels:
     """A frame (H, W, 3) at `size` (h, w), as the model would resize it."""
-    from ..inputs.patches import resize  # needs torch, which takes seconds to import
+    from .resize import resize  # needs torch, which takes seconds to import
 
     return resize(pixels, size)
 

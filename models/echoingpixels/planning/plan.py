@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..backbones.flops import llm_flops
 from ..inputs.prepare import Extent, extent_of, media_of, span_of
 from ..inputs.stream import Stream, budget
 from ..media.clip import PIECE, Clip
 from ..options import KEEP, SIEVED, AskOptions, Auto, Encode, Keep
 from ..reducers.adaptive import LEAST, MOST
-from ..report import STAGES, Report, Tokens, llm_flops
+from ..report import STAGES, Report, Tokens
 from .advice import advice
 from .device_memory import free_memory
 from .estimate import Memory

@@ -11,9 +11,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from ..evaluation.evaluate import Setting
-from ..evaluation.score import Score, normalise
+from ..datasets.score import Score, normalise
 from ..generation.answer import Answer
+from ..reducers.setting import Setting
 from ..report import STAGES, TokenCount, Tokens
 
 FULL = Setting("full", 1.0)

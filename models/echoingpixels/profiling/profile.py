@@ -6,19 +6,20 @@ Knows nothing about printing or drawing.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..encoded_clip import Looked
+from ..datasets.score import Score
+from ..encoded_clip import EncodedClip
 from ..errors import EpError, MediaError
-from ..evaluation.evaluate import Run, Setting, settings
 from ..generation.answer import Answer
 from ..media import Reader, stream_clip
 from ..media.clip import Source
 from ..model import EchoingPixels
 from ..options import AskOptions, GenerateOptions, MediaOptions, ProfileOptions, reducer_of
+from ..reducers.setting import Setting, settings
 from ..report import reset_peak
 from .measurements import Measured, Sample, fold
 from .recommend import Recommendation, name, recommend
@@ -73,9 +74,8 @@ class Profile:
             said.append("One answer about one clip proves little; a folder, or questions with known answers, more.")
         return said
 
-    def scored(self, runs: Sequence[Run]) -> Profile:
-        """With the scores of the same settings on questions with known answers."""
-        scores = {run.setting: run.score for run in runs}
+    def scored(self, scores: Mapping[Setting, Score]) -> Profile:
+        """With the scores of its settings on questions with known answers."""
         return replace(self, runs=tuple(replace(run, score=scores[run.setting]) for run in self.runs))
 
     def as_dict(self) -> dict[str, Any]:
@@ -169,12 +169,12 @@ def in_turn(chosen: Sequence[Setting], turn: int, turns: int, seed: int) -> list
     return order[first:] + order[:first]
 
 
-def _look(model: EchoingPixels, path: Path, read: MediaOptions, reader: Reader) -> tuple[Looked, Source]:
+def _look(model: EchoingPixels, path: Path, read: MediaOptions, reader: Reader) -> tuple[EncodedClip, Source]:
     looked = model.look(reader(path, replace(read, frame_size=model.frame_size)))
     return looked, looked.ending.source
 
 
-def _answer(looked: Looked, question: str, options: AskOptions, resets: bool) -> Answer:
+def _answer(looked: EncodedClip, question: str, options: AskOptions, resets: bool) -> Answer:
     """One answer; its peak memory also without what looking took, or None where no new peak can be started."""
     answer = replace(looked, peak_bytes=None).answer(question, options)
     report = answer.report

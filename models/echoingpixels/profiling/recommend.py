@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..evaluation.evaluate import Setting
 from ..options import keep_name
+from ..reducers.setting import Setting
 from .measurements import FULL, Measured
 
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from ..backbones.base import Backbone, Shape
+from ..backbones.flops import layer_flops
 from ..inputs.stream import Selection, Stream, budget
-from ..report import layer_flops
 from .basic import by_scores, news
 from .chunked_scoring import Where, rated
 

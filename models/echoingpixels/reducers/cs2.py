@@ -16,8 +16,9 @@ from torch.nn import functional as F
 
 from ..backbones.base import Backbone
 from ..backbones.chunked_mlp import TOKENS
-from ..errors import OptionError
+from ..errors import ModelError, OptionError
 from ..inputs.stream import Selection, Stream, budget, top_k
+from ..options import UNTRAINED
 from .adaptive import Enough
 from .chunked_scoring import Where, is_long, rated
 
@@ -177,3 +178,17 @@ class Sieve(nn.Module):
         p = self.shares(scores, pool)
         hard = (chosen | ~pool).float()
         return hard - p.detach() + p
+
+
+def no_sieve(name: str) -> ModelError:
+    """What to say when cs2 is asked of a model without its weights."""
+    others = ", ".join(UNTRAINED)
+    return ModelError(
+        f"{name} has no sieve weights, which cs2 needs.", f"Give them with --sieve PATH, or use --reducer {others}."
+    )
+
+
+def no_table(name: str) -> ModelError:
+    """What to say when a sieve is asked how many tokens are enough, and cannot tell."""
+    hint = "Run `ep calibrate QUESTIONS.jsonl` with this model and sieve, or give a ratio such as 0.2."
+    return ModelError(f"The sieve of {name} is not calibrated, which auto needs.", hint)

@@ -18,8 +18,8 @@ from safetensors.torch import save_file
 from ..backbones.base import Features
 from ..backbones.qwen_omni import QwenOmni
 from ..checkpoints.identity import encoders_mark
+from ..datasets.questions import Row
 from ..errors import DataError, EpError, MediaError
-from ..evaluation.questions import Row
 from ..features.cache import FORMAT
 from ..inputs.positions import Span
 from ..inputs.prepare import Media, prepare_media

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..backbones.base import Backbone
+from ..datasets.questions import Row
 from ..errors import MediaError
-from ..evaluation.questions import Row
 from ..inputs.positions import Span, place
 from ..inputs.prepare import chat_ids, extent_of, span_of
 from ..media.clip import SAMPLE_RATE, Clip

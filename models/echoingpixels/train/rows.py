@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..batch.sources import read_questions as read_plain
+from ..datasets.questions import Row, read_plain
+from ..datasets.reading import read_questions
 from ..errors import DataError
-from ..evaluation.questions import Row
-from ..evaluation.sets.reading import read_questions
 from ..media.folder import find_clips
 from ..options import check_question
 

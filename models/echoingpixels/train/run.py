@@ -16,9 +16,9 @@ from torch.utils.data import Dataset
 
 from ..backbones.qwen_omni import QwenOmni
 from ..checkpoints.identity import encoders_mark, identity_of
-from ..checkpoints.loading import save
 from ..checkpoints.sieve_io import save_sieve
 from ..errors import DataError, OptionError
+from ..from_pretrained import save
 from ..model import EchoingPixels
 from ..reducers.cs2 import Sieve
 from . import checkpoint, lora

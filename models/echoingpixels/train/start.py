@@ -8,8 +8,9 @@ from typing import Any
 import torch
 
 from ..backbones.qwen_omni import QwenOmni
-from ..checkpoints.loading import device_of, load, new_sieve
+from ..checkpoints.loading import device_of, new_sieve
 from ..errors import DataError
+from ..from_pretrained import load
 from ..inputs.positions import check_sections
 from ..reducers.cs2 import Sieve, SieveOptions
 from .build import build_backbone

@@ -18,8 +18,8 @@ from torch.utils.data import Dataset
 
 from ..backbones.qwen_omni import QwenOmni
 from ..backbones.vision import see_cells
+from ..datasets.questions import Row
 from ..errors import DataError, EpError
-from ..evaluation.questions import Row
 from ..features.coarse_to_fine import SIDE, coarse_size
 from ..inputs import patches as frames
 from ..media import read_clip

@@ -9,11 +9,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from ...errors import DataError, OptionError
-from ..choices import LETTERS, letter_of, prompt, unlabelled
-from ..questions import Bad, Row, read_object, read_rows, read_text, refuse
+from ..errors import DataError, OptionError
+from .choices import LETTERS, letter_of, prompt, unlabelled
 from .files import Files
 from .formats import FORMATS, Format
+from .questions import Bad, Row, read_object, read_rows, read_text, refuse
 from .record import Item, Record
 
 AUTO, OWN = "auto", "ep"

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ...errors import DataError
-from ...options import is_unicode
+from ..errors import DataError
+from ..options import is_unicode
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import os
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
-from ...media.folder import ENDINGS, VIDEO
+from ..media.folder import ENDINGS, VIDEO
 
 LOOKING = frozenset(VIDEO.split())
 

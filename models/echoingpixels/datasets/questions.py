@@ -142,3 +142,11 @@ def seconds(said: dict[str, Any], key: str, where: str) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
         raise DataError(f"{where} has {key} {value!r}.", "It is a number of seconds, 0 or more.")
     return float(value)
+
+
+def read_plain(path: Path) -> list[str]:
+    """The questions of a text file, one a line. DataError for a file that cannot be read or holds none."""
+    questions = [line.strip() for line in read_lines(path, "Write one question a line.") if line.strip()]
+    if not questions:
+        raise DataError(f"{path} holds no question.", "Write one question a line.")
+    return questions

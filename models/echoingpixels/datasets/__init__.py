@@ -1,0 +1,1 @@
+"""Questions with known answers: rows, the formats of published sets, lettered choices, and scoring."""

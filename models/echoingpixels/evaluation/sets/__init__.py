@@ -1,1 +1,0 @@
-"""Question files of published audio-visual sets, and of ms-swift, as this project's rows."""

@@ -1,0 +1,58 @@
+"""From a model's name to a model that answers, and back to a folder."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .backbones.qwen_omni import QwenOmni
+from .checkpoints.loading import device_of, load_parts
+from .checkpoints.sieve_io import save_sieve
+from .errors import ModelError
+from .memory_errors import guarded
+from .model import EchoingPixels
+from .options import LoadOptions
+from .planning import memory_advice
+from .planning.auto_model import resolve
+
+
+def load(name: str = "tiny", **options: Any) -> EchoingPixels:
+    """Load a model by known name, hub id or folder, or `auto`; options are those of LoadOptions.
+
+    `auto` never downloads: it is the saved default, or the largest known model on this machine that fits, or tiny.
+    Raises ModelError when it cannot be found, quantized, or placed on the device, or when its sieve does not fit;
+    OutOfMemoryError where memory runs out.
+    """
+    choice = resolve(name, LoadOptions(**options), downloads=False)
+    name, chosen, device = choice.name, choice.options, device_of(choice.options.device)
+    model = guarded(
+        partial(_load, name, chosen, device), f"loading {name}", device, partial(memory_advice.for_load, name, chosen)
+    )
+    model.advise = partial(memory_advice.for_answer, name, chosen)
+    return model
+
+
+def _load(name: str, chosen: LoadOptions, device: torch.device) -> EchoingPixels:
+    began = time.perf_counter()
+    backbone, sieve = load_parts(name, chosen, device)
+    return EchoingPixels(backbone, sieve, chosen.quant, time.perf_counter() - began)
+
+
+def save(model: EchoingPixels, folder: Path) -> None:
+    """Write a model and its sieve in bfloat16, so that `load(folder)` reads it back. ModelError if it is quantized."""
+    from transformers.utils import logging as hub_logging
+
+    hub_logging.disable_progress_bar()
+    assert isinstance(model.backbone, QwenOmni)
+    thinker = model.backbone.thinker
+    if getattr(thinker, "is_quantized", False):
+        hint = 'Load it with quant="none" and save that; save_sieve writes its sieve alone.'
+        raise ModelError(f"{model.backbone.name} is quantized ({model.quant}), and is saved in bfloat16 alone.", hint)
+    thinker.save_pretrained(folder, state_dict={k: v.to(torch.bfloat16) for k, v in thinker.state_dict().items()})
+    model.backbone.tokenizer.save_pretrained(folder)  # type: ignore[attr-defined]
+    if model.sieve is not None:
+        save_sieve(model.sieve, folder / "sieve", model.backbone)

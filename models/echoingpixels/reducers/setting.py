@@ -1,0 +1,40 @@
+"""A reducer with a keep ratio, and the settings that a list of each makes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from ..options import Auto, Keep, check_choice, plain_keep
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How tokens are chosen in one run."""
+
+    reducer: str
+    keep: Keep
+
+    @property
+    def ratio(self) -> float:
+        """The keep ratio. Auto has none before it has run."""
+        assert not isinstance(self.keep, Auto), f"{self.keep} is no ratio"
+        return self.keep
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return {"reducer": self.reducer, "keep": plain_keep(self.keep)}
+
+
+def settings(reducers: Iterable[str], keeps: Iterable[Keep]) -> list[Setting]:
+    """The runs to make: one `full` if 1 is among the ratios, and each reducer at each ratio below 1, or auto.
+
+    At 1 every reducer but cs2 is `full`, and cs2 is asked for what it saves: its encoder at keep 1 is no run here.
+    """
+    ratios, names = list(dict.fromkeys(keeps)), list(dict.fromkeys(reducers))
+    for name in names:
+        for keep in ratios:
+            check_choice("cs2" if name == "full" else name, keep)  # full takes no notice
+    whole = [Setting("full", 1.0)] if 1 in ratios or "full" in names else []
+    return whole + [Setting(name, keep) for name in names if name != "full" for keep in ratios if keep != 1]
