@@ -26,7 +26,7 @@ from .compiled import Step, compiled
 from .flops import audio_flops, vision_flops
 from .kernels import choose_kernels
 from .kv_cache import join, kv_name, step_mask
-from .sizes import layout_of, shape_of, stop_ids_of
+from .sizes import audio_shape_of, layout_of, shape_of, stop_ids_of, vision_shape_of
 from .vision import Sight, see_cells, window
 
 PATCHES_AT_ONCE = 4096  # bounds the vision tower's activations; whole temporal steps: nothing attends across a cut
@@ -75,16 +75,12 @@ class QwenOmni:
     @property
     def vision(self) -> VisionShape:
         """The vision tower's sizes."""
-        config = self.thinker.config.vision_config
-        head_size = config.hidden_size // config.num_heads
-        return VisionShape(config.hidden_size, head_size, config.intermediate_size, PATCHES_AT_ONCE)
+        return vision_shape_of(self.thinker.config.vision_config, PATCHES_AT_ONCE)
 
     @property
     def hearing(self) -> AudioShape:
         """The audio tower's sizes."""
-        config = self.thinker.config.audio_config
-        window = 2 * config.n_window
-        return AudioShape(config.d_model, config.encoder_ffn_dim, MEL_CHUNKS_AT_ONCE * window)
+        return audio_shape_of(self.thinker.config.audio_config, MEL_CHUNKS_AT_ONCE)
 
     def tower_flops(self, media: Media, features: Features | None = None) -> float:
         """Floating-point operations of encode(media)."""

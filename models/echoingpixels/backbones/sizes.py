@@ -6,7 +6,7 @@ from typing import Any
 
 from ..inputs.positions import Layout
 from ..inputs.prepare import Tokenizer
-from .base import Shape
+from .base import AudioShape, Shape, VisionShape
 
 END_OF_TEXT = "<|endoftext|>"
 
@@ -47,3 +47,13 @@ def stop_ids_of(eos: int | list[int] | None, tokenizer: Tokenizer) -> frozenset[
     named = [getattr(tokenizer, name, None) for name in ("eos_token_id", "pad_token_id")]
     ids = [*(eos if isinstance(eos, list) else [eos]), *named, tokenizer.get_added_vocab().get(END_OF_TEXT)]
     return frozenset(id for id in ids if id is not None)
+
+
+def vision_shape_of(config: Any, at_once: int) -> VisionShape:
+    """The vision encoder's sizes; it takes `at_once` patches at a time."""
+    return VisionShape(config.hidden_size, config.hidden_size // config.num_heads, config.intermediate_size, at_once)
+
+
+def audio_shape_of(config: Any, windows: int) -> AudioShape:
+    """The audio encoder's sizes; it takes that number of its windows at a time."""
+    return AudioShape(config.d_model, config.encoder_ffn_dim, windows * 2 * config.n_window)

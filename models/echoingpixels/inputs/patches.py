@@ -68,7 +68,7 @@ class Resolution:
         return fit(height, width, min(self.video_min, most), most)
 
     def most(self, frames: int) -> int:
-        """The most pixels of a video's frame, where there are so many of them."""
+        """The maximum number of pixels of a frame in a video of `frames` frames."""
         if self.clip_tokens is None:
             return self.video_max
         share = self.clip_tokens // max(1, math.ceil(frames / STEP))

@@ -105,7 +105,7 @@ class Measure:
 def extent_of(pieces: Pieces) -> Extent:
     """The extent of a clip, read to its end and not kept."""
     measure = Measure()
-    with closing(pieces):  # an error here must not leave whoever reads them waiting
+    with closing(pieces):  # an error in the loop must not leave their reader waiting
         for piece in pieces:
             measure.add(piece)
     return measure.extent()

@@ -65,7 +65,7 @@ def stream(path: str | Path, options: MediaOptions, host: Host) -> Pieces:
         reason = (error.strerror or str(error)).lower()
         raise MediaError(f"{path} cannot be decoded: {reason}.", "Try converting it to MP4.") from error
     except MemoryError:
-        if host not in (HERE, BLANK):  # whoever set the limit knows more
+        if host not in (HERE, BLANK):  # the worker that set the limit reports it
             raise
         raise MediaError(f"{path} does not fit in memory.", "Scale it down, or read a part of it.") from None
 
