@@ -13,6 +13,7 @@ from platformdirs import user_config_path
 from ..checkpoints.loading import KNOWN, device_of, place_of
 from ..errors import DataError, ModelError
 from ..options import AUTO, QUANTS, LoadOptions, Quant
+from ..storage.atomic import write_text_atomically
 from .catalog import fitting, local_folder
 from .downloads import Download, missing
 
@@ -111,8 +112,7 @@ def save_default(name: str, quant: str = AUTO) -> Path | None:
         name = str(Path(place).resolve())
     concrete = LoadOptions(quant="none" if quant == AUTO else quant).quant  # type: ignore[arg-type]
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps({"model": name, "quant": concrete}) + "\n", encoding="utf-8")
+        write_text_atomically(file, json.dumps({"model": name, "quant": concrete}) + "\n")
     except OSError as error:
         raise ModelError(f"{file} cannot be written: {error.strerror}.", "Check the folder.") from error
     return file
