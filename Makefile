@@ -1,4 +1,4 @@
-# make setup | demo | test | check (exactly what CI runs) | lock | train | bench
+# make setup | demo | test | slow | check (exactly what CI runs) | lock | train | bench
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -10,7 +10,7 @@ DEMO := models/echoingpixels/assets/demo.mp4
 QUESTION := Which object is visible when the bell plays?
 ANSWER := cake
 
-.PHONY: setup demo test newest oldest check lint wheel lock train bench clean
+.PHONY: setup demo test slow newest oldest check lint wheel lock train bench clean
 
 setup: $(VENV)/ready
 
@@ -27,6 +27,9 @@ PYTEST := -m pytest -n auto --dist loadfile
 
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST)
+
+slow: setup
+	OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST) -m slow
 
 lint: setup
 	$(BIN)/ruff check .
@@ -49,7 +52,7 @@ wheel: setup
 	rm -rf dist && $(BIN)/python -m build --wheel --outdir dist .
 	$(BIN)/python tests/wheel.py dist $(TORCH)
 
-check: lint test newest oldest demo wheel
+check: lint test slow newest oldest demo wheel
 
 # Both files hold for every platform and for Python 3.11 and newer.
 COMPILE = echo $(TORCH) | $(BIN)/uv pip compile pyproject.toml - --extra dev --universal --python-version 3.11 \

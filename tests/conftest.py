@@ -30,9 +30,29 @@ VERSIONS = (
 )
 
 
+# Marked `slow`: more than six seconds each; `make slow` and `make check` run them.
+SLOW = (
+    "tests/test_answerfile.py::test_a_killed_evaluation",
+    "tests/test_blank.py::test_real_formats",
+    "tests/test_calibrate.py::test_the_command_writes",
+    "tests/test_doctor.py::test_what_tries_bitsandbytes",
+    "tests/test_long.py::test_memory_does_not_hold",
+    "tests/test_memory.py::test_every_stage_is_as_large_as_a_process",
+    "tests/test_portable.py::test_a_batch_is_resumed",
+    "tests/test_tiny.py",
+    "tests/test_tools.py::test_the_prefill",
+    "tests/test_train_quantized.py::test_a_killed_qlora",
+    "tests/test_train_sharded.py::test_a_run_in_parts",
+    "tests/test_train_sharded.py::test_two_processes",
+    "tests/test_train_stages.py::test_a_killed_run",
+)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests of VERSIONS."""
+    """Mark the tests of VERSIONS and SLOW."""
     for item in items:
+        if item.nodeid.startswith(SLOW):
+            item.add_marker(pytest.mark.slow)
         if item.nodeid.startswith(VERSIONS):
             item.add_marker(pytest.mark.versions)
 
