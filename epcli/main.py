@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from echoingpixels import __version__
-from echoingpixels.errors import EpError, OptionError
+from echoingpixels.errors import LESS_MEMORY, EpError, OptionError
 
 from .ask import ask
 from .batch import batch
@@ -99,8 +99,7 @@ def _run(arguments: list[str], debug: bool) -> int:
             return _tell(usage(), f"See `{_command(error)} --help`.", USAGE, debug)
         if type(error).__name__ == "OutOfMemoryError":  # torch's own, from where no command expects it
             reason = str(error).strip().splitlines()[0]
-            hint = "Use --quant nf4, a smaller --keep, --fps or --max-pixels, or a smaller model (`ep models`)."
-            return _tell(f"Memory ran out: {reason}", hint, FAILED, debug)
+            return _tell(f"Memory ran out: {reason}", LESS_MEMORY, FAILED, debug)
         what = f"internal error: {type(error).__name__}: {error}"
         return _tell(what, "" if debug else "Run with --debug to see where, and please report it.", FAILED, debug)
 

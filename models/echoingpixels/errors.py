@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+LESS_MEMORY = (
+    "Use a smaller --keep, --max-frames or --max-pixels, --quant nf4, or a smaller model (`ep models` lists them)."
+)
+
 
 class EpError(Exception):
     """A problem the user can act on.

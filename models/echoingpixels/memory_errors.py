@@ -8,10 +8,9 @@ from typing import TypeVar
 
 import torch
 
-from .errors import OutOfMemoryError
+from .errors import LESS_MEMORY, OutOfMemoryError
 
 PHRASES = ("out of memory", "can't allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED")
-HINT = "Use a smaller --keep, --max-frames or --max-pixels, --quant nf4, or a smaller model (`ep models` lists them)."
 
 T = TypeVar("T")
 Advise = Callable[[], tuple[str, ...]]
@@ -58,5 +57,5 @@ def _described(doing: str, device: torch.device, advise: Advise) -> OutOfMemoryE
         free, whole = torch.cuda.mem_get_info(device)
         total = f": {free / 1e9:.1f} of {whole / 1e9:.1f} GB are free now"
     lines = advise()
-    hint = f"By the memory plan these fit: {' '.join(lines)}" if lines else HINT
+    hint = f"By the memory plan these fit: {' '.join(lines)}" if lines else LESS_MEMORY
     return OutOfMemoryError(f"Memory ran out on {device} while {doing}{total}.", hint)
