@@ -1,102 +1,128 @@
-"""A clip that the towers have seen and heard, to be asked about any number of times."""
+"""An encoded clip: the features of its video and audio, for any number of questions."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import TYPE_CHECKING
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from .backbones.base import Features
-from .features.coarse_to_fine import Glance, chosen, look_closer
-from .generation.answer import Answer, Chunk, Spent, folded
-from .inputs.prepare import Inputs, Media
+from .batching import Prompt
+from .features.cache import CachedClip, Slot
+from .features.encode import encode
+from .generation.answer import Answer, Chunk
+from .inputs.prepare import Media
 from .inputs.stream import Selection, Stream
-from .media.clip import Ending
-from .memory_errors import guarded_stream
-from .options import AUTO, AskOptions, reducer_of
-from .report import Stopwatch, reset_peak
+from .media.clip import Ending, Pieces, Source
+from .options import AskOptions
+from .report import StageTimes, Stopwatch, peak_memory, reset_peak
 
 if TYPE_CHECKING:
     from .model import EchoingPixels
 
-OnChoice = Callable[[Stream, Selection], None]
+CACHED = "The clip's features come from the cache: nothing was decoded or encoded (--no-cache does both)."
+OnSelection = Callable[[Stream, Selection], None]
 
 
 @dataclass(frozen=True)
 class EncodedClip:
-    """A clip the towers have seen and heard."""
+    """The features of a clip's video and audio.
+
+    `media`: the sizes that prompts are made of. `time_s`: seconds to load the model, and to decode, prepare and encode
+    the clip. `peak_bytes`: peak memory meanwhile. `slot`: where `store` writes the features.
+    """
 
     model: EchoingPixels
     media: Media
     features: Features
-    watch: Stopwatch
-    peak_bytes: int | None  # while looking
+    time_s: StageTimes
+    peak_bytes: int | None
     ending: Ending
-    glance: Glance | None = None  # where `features` are of a first look
+    cached: bool = False
+    slot: Slot | None = None
 
-    @torch.no_grad()
-    def seen_for(self, prompt: Inputs, watch: Stopwatch) -> Features:
-        """What a question is answered from: after a first look, with a second one where the model's own scores say."""
-        if self.glance is None:
-            return self.features
-        with watch.stage("encode"):
-            on, share = self.model.backbone, self.model.backbone.how.amount
-            stream = self.model.embed(prompt, (self.features,))
-            scores = self.model.select(stream).scores
-            assert scores is not None and share is not None, "cs2 and relevance rate tokens"
-            cells = chosen(self.glance.whole, on.window, scores[stream.pictures], share)
-            return look_closer(on, self.glance, self.features, cells)
+    @property
+    def source(self) -> Source:
+        """Facts about the file."""
+        return self.ending.source
 
-    def _spent(self, seen: Features, reducer: str, pool: int, text: int) -> Spent:
-        model, on = self.model, self.model.backbone
-        choice, span = model.choice_flops(reducer, pool, text), self.media.span
-        small = on.resolution.warnings(span)
-        if self.glance is None:
-            return Spent(on.tower_flops(self.media, seen), choice, self.peak_bytes, seen.anew(span.image), small)
-        first = model.choice_flops(reducer_of(AUTO, model.sieve is not None), self.glance.coarse.span.tokens, text)
-        return Spent(self.glance.flops(on, seen), first + choice, self.peak_bytes, self.glance.anew(seen), small)
+    @property
+    def duration(self) -> float:
+        """Seconds."""
+        return self.ending.duration
 
-    def stream(self, question: str, options: AskOptions, on_choice: OnChoice | None = None) -> Iterator[Chunk]:
-        """Answer one question piece by piece; `on_choice` gets the whole stream and what was chosen of it, untimed.
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Facts about the clip that a reader of an answer needs."""
+        return (*self.source.notes, *((CACHED,) if self.cached else ()))
 
-        OutOfMemoryError where memory runs out.
-        """
-        advise = partial(self.model.advise, self.media, question, options)
-        return guarded_stream(self._stream(question, options, on_choice), "answering", self.watch.device, advise)
+    @property
+    def encoder_flops(self) -> float:
+        """Floating-point operations of the encoders."""
+        return self.model.backbone.encoder_flops(self.media, self.features)
 
-    def _stream(self, question: str, options: AskOptions, on_choice: OnChoice | None) -> Iterator[Chunk]:
-        model, watch = self.model, Stopwatch(self.watch.device, dict(self.watch.seconds))
-        options = options.settled(model.sieve is not None)
-        reset_peak(self.watch.device)
+    def prompt(self, question: str) -> Prompt:
+        """A question about the clip as token ids and positions."""
+        watch = Stopwatch(self.model.backbone.device)
         with watch.stage("prepare"):
-            inputs = model.prepare(self.media, question)
-        seen = self.seen_for(inputs, watch)
-        with watch.stage("select"):
-            stream = model.embed(inputs, (seen,))
-            selection = model.select(stream, options.reducer, options.keep)
-            kept = stream.take(selection)
-        if on_choice is not None:
-            on_choice(stream, selection)
-        pool = int(stream.pool.sum())
-        spent = self._spent(seen, options.reducer, pool, stream.kind.numel() - pool)
-        del stream, selection, seen
-        yield from model.chunks(kept, options.generate, watch, spent)
+            inputs = self.model.prepare(self.media, question)
+        return Prompt(self, question, inputs, watch.times())
 
-    def answer(self, question: str, options: AskOptions, on_choice: OnChoice | None = None) -> Answer:
-        """Answer one question; `on_choice` as in `stream`."""
-        return folded(self.stream(question, options, on_choice))
+    def stream(
+        self, question: str, options: AskOptions | None = None, on_selection: OnSelection | None = None, **keywords: Any
+    ) -> Iterator[Chunk]:
+        """Answer a question piece by piece; the last chunk carries the answer. Options as in `ask`.
 
-    def compare(self, question: str, options: AskOptions) -> tuple[Answer, Answer]:
-        """The reduced answer with its speedup measured, and the answer from all tokens.
-
-        The reduced run is made twice and the warm one counts.
+        `on_selection` gets the whole stream and the selection, untimed.
         """
-        self.answer(question, options)
-        reduced = self.answer(question, options)
-        full = self.answer(question, replace(options, reducer="full", keep=1.0))
-        times = [answer.report.time_s["total"] or 0.0 for answer in (full, reduced)]
-        speedup = {**reduced.report.speedup, "measured": times[0] / times[1]}
-        return replace(reduced, report=replace(reduced.report, speedup=speedup)), full
+        return self.model.stream([self.prompt(question)], options, on_selection, **keywords)
+
+    def ask(
+        self, question: str, options: AskOptions | None = None, on_selection: OnSelection | None = None, **keywords: Any
+    ) -> Answer:
+        """Answer a question. Keyword options are those of AskOptions and GenerateOptions.
+
+        OptionError for an unknown option or an empty question, OutOfMemoryError where memory runs out.
+        """
+        *_, last = self.stream(question, options, on_selection, **keywords)
+        assert last.answer is not None, "the last chunk carries the answer"
+        return last.answer
+
+    def compare(self, question: str, options: AskOptions | None = None, **keywords: Any) -> tuple[Answer, Answer]:
+        """The reduced answer with its measured speedup, and the answer from all tokens.
+
+        The reduced run is made twice, and the second one counts.
+        """
+        options = (options or AskOptions()).updated(keywords)
+        self.ask(question, options)
+        reduced = self.ask(question, options)
+        full = self.ask(question, replace(options, reducer="full", keep=1.0))
+        return replace(reduced, report=reduced.report.measured(full.report)), full
+
+    def store(self) -> None:
+        """Write the features to the cache, if there is one and they are not in it; `stream` does so after an answer."""
+        if self.slot is not None and not self.cached:
+            self.slot.put(CachedClip(self.media, self.features, self.source, self.duration))
+
+
+def encode_pieces(
+    model: EchoingPixels, pieces: Pieces, before: Mapping[str, float], slot: Slot | None = None
+) -> EncodedClip:
+    """Prepare and encode a clip as it is read. `before`: seconds by stage that were spent on it already."""
+    device = model.backbone.device
+    reset_peak(device)
+    watch = Stopwatch(device, StageTimes(load=model.load_s, **before))
+    encoded = encode(model.backbone, pieces, watch)
+    with watch.stage("encode"):
+        watch.wait()
+    ending = model.with_notes(encoded.ending)
+    return EncodedClip(
+        model, encoded.media, encoded.features, watch.times(), peak_memory(device), ending, cached=False, slot=slot
+    )
+
+
+def from_cache(model: EchoingPixels, clip: CachedClip, before: Mapping[str, float]) -> EncodedClip:
+    """A clip whose features are in the cache. `before`: seconds by stage to find them."""
+    times = StageTimes(load=model.load_s, **before)
+    ending = model.with_notes(Ending(clip.duration, clip.source))
+    return EncodedClip(model, clip.media, clip.features, times, None, ending, cached=True)

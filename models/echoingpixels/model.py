@@ -1,7 +1,4 @@
-"""From a clip and a question to an answer: prepare, embed, select, take, generate.
-
-Knows nothing about files or weights.
-"""
+"""The model: encode a clip, prepare a prompt, embed, select, take, generate."""
 
 from __future__ import annotations
 
@@ -9,197 +6,238 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from os import PathLike
+from pathlib import Path
+from typing import Any
 
 import torch
 
-from .backbones.base import Backbone, Features
-from .backbones.flops import llm_flops, sieve_flops
+from .backbones.base import Backbone
 from .backbones.quantized import stored_bytes
-from .encoded_clip import EncodedClip
-from .errors import MediaError, OptionError
-from .features.coarse_to_fine import glance_at
-from .features.encode import encode
-from .generation.answer import Answer, Chunk, Spent, folded
-from .generation.decode import Text, stream_tokens
+from .batching import Prompt, batches
+from .checkpoints.fingerprint import features_mark, file_mark
+from .encoded_clip import EncodedClip, OnSelection, encode_pieces, from_cache
+from .errors import OptionError
+from .features.cache import FeatureCache, Slot, default_folder, feature_key
+from .generation.answer import Answer, Chunk, Cost, generate, joined
 from .inputs.positions import overreach
-from .inputs.prepare import Inputs, Media, prepare_media, prepare_prompt
-from .inputs.stream import Selection, Stream, budget, top_k
+from .inputs.prepare import Inputs, Media, prepare_prompt
+from .inputs.stream import Selection, Stream, pad
+from .media import Reader, stream_clip
 from .media.clip import Clip, Ending, Pieces, Source
-from .memory_errors import guarded
-from .options import AUTO, KEEP, SIEVED, AskOptions, Auto, GenerateOptions, Keep, check_choice, reducer_of
-from .reducers.adaptive import features
-from .reducers.attention import ATTENDED, attended_flops
-from .reducers.basic import REDUCERS
-from .reducers.chunked_scoring import passes
+from .memory_errors import guarded, guarded_stream
+from .options import (
+    AUTO,
+    KEEP,
+    SIEVED,
+    AskOptions,
+    Auto,
+    GenerateOptions,
+    Keep,
+    MediaOptions,
+    check_choice,
+    check_question,
+    reducer_of,
+    split_keywords,
+)
 from .reducers.cs2 import Sieve, no_sieve, no_table
-from .reducers.quotas import SHARES
-from .report import Report, Stopwatch, Tokens, decoding_rate, peak_memory, reset_peak
+from .reducers.registry import REDUCERS, automatic, selection_flops
+from .report import Stopwatch, reset_peak
 
 REAL_MODEL = "For other clips use --model qwen2.5-omni-3b --quant nf4 on a GPU (`ep models` lists models)."
 Advise = Callable[[Media | None, str, AskOptions], tuple[str, ...]]
-"""Options that would fit into memory, for a clip (None: not encoded yet), a question and how it was asked."""
+"""Options that would fit into memory, for a clip (None: not encoded yet), a question and its options."""
+Asked = Prompt | tuple[EncodedClip, str]
 
 
 def no_advice(media: Media | None, question: str, options: AskOptions) -> tuple[str, ...]:
-    """Of a model that was put together by hand."""
+    """No advice, for a model that was not made by `load`."""
     return ()
 
 
 class EchoingPixels:
-    """A backbone with its sieve, if it has one. `advise`: asked where memory ran out."""
+    """A backbone with its sieve, if it has one.
+
+    `load_s`: seconds to load it. `encoders`: the mark of its encoders in the feature cache; empty for a model that is
+    not from a file, whose features are not cached. `advise`: called where memory runs out.
+    """
 
     def __init__(
-        self, backbone: Backbone, sieve: Sieve | None = None, quant: str = "none", load_s: float = 0.0
+        self,
+        backbone: Backbone,
+        sieve: Sieve | None = None,
+        quant: str = "none",
+        load_s: float = 0.0,
+        encoders: str = "",
+        advise: Advise = no_advice,
     ) -> None:
         self.backbone = backbone
         self.sieve = sieve
         self.quant = quant
         self.load_s = load_s
-        self.advise: Advise = no_advice
+        self.encoders = encoders
+        self.advise = advise
+
+    # From a file to an encoded clip.
 
     def frame_size(self, height: int, width: int, frames: int = 0, image: bool = False) -> tuple[int, int]:
-        """The (height, width) at which the model sees each of that many frames; for `read_clip(frame_size=…)`."""
+        """The (height, width) in pixels at which the model encodes each of `frames` frames of that size."""
         return self.backbone.resolution.size(height, width, frames, image)
 
-    def prepare(self, clip: Clip | Media, question: str) -> Inputs:
-        """Patches, log-mel, token ids and positions of one prompt; a Media is shared among questions."""
-        if isinstance(clip, Clip):
-            clip = prepare_media(clip, self.backbone.resolution)
-        return prepare_prompt(clip, question, self.backbone.tokenizer, self.backbone.layout)
+    def encode(
+        self,
+        media: str | PathLike[str] | Clip | Pieces,
+        options: MediaOptions | None = None,
+        *,
+        cache: FeatureCache | str | PathLike[str] | None = AUTO,
+        reader: Reader = stream_clip,
+        **read: Any,
+    ) -> EncodedClip:
+        """Read and encode a clip once, for any number of questions.
+
+        `media`: a file, a Clip, or a clip's pieces; memory holds one piece and the features. `options` and keywords
+        (those of MediaOptions) apply to a file. `cache`: the folder of cached features of files, `auto` for the user's
+        cache folder, None for none. `reader` reads a file's pieces.
+        MediaError where the file gives no token, OptionError for an unknown option, OutOfMemoryError.
+        """
+        if not isinstance(media, str | PathLike):
+            pieces = media.pieces() if isinstance(media, Clip) else media
+            return self.encode_pieces(pieces, {})
+        path = Path(media)
+        (changed,) = split_keywords(read, MediaOptions)
+        options = replace(options or MediaOptions(), **changed)
+        watch = Stopwatch(self.backbone.device)
+        with watch.stage("decode"):
+            slot = self._slot(path, options, cache)
+            cached = None if slot is None else slot.get(str(path))
+        if cached is not None:
+            return from_cache(self, cached, watch.seconds)
+        return self.encode_pieces(reader(path, options, frame_size=self.frame_size), watch.seconds, slot)
+
+    def encode_pieces(self, pieces: Pieces, before: dict[str, float], slot: Slot | None = None) -> EncodedClip:
+        """Encode a clip as it is read; see `encoded_clip.encode_pieces`. OutOfMemoryError where memory runs out."""
+        advise = partial(self.advise, None, "", AskOptions())
+        encode = partial(encode_pieces, self, pieces, before, slot)
+        return guarded(encode, "encoding the clip", self.backbone.device, advise)
+
+    def _slot(
+        self, path: Path, options: MediaOptions, cache: FeatureCache | str | PathLike[str] | None
+    ) -> Slot | None:
+        if cache is None or not self.encoders or not path.is_file():
+            return None
+        if not isinstance(cache, FeatureCache):
+            cache = FeatureCache(default_folder() if cache == AUTO else Path(cache))
+        return cache.slot(feature_key(features_mark(path, file_mark(path)), self.encoders, options))
+
+    # From an encoded clip and a question to a selection.
+
+    def prepare(self, media: Media, question: str) -> Inputs:
+        """Token ids and positions of the prompt about one clip. OptionError for an empty question."""
+        return prepare_prompt(media, check_question(question), self.backbone.tokenizer, self.backbone.layout)
 
     @torch.no_grad()
-    def embed(self, inputs: Inputs, features: tuple[Features, ...] | None = None) -> Stream:
-        """The joint token stream (1, L); runs the towers unless their features are given."""
-        if features is None:
-            features = tuple(self.backbone.encode(media) for media in inputs.media)
-        stream = self.backbone.embed(inputs, features)
-        if all(one.there is None for one in features):
-            return stream
-        keep, there = stream.mask.clone(), []
-        for one in features:
-            if one.video is not None:
-                there.append(torch.ones(len(one.video), dtype=torch.bool) if one.there is None else one.there)
-        keep[stream.pictures] = torch.cat(there).to(keep.device)
-        return stream.take(Selection(keep))
+    def embed(self, prompt: Prompt) -> Stream:
+        """The joint token stream (1, L, D) of a prompt and its clip's features."""
+        return self.backbone.embed(prompt.inputs, (prompt.clip.features,))
 
     @torch.no_grad()
     def select(self, stream: Stream, reducer: str = AUTO, keep: Keep = KEEP) -> Selection:
         """Choose tokens; OptionError for an unknown reducer or ratio, ModelError for cs2 without sieve weights."""
         self.check(reducer, keep)
-        reducer = reducer_of(reducer, self.sieve is not None)
         if isinstance(keep, Auto):
-            return self._enough(stream, keep)
-        if reducer in REDUCERS:
-            return REDUCERS[reducer](stream, keep)
-        if reducer in ATTENDED:
-            return ATTENDED[reducer](self.backbone, stream, keep)
-        assert self.sieve is not None
-        selection: Selection = self.sieve(stream, keep)
-        if reducer == "cs2" or selection.scores is None:
-            return selection
-        return replace(selection, keep=SHARES[reducer](stream, selection.scores, keep))
+            return automatic(self.backbone, self.sieve, stream, keep)
+        return REDUCERS[self.reducer_of(reducer)].choose(self.backbone, self.sieve, stream, keep)
 
-    def _enough(self, stream: Stream, keep: Auto) -> Selection:
-        """As many of the best tokens of one pool as each row takes."""
-        assert self.sieve is not None and self.sieve.options.auto is not None
-        selection: Selection = self.sieve(stream, KEEP)
-        if selection.scores is None:
-            return selection
-        enough = self.sieve.options.auto
-        known = features(stream, self.sieve.shares(selection.scores, stream.pool))
-        k = budget(stream.pool, enough.ratios(known, enough.price(keep)))
-        chosen = top_k(selection.scores, stream.pool, k)
-        return replace(selection, keep=chosen | (stream.mask & ~stream.pool))
+    def reducer_of(self, name: str) -> str:
+        """The reducer's real name in place of auto."""
+        return reducer_of(name, self.sieve is not None)
 
-    def choice_flops(self, reducer: str, pool: int, text: int) -> float:
-        """Floating-point operations of choosing among the audio and video tokens of a prompt with so much text."""
-        shape, rated = self.backbone.shape, passes(pool, text)
-        if reducer in SIEVED and self.sieve is not None:
-            layers = self.sieve.options.layers
-            return sum(sieve_flops(shape, tokens, layers) for tokens in rated)
-        return sum(attended_flops(shape, tokens) for tokens in rated) if reducer in ATTENDED else 0.0
+    def selection_flops(self, reducer: str, pool: int, text: int) -> float:
+        """Floating-point operations to choose among `pool` audio and video tokens beside `text` tokens."""
+        return selection_flops(reducer, self.backbone.shape, self.sieve, pool, text)
 
     def check(self, reducer: str, keep: Keep = KEEP) -> None:
         """OptionError for an unknown reducer or ratio, ModelError for cs2 without a sieve or auto uncalibrated."""
         check_choice(reducer, keep)
-        if reducer in SIEVED and self.sieve is None:
+        if self.sieve is None and (reducer in SIEVED or isinstance(keep, Auto)):
             raise no_sieve(self.backbone.name)
-        if isinstance(keep, Auto):
-            if self.sieve is None:
-                raise no_sieve(self.backbone.name)
-            if self.sieve.options.auto is None:
-                raise no_table(self.backbone.name)
+        if isinstance(keep, Auto) and self.sieve is not None and self.sieve.options.auto is None:
+            raise no_table(self.backbone.name)
 
-    def generate(self, stream: Stream, options: GenerateOptions | None = None) -> Answer:
-        """Answer from a stream of one row, reduced or not; the report counts from here on. OptionError for more."""
-        reset_peak(self.backbone.device)
-        return folded(self.chunks(stream, options or GenerateOptions(), Stopwatch(self.backbone.device), Spent()))
+    # From questions to answers.
 
-    def ask(self, clip: Clip | Pieces, question: str, **options: object) -> Answer:
-        """Answer one question about a clip; options are those of AskOptions."""
-        return self.ask_all(clip, [question], **options)[0]
+    def ask(
+        self, media: str | PathLike[str] | Clip | Pieces | EncodedClip, question: str, **options: Any
+    ) -> Answer:
+        """Answer one question about a file, a clip or an encoded clip.
 
-    def ask_all(self, clip: Clip | Pieces, questions: Sequence[str], **options: object) -> list[Answer]:
-        """Answer several questions about a clip, which is prepared and encoded once."""
-        looked = self.look(clip)
-        return [folded(looked.stream(question, AskOptions(**options))) for question in questions]  # type: ignore[arg-type]
-
-    def look(self, clip: Clip | Pieces, decode_s: float = 0.0) -> EncodedClip:
-        """Prepare and encode a clip once, for any number of questions; `decode_s` is what reading it took so far.
-
-        Of a clip that comes in pieces, memory holds one of them and the features; for a glance, all its frames.
-        MediaError for a file's name, OutOfMemoryError where memory runs out.
+        Keyword options are those of MediaOptions, AskOptions and GenerateOptions. Errors as of `encode` and `answer`.
         """
-        if isinstance(clip, str | PathLike):
-            raise MediaError(f"{clip} is a file's name, where a clip is needed.", "Read it first: read_clip(path).")
-        advise = partial(self.advise, None, "", AskOptions())
-        return guarded(partial(self._look, clip, decode_s), "encoding the clip", self.backbone.device, advise)
+        read, ask, generate = split_keywords(options, MediaOptions, AskOptions, GenerateOptions)
+        clip = media if isinstance(media, EncodedClip) else self.encode(media, **read)
+        return clip.ask(question, **ask, **generate)
 
-    def _look(self, clip: Clip | Pieces, decode_s: float) -> EncodedClip:
+    def answer(self, asked: Sequence[Asked], options: AskOptions | None = None, **keywords: Any) -> list[Answer]:
+        """Answer questions about encoded clips in padded batches, in order; each answer is as if asked alone.
+
+        `asked`: (clip, question) pairs, or prompts. Keyword options are those of AskOptions and GenerateOptions.
+        ModelError for cs2 without sieve weights, OutOfMemoryError where memory runs out.
+        """
+        parts = batches(map(_prompt, asked))
+        return [answer for part in parts for answer in joined(self.stream(part, options, **keywords))]
+
+    def stream(
+        self,
+        asked: Sequence[Asked],
+        options: AskOptions | None = None,
+        on_selection: OnSelection | None = None,
+        **keywords: Any,
+    ) -> Iterator[Chunk]:
+        """Answer one batch of questions piece by piece; the last chunks carry the answers, in order.
+
+        `on_selection` gets the whole stream (B, L) and the selection, untimed. Options and errors as of `answer`.
+        """
+        options = (options or AskOptions()).updated(keywords).resolved(self.sieve is not None)
+        prompts = [_prompt(one) for one in asked]
+        self.check(options.reducer, options.keep)
+        advise = partial(self.advise, prompts[0].clip.media, prompts[0].question, options)
+        chunks = self._stream(prompts, options, on_selection)
+        return guarded_stream(chunks, "answering", self.backbone.device, advise)
+
+    def _stream(
+        self, prompts: Sequence[Prompt], options: AskOptions, on_selection: OnSelection | None
+    ) -> Iterator[Chunk]:
+        watch = Stopwatch(self.backbone.device)
         reset_peak(self.backbone.device)
-        watch = Stopwatch(self.backbone.device, {"load": self.load_s, "decode": decode_s})
-        pieces = clip.pieces() if isinstance(clip, Clip) else clip
-        if self.backbone.how.how == "glance":
-            seen, glance = glance_at(self.backbone, pieces, watch)
-        else:
-            seen, glance = encode(self.backbone, pieces, watch), None
-        with watch.stage("encode"):
-            watch.wait()
-        ending, peak = self.with_notes(seen.ending), peak_memory(self.backbone.device)
-        return EncodedClip(self, seen.media, seen.features, watch, peak, ending, glance)
+        with watch.stage("select"):
+            rows = [self.embed(prompt) for prompt in prompts]
+            stream = pad(rows) if len(rows) > 1 else rows[0]
+            del rows
+            selection = self.select(stream, options.reducer, options.keep)
+            kept = stream.take(selection)
+        if on_selection is not None:
+            on_selection(stream, selection)
+        del stream, selection  # a long stream is large
+        costs = [prompt.cost(options) for prompt in prompts]
+        try:
+            yield from generate(self.backbone, kept, options, watch, costs, self.weight_bytes())
+        finally:
+            for clip in {id(prompt.clip): prompt.clip for prompt in prompts}.values():
+                clip.store()
 
-    def chunks(self, stream: Stream, options: GenerateOptions, watch: Stopwatch, spent: Spent) -> Iterator[Chunk]:
-        """Generate from a stream of one row; the last chunk carries the answer and its report."""
+    def generate(self, stream: Stream, options: GenerateOptions | None = None, **keywords: Any) -> Answer:
+        """Answer from a stream of one row, reduced or not; the report counts from here on. OptionError for more rows."""
         if len(stream.mask) != 1:
-            raise OptionError(f"A stream of {len(stream.mask)} rows has no single answer.", "Use padded.answers.")
-        text = Text(self.backbone)
-        for token in stream_tokens(self.backbone, stream, options, watch):
-            piece = text.push(int(token[0]))
-            if piece:
-                yield Chunk(piece)
-        after = stream.counts()
-        before = stream.before or after
-        said, shape = len(text.ids), self.backbone.shape
-        whole, kept = sum(before.values()), sum(after.values())
-        full = spent.tower_flops + llm_flops(shape, whole, said)
-        reduced = spent.tower_flops + spent.choice_flops + llm_flops(shape, kept, said)
-        peaks = (spent.peak_bytes, peak_memory(self.backbone.device))
-        report = Report(
-            tokens=Tokens.of(before, after),
-            time_s=watch.summary(),
-            memory_bytes={"weights": self.weight_bytes(), "peak": max(filter(None, peaks), default=None)},
-            flops={"full": full, "reduced": reduced},
-            speedup={"estimated": full / reduced, "measured": None},
-            encoded={kind: n for kind, n in before.items() if kind != "text"} | spent.anew,
-            tokens_per_s=decoding_rate(said, watch.seconds.get("generate")),
-            steps=watch.times["generate"],
-        )
-        warnings = (*spent.warnings, *self.overreach(int(stream.next_position.max())))
-        answer = Answer(text.text, tuple(text.ids), text.reason, report, stream.moments(), warnings)
-        yield Chunk("", answer)
+            raise OptionError(f"A stream of {len(stream.mask)} rows has no single answer.", "Use model.answer.")
+        chosen = AskOptions(generate=options or GenerateOptions()).updated(keywords)
+        reset_peak(self.backbone.device)
+        watch = Stopwatch(self.backbone.device)
+        (answer,) = joined(generate(self.backbone, stream, chosen, watch, [Cost()], self.weight_bytes()))
+        return answer
+
+    # Facts about the model.
 
     def overreach(self, end: int) -> tuple[str, ...]:
-        """A warning where a prompt of `end` positions goes on beyond those that the model was made for."""
+        """A warning where a prompt of `end` positions exceeds the positions that the model was trained on."""
         on = self.backbone
         return overreach(end, on.max_positions, on.layout.positions_per_s)
 
@@ -217,7 +255,7 @@ class EchoingPixels:
         return replace(ending, source=replace(ending.source, notes=tuple(notes)))
 
     def notes(self, reducer: str) -> tuple[str, ...]:
-        """A note where a reducer without the sieve still runs on the decoder that the sieve has changed."""
+        """A note where a reducer without the sieve runs on the decoder that the sieve has changed."""
         by = self.backbone.changed_by
         if not by or reducer in SIEVED:
             return ()
@@ -227,3 +265,10 @@ class EchoingPixels:
         """Bytes of all parameters as stored, with the scales of quantized ones."""
         parameters = [*self.backbone.parameters(), *(self.sieve.parameters() if self.sieve else ())]
         return sum(map(stored_bytes, parameters))
+
+
+def _prompt(asked: Asked) -> Prompt:
+    if isinstance(asked, Prompt):
+        return asked
+    clip, question = asked
+    return clip.prompt(question)

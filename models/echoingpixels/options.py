@@ -1,33 +1,30 @@
-"""What a caller may choose, validated once when it is made. Knows nothing about files, models or the command line."""
+"""The options of the library, validated once when they are made."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from .errors import OptionError
 
 KEEP = 0.2  # default share of audio and video tokens, which the sieve is trained at
 QUALITY = 0.98  # default share of the accuracy with all tokens, where the sieve chooses how many it takes
 MIN_PIXELS = 56 * 56  # of a frame: 2 x 2 tokens
-SIEVED = ("cs2", "cs2-random", "cs2-proportional", "cs2-half", "cs2-video")  # need a sieve
-UNTRAINED = ("full", "uniform", "random", "repeats", "fastv", "relevance")
-REDUCER_NAMES = (*SIEVED, *UNTRAINED)
+REDUCER_NAMES = ["cs2", "full", "uniform", "random", "repeats", "fastv", "relevance"]  # and registered ones
+SIEVED = {"cs2"}  # reducers that need a trained sieve
 AUTO: Literal["auto"] = "auto"
+OFF = "off"
+REUSE_HINT = "Give a threshold of at least 0 such as 0.1, off, or auto."
 Quant = Literal["none", "nf4", "int8"]
 QUANTS: tuple[Quant, ...] = ("none", "nf4", "int8")
 DTYPES = ("bfloat16", "float16", "float32")
 DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 FrameSize = Callable[[int, int, int, bool], tuple[int, int]]
-ENCODES: dict[str, float | None] = {
-    "plain": None,
-    "repeats": 0.1,
-    "glance": 0.25,
-}  # ways to encode, and their amounts if not said
+Reuse = float | None
 
 
 def check_keep(keep: float) -> float:
@@ -84,14 +81,14 @@ def check_reducer(name: str) -> str:
     return name
 
 
-def reducer_of(name: str, sieved: bool, keep: Keep = KEEP) -> str:
-    """The reducer that a name stands for: auto is cs2 where the model has a sieve, and relevance elsewhere.
+def reducer_of(name: str, has_sieve: bool, keep: Keep = KEEP) -> str:
+    """The reducer that a name stands for: auto is cs2 for a model with a sieve, else relevance.
 
-    How many tokens are enough (a keep of auto) only cs2 can say.
+    Only cs2 supports an automatic keep ratio.
     """
     if name != AUTO:
         return name
-    return "cs2" if sieved or isinstance(keep, Auto) else "relevance"
+    return "cs2" if has_sieve or isinstance(keep, Auto) else "relevance"
 
 
 def check_choice(reducer: str, keep: Keep) -> None:
@@ -159,10 +156,10 @@ class MediaOptions:
 
 @dataclass(frozen=True)
 class GenerateOptions:
-    """`temperature` 0 is greedy; otherwise tokens are drawn with `seed`.
+    """How to decode an answer.
 
-    `static`: the KV cache has its full length from the start. `compile`: so it has, and the step after the first token
-    is compiled. `lookup`: at most so many tokens are guessed from what was asked and said, and checked in one step.
+    `max_new_tokens`: the longest answer. `temperature`: 0 is greedy; otherwise tokens are drawn with `seed`.
+    `static`: the KV cache is allocated at its full length. `compile`: the same, and the decoding step is compiled.
     """
 
     max_new_tokens: int = 128
@@ -170,24 +167,17 @@ class GenerateOptions:
     seed: int = 0
     static: bool = False
     compile: bool = False
-    lookup: int = 0
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
             raise OptionError(f"max_new_tokens is {self.max_new_tokens}.", "Ask for at least 1 token.")
         if not (math.isfinite(self.temperature) and self.temperature >= 0):
             raise OptionError(f"temperature is {self.temperature:g}.", "Give 0 for greedy decoding, or more.")
-        if self.lookup < 0:
-            raise OptionError(f"lookup is {self.lookup}.", "Give the most tokens to guess at once, or 0 for none.")
-        if self.lookup and self.temperature:
-            raise OptionError("Prompt lookup checks guesses greedily.", "Leave out the lookup or the temperature.")
-        if self.lookup and (self.static or self.compile):
-            raise OptionError("Prompt lookup needs a KV cache that can shrink.", "Leave out the one or the other.")
 
 
 @dataclass(frozen=True)
 class AskOptions:
-    """How to choose tokens and how to answer; the `reducer` auto is cs2, or relevance for a model without a sieve."""
+    """How to choose tokens and decode an answer; the reducer auto is cs2, or relevance for a model without a sieve."""
 
     reducer: str = AUTO
     keep: Keep = KEEP
@@ -196,9 +186,25 @@ class AskOptions:
     def __post_init__(self) -> None:
         check_choice(self.reducer, self.keep)
 
-    def settled(self, sieved: bool) -> AskOptions:
-        """The same with the reducer that a model with or without a sieve will use."""
-        return replace(self, reducer=reducer_of(self.reducer, sieved, self.keep))
+    def resolved(self, has_sieve: bool) -> AskOptions:
+        """The same with the real name of the reducer, for a model with or without a sieve."""
+        return replace(self, reducer=reducer_of(self.reducer, has_sieve, self.keep))
+
+    def updated(self, keywords: dict[str, Any]) -> AskOptions:
+        """The same with some options changed; those of GenerateOptions are taken as well. OptionError for others."""
+        own, generate = split_keywords(keywords, AskOptions, GenerateOptions)
+        changed = replace(self, **own) if own else self
+        return replace(changed, generate=replace(changed.generate, **generate)) if generate else changed
+
+
+def split_keywords(keywords: dict[str, Any], *groups: type[Any]) -> list[dict[str, Any]]:
+    """Keyword options by the option class that has them. OptionError for an unknown one, with all known ones."""
+    known = [tuple(field.name for field in fields(group)) for group in groups]
+    unknown = [name for name in keywords if not any(name in names for names in known)]
+    if unknown:
+        every = ", ".join(name for names in known for name in names)
+        raise OptionError(f"Unknown option {unknown[0]!r}.", f"Known options: {every}.")
+    return [{name: keywords[name] for name in names if name in keywords} for names in known]
 
 
 @dataclass(frozen=True)
@@ -225,38 +231,29 @@ class ProfileOptions:
             raise OptionError(seen, "Measure at least once, after 0 or more rounds that do not count.")
 
 
-@dataclass(frozen=True)
-class Encode:
-    """How much of a clip the towers encode, `how`, and `amount`, which is that of ENCODES where it is None.
-
-    plain: all. repeats: no window of cells (a frame, where the tower has none) that all differ by at most `amount` from
-    those last encoded at their places (mean of normalised pixels, 1 is some 68 of 255 levels), and silence once.
-    glance: all at a quarter of the pixels, then for each question that share of the windows (112 pixels a side).
-    """
-
-    how: str = "plain"
-    amount: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.how not in ENCODES:
-            raise OptionError(f"Unknown way to encode {self.how!r}.", f"Known: {', '.join(ENCODES)}.")
-        if self.amount is None:
-            object.__setattr__(self, "amount", ENCODES[self.how])
-        elif self.how == "plain" or not 0 <= self.amount <= (1 if self.how == "glance" else math.inf):
-            hint = "Give plain, or such as repeats:0.1 (0 or more), or glance:0.25 (0 to 1)."
-            raise OptionError(f"{self.how} takes no {self.amount:g}.", hint)
-
-    def __str__(self) -> str:
-        return self.how if self.amount is None else f"{self.how}:{self.amount:g}"
-
-
-def read_encode(text: str) -> Encode:
-    """A way to encode from `plain`, `repeats` or `glance:0.25`; OptionError where it is none."""
-    how, colon, amount = text.strip().partition(":")
+def read_reuse(text: str) -> Reuse | Literal["auto"]:
+    """A reuse threshold from `auto`, `off` or a number; OptionError otherwise."""
+    text = text.strip()
+    if text == AUTO:
+        return AUTO
+    if text == OFF:
+        return None
     try:
-        return Encode(how, float(amount) if colon else None)
+        return check_reuse(float(text))
     except ValueError:
-        raise OptionError(f"{text!r} has no number after its colon.", "Give plain, or such as repeats:0.1.") from None
+        raise OptionError(f"{text!r} is not a reuse threshold.", REUSE_HINT) from None
+
+
+def check_reuse(threshold: Reuse) -> Reuse:
+    """Return None (off) or a finite threshold of at least 0, else raise OptionError."""
+    if threshold is not None and not (math.isfinite(threshold) and threshold >= 0):
+        raise OptionError(f"reuse is {threshold:g}.", REUSE_HINT)
+    return threshold
+
+
+def reuse_name(threshold: Reuse) -> str:
+    """A reuse threshold as text: `off`, `0.1`."""
+    return OFF if threshold is None else f"{threshold:g}"
 
 
 @dataclass(frozen=True)
@@ -271,7 +268,9 @@ class LoadOptions:
     `sections`: rotary split [T, H, W, T] of a sieve inside a checkpoint; None takes the published one.
     `max_pixels`: of each frame or image; None takes the model's own limits.
     `cache`: folder where quantized weights are kept for the next load, up to half as large as the model; None for none.
-    `encode`: how much the encoders encode, as `read_encode` takes it; auto takes the model's own, else plain.
+    `reuse`: the encoders reuse the features of windows whose pixels differ from the last encoded ones by at most this
+    mean absolute difference of normalised pixels (1 is about 68 of 255 levels), and encode silence once; None encodes
+    every window; auto takes the model's own threshold, else None.
     """
 
     quant: Quant | Literal["auto"] = AUTO
@@ -280,12 +279,14 @@ class LoadOptions:
     max_pixels: int | None = None
     sections: tuple[int, ...] | None = None
     cache: Path | None = None
-    encode: str = AUTO
+    reuse: Reuse | Literal["auto"] = AUTO
     dtype: str = AUTO
 
     def __post_init__(self) -> None:
-        if self.encode != AUTO:
-            read_encode(self.encode)
+        if self.reuse is None or not isinstance(self.reuse, str):
+            check_reuse(self.reuse)
+        elif self.reuse != AUTO:
+            raise OptionError(f"{self.reuse!r} is not a reuse threshold.", REUSE_HINT)
         if self.quant not in (AUTO, *QUANTS):
             raise OptionError(f"Unknown quantization {self.quant!r}.", f"Known: {', '.join((AUTO, *QUANTS))}.")
         if self.device == "mps":

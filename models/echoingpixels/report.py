@@ -1,7 +1,4 @@
-"""What an answer cost: tokens by kind, time by stage, memory, and floating-point operations from the model's shapes.
-
-Knows nothing about how any of it was spent.
-"""
+"""The cost of an answer: tokens by kind, seconds by stage, bytes, floating-point operations and speedups."""
 
 from __future__ import annotations
 
@@ -10,14 +7,36 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 TOKEN_KINDS = ("video", "audio", "image", "text")
-STAGES = ("load", "decode", "prepare", "encode", "select", "prefill", "generate", "first_token", "total")
+
+
+@dataclass(frozen=True)
+class TokenCounts:
+    """Numbers of tokens by kind."""
+
+    video: int = 0
+    audio: int = 0
+    image: int = 0
+    text: int = 0
+
+    @property
+    def pool(self) -> int:
+        """Video, audio and image tokens, which compete for one budget."""
+        return self.video + self.audio + self.image
+
+    @property
+    def total(self) -> int:
+        """All tokens."""
+        return self.pool + self.text
+
+    def __add__(self, other: TokenCounts) -> TokenCounts:
+        return TokenCounts(*(getattr(self, kind) + getattr(other, kind) for kind in TOKEN_KINDS))
 
 
 @dataclass(frozen=True)
@@ -30,7 +49,7 @@ class TokenCount:
 
 @dataclass(frozen=True)
 class Tokens:
-    """The token budget of a prompt."""
+    """The token budget of one prompt, or of several."""
 
     video: TokenCount
     audio: TokenCount
@@ -38,26 +57,32 @@ class Tokens:
     text: TokenCount
 
     @property
+    def before(self) -> TokenCounts:
+        """Counts before selection."""
+        return TokenCounts(*(getattr(self, kind).before for kind in TOKEN_KINDS))
+
+    @property
+    def after(self) -> TokenCounts:
+        """Counts after selection."""
+        return TokenCounts(*(getattr(self, kind).after for kind in TOKEN_KINDS))
+
+    @property
     def kept_ratio(self) -> float:
         """Kept share of the audio, video and image tokens; 1 where there are none."""
-        pool = (self.video, self.audio, self.image)
-        before = sum(count.before for count in pool)
-        return sum(count.after for count in pool) / before if before else 1.0
+        before = self.before.pool
+        return self.after.pool / before if before else 1.0
 
     @classmethod
-    def of(cls, before: dict[str, int], after: dict[str, int]) -> Tokens:
-        return cls(**{kind: TokenCount(before[kind], after[kind]) for kind in TOKEN_KINDS})
+    def of(cls, before: TokenCounts, after: TokenCounts) -> Tokens:
+        """The budget from the counts on both sides of the selection."""
+        return cls(*(TokenCount(getattr(before, kind), getattr(after, kind)) for kind in TOKEN_KINDS))
 
     @classmethod
     def total(cls, each: Iterable[Tokens]) -> Tokens:
-        """All of them together."""
-        before, after = dict.fromkeys(TOKEN_KINDS, 0), dict.fromkeys(TOKEN_KINDS, 0)
-        for one in each:
-            for kind in TOKEN_KINDS:
-                count: TokenCount = getattr(one, kind)
-                before[kind] += count.before
-                after[kind] += count.after
-        return cls.of(before, after)
+        """The sum over several prompts."""
+        parts = list(each)
+        counts = (sum((getattr(one, side) for one in parts), TokenCounts()) for side in ("before", "after"))
+        return cls.of(*counts)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -65,74 +90,173 @@ class Tokens:
 
 
 @dataclass(frozen=True)
-class Report:
-    """What one answer cost.
+class StageTimes:
+    """Seconds by stage; None for a stage that did not run.
 
-    `time_s`: seconds by stage. `first_token` runs from opening the file to the first token, `total` to the last one;
-    both leave out `load`. `memory_bytes`: `weights`, and the process's `peak` from preparing the clip on (on CUDA the
-    device's), None where it cannot be measured. `flops`: `full` and `reduced`, estimated from shapes, towers included.
-    `speedup`: `estimated` is the ratio of those; `measured` is None unless the full run was really made. `encoded`:
-    tokens by kind that the towers made; the others of `tokens` repeat one of these, or were never there.
-    `tokens_per_s`: after the first one, said in so many `steps`: fewer than tokens where guesses were right.
+    `load` is the time to load the model, `decode` to read and decode the file, `prepare` to compute patches, log-mel
+    and the prompt, `encode` to run the encoders, `select` to embed and choose tokens, `prefill` to compute the first
+    token, and `generate` to compute the others.
+    """
+
+    load: float | None = None
+    decode: float | None = None
+    prepare: float | None = None
+    encode: float | None = None
+    select: float | None = None
+    prefill: float | None = None
+    generate: float | None = None
+
+    @property
+    def first_token(self) -> float:
+        """Seconds from opening the file to the first token, without `load`."""
+        return sum(getattr(self, name) or 0.0 for name in STAGES[1:-1])
+
+    @property
+    def total(self) -> float:
+        """Seconds from opening the file to the last token, without `load`."""
+        return self.first_token + (self.generate or 0.0)
+
+    @property
+    def llm(self) -> float:
+        """Seconds that depend on the number of tokens: select, prefill and generate."""
+        return sum(getattr(self, name) or 0.0 for name in ("select", "prefill", "generate"))
+
+    def __add__(self, other: StageTimes) -> StageTimes:
+        return StageTimes(**{name: _sum(getattr(self, name), getattr(other, name)) for name in STAGES})
+
+    def __truediv__(self, parts: int) -> StageTimes:
+        """An equal share of a batch's seconds."""
+        return StageTimes(**{name: seconds / parts for name, seconds in self.known().items()})
+
+    def known(self) -> dict[str, float]:
+        """The stages that ran, in order."""
+        every = ((name, getattr(self, name)) for name in STAGES)
+        return {name: seconds for name, seconds in every if seconds is not None}
+
+    def as_dict(self) -> dict[str, float | None]:
+        """Plain values, for JSON; all None where nothing ran."""
+        ran = bool(self.known())
+        return {**asdict(self), "first_token": self.first_token if ran else None, "total": self.total if ran else None}
+
+
+STAGES = tuple(field.name for field in fields(StageTimes))
+
+
+@dataclass(frozen=True)
+class MemoryUse:
+    """Bytes. `weights`: all parameters as stored. `peak`: from preparing the clip on; None where it is unknown.
+
+    On CUDA `peak` is the device's peak allocation, on a CPU the process's peak resident size. `peak_llm` is the same
+    from selecting tokens on.
+    """
+
+    weights: int
+    peak: int | None
+    peak_llm: int | None = None
+
+    def as_dict(self) -> dict[str, int | None]:
+        """Plain values, for JSON."""
+        return {"weights": self.weights, "peak": self.peak}
+
+
+@dataclass(frozen=True)
+class Flops:
+    """Floating-point operations from the model's shapes, encoders included: with all tokens, and as run."""
+
+    full: float
+    reduced: float
+
+
+@dataclass(frozen=True)
+class Speedup:
+    """`estimated`: ratio of floating-point operations. `measured`: ratio of seconds, None unless the full run was made."""
+
+    estimated: float
+    measured: float | None = None
+
+
+@dataclass(frozen=True)
+class Report:
+    """The cost of one answer.
+
+    `time_s`: of a batch, an equal share of its seconds. `encoded`: tokens that the encoders computed; the other tokens
+    of `tokens` reuse the features of one of these. `tokens_per_s`: decoding throughput after the first token, of the
+    whole batch; None for answers of one token.
     """
 
     tokens: Tokens
-    time_s: dict[str, float | None]
-    memory_bytes: dict[str, int | None]
-    flops: dict[str, float]
-    speedup: dict[str, float | None]
-    encoded: dict[str, int] = field(default_factory=dict)
+    time_s: StageTimes
+    memory_bytes: MemoryUse
+    flops: Flops
+    encoded: TokenCounts
+    speedup: Speedup
     tokens_per_s: float | None = None
-    steps: int | None = None
+
+    def measured(self, full: Report) -> Report:
+        """The same with its speedup measured against the report of the full run."""
+        speedup = replace(self.speedup, measured=full.time_s.total / self.time_s.total)
+        return replace(self, speedup=speedup)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
-        return {**asdict(self), "tokens": self.tokens.as_dict()}
+        return {
+            "tokens": self.tokens.as_dict(),
+            "time_s": self.time_s.as_dict(),
+            "memory_bytes": self.memory_bytes.as_dict(),
+            "flops": asdict(self.flops),
+            "speedup": asdict(self.speedup),
+            "encoded": {"video": self.encoded.video, "audio": self.encoded.audio, "image": self.encoded.image},
+            "tokens_per_s": self.tokens_per_s,
+        }
 
 
 class Stopwatch:
     """Adds up the host's seconds by stage, and counts how often each was timed.
 
-    It does not wait for the device: a stage whose numbers the host does not read itself ends with `wait`. What a device
-    does while the host decodes the next frames is timed once, where the host waits for it.
+    It does not wait for the device: a stage whose numbers the host does not read itself ends with `wait`. Device work
+    that runs while the host decodes the next frames is timed once, where the host waits for it.
     """
 
-    def __init__(self, device: torch.device, seconds: dict[str, float] | None = None) -> None:
+    def __init__(self, device: torch.device, start: StageTimes | None = None) -> None:
         self.device = device
-        self.seconds = {} if seconds is None else seconds
-        self.times: Counter[str] = Counter()
+        self.seconds: dict[str, float] = {} if start is None else start.known()
+        self.counts: Counter[str] = Counter()
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Time what is done inside as part of `name`."""
-        began = time.perf_counter()
+        """Time the block as part of stage `name`."""
+        began = self.now()
         try:
             yield
         finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - began
-            self.times[name] += 1
+            self.seconds[name] = self.seconds.get(name, 0.0) + self.now() - began
+            self.counts[name] += 1
+
+    def now(self) -> float:
+        """Seconds of the clock that stages are timed with."""
+        return time.perf_counter()
 
     def wait(self) -> None:
-        """Wait until the device has done all its work; inside the stage that it belongs to."""
+        """Wait until the device has finished all its work; called inside the stage that the work belongs to."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
-    def summary(self) -> dict[str, float | None]:
-        """Every stage in order, None where nothing was timed; first_token and total from the parts."""
-        known: dict[str, float | None] = {name: self.seconds.get(name) for name in STAGES}
-        first = sum(self.seconds.get(name, 0.0) for name in STAGES[1:6])
-        known["first_token"] = first
-        known["total"] = first + self.seconds.get("generate", 0.0)
-        return known
+    def times(self) -> StageTimes:
+        """The seconds so far."""
+        return StageTimes(**self.seconds)
 
 
-def decoding_rate(said: int, seconds: float | None) -> float | None:
-    """Tokens a second after the first, of so many said; None where there are none."""
-    return (said - 1) / seconds if said > 1 and seconds else None
+def decoding_rate(tokens: int, rows: int, seconds: float | None) -> float | None:
+    """Decoding throughput in tokens/s after the first token of each row; None where no row has a second one."""
+    return (tokens - rows) / seconds if tokens > rows and seconds else None
+
+
+def _sum(a: float | None, b: float | None) -> float | None:
+    return a + b if a is not None and b is not None else b if a is None else a
 
 
 def reset_peak(device: torch.device) -> bool:
-    """Start a new peak; False where that cannot be done: it can on CUDA, and of a process on Linux."""
+    """Start a new memory peak; False where the system cannot: CUDA and Linux can."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return True

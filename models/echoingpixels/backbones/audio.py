@@ -1,4 +1,4 @@
-"""The audio tower of Qwen2.5-Omni over sound in which silent windows, 2 s each, are encoded once."""
+"""The audio encoder of Qwen2.5-Omni; silent windows, 2 s each, can be encoded once."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from torch import Tensor
 from ..inputs.prepare import audio_tokens
 from .kernels import window_bounds
 
-SILENCE = -0.25  # scaled log-mel: no band of a silent window is above it, some 75 dB below the loudest a file can hold
+SILENCE = -0.25  # scaled log-mel that no band of a silent window exceeds: about 75 dB below full scale
 
 
-def hear(tower: Any, mel: Tensor, once: bool = False) -> tuple[Tensor, Tensor]:
-    """Features (Na, D) of log-mel (128, M), and which of them were made anew: (Na,) bool.
+def encode_audio(encoder: Any, mel: Tensor, silence_once: bool = False) -> tuple[Tensor, Tensor]:
+    """Features (Na, D) of log-mel (128, M), and which of them are new, not reused: (Na,) bool.
 
-    With `once` the first silent window stands in for all others. A last window that is not full is always encoded.
+    With `silence_once` all silent windows reuse the features of the first. A partial last window is always encoded.
     """
     from transformers.models.qwen2_5_omni import modeling_qwen2_5_omni as omni
 
-    window, device = 2 * tower.n_window, tower.device
+    window, device = 2 * encoder.n_window, encoder.device
     parts = torch.split(mel, window, dim=1)
-    silent = torch.tensor([once and part.shape[1] == window and float(part.max()) <= SILENCE for part in parts])
+    silent = torch.tensor([silence_once and part.shape[1] == window and float(part.max()) <= SILENCE for part in parts])
     fresh = ~silent | (silent.cumsum(0) == 1)  # (windows,)
     sound = mel if bool(fresh.all()) else torch.cat([p for p, new in zip(parts, fresh, strict=True) if new], dim=1)
     lengths = torch.tensor([sound.shape[1]])  # all indices are computed on the CPU: the host waits for no size
-    sound = sound.to(tower.conv1.weight.dtype)
-    padded, chunks = omni.chunk_and_pad_features(sound, lengths, tower.n_window)
-    bounds, longest = window_bounds(tower, omni.get_audio_cu_seqlens(chunks))
-    made: Tensor = tower(
+    sound = sound.to(encoder.conv1.weight.dtype)
+    padded, chunks = omni.chunk_and_pad_features(sound, lengths, encoder.n_window)
+    bounds, longest = window_bounds(encoder, omni.get_audio_cu_seqlens(chunks))
+    made: Tensor = encoder(
         feature_lens=lengths,
         padded_feature=padded.to(device, non_blocking=True),
         chunk_lengths=chunks.to(device, non_blocking=True),

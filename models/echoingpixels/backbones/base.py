@@ -1,4 +1,4 @@
-"""What the rest of the library may ask of an audio-visual LLM. Knows no model by name."""
+"""The protocol of an audio-visual LLM, as the rest of the library uses it."""
 
 from __future__ import annotations
 
@@ -13,29 +13,33 @@ from ..inputs.patches import Resolution
 from ..inputs.positions import Layout
 from ..inputs.prepare import Inputs, Media, Tokenizer
 from ..inputs.stream import Stream
-from ..options import Encode
+from ..options import Reuse
+from ..report import TokenCounts
 
 
 @dataclass(frozen=True)
 class Features:
-    """What the towers make of one Media: token features in the decoder's width."""
+    """The encoders' features of one clip, in the decoder's width."""
 
     video: Tensor | None  # (Nv, D); an image's tokens too
     audio: Tensor | None  # (Na, D)
-    seen: Tensor | None = None  # (Nv,) bool, False where a token stands in that was encoded before; None for none
-    heard: Tensor | None = None  # (Na,) bool, likewise
-    there: Tensor | None = None  # (Nv,) bool, which video tokens there are; None for all
+    new_video: Tensor | None = None  # (Nv,) bool, False where an earlier window's features are reused; None: all new
+    new_audio: Tensor | None = None  # (Na,) bool, the same
 
-    def anew(self, image: bool = False) -> dict[str, int]:
-        """Tokens that were encoded, of those kinds of which some were not."""
-        masks = {"image" if image else "video": self.seen, "audio": self.heard}
-        return {kind: int(mask.sum()) for kind, mask in masks.items() if mask is not None}
+    def encoded(self, image: bool) -> TokenCounts:
+        """Numbers of tokens that the encoders computed; `image`: the video features are of a still image."""
+        video, audio = _count(self.video, self.new_video), _count(self.audio, self.new_audio)
+        return TokenCounts(0 if image else video, audio, video if image else 0)
 
 
-def joined(parts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor | None]:
-    """Features (N, D) of parts of a clip, and which were made anew (N,), None if all; of each part both are given."""
-    fresh = torch.cat([new for _, new in parts])
-    return torch.cat([made for made, _ in parts]), None if bool(fresh.all()) else fresh
+def _count(features: Tensor | None, new: Tensor | None) -> int:
+    return 0 if features is None else len(features) if new is None else int(new.sum())
+
+
+def concatenated(parts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor | None]:
+    """Features (N, D) of a clip from its parts with their masks of new tokens (N,); the mask is None if all are new."""
+    new = torch.cat([mask for _, mask in parts])
+    return torch.cat([features for features, _ in parts]), None if bool(new.all()) else new
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class VisionShape:
-    """The vision tower's sizes, and how many patches it takes at once."""
+    """The vision encoder's sizes, and the number of patches that it takes at once."""
 
     width: int
     head_size: int
@@ -63,18 +67,18 @@ class VisionShape:
 
 @dataclass(frozen=True)
 class AudioShape:
-    """The audio tower's sizes, and how many mel frames it takes at once; two of them are one place in its layers."""
+    """The audio encoder's sizes, and the mel frames that it takes at once; two of them are one place in its layers."""
 
     width: int
     mlp: int
     at_once: int  # mel frames
 
 
-class Sight(Protocol):
-    """Sees a clip's temporal steps in order, part by part."""
+class VisionEncoder(Protocol):
+    """Encodes a clip's temporal steps in order, part by part."""
 
-    def see(self, patches: Tensor, rows: int, columns: int) -> tuple[Tensor, Tensor]:
-        """The features (Nv, D) of patches (P, 1176) in whole steps, and which were made anew: (Nv,) bool."""
+    def encode(self, patches: Tensor, rows: int, columns: int) -> tuple[Tensor, Tensor]:
+        """Features (Nv, D) of patches (P, 1176) in whole steps, and which of them are new, not reused: (Nv,) bool."""
 
 
 class Backbone(Protocol):
@@ -86,57 +90,47 @@ class Backbone(Protocol):
     shape: Shape
     stop_ids: frozenset[int]
     resolution: Resolution
-    max_positions: int  # that its decoder was made for
-    world: str | None  # the only clips it was trained on, by the beginning of their comment; None for any
-    changed_by: str  # the sieve whose rotary split or LoRA the decoder has in place of its own; "" for none
-    how: Encode
+    max_positions: int  # trained context length of its decoder
+    world: str | None  # prefix of the `comment` tag of the only clips that it was trained on; None for any clip
+    changed_by: str  # the sieve whose rotary split or LoRA replaces the decoder's own; "" for none
+    reuse: Reuse  # threshold below which the encoders reuse the features of an unchanged window; None: off
 
     @property
-    def vision(self) -> VisionShape:
-        """The vision tower's sizes."""
+    def vision_shape(self) -> VisionShape:
+        """The vision encoder's sizes."""
 
     @property
-    def hearing(self) -> AudioShape:
-        """The audio tower's sizes."""
+    def audio_shape(self) -> AudioShape:
+        """The audio encoder's sizes."""
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the weights that are not quantized, and of everything computed from them."""
+        """The dtype of the weights that are not quantized, and of the features."""
 
     @property
     def device(self) -> torch.device:
-        """Where the decoder is."""
+        """The decoder's device."""
 
     def parameters(self) -> Iterator[Tensor]:
         """All weights."""
 
-    def tower_flops(self, media: Media, features: Features | None = None) -> float:
-        """Floating-point operations of encode(media), from shapes: of all of it, or of what it made anew."""
-
-    def encode(self, media: Media) -> Features:
-        """Run both towers over one clip, in bounded chunks."""
+    def encoder_flops(self, media: Media, features: Features | None = None) -> float:
+        """Floating-point operations of encoding a clip, from shapes: of all of it, or of the new tokens of `features`."""
 
     def steps_at_once(self, rows: int, columns: int) -> int:
-        """Temporal steps of so many patches that are seen at once."""
+        """Temporal steps of `rows` x `columns` patches that are encoded at once."""
 
-    @property
-    def window(self) -> int:
-        """Cells a side of a window of the vision tower's attention."""
-
-    def see_cells(self, patches: Tensor, grid: tuple[int, int, int], cells: Tensor) -> Tensor:
-        """The features (K, D) of the K cells (Nv,) bool of patches (P, 1176), of which the others are not seen."""
+    def vision_encoder(self) -> VisionEncoder:
+        """A new vision encoder for one clip."""
 
     def mel_cuts(self, frames: int) -> list[tuple[int, int]]:
-        """Where so many mel frames are cut to be heard: first and last of each part."""
+        """First and last mel frame of each part of `frames` that is encoded at once."""
 
-    def sight(self) -> Sight:
-        """To see one clip's temporal steps in order, as many at once as `steps_at_once` says."""
-
-    def hear(self, mel: Tensor) -> tuple[Tensor, Tensor]:
-        """The features (Na, D) of one part of `mel_cuts`, log-mel (128, M), and which were made anew: (Na,) bool."""
+    def encode_audio(self, mel: Tensor) -> tuple[Tensor, Tensor]:
+        """Features (Na, D) of one part of `mel_cuts`, log-mel (128, M), and which are new, not reused: (Na,) bool."""
 
     def embed(self, inputs: Inputs, features: tuple[Features, ...]) -> Stream:
-        """Embed a prompt and write the towers' features over its placeholders."""
+        """Embed a prompt (1, L) and write the encoders' features over its placeholders."""
 
     def first_layers(self, n: int, causal: bool = False) -> nn.ModuleList:
         """Copies of the decoder's first n layers, never quantized; bidirectional unless `causal`."""
@@ -147,13 +141,13 @@ class Backbone(Protocol):
     def set_sections(self, sections: list[int], by: str = "") -> None:
         """Split the rotary channel pairs: three numbers for M-RoPE, four [T, H, W, T] for Sync-RoPE.
 
-        `by`: the sieve that wants another split than the decoder's own.
+        `by`: the sieve that requires a split other than the decoder's own.
         """
 
     def hidden(self, stream: Stream, cache: Any = None, attention: Tensor | None = None) -> Tensor:
         """Run the decoder over a stream: normalised hidden states (B, L, D); fills the KV cache if given.
 
-        `attention` (B, 1, L, L) bool says who sees whom, in place of the causal mask.
+        `attention` (B, 1, L, L), bool or added to the logits, replaces the causal mask.
         """
 
     def attention_of(self, stream: Stream, tokens: Tensor, layers: int) -> Iterator[Iterator[Tensor]]:
@@ -163,10 +157,7 @@ class Backbone(Protocol):
         """
 
     def new_cache(self, tokens: int | None = None) -> Any:
-        """An empty KV cache: one that grows and can be shortened, or one with room for so many tokens."""
-
-    def shorten(self, cache: Any, tokens: int) -> None:
-        """Take the last tokens out of a KV cache that grows."""
+        """An empty KV cache: one that grows, or one of a fixed length in tokens."""
 
     def joined_cache(self, caches: list[Any], order: Tensor) -> Any:
         """One KV cache that grows of all rows (B,) of `caches`, left-padded, in `order`; empties those."""
@@ -174,10 +165,10 @@ class Backbone(Protocol):
     def decode(
         self, token: Tensor, position: Tensor, mask: Tensor | None, cache: Any, compiled: bool = False
     ) -> Tensor:
-        """One cached step: token (B, N), position (B, N), mask (B, so far + N) → logits (B, N, V).
+        """One cached step: token (B, 1), position (B, 1), mask (B, length so far + 1) → logits (B, 1, V).
 
-        `mask` None: no row is padded; a cache with room needs one. `compiled`: as one program, for a cache with room.
-        ModelError where that cannot be made.
+        `mask` None: no row is padded; a cache of fixed length needs one. `compiled`: as one program, for a cache of
+        fixed length; ModelError where it cannot be compiled.
         """
 
     def logits(self, hidden: Tensor) -> Tensor:

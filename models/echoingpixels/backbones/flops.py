@@ -1,5 +1,4 @@
-"""Floating-point operations of the decoder, a sieve and the encoders, from their shapes: two a weight and token, and
-attention."""
+"""Floating-point operations of the decoder, a sieve and the encoders from their shapes: weights and attention."""
 
 from __future__ import annotations
 
@@ -10,26 +9,26 @@ from torch import Tensor, nn
 from .base import Shape
 
 
-def vision_flops(tower: Any, grid: tuple[int, int, int], seen: Tensor | None = None) -> float:
-    """Of seeing a grid (T, H, W) of patches, or of its cells those that are `seen` (Nv,) bool."""
-    config, (steps, rows, columns) = tower.config, grid
+def vision_flops(encoder: Any, grid: tuple[int, int, int], new: Tensor | None = None) -> float:
+    """The vision encoder over a grid (T, H, W) of patches, or over its `new` cells (Nv,) bool."""
+    config, (steps, rows, columns) = encoder.config, grid
     patches, window = rows * columns, (config.window_size // config.patch_size) ** 2
-    shares = [1.0] * steps if seen is None else seen.view(steps, -1).double().mean(1).tolist()  # of each step's cells
-    total = sum(shares) * patches * (2 * _size(tower.patch_embed) + 2 * _size(tower.merger) / 4)
-    for i, block in enumerate(tower.blocks):
+    shares = [1.0] * steps if new is None else new.view(steps, -1).double().mean(1).tolist()  # of each step's cells
+    total = sum(shares) * patches * (2 * _size(encoder.patch_embed) + 2 * _size(encoder.merger) / 4)
+    for i, block in enumerate(encoder.blocks):
         around = patches if i in config.fullatt_block_indexes else min(patches, window)
         each = 2 * _size(block), 4 * around * config.hidden_size
         total += patches * sum(share * each[0] + share**2 * each[1] for share in shares)
     return total
 
 
-def audio_flops(tower: Any, frames: int, heard: Tensor | None = None) -> float:
-    """Of hearing so many mel frames, or the share of their tokens that is `heard` (Na,) bool."""
-    config, places = tower.config, frames / 2
-    if heard is not None and len(heard):
-        places *= float(heard.double().mean())
-    total: float = places * (2 * _size(tower.layers) + 4 * len(tower.layers) * config.n_window * config.d_model)
-    return total + places * 2 * (2 * _size(tower.conv1) + _size(tower.conv2)) + places * _size(tower.proj)
+def audio_flops(encoder: Any, frames: int, new: Tensor | None = None) -> float:
+    """The audio encoder over mel frames, or over the share of their tokens that is `new` (Na,) bool."""
+    config, places = encoder.config, frames / 2
+    if new is not None and len(new):
+        places *= float(new.double().mean())
+    total: float = places * (2 * _size(encoder.layers) + 4 * len(encoder.layers) * config.n_window * config.d_model)
+    return total + places * 2 * (2 * _size(encoder.conv1) + _size(encoder.conv2)) + places * _size(encoder.proj)
 
 
 def _size(module: nn.Module) -> int:

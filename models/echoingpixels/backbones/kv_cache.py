@@ -1,4 +1,4 @@
-"""KV caches of transformers: the name of their argument, the mask of a cached step, and several caches as one."""
+"""KV caches of transformers: the name of their argument, the mask of a cached step, and the concatenation of several."""
 
 from __future__ import annotations
 
@@ -19,16 +19,14 @@ def kv_name() -> str:
     return "cache" if "cache" in signature(create_causal_mask).parameters else "past_key_values"
 
 
-def step_mask(mask: Tensor, new: int, cache: Any) -> Tensor:
-    """What to add to the logits of a step's N `new` tokens: float32 (B, 1, N, S) for the S places of a cache.
+def step_mask(mask: Tensor, cache: Any) -> Tensor:
+    """The additive mask of a step's one new token: float32 (B, 1, 1, S) for the S places of a cache.
 
-    `mask` (B, so far + N) is False at padding. Places of the cache that are not written yet are hidden.
+    `mask` (B, length so far + 1) is False at padding. Places of the cache that are not written yet are hidden.
     """
-    length = mask.shape[1]
-    room = cache.get_mask_sizes(new, 0)[0] - length
-    places = torch.arange(length + room, device=mask.device)
-    seen = F.pad(mask, (0, room))[:, None, None] & (places <= places[length - new : length, None])  # (B, 1, N, S)
-    return torch.zeros_like(seen, dtype=torch.float32).masked_fill(~seen, -torch.inf)
+    room = cache.get_mask_sizes(1, 0)[0] - mask.shape[1]
+    visible = F.pad(mask, (0, room))[:, None, None]  # (B, 1, 1, S)
+    return torch.zeros_like(visible, dtype=torch.float32).masked_fill(~visible, -torch.inf)
 
 
 def join(joined: Any, caches: list[Any], order: Tensor) -> Any:

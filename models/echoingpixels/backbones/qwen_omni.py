@@ -1,6 +1,6 @@
-"""Qwen2.5-Omni's thinker behind the Backbone protocol. Only the files of this folder touch transformers' internals.
+"""Qwen2.5-Omni's thinker behind the Backbone protocol.
 
-Nothing of transformers is copied, patched or subclassed: towers, decoder layers and masks are called as they are.
+Nothing of transformers is copied, patched or subclassed: encoders, decoder layers and masks are called as they are.
 """
 
 from __future__ import annotations
@@ -17,28 +17,27 @@ from ..inputs.patches import Resolution
 from ..inputs.positions import AUDIO, IMAGE, VIDEO
 from ..inputs.prepare import Inputs, Media, Tokenizer
 from ..inputs.stream import Stream
-from ..options import Encode
+from ..options import Reuse
 from .attention import attention_of
-from .audio import hear
-from .base import AudioShape, Features, VisionShape, joined
+from .audio import encode_audio
+from .base import AudioShape, Features, VisionShape
 from .chunked_mlp import InParts
 from .compiled import Step, compiled
 from .flops import audio_flops, vision_flops
 from .kernels import choose_kernels
 from .kv_cache import join, kv_name, step_mask
 from .sizes import audio_shape_of, layout_of, shape_of, stop_ids_of, vision_shape_of
-from .vision import Sight, see_cells, window
+from .vision import VisionEncoder
 
-PATCHES_AT_ONCE = 4096  # bounds the vision tower's activations; whole temporal steps: nothing attends across a cut
-PLAIN = Encode()
-MEL_CHUNKS_AT_ONCE = 64  # of the audio tower's own 2 s windows
+PATCHES_AT_ONCE = 4096  # bounds the vision encoder's activations; whole temporal steps: nothing attends across a cut
+MEL_CHUNKS_AT_ONCE = 64  # of the audio encoder's own 2 s windows
 
 
 class QwenOmni:
-    """The thinker of Qwen2.5-Omni: two towers, a decoder and an output head."""
+    """The thinker of Qwen2.5-Omni: two encoders, a decoder and an output head."""
 
     def __init__(
-        self, thinker: Any, tokenizer: Tokenizer, name: str, resolution: Resolution, how: Encode = PLAIN
+        self, thinker: Any, tokenizer: Tokenizer, name: str, resolution: Resolution, reuse: Reuse = None
     ) -> None:
         self.thinker = thinker
         self.tokenizer = tokenizer
@@ -46,7 +45,7 @@ class QwenOmni:
         self.resolution = resolution
         self.max_positions: int = thinker.config.text_config.max_position_embeddings
         self.world: str | None = getattr(thinker.config, "world", None)
-        self.how = how
+        self.reuse = reuse
         self.changed_by = ""
         self.text = thinker.model.language_model
         self.checkpointing = False
@@ -73,75 +72,54 @@ class QwenOmni:
         return weights
 
     @property
-    def vision(self) -> VisionShape:
-        """The vision tower's sizes."""
+    def vision_shape(self) -> VisionShape:
+        """The vision encoder's sizes."""
         return vision_shape_of(self.thinker.config.vision_config, PATCHES_AT_ONCE)
 
     @property
-    def hearing(self) -> AudioShape:
-        """The audio tower's sizes."""
+    def audio_shape(self) -> AudioShape:
+        """The audio encoder's sizes."""
         return audio_shape_of(self.thinker.config.audio_config, MEL_CHUNKS_AT_ONCE)
 
-    def tower_flops(self, media: Media, features: Features | None = None) -> float:
-        """Floating-point operations of encode(media)."""
+    def encoder_flops(self, media: Media, features: Features | None = None) -> float:
+        """Floating-point operations of encoding a clip: of all of it, or of the new tokens of `features`."""
         model, total = self.thinker.model, 0.0
         if media.grid is not None:
-            total += vision_flops(model.visual, media.grid, None if features is None else features.seen)
+            total += vision_flops(model.visual, media.grid, None if features is None else features.new_video)
         if media.mel is not None:
-            total += audio_flops(model.audio_tower, media.mel.shape[1], None if features is None else features.heard)
+            new = None if features is None else features.new_audio
+            total += audio_flops(model.audio_tower, media.mel.shape[1], new)
         return total
 
-    def encode(self, media: Media) -> Features:
-        """Run both towers over one clip, in bounded chunks: video (Nv, D) and audio (Na, D) features."""
-        video = audio = seen = heard = None
-        if media.patches is not None and media.grid is not None:
-            _, rows, columns = media.grid
-            parts = torch.split(media.patches, self.steps_at_once(rows, columns) * rows * columns)
-            sight = self.sight()
-            video, seen = joined([sight.see(part, rows, columns) for part in parts])
-        if media.mel is not None:
-            cuts = self.mel_cuts(media.mel.shape[1])
-            audio, heard = joined([self.hear(media.mel[:, first:last]) for first, last in cuts])
-        return Features(video, audio, seen, heard)
-
     def steps_at_once(self, rows: int, columns: int) -> int:
-        """Temporal steps of so many patches that are seen at once."""
+        """Temporal steps of `rows` x `columns` patches that are encoded at once."""
         return max(1, PATCHES_AT_ONCE // (rows * columns))
 
-    def sight(self) -> Sight:
-        """To see one clip's temporal steps in order, as many at once as `steps_at_once` says."""
-        return Sight(self.thinker.model.visual, self.how.amount if self.how.how == "repeats" else None)
-
-    @property
-    def window(self) -> int:
-        """Cells a side of a window of the vision tower's attention."""
-        return window(self.thinker.model.visual)
-
-    def see_cells(self, patches: Tensor, grid: tuple[int, int, int], cells: Tensor) -> Tensor:
-        """The features (K, D) of the K cells (Nv,) bool of patches (P, 1176), of which the others are not seen."""
-        return see_cells(self.thinker.model.visual, patches, grid, cells)
+    def vision_encoder(self) -> VisionEncoder:
+        """A new vision encoder for one clip: its temporal steps come in order, `steps_at_once` of them at a time."""
+        return VisionEncoder(self.thinker.model.visual, self.reuse)
 
     def mel_cuts(self, frames: int) -> list[tuple[int, int]]:
-        """Where so many mel frames are cut to be heard: between the tower's windows."""
+        """First and last mel frame of each part of `frames` that is encoded at once: whole windows of the encoder."""
         window = 2 * self.thinker.model.audio_tower.n_window
         starts = list(range(0, frames, MEL_CHUNKS_AT_ONCE * window))
         if len(starts) > 1 and frames - starts[-1] < window:  # a tail too short for a token joins its neighbour
             starts.pop()
         return list(zip(starts, [*starts[1:], frames], strict=True))
 
-    def hear(self, mel: Tensor) -> tuple[Tensor, Tensor]:
-        """The features (Na, D) of one part of `mel_cuts`, log-mel (128, M), and which were made anew: (Na,) bool."""
-        return hear(self.thinker.model.audio_tower, mel, once=self.how.how == "repeats")
+    def encode_audio(self, mel: Tensor) -> tuple[Tensor, Tensor]:
+        """Features (Na, D) of one part of `mel_cuts`, log-mel (128, M), and which are new, not reused: (Na,) bool."""
+        return encode_audio(self.thinker.model.audio_tower, mel, silence_once=self.reuse is not None)
 
     def embed(self, inputs: Inputs, features: tuple[Features, ...]) -> Stream:
-        """Embed a prompt (1, L) and write the towers' features over its placeholders."""
+        """Embed a prompt (1, L) and write the encoders' features over its placeholders."""
         free: Any = {"device": self.device, "non_blocking": True}  # the host does not wait
         ids = inputs.input_ids.to(**free)
         embeds = self.text.embed_tokens(ids)
-        seen = [f.video for f in features if f.video is not None]
-        heard = [f.audio for f in features if f.audio is not None]
-        for kinds, parts in (((VIDEO, IMAGE), seen), ((AUDIO,), heard)):
-            if parts:  # written in place: the stream is never there twice
+        video = [f.video for f in features if f.video is not None]
+        audio = [f.audio for f in features if f.audio is not None]
+        for kinds, parts in (((VIDEO, IMAGE), video), ((AUDIO,), audio)):
+            if parts:  # written in place: memory never holds the stream twice
                 places = torch.isin(inputs.kind[0], torch.tensor(kinds)).nonzero()[:, 0]  # on the CPU: nothing waits
                 made = (parts[0] if len(parts) == 1 else torch.cat(parts)).to(embeds, non_blocking=True)
                 embeds[0].index_copy_(0, places.to(**free), made)
@@ -155,7 +133,6 @@ class QwenOmni:
             mask=torch.ones_like(ids, dtype=torch.bool),
             next_position=positions.amax(dim=(0, 2)) + 1,
             labels=None if inputs.labels is None else inputs.labels.to(**free),
-            ids=ids,
             question=None if inputs.question is None else inputs.question.to(**free),
         )
 
@@ -235,20 +212,16 @@ class QwenOmni:
         self.text.rotary_emb.mrope_section = list(sections)
 
     def new_cache(self, tokens: int | None = None) -> Any:
-        """An empty KV cache: one that grows and can be shortened, or one with room for so many tokens."""
+        """An empty KV cache: one that grows, or one of a fixed length in tokens."""
         from transformers import DynamicCache, StaticCache
 
         config = self.text.config
         return DynamicCache(config=config) if tokens is None else StaticCache(config=config, max_cache_len=tokens)
 
-    def shorten(self, cache: Any, tokens: int) -> None:
-        """Take the last tokens out of a KV cache that grows."""
-        cache.crop(-tokens)
-
     def hidden(self, stream: Stream, cache: Any = None, attention: Tensor | None = None) -> Tensor:
         """Run the decoder over a stream: normalised hidden states (B, L, D); fills the KV cache if given.
 
-        `attention` (B, 1, L, L), bool or what to add to the logits, says who sees whom, in place of the causal mask.
+        `attention` (B, 1, L, L), bool or added to the logits, replaces the causal mask.
         """
         mask: Any = {"full_attention": attention}
         if attention is None:  # one row is never padded: then nothing waits for the device
@@ -271,13 +244,13 @@ class QwenOmni:
     def decode(
         self, token: Tensor, position: Tensor, mask: Tensor | None, cache: Any, compiled: bool = False
     ) -> Tensor:
-        """One cached step: token (B, N), position (B, N), mask (B, so far + N) → logits (B, N, V).
+        """One cached step: token (B, 1), position (B, 1), mask (B, length so far + 1) → logits (B, 1, V).
 
-        `mask` None: no row is padded; a cache with room needs one. `compiled`: as one program, for a cache with room.
-        ModelError where that cannot be made.
+        `mask` None: no row is padded; a cache of fixed length needs one. `compiled`: as one program, for a cache of
+        fixed length; ModelError where it cannot be compiled.
         """
-        if mask is not None:  # made here: transformers would read whether it is needed, at every step
-            mask = step_mask(mask, token.shape[1], cache).to(self.dtype)
+        if mask is not None:  # made here: transformers would wait for the device at every step to decide on it
+            mask = step_mask(mask, cache).to(self.dtype)
         return (self._compiled if compiled else self._step)(token, position, mask, cache)
 
     def _step(self, token: Tensor, position: Tensor, mask: Tensor | None, cache: Any) -> Tensor:

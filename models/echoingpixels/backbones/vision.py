@@ -1,6 +1,6 @@
-"""The vision tower of Qwen2.5-Omni over some of a clip's cells: of 2 x 2 patches over two frames, a token each.
+"""The vision encoder of Qwen2.5-Omni over some of a clip's cells: 2 x 2 patches over two frames, one token each.
 
-The tower itself is called, with the bounds of its windows and frames, and the patches' places, counted for these cells.
+transformers' encoder is called with the bounds of its windows and frames, and the positions, of these cells alone.
 """
 
 from __future__ import annotations
@@ -12,66 +12,68 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..options import Reuse
 from .kernels import window_bounds
-from .temporal_reuse import Repeats, sources
+from .temporal_reuse import TemporalReuse, sources
 
 
-class Sight:
-    """Sees a clip's temporal steps in order, part by part; cells that repeat take the features of those they repeat."""
+class VisionEncoder:
+    """Encodes a clip's temporal steps in order, part by part; unchanged cells reuse the features last encoded there."""
 
-    def __init__(self, tower: Any, threshold: float | None = None) -> None:
-        self._tower = tower
-        self._repeats = Repeats(threshold, attending(tower))
-        self._last: Tensor | None = None  # (N, D) features last made at each place of a step
+    def __init__(self, encoder: Any, reuse: Reuse = None) -> None:
+        self._encoder = encoder
+        self._reuse = TemporalReuse(reuse, attending(encoder))
+        self._last: Tensor | None = None  # (N, D) features last encoded at each cell of a step
 
-    def see(self, patches: Tensor, rows: int, columns: int) -> tuple[Tensor, Tensor]:
-        """Features (Nv, D) of the next steps' patches (P, 1176), so many rows and columns of them in each.
+    def encode(self, patches: Tensor, rows: int, columns: int) -> tuple[Tensor, Tensor]:
+        """Features (Nv, D) of the next steps' patches (P, 1176), `rows` x `columns` in each step.
 
-        And which were made anew: (Nv,) bool.
+        And which of them are new, not reused: (Nv,) bool.
         """
         grid = len(patches) // (rows * columns), rows, columns
-        fresh = self._repeats.fresh(patches, grid)  # (T, N)
-        made = see_cells(self._tower, patches, grid, fresh.flatten())
-        last = made.new_zeros(fresh.shape[1], made.shape[1]) if self._last is None else self._last
-        features = torch.cat([last, made])[sources(fresh).flatten().to(made.device, non_blocking=True)]
-        self._last = features[-fresh.shape[1] :].clone()
-        return features, fresh.flatten()
+        new = self._reuse.changed(patches, grid)  # (T, N)
+        made = encode_cells(self._encoder, patches, grid, new.flatten())
+        last = made.new_zeros(new.shape[1], made.shape[1]) if self._last is None else self._last
+        features = torch.cat([last, made])[sources(new).flatten().to(made.device, non_blocking=True)]
+        self._last = features[-new.shape[1] :].clone()
+        return features, new.flatten()
 
 
-def window(tower: Any) -> int:
-    """Cells a side of a window of the tower's attention."""
-    side: int = tower.window_size // tower.patch_size // tower.spatial_merge_size
+def window(encoder: Any) -> int:
+    """Cells a side of a window of the encoder's attention."""
+    side: int = encoder.window_size // encoder.patch_size // encoder.spatial_merge_size
     return side
 
 
-def attending(tower: Any) -> int:
-    """Cells a side of what attends together in most layers: a window, or a whole frame of any size."""
-    return window(tower) if 2 * len(tower.fullatt_block_indexes) < len(tower.blocks) else sys.maxsize
+def attending(encoder: Any) -> int:
+    """Cells a side of the region that attends together in most layers: a window, or a whole frame of any size."""
+    windowed = 2 * len(encoder.fullatt_block_indexes) < len(encoder.blocks)
+    return window(encoder) if windowed else sys.maxsize
 
 
-def see_cells(tower: Any, patches: Tensor, grid: tuple[int, int, int], cells: Tensor) -> Tensor:
+def encode_cells(encoder: Any, patches: Tensor, grid: tuple[int, int, int], cells: Tensor) -> Tensor:
     """Features (K, D) of the K cells (Nv,) bool of patches (P, 1176) in a grid (T, H, W).
 
-    They attend to one another as in the whole: within their window of a frame, and in some layers within the frame.
+    They attend to one another as in the whole clip: in their window of a frame, and in some layers in the frame.
     Indices are computed on the CPU: on a GPU the host would wait for each of their sizes.
     """
     from transformers.vision_utils import get_vision_position_ids, get_vision_window_index
 
-    device, unit = tower.device, tower.spatial_merge_unit
+    device, unit = encoder.device, encoder.spatial_merge_unit
     size, cells = torch.tensor([grid]), cells.cpu()
     if not bool(cells.any()):
-        return torch.empty(0, tower.config.out_hidden_size, device=device, dtype=tower.dtype)
-    order, edges = get_vision_window_index(size, tower.spatial_merge_size, tower.window_size, tower.patch_size)
+        return torch.empty(0, encoder.config.out_hidden_size, device=device, dtype=encoder.dtype)
+    order, edges = get_vision_window_index(size, encoder.spatial_merge_size, encoder.window_size, encoder.patch_size)
     steps = torch.arange(grid[0] + 1) * grid[1] * grid[2]
-    there = cells.repeat_interleave(unit)  # (P,)
+    chosen = cells.repeat_interleave(unit)  # (P,)
     in_order = cells[order]
-    part = patches[there.to(patches.device)] if not bool(cells.all()) else patches
-    frames, longest = window_bounds(tower, _bounds(cells, steps, unit))
-    windows, longest_window = window_bounds(tower, _bounds(in_order, edges, unit))
-    features: Tensor = tower(
-        part.to(device, non_blocking=True).to(tower.dtype),
+    part = patches[chosen.to(patches.device)] if not bool(cells.all()) else patches
+    frames, longest = window_bounds(encoder, _bounds(cells, steps, unit))
+    windows, longest_window = window_bounds(encoder, _bounds(in_order, edges, unit))
+    features: Tensor = encoder(
+        part.to(device, non_blocking=True).to(encoder.dtype),
         grid_thw=size,
-        position_ids=get_vision_position_ids(size, tower.spatial_merge_size)[there].to(device, non_blocking=True),
+        position_ids=get_vision_position_ids(size, encoder.spatial_merge_size)[chosen].to(device, non_blocking=True),
         cu_seqlens=frames,
         max_seqlen=longest,
         window_index=(cells.cumsum(0) - 1)[order[in_order]].to(device, non_blocking=True),
@@ -82,7 +84,7 @@ def see_cells(tower: Any, patches: Tensor, grid: tuple[int, int, int], cells: Te
 
 
 def _bounds(cells: Tensor, edges: Tensor, unit: int) -> Tensor:
-    """Where stretches of patches that begin and end at `edges` do so when only those of these cells are there."""
+    """Bounds of the stretches of patches between `edges`, counted over the patches of these cells alone."""
     before = F.pad(cells.cumsum(0), (1, 0))[edges.long() // unit] * unit
     bounds: Tensor = torch.unique_consecutive(before)
     return bounds.to(torch.int32)

@@ -1,7 +1,7 @@
-"""What the towers made of clips, kept on disk, so that a later question starts at the sieve without decoding.
+"""The feature cache: encoded clips on disk, so that a later question starts at token selection.
 
-Entries are found by the clip's content, the encoders' weights, and how the clip is read. Several processes may share
-one folder: an entry appears whole or not at all. Knows nothing about questions.
+Entries are keyed by the clip's content, the encoders' weights and the read options. Several processes may share one
+folder: an entry appears whole or not at all.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from ..storage.lru import Entry, delete, entries_of, shrink
 
 LIMIT = 8 << 30  # bytes
 ENDING = ".safetensors"
-FORMAT = 2  # to be raised when an entry's layout, or the reading, preparing or encoding of clips changes
+FORMAT = 3  # to be raised when an entry's layout, or the reading, preparing or encoding of clips changes
 FEATURES = "features"  # the folder's name, in the user's cache or another
 CLIP = 16  # digits of a key that name the clip
 
 
 @dataclass(frozen=True)
-class Seen:
-    """A clip after the towers: all that answering needs. Of `media` only sizes are left."""
+class CachedClip:
+    """An encoded clip: all that answering needs. `media` holds the sizes alone."""
 
     media: Media
     features: Features
@@ -47,8 +47,24 @@ class Seen:
     duration: float  # s
 
 
+@dataclass(frozen=True)
+class Slot:
+    """The place of one clip's features in a cache."""
+
+    cache: FeatureCache
+    key: str
+
+    def get(self, path: str) -> CachedClip | None:
+        """The entry, for the clip now at `path`; None if there is none that can be read."""
+        return self.cache.get(self.key, path)
+
+    def put(self, clip: CachedClip) -> None:
+        """Write the entry, unless it exists."""
+        self.cache.put(self.key, clip)
+
+
 def caches() -> Path:
-    """Our folder where the platform keeps caches: XDG_CACHE_HOME or ~/.cache, ~/Library/Caches, or %LOCALAPPDATA%."""
+    """This project's folder in the platform's cache: XDG_CACHE_HOME or ~/.cache, ~/Library/Caches, or %LOCALAPPDATA%."""
     if sys.platform == "darwin":
         base = Path.home() / "Library" / "Caches"
     elif sys.platform == "win32":
@@ -60,29 +76,29 @@ def caches() -> Path:
 
 
 def default_folder() -> Path:
-    """Where features are kept unless another folder is given."""
+    """The folder of features unless another is given."""
     return caches() / FEATURES
 
 
-def seen_key(mark: str, towers: str, read: MediaOptions) -> str:
-    """The key of a clip's features: its mark (`features_mark`), the encoders' (`Weights.towers`), and how it is read.
+def feature_key(mark: str, encoders: str, read: MediaOptions) -> str:
+    """The key of a clip's features: its mark (`features_mark`), the encoders' mark, and the read options.
 
     Keys of one clip begin with the same CLIP digits.
     """
     span = [read.fps, read.max_frames, read.start, read.end, read.audio, read.audio_track]
-    about = json.dumps([FORMAT, mark, towers, span])
+    about = json.dumps([FORMAT, mark, encoders, span])
     clip, whole = (hashlib.sha256(text.encode()).hexdigest() for text in (mark, about))
     return clip[:CLIP] + whole[CLIP:]
 
 
 class FeatureCache:
-    """A folder of features, the least recently used of which go when it grows beyond `limit` bytes."""
+    """A folder of features; the least recently used ones are deleted when it grows beyond `limit` bytes."""
 
     def __init__(self, folder: Path, limit: int = LIMIT) -> None:
         self.folder, self.limit = folder, limit
-        self._new = limit  # bytes written since the folder was last measured; at first it never was
+        self._new = limit  # bytes written since the folder was last measured; it was never measured at first
 
-    def get(self, key: str, path: str) -> Seen | None:
+    def get(self, key: str, path: str) -> CachedClip | None:
         """An entry, for the clip now at `path`; None if there is none that can be read."""
         file = self._file(key)
         try:
@@ -90,7 +106,7 @@ class FeatureCache:
                 about = json.loads(entry.metadata()["about"])
                 tensors = {name: entry.get_tensor(name) for name in entry.keys()}  # noqa: SIM118
             os.utime(file)  # used just now
-            return _seen(about, tensors, path)
+            return _clip(about, tensors, path)
         except FileNotFoundError:
             return None
         except (OSError, SafetensorError, ValueError, TypeError, KeyError):
@@ -98,13 +114,13 @@ class FeatureCache:
                 file.unlink()
             return None
 
-    def put(self, key: str, seen: Seen) -> None:
-        """Keep an entry, unless it is kept. Where the folder cannot be written, the clip is encoded again next time."""
+    def put(self, key: str, clip: CachedClip) -> None:
+        """Write an entry, unless it exists. Where the folder cannot be written, the clip is encoded again next time."""
         file = self._file(key)
         if file.exists():
             return
-        about = {"about": json.dumps(_about(seen))}
-        tensors = {name: x.contiguous().cpu() for name, x in vars(seen.features).items() if x is not None}
+        about = {"about": json.dumps(_about(clip))}
+        tensors = {name: x.contiguous().cpu() for name, x in vars(clip.features).items() if x is not None}
         with suppress(OSError, SafetensorError):
             with filling(file.parent) as made:
                 save_file(tensors, made / file.name, about)
@@ -113,12 +129,16 @@ class FeatureCache:
                 shrink(self._files(ENDING), self.limit, self._files(UNFINISHED))
                 self._new = 0
 
+    def slot(self, key: str) -> Slot:
+        """The place of one entry."""
+        return Slot(self, key)
+
     def entries(self) -> list[Entry]:
         """Every entry, the longest unused first."""
         return entries_of(self._files(ENDING))
 
     def clips(self) -> int:
-        """How many clips have entries; a clip that is read in two ways has two."""
+        """Number of clips with entries; a clip read with two sets of options has two entries."""
         return len({file.stem[:CLIP] for file in self._files(ENDING)})
 
     def clear(self) -> int:
@@ -138,14 +158,14 @@ class FeatureCache:
         return self.folder / key[:2] / f"{key}{ENDING}"
 
 
-def _about(seen: Seen) -> dict[str, Any]:
-    media = seen.media
+def _about(clip: CachedClip) -> dict[str, Any]:
+    media = clip.media
     mel = None if media.mel is None else media.mel.shape[1]
-    source = asdict(seen.source)
-    return {"span": asdict(media.span), "grid": media.grid, "mel": mel, "source": source, "duration": seen.duration}
+    source = asdict(clip.source)
+    return {"span": asdict(media.span), "grid": media.grid, "mel": mel, "source": source, "duration": clip.duration}
 
 
-def _seen(about: dict[str, Any], tensors: dict[str, torch.Tensor], path: str) -> Seen:
+def _clip(about: dict[str, Any], tensors: dict[str, torch.Tensor], path: str) -> CachedClip:
     span = Span(**{**about["span"], "times": tuple(about["span"]["times"])})
     mel = None if about["mel"] is None else torch.empty(MEL_BINS, about["mel"], device="meta")
     media = Media(span, None, None if about["grid"] is None else tuple(about["grid"]), mel)
@@ -157,4 +177,4 @@ def _seen(about: dict[str, Any], tensors: dict[str, torch.Tensor], path: str) ->
         audio=None if audio is None else AudioTrack(**audio),
     )
     features = Features(**{"video": None, "audio": None, **tensors})
-    return Seen(media, features, source, about["duration"])
+    return CachedClip(media, features, source, about["duration"])

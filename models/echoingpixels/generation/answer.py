@@ -1,55 +1,112 @@
-"""What asking gives: an answer, whole or in chunks, and what it had cost before its first token."""
+"""Answers from a token stream of any number of rows: the text as it is generated, and the cost of each row."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
-from ..report import Report
-from .decode import FinishReason
+from ..backbones.base import Backbone
+from ..backbones.flops import llm_flops
+from ..inputs.stream import Stream
+from ..options import AskOptions
+from ..report import (
+    Flops,
+    MemoryUse,
+    Report,
+    Speedup,
+    StageTimes,
+    Stopwatch,
+    TokenCounts,
+    Tokens,
+    decoding_rate,
+    peak_memory,
+)
+from .decode import FinishReason, Text, stream_tokens
 
 
 @dataclass(frozen=True)
 class Answer:
-    """The text, its tokens, why it ended, what it cost, and when the audio and video tokens were that it was read from.
+    """The answer to one question.
 
-    `moments`: s from the clip's start of each kept token, by kind. `warnings`: what it cannot be trusted for.
+    `options`: as applied, with the reducer's real name in place of auto. `kept_times`: s from the clip's start of each
+    kept token, by kind. `warnings`: reasons not to trust the answer. `notes`: facts about the clip and the model.
     """
 
     text: str
     token_ids: tuple[int, ...]
     finish_reason: FinishReason
     report: Report
-    moments: dict[str, tuple[float, ...]]
+    options: AskOptions
+    kept_times: dict[str, tuple[float, ...]]
     warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """A piece of text as it is generated; the last one carries the whole answer."""
+    """A piece of text of one row of the batch; the last chunk of a row has no text and carries the answer."""
 
     text: str
     answer: Answer | None = None
+    row: int = 0
 
 
 @dataclass(frozen=True)
-class Spent:
-    """What an answer had cost before its first token: towers, choosing tokens, and the peak until then.
+class Cost:
+    """The cost of one row before its first token: the clip's part of the report.
 
-    `anew`: tokens that the towers made, of those kinds of which they did not make all. `warnings`: as in Answer.
+    `time_s`: the clip's seconds, which every question about it reports. `peak_bytes`: peak memory while it was encoded.
     """
 
-    tower_flops: float = 0.0
-    choice_flops: float = 0.0
+    time_s: StageTimes = StageTimes()
+    encoder_flops: float = 0.0
+    selection_flops: float = 0.0
     peak_bytes: int | None = None
-    anew: dict[str, int] = field(default_factory=dict)
+    encoded: TokenCounts | None = None  # None: all tokens
     warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
-def folded(chunks: Iterator[Chunk]) -> Answer:
-    """The answer that chunks make."""
-    answer = None
-    for chunk in chunks:
-        answer = chunk.answer
-    assert answer is not None, "the last chunk carries the answer"
-    return answer
+def generate(
+    backbone: Backbone, stream: Stream, options: AskOptions, watch: Stopwatch, costs: Sequence[Cost], weights: int
+) -> Iterator[Chunk]:
+    """Decode every row of a stream (B, L); text as it comes, then each row's answer in order.
+
+    `watch` has the seconds of the batch so far; each row reports an equal share. `weights`: the model's bytes.
+    """
+    texts = [Text(backbone) for _ in costs]
+    for tokens in stream_tokens(backbone, stream, options.generate, watch):
+        for row, token in enumerate(tokens.tolist()):
+            piece = texts[row].push(token) if token >= 0 else ""
+            if piece:
+                yield Chunk(piece, row=row)
+    generated = sum(len(text.ids) for text in texts)
+    rate = decoding_rate(generated, len(texts), watch.seconds.get("generate"))
+    share, peak = watch.times() / len(texts), peak_memory(backbone.device)
+    after = stream.row_counts()
+    before, times = stream.before or after, stream.kept_times()
+    for row, (text, cost) in enumerate(zip(texts, costs, strict=True)):
+        report = Report(
+            tokens=Tokens.of(before[row], after[row]),
+            time_s=cost.time_s + share,
+            memory_bytes=MemoryUse(weights, max(filter(None, (cost.peak_bytes, peak)), default=None), peak),
+            flops=(flops := _flops(backbone, cost, before[row].total, after[row].total, len(text.ids))),
+            speedup=Speedup(flops.full / flops.reduced),
+            encoded=cost.encoded or replace(before[row], text=0),
+            tokens_per_s=rate,
+        )
+        answer = Answer(
+            text.text, tuple(text.ids), text.reason, report, options, times[row], cost.warnings, cost.notes
+        )
+        yield Chunk("", answer, row)
+
+
+def _flops(backbone: Backbone, cost: Cost, before: int, after: int, generated: int) -> Flops:
+    """With `before` tokens in the prompt, and with `after` and the selection."""
+    full, reduced = (llm_flops(backbone.shape, tokens, generated) for tokens in (before, after))
+    return Flops(cost.encoder_flops + full, cost.encoder_flops + cost.selection_flops + reduced)
+
+
+def joined(chunks: Iterator[Chunk]) -> list[Answer]:
+    """The answers that chunks carry, in the order of their rows."""
+    return [chunk.answer for chunk in chunks if chunk.answer is not None]

@@ -1,7 +1,7 @@
-"""Greedy or sampled decoding after the tokens were chosen. Streaming is the primitive; blocking calls fold it.
+"""Greedy or sampled decoding of a batch, token by token.
 
-transformers' own generate() continues from the last prompt position; a clip whose sound ends early needs the largest
-one, so the cached step is taken here (a test holds it against generate() where both apply).
+transformers' own generate() continues from the last prompt position; a clip whose audio ends early needs the largest
+one, so the cached step is taken here (a test compares it with generate() where both apply).
 """
 
 from __future__ import annotations
@@ -13,12 +13,9 @@ import torch
 from torch import Tensor
 
 from ..backbones.base import Backbone
-from ..errors import OptionError
-from ..inputs.positions import TEXT
 from ..inputs.stream import Stream
 from ..options import GenerateOptions
 from ..report import Stopwatch
-from .prompt_lookup import guess
 
 FinishReason = Literal["stop", "length"]
 MASKED = 1024  # tokens under which rows are padded and masked: there a mask costs less than another run
@@ -30,44 +27,30 @@ def stream_tokens(
 ) -> Iterator[Tensor]:
     """Decode a left-padded stream: token after token (B,) int64 on the CPU, -1 in rows that have stopped.
 
-    Stopping tokens are given out too. Positions go on from `stream.next_position`. A step decodes the newest token and,
-    with a lookup, guesses after it; those that the model itself says are given out. OptionError for that with B > 1.
-    The host reads a step's tokens once, inside the stage that it times, and waits for nothing else.
+    Stop tokens are yielded too. Positions continue from `stream.next_position`. The host reads a step's tokens once,
+    inside the stage that it times, and waits for nothing else.
     """
-    device, rows = stream.embeds.device, len(stream.mask)
-    if options.lookup and rows > 1:
-        raise OptionError(f"Prompt lookup decodes one question at a time, not {rows}.", "Leave it out, or ask alone.")
+    device = stream.embeds.device
     watch = watch or Stopwatch(device)
     generator = torch.Generator(device).manual_seed(options.seed)
     stops = torch.tensor(sorted(backbone.stop_ids), dtype=torch.long)
     with watch.stage("prefill"):
         hidden, cache, mask = prefill(backbone, stream, options)
         tokens = _choose(backbone.logits(hidden), options, generator)  # (B, 1)
-        read = tokens.cpu()
-    done = torch.zeros(rows, dtype=torch.bool)
-    known: list[int] = stream.ids[stream.kind == TEXT].tolist() if options.lookup and stream.ids is not None else []
-    said = 0
-    while True:
-        for token in read.unbind(1):
-            yield token.masked_fill(done, -1)
-            said, done = said + 1, done | torch.isin(token, stops)
-            if bool(done.all()) or said == options.max_new_tokens:
-                return
-        with watch.stage("generate"):
-            guessed: list[int] = []
-            if options.lookup:
-                known += read[0].tolist()
-                guessed = guess(known, min(options.lookup, options.max_new_tokens - said - 1))
-            step = tokens[:, -1:]
-            if guessed:  # (1, 1 + guesses)
-                step = torch.cat([step, torch.tensor([guessed]).to(device, non_blocking=True)], dim=1)
-            places = stream.next_position[:, None] + said - 1 + torch.arange(step.shape[1], device=device)
-            mask = None if mask is None else torch.cat([mask, torch.ones_like(step, dtype=torch.bool)], dim=1)
-            tokens = _choose(backbone.decode(step, places, mask, cache, options.compile), options, generator)
-            read = tokens.cpu()
-            if guessed and (wrong := int((read[:, :-1] != torch.tensor(guessed)).cummax(1).values.sum())):
-                backbone.shorten(cache, wrong)
-                tokens, read, mask = tokens[:, :-wrong], read[:, :-wrong], None if mask is None else mask[:, :-wrong]
+        read = tokens.cpu()[:, 0]
+    done = torch.zeros(len(stream.mask), dtype=torch.bool)
+    for step in range(options.max_new_tokens):
+        if step:
+            with watch.stage("generate"):
+                position = stream.next_position[:, None] + step - 1
+                mask = None if mask is None else torch.cat([mask, torch.ones_like(tokens, dtype=torch.bool)], dim=1)
+                logits = backbone.decode(tokens, position, mask, cache, options.compile)
+                tokens = _choose(logits, options, generator)
+                read = tokens.cpu()[:, 0]
+        yield read.masked_fill(done, -1)
+        done |= torch.isin(read, stops)
+        if bool(done.all()):
+            return
 
 
 def prefill(backbone: Backbone, stream: Stream, options: GenerateOptions) -> tuple[Tensor, Any, Tensor | None]:
@@ -102,7 +85,7 @@ def _groups(lengths: list[int]) -> list[list[int]]:
 
 
 def _choose(logits: Tensor, options: GenerateOptions, generator: torch.Generator) -> Tensor:
-    """A token (B, N) for each place of logits (B, N, V); where they are drawn, N is 1."""
+    """The next token (B, 1) from logits (B, 1, V)."""
     if not options.temperature:
         return logits.argmax(-1)
     chances = torch.softmax(logits[:, 0].float() / options.temperature, dim=-1)

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..options import check_keep
+from ..report import TokenCounts
 from .positions import IMAGE, KINDS, TEXT, VIDEO
 
 
@@ -28,8 +29,7 @@ class Stream:
     mask: Tensor  # (B, L) bool, False at padding
     next_position: Tensor  # (B,) int64, where decoding goes on: one past the whole prompt's largest position
     labels: Tensor | None = None  # (B, L) int64 answer ids, -100 elsewhere; only in training
-    before: dict[str, int] | None = None  # counts() as they were before the first take()
-    ids: Tensor | None = None  # (B, L) int64 of the text; None where they are not known, and in what pad() joins
+    before: tuple[TokenCounts, ...] | None = None  # row_counts() before the first take()
     question: Tensor | None = None  # (B, L) bool, the question's own words; None where they are not known
 
     @property
@@ -55,21 +55,19 @@ class Stream:
         """(B, L) bool: the video and image tokens."""
         return self.mask & ((self.kind == VIDEO) | (self.kind == IMAGE))
 
-    def counts(self) -> dict[str, int]:
-        """Number of tokens of each kind, over all rows."""
-        rows = self.row_counts()
-        return {name: sum(row[name] for row in rows) for name in KINDS}
-
-    def row_counts(self) -> list[dict[str, int]]:
-        """Number of tokens of each kind, row by row."""
+    def row_counts(self) -> tuple[TokenCounts, ...]:
+        """Numbers of tokens by kind, row by row. The host waits for the device once."""
         found = torch.stack([(self.mask & (self.kind == i)).sum(1) for i in range(len(KINDS))], dim=1)  # (B, kinds)
-        return [dict(zip(KINDS, row, strict=True)) for row in found.tolist()]
+        return tuple(TokenCounts(**dict(zip(KINDS, row, strict=True))) for row in found.tolist())
 
-    def moments(self) -> dict[str, tuple[float, ...]]:
-        """When its audio, video and image tokens are, in s from the clip's start, by kind, over all rows."""
+    def kept_times(self) -> list[dict[str, tuple[float, ...]]]:
+        """Times of each row's video, audio and image tokens, in s from the clip's start, by kind."""
         mask, kind, time = self.mask.cpu(), self.kind.cpu(), self.time.cpu()
-        kinds = ((name, mask & (kind == i)) for i, name in enumerate(KINDS) if i != TEXT)
-        return {name: tuple(time[there].tolist()) for name, there in kinds if bool(there.any())}
+        of_kind = [(name, mask & (kind == i)) for i, name in enumerate(KINDS) if i != TEXT]
+        return [
+            {name: tuple(time[row, here[row]].tolist()) for name, here in of_kind if bool(here[row].any())}
+            for row in range(len(mask))
+        ]
 
     def rows(self, rows: Sequence[int], longest: int) -> Stream:
         """Some rows (R,), without the padding before the last `longest` tokens."""
@@ -87,7 +85,6 @@ class Stream:
             mask=part(self.mask),
             next_position=self.next_position[index],
             labels=None if self.labels is None else part(self.labels),
-            ids=None if self.ids is None else part(self.ids),
             question=None if self.question is None else part(self.question),
         )
 
@@ -107,8 +104,7 @@ class Stream:
             cell=torch.where(mask[..., None], self.cell[rows, index], -1),
             mask=mask,
             labels=None if self.labels is None else torch.where(mask, self.labels[rows, index], -100),
-            before=self.before or self.counts(),
-            ids=None if self.ids is None else torch.where(mask, self.ids[rows, index], 0),
+            before=self.before or self.row_counts(),
             question=None if self.question is None else mask & self.question[rows, index],
         )
 

@@ -6,7 +6,7 @@ embeddings.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 
 import torch
@@ -18,7 +18,6 @@ from ..inputs.stream import Selection, Stream, budget
 from .basic import by_scores, news
 from .chunked_scoring import Where, rated
 
-Attended = Callable[[Backbone, Stream, float], Selection]
 LAYERS = 2  # of the decoder, whose attention is read
 COVERED, WINDOW_S = 0.25, 2.0  # of relevance's budget, and the model's own chunk of interleaved picture and sound
 
@@ -112,6 +111,3 @@ def attended_flops(shape: Shape, tokens: int) -> float:
     """Floating-point operations over `tokens`: the layers before the last that is read, and the keys of all of them."""
     keys = 2 * tokens * shape.width * shape.kv_heads * shape.head_size
     return (LAYERS - 1) * layer_flops(shape, tokens, causal=True) + LAYERS * keys
-
-
-ATTENDED: dict[str, Attended] = {"fastv": fastv, "relevance": relevance}

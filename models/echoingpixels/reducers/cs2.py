@@ -18,7 +18,7 @@ from ..backbones.base import Backbone
 from ..backbones.chunked_mlp import TOKENS
 from ..errors import ModelError, OptionError
 from ..inputs.stream import Selection, Stream, budget, top_k
-from ..options import UNTRAINED
+from ..options import REDUCER_NAMES, SIEVED
 from .adaptive import Enough
 from .chunked_scoring import Where, is_long, rated
 
@@ -182,7 +182,7 @@ class Sieve(nn.Module):
 
 def no_sieve(name: str) -> ModelError:
     """What to say when cs2 is asked of a model without its weights."""
-    others = ", ".join(UNTRAINED)
+    others = ", ".join(one for one in REDUCER_NAMES if one not in SIEVED)
     return ModelError(
         f"{name} has no sieve weights, which cs2 needs.", f"Give them with --sieve PATH, or use --reducer {others}."
     )

@@ -1,0 +1,88 @@
+"""Questions about any number of clips, grouped into padded batches of bounded size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+from .generation.answer import Answer, Cost
+from .inputs.positions import TEXT
+from .inputs.prepare import Inputs
+from .options import AskOptions
+from .report import StageTimes
+
+if TYPE_CHECKING:
+    from .encoded_clip import EncodedClip
+    from .model import EchoingPixels
+
+TOKENS_AT_ONCE = 16_384  # in one padded batch; a longer prompt is answered alone
+
+E = TypeVar("E", bound=Exception)
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A question about an encoded clip, as token ids and positions. `time_s`: seconds to prepare it."""
+
+    clip: EncodedClip
+    question: str
+    inputs: Inputs
+    time_s: StageTimes
+
+    @property
+    def tokens(self) -> int:
+        """Length before selection."""
+        return self.inputs.kind.shape[1]
+
+    def cost(self, options: AskOptions) -> Cost:
+        """The cost before the first token, and the warnings and notes that belong to the answer."""
+        clip, model = self.clip, self.clip.model
+        text = int((self.inputs.kind == TEXT).sum())
+        return Cost(
+            time_s=clip.time_s + self.time_s,
+            encoder_flops=clip.encoder_flops,
+            selection_flops=model.selection_flops(options.reducer, self.tokens - text, text),
+            peak_bytes=clip.peak_bytes,
+            encoded=clip.features.encoded(clip.media.span.image),
+            warnings=(
+                *clip.source.warnings,
+                *model.backbone.resolution.warnings(clip.media.span),
+                *model.overreach(int(self.inputs.positions.max()) + 1),
+            ),
+            notes=(*clip.notes, *model.notes(options.reducer)),
+        )
+
+
+def batches(prompts: Iterable[Prompt | None]) -> Iterator[list[Prompt]]:
+    """Prompts in order, as many in each batch as stay under TOKENS_AT_ONCE when padded; of any number of clips.
+
+    A None states that no more prompts are ready now: the batch at hand does not wait for them.
+    """
+    part: list[Prompt] = []
+    longest = 0
+    for one in prompts:
+        longest = max(longest, one.tokens if one else 0)
+        if part and (one is None or longest * (len(part) + 1) > TOKENS_AT_ONCE):
+            yield part
+            part, longest = [], one.tokens if one else 0
+        if one is not None:
+            part.append(one)
+    if part:
+        yield part
+
+
+def answer_each(
+    model: EchoingPixels, prompts: Sequence[Prompt], options: AskOptions, failures: type[E]
+) -> list[Answer | E]:
+    """The answers to one batch, in order. If the batch fails with one of `failures`, each question is tried alone."""
+    try:
+        answers: list[Answer | E] = [*model.answer(prompts, options)]
+    except failures as error:
+        failed = error.with_traceback(None)  # the traceback holds the tensors of the failed batch
+        answers = []
+    if answers:
+        return answers
+    if len(prompts) == 1:
+        return [failed]
+    return [answer for one in prompts for answer in answer_each(model, [one], options, failures)]
