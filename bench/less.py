@@ -78,7 +78,7 @@ def _sized(read: Callable[[Path, float | None, float | None], Clip], path: Path,
 
 
 def _read(size: Size, path: Path, start: float | None, end: float | None) -> Clip:
-    return read_clip(path, MediaOptions(start=start, end=end, frame_size=size))
+    return read_clip(path, start=start, end=end, frame_size=size)
 
 
 def _score(run: Run) -> tuple[str, dict[str, float | None]]:

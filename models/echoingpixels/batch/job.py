@@ -44,5 +44,4 @@ class Job:
 def make_job(model: str, load: LoadOptions, read: MediaOptions, ask: AskOptions, cache: Path | None = None) -> Job:
     """A job for a model by name, whose weights are told apart but not loaded. ModelError as from `load`."""
     weights, ask = weights_of(model, load), ask.settled(has_sieve(model, load))
-    read = replace(read, frame_size=weights.resolution.size)  # as the model's, and can be sent around
     return Job(model, load, read, ask, weights, cache)

@@ -130,7 +130,7 @@ def _is_open(row: Row, chosen: Sequence[Setting], known: Known) -> bool:
 
 def _read(reader: Reader, media: MediaOptions, model: EchoingPixels, row: Row) -> Pieces:
     path, start, end = row.clip
-    return reader(path, replace(media, start=start, end=end, frame_size=model.frame_size))
+    return reader(path, replace(media, start=start, end=end), frame_size=model.frame_size)
 
 
 def _look(
