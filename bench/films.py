@@ -42,7 +42,7 @@ def main(
         "frames built upon": partial(plain, film, seconds, "NONREF"),
     }
     for rate in map(float, fps.split(",")):
-        options = MediaOptions(fps=rate, max_frames=MOST, end=seconds, audio=audio, frame_size=SIZE)
+        options = MediaOptions(fps=rate, max_frames=MOST, end=seconds, audio=audio)
         ways[f"{rate:g} fps"] = partial(read, film, options)
         ways[f"{rate:g} fps, worker"] = partial(work, film, options)
     rounds = [{way: measured(run) for way, run in ways.items()} for _ in range(repeat)]
@@ -88,7 +88,7 @@ def plain(film: Path, seconds: float | None, skip: str) -> tuple[int, float]:
 
 def read(film: Path, options: MediaOptions) -> tuple[int, float]:
     """As the library reads, in this process."""
-    with closing(stream_clip(film, options)) as pieces:
+    with closing(stream_clip(film, options, frame_size=SIZE)) as pieces:
         return sum(len(piece.frames) for piece in pieces), 0.0
 
 
@@ -96,7 +96,7 @@ def work(film: Path, options: MediaOptions) -> tuple[int, float]:
     """As the commands read: in a process of its own."""
     before = os.times()
     with Worker() as worker:
-        frames = sum(len(piece.frames) for piece in worker.stream(film, options))
+        frames = sum(len(piece.frames) for piece in worker.stream(film, options, frame_size=SIZE))
     after = os.times()
     return frames, after.children_user + after.children_system - before.children_user - before.children_system
 

@@ -51,7 +51,7 @@ def main(
 ) -> None:
     """Seconds to the first token and in each stage, speedup over the first way, and peak memory; JSON, a line a way."""
     on = load(model) if model == "tiny" else random_model(model, SieveOptions(layers, "extractive"))
-    options = MediaOptions(start=start, end=start + seconds, frame_size=on.frame_size)
+    options = MediaOptions(start=start, end=start + seconds)
     names = ways.split(",")
     with Worker() as worker:
         worker.start()
@@ -80,7 +80,7 @@ def _way(
 
 
 def _ours(model: EchoingPixels, worker: Worker, clip: Path, options: MediaOptions, ask: AskOptions) -> Seconds:
-    report = model.look(worker.stream(clip, options)).answer(QUESTION, ask).report
+    report = model.look(worker.stream(clip, options, frame_size=model.frame_size)).answer(QUESTION, ask).report
     stages = ("decode", "prepare", "encode", "select", "prefill")
     tokens = {"tokens": sum(report.encoded.values()), "operations": report.flops["reduced"] / 1e12}
     return {name: report.time_s[name] or 0.0 for name in stages} | tokens
@@ -91,7 +91,7 @@ def _theirs(on: EchoingPixels, worker: Worker, clip: Path, options: MediaOptions
     """The same file, read by us and answered by transformers."""
     backbone: Any = on.backbone
     began = time.perf_counter()
-    read = whole(worker.stream(clip, options))
+    read = whole(worker.stream(clip, options, frame_size=on.frame_size))
     decoded = time.perf_counter()
     media = prepare_media(read, backbone.resolution)
     inputs = on.prepare(media, QUESTION)

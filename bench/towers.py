@@ -46,8 +46,8 @@ def main(
     """Cells encoded, processor seconds and speedup of each way to encode; JSON, one a line."""
     on = outline(model, LoadOptions(device="cpu")).model if count else random_tower(model)
     assert isinstance(on.backbone, QwenOmni)
-    tower, read = on.backbone, MediaOptions(start=start, end=start + seconds, frame_size=on.frame_size, audio=False)
-    film = read_clip(clip, read)
+    tower, read = on.backbone, MediaOptions(start=start, end=start + seconds, audio=False)
+    film = read_clip(clip, read, frame_size=on.frame_size)
     if count:
         for way in ways.split(","):
             fresh = Repeats(read_encode(way).amount, on.backbone.window).fresh(

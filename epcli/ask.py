@@ -117,7 +117,7 @@ def _plans(request: Request, worker: Worker) -> Iterator[Result]:
     from echoingpixels.planning.plan import plan
 
     drawn = outline(request.model.name, request.model.load)
-    extent = extent_of(worker.outline(request.media, replace(request.read, frame_size=drawn.model.frame_size)))
+    extent = extent_of(worker.outline(request.media, request.read, frame_size=drawn.model.frame_size))
     source = extent.ending.source
     for question in request.questions:
         predicted = plan(drawn, extent, question, request.ask)
@@ -152,7 +152,7 @@ def _answers(request: Request, view: View, worker: Worker) -> Iterator[Result]:
         mark = features_mark(request.media, file_mark(request.media))
         key = seen_key(mark, weights_of(request.model.name, request.model.load).towers, request.read)
     with console.working(f"Looking at {request.media.name} …"):
-        read = partial(worker.stream, request.media, replace(request.read, frame_size=model.frame_size))
+        read = partial(worker.stream, request.media, request.read, frame_size=model.frame_size)
         seen = look_at(model, request.media, read, cache, key)
     try:
         for question in request.questions:

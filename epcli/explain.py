@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -80,7 +79,7 @@ def _explain(
 
         model = load_model(chosen, [asked.reducer], [asked.keep])
         with console.working(f"Looking at {media.name} …"):
-            looked = model.look(worker.stream(media, replace(read, frame_size=model.frame_size)))
-            shown = worker.read(media, replace(read, frame_size=shown_size))
+            looked = model.look(worker.stream(media, read, frame_size=model.frame_size))
+            shown = worker.read(media, read, frame_size=shown_size)
     with console.progress("keep ratios") as progress:
         return run(looked, shown, question, asked, LADDER if whole else (), progress)

@@ -14,6 +14,7 @@ from echoingpixels.batch.task import Task, Wanted
 from echoingpixels.checkpoints.weights import Weights
 from echoingpixels.media import stream_clip
 from echoingpixels.media.clip import Pieces
+from echoingpixels.media.host import FrameSize
 from echoingpixels.model import EchoingPixels
 from echoingpixels.options import AskOptions, GenerateOptions, LoadOptions, MediaOptions
 
@@ -24,8 +25,8 @@ SHORT = GenerateOptions(max_new_tokens=4)
 class Near:
     """Stands in for a Worker where it is not the process that matters: reads here, which starts at once."""
 
-    def stream(self, path: str | Path, options: MediaOptions) -> Pieces:
-        return stream_clip(path, options)
+    def stream(self, path: str | Path, options: MediaOptions, *, frame_size: FrameSize | None = None) -> Pieces:
+        return stream_clip(path, options, frame_size=frame_size)
 
     def close(self) -> None: ...
 
@@ -35,7 +36,7 @@ def job(model: EchoingPixels, cache: Path | None = None, reducer: str = "cs2", k
     on = model.backbone
     weights = Weights("model", "sieve", "towers", on.resolution, "plain")
     options = AskOptions(reducer, keep, SHORT)
-    return Job("random", LoadOptions(), MediaOptions(frame_size=on.resolution.size), options, weights, cache)
+    return Job("random", LoadOptions(), MediaOptions(), options, weights, cache)
 
 
 def tasks(*media: Path, questions: tuple[str, ...] = QUESTIONS) -> list[Task]:

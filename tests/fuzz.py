@@ -72,7 +72,7 @@ class Tally:
 def options(rng: random.Random) -> MediaOptions:
     """How a file is read: mostly its beginning, sometimes all of it or a later part."""
     start, end = rng.choice([(None, 2.0), (None, 2.0), (None, None), (1.2, 3.0), (0.0, 0.3), (50.0, 52.0)])
-    return MediaOptions(rng.choice([2, 2, 10]), rng.choice([4, 16]), start, end, frame_size=SIZE)
+    return MediaOptions(rng.choice([2, 2, 10]), rng.choice([4, 16]), start, end)
 
 
 def check(clip: Clip) -> None:
@@ -88,7 +88,7 @@ def outcome(worker: Worker, path: Path, asked: MediaOptions, tally: Tally) -> st
     """Reads one file into the tally; returns what was wrong with that, or nothing."""
     began, wrong = time.monotonic(), ""
     try:
-        clip = worker.read(path, asked)
+        clip = worker.read(path, asked, frame_size=SIZE)
         check(clip)
         tally.clips += 1
         tally.warned += bool(clip.source.warnings)

@@ -46,9 +46,9 @@ def near(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     read: list[str] = []
 
     class Spy(Near):
-        def stream(self, path: str | Path, options: Any) -> Pieces:
+        def stream(self, path: str | Path, options: Any, **more: Any) -> Pieces:
             read.append(Path(path).name)
-            return super().stream(path, options)
+            return super().stream(path, options, **more)
 
     monkeypatch.setattr(opening, "Worker", Spy)
     yield read

@@ -12,10 +12,10 @@ import pytest
 
 from echoingpixels.errors import EpError
 from echoingpixels.inputs.prepare import Extent, Measure, extent_of
-from echoingpixels.media import Worker, entry, stream_clip
+from echoingpixels.media import Worker, entry
 from echoingpixels.media import blank as under_test
 from echoingpixels.media.clip import Piece
-from echoingpixels.media.host import BLANK
+from echoingpixels.media.host import FrameSize, Host
 from echoingpixels.options import MediaOptions
 from tests import clips, realclips
 from tests.clips import Film, Track, beep
@@ -39,12 +39,18 @@ FILMS = {
     "silent.mp4": Film(tracks=(Track(np.zeros((1, 4 * clips.RATE), np.float32)),)),
     "sound.m4a": Film(codec=None, tracks=(Track(beep(4.0, 1.0)),)),
 }
-OPTIONS = (
-    MediaOptions(),
-    MediaOptions(fps=30, max_frames=17),
-    MediaOptions(fps=10, start=1.1, end=2.9),
-    MediaOptions(start=2.0, frame_size=lambda height, width, frames, image: (28, 56)),
-    MediaOptions(fps=1000, max_frames=4000),
+
+
+def small(height: int, width: int, frames: int, image: bool) -> tuple[int, int]:
+    return 28, 56
+
+
+OPTIONS: tuple[tuple[MediaOptions, FrameSize | None], ...] = (
+    (MediaOptions(), None),
+    (MediaOptions(fps=30, max_frames=17), None),
+    (MediaOptions(fps=10, start=1.1, end=2.9), None),
+    (MediaOptions(start=2.0), small),
+    (MediaOptions(fps=1000, max_frames=4000), None),
 )
 
 
@@ -77,9 +83,9 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return seen
 
 
-def found(path: Path, options: MediaOptions, blank: bool) -> Extent | str:
+def found(path: Path, options: MediaOptions, size: FrameSize | None, blank: bool) -> Extent | str:
     try:
-        return extent_of(entry.stream(path, options, BLANK) if blank else stream_clip(path, options))
+        return extent_of(entry.stream(path, options, Host(blank=blank, frame_size=size)))
     except EpError as error:
         return error.message
 
@@ -89,13 +95,15 @@ NAMES = (*FILMS, "turned.mp4", "long.mp4", "short.mp4", "cut-b-frames.ts", "head
 
 @pytest.mark.parametrize("name", NAMES)
 def test_packets_give_the_extent_that_decoding_gives(name: str, films: Path) -> None:
-    for options in OPTIONS:
-        assert found(films / name, options, blank=True) == found(films / name, options, blank=False), options
+    for options, size in OPTIONS:
+        assert found(films / name, options, size, blank=True) == found(films / name, options, size, blank=False), (
+            options
+        )
 
 
 def test_a_file_cut_short_has_nearly_the_extent_that_decoding_gives(films: Path) -> None:
-    for options in OPTIONS:
-        there, real = (found(films / "cut-b-frames.mkv", options, blank) for blank in (True, False))
+    for options, size in OPTIONS:
+        there, real = (found(films / "cut-b-frames.mkv", options, size, blank) for blank in (True, False))
         assert isinstance(there, Extent) and isinstance(real, Extent)
         assert there.samples == pytest.approx(real.samples, abs=16)  # 1 ms: Matroska's clock, where a seek fell short
         assert replace(there, samples=real.samples) == real
@@ -103,19 +111,19 @@ def test_a_file_cut_short_has_nearly_the_extent_that_decoding_gives(films: Path)
 
 @pytest.mark.parametrize("name", [name for name, film in FILMS.items() if film.codec])
 def test_only_one_frame_becomes_pixels(name: str, films: Path, decoded: list[int]) -> None:
-    assert found(films / name, MediaOptions(fps=10), blank=True) and len(decoded) == 1
+    assert found(films / name, MediaOptions(fps=10), None, blank=True) and len(decoded) == 1
 
 
 def test_what_packets_do_not_tell_is_decoded(films: Path, decoded: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(under_test, "UNCLEAR", ("h264",))
-    assert found(films / "uneven.mp4", MediaOptions(fps=10), blank=True)
+    assert found(films / "uneven.mp4", MediaOptions(fps=10), None, blank=True)
     assert len(decoded) == len(UNEVEN)
 
 
 @pytest.mark.parametrize("name", ["bikes.mp4", "bigbuckbunny.mp4", "world.mp4"])
 def test_real_clips_have_the_extent_that_decoding_gives(name: str, real_clip: Callable[[str], Path]) -> None:
-    for options in OPTIONS[:4]:
-        assert found(real_clip(name), options, blank=True) == found(real_clip(name), options, blank=False)
+    for options, size in OPTIONS[:4]:
+        assert found(real_clip(name), options, size, blank=True) == found(real_clip(name), options, size, blank=False)
 
 
 def test_real_formats_have_the_extent_that_decoding_gives() -> None:
@@ -124,15 +132,15 @@ def test_real_formats_have_the_extent_that_decoding_gives() -> None:
     except OSError as error:
         pytest.skip(f"would prove that the packets of 21 real formats are read right: {error}")
     for file in files:
-        for options in OPTIONS[:2]:
-            assert found(file, options, blank=True) == found(file, options, blank=False), file
+        for options, size in OPTIONS[:2]:
+            assert found(file, options, size, blank=True) == found(file, options, size, blank=False), file
 
 
 def test_the_worker_gives_the_same_outline(films: Path) -> None:
     with Worker() as worker:
         for name in ("b-frames.mp4", "sound.m4a", "cut-b-frames.ts"):
-            options = MediaOptions(frame_size=lambda height, width, frames, image: (28, 28))
-            assert extent_of(worker.outline(films / name, options)) == found(films / name, options, blank=False)
+            extent = extent_of(worker.outline(films / name, frame_size=small))
+            assert extent == found(films / name, MediaOptions(), small, blank=False)
 
 
 def test_a_dry_run_decodes_no_picture(films: Path, ep: Program, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,7 +156,7 @@ def test_an_interrupted_measurement_lets_the_worker_close(films: Path, monkeypat
     monkeypatch.setattr(Measure, "add", stop)
     with Worker() as worker:
         pieces = worker.stream(
-            films / "b-frames.mp4", MediaOptions(fps=30, frame_size=lambda height, width, frames, image: (560, 840))
+            films / "b-frames.mp4", MediaOptions(fps=30), frame_size=lambda height, width, frames, image: (560, 840)
         )
         with pytest.raises(KeyboardInterrupt):
             extent_of(pieces)

@@ -306,9 +306,9 @@ def near(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     read: list[str] = []
 
     class Spy(Near):
-        def stream(self, path: Any, options: Any) -> Any:
+        def stream(self, path: Any, options: Any, **more: Any) -> Any:
             read.append(Path(path).name)
-            return super().stream(path, options)
+            return super().stream(path, options, **more)
 
     monkeypatch.setattr(opening, "Worker", Spy)
     yield read

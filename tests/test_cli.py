@@ -77,7 +77,7 @@ def test_several_questions_are_one_line_each_and_read_the_clip_once(
 ) -> None:
     read, looked = [], []
     stream, look = Worker.stream, EchoingPixels.look
-    monkeypatch.setattr(Worker, "stream", lambda *a: read.append(a) or stream(*a))
+    monkeypatch.setattr(Worker, "stream", lambda *a, **k: read.append(a) or stream(*a, **k))
     monkeypatch.setattr(EchoingPixels, "look", lambda *a: looked.append(a) or look(*a))
     questions = (QUESTION, "Is the bell heard?", "Which number is spoken?")
     done = ask(*questions, "--json")
@@ -111,8 +111,8 @@ def test_frames_are_kept_no_larger_than_the_model_sees_them(
 ) -> None:
     kept, stream = [], Worker.stream
 
-    def spy(*arguments: Any) -> Any:
-        for piece in stream(*arguments):
+    def spy(*arguments: Any, **more: Any) -> Any:
+        for piece in stream(*arguments, **more):
             kept.append(piece)
             yield piece
 

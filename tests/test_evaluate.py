@@ -46,9 +46,9 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The clips that were decoded, in order."""
     seen, real = [], under_test.stream_clip
 
-    def spy(path: Path, options: MediaOptions) -> Any:
+    def spy(path: Path, options: MediaOptions, **more: Any) -> Any:
         seen.append((path.name, options.start, options.end))
-        return real(path, options)
+        return real(path, options, **more)
 
     monkeypatch.setattr(under_test, "stream_clip", spy)
     return seen

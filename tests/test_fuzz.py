@@ -18,7 +18,7 @@ from tests.made import MADE, huge, without_frames
 from tests.program import Program
 
 GROWTH = 100 << 20  # bytes that the worker may grow by after the first files
-SEEN = MediaOptions(max_frames=4, end=2.0, frame_size=SIZE)
+SEEN = MediaOptions(max_frames=4, end=2.0)
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def healthy(tally: fuzz.Tally, count: int) -> None:
 @pytest.mark.parametrize("name", MADE)
 def test_unusual_media_are_read_whole(worker: Worker, name: str, tmp_path: Path) -> None:
     path, seconds = MADE[name](tmp_path)
-    clip = worker.read(path, MediaOptions(frame_size=SIZE))
+    clip = worker.read(path, frame_size=SIZE)
     fuzz.check(clip)
     assert clip.duration == pytest.approx(seconds, abs=0.06)
     assert clip.source.warnings == () and (len(clip.frames) > 0) == (clip.source.kind != "audio")
@@ -67,7 +67,7 @@ def test_unusual_media_are_read_whole(worker: Worker, name: str, tmp_path: Path)
 @pytest.mark.parametrize(("make", "said"), [(without_frames, "no frame or sound"), (huge, "too large an image")])
 def test_what_holds_no_picture_is_refused(worker: Worker, make: fuzz.Maker, said: str, tmp_path: Path) -> None:
     with pytest.raises(MediaError, match=said) as caught:
-        worker.read(make(tmp_path), SEEN)
+        worker.read(make(tmp_path), SEEN, frame_size=SIZE)
     assert caught.value.hint and "\n" not in str(caught.value)
 
 
@@ -94,7 +94,7 @@ def test_whole_samples_are_read_without_a_warning_but_for_those_that_are_damaged
     warned = set()
     for path in samples:
         if path.parent.name in ("audio", "video"):
-            clip = worker.read(path, MediaOptions(frame_size=SIZE))
+            clip = worker.read(path, frame_size=SIZE)
             fuzz.check(clip)
             assert clip.source.kind == path.parent.name
             # FFmpeg 8.1 refuses 1,074 of the Theora packets, the last ones among them.

@@ -202,13 +202,13 @@ def test_long_sound_alone_comes_in_pieces(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_a_worker_hands_over_pieces_and_reads_on_after_them(long_film: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    options = MediaOptions(max_frames=400, fps=10, frame_size=lambda *_: (280, 420))  # 141 MB in all
+    options = MediaOptions(max_frames=400, fps=10)  # 141 MB in all
     with Worker(Limits(bytes=400 << 20)) as worker:
-        sizes = [piece.frames.nbytes for piece in worker.stream(long_film, options)]
+        sizes = [piece.frames.nbytes for piece in worker.stream(long_film, options, frame_size=lambda *_: (280, 420))]
         assert sum(sizes) == 400 * 280 * 420 * 3 and max(sizes) < 20 << 20
         first = worker.pid
         assert len(worker.read(long_film, MediaOptions(max_frames=4)).frames) == 4 and worker.pid == first
-        left = worker.stream(long_film, options)
+        left = worker.stream(long_film, options, frame_size=lambda *_: (280, 420))
         next(left)
         left.close()
         assert worker.pid is None  # it waited for us in the middle of a file
@@ -216,9 +216,9 @@ def test_a_worker_hands_over_pieces_and_reads_on_after_them(long_film: Path, mon
 
 
 def test_a_crash_between_pieces_is_an_error(long_film: Path) -> None:
-    options = MediaOptions(max_frames=400, fps=10, frame_size=lambda *_: (280, 420))
+    options = MediaOptions(max_frames=400, fps=10)
     with Worker() as worker:
-        pieces = worker.stream(long_film, options)
+        pieces = worker.stream(long_film, options, frame_size=lambda *_: (280, 420))
         next(pieces)
         assert worker._process is not None
         worker._process.kill()
@@ -317,10 +317,11 @@ def test_the_plan_of_a_long_clip_needs_its_extent_alone(long_film: Path) -> None
     from echoingpixels.planning.meta_model import outline
 
     drawn = outline("tiny", LoadOptions(device="cpu"))
-    read = MediaOptions(frame_size=drawn.model.frame_size)
-    extent = extent_of(stream_clip(long_film, read))
+    size = drawn.model.frame_size
+    extent = extent_of(stream_clip(long_film, frame_size=size))
     planned = plan.plan(drawn, extent, "Who?", AskOptions())
-    assert planned.report.tokens == plan.plan(drawn, read_clip(long_film, read), "Who?", AskOptions()).report.tokens
+    read = read_clip(long_film, frame_size=size)
+    assert planned.report.tokens == plan.plan(drawn, read, "Who?", AskOptions()).report.tokens
     hour = replace(extent, times=tuple(i / 2 for i in range(7200)), samples=16_000 * 3600)
     (said,) = plan.plan(drawn, hour, "Who?", AskOptions()).warnings
     assert "the model was made for 32,768" in said

@@ -14,6 +14,7 @@ import av
 import numpy as np
 import pytest
 
+from echoingpixels.errors import OptionError
 from echoingpixels.media import read_clip
 from echoingpixels.media.video import PictureReader
 from tests.clips import Film, Pipe, Track, beep, beeps, corners, lie, number, quadrants, turn, write
@@ -190,6 +191,12 @@ def test_frames_are_resized_as_they_arrive(tmp_path: Path) -> None:
     clip = read_clip(path, frame_size=size)
     assert asked == [(64, 96, 2, False)] and clip.frames.shape == (2, 28, 56, 3) and corners(clip.frames[0]) == "brwg"
     assert clip.source.video is not None and clip.source.video.size == (64, 96)
+
+
+def test_an_unknown_keyword_is_refused_with_a_list_of_the_known_ones(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="'frames_per_second'") as caught:
+        read_clip(tmp_path / "a.mp4", frames_per_second=2)
+    assert "fps, max_frames, start, end, audio, audio_track" in caught.value.hint
 
 
 def test_memory_is_bounded_by_the_frames_kept(tmp_path: Path) -> None:

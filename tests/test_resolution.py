@@ -19,7 +19,7 @@ from echoingpixels.inputs.prepare import extent_of, prepare_media, span_of
 from echoingpixels.media import Worker, read_clip, stream_clip
 from echoingpixels.media.clip import Clip, Source
 from echoingpixels.model import EchoingPixels
-from echoingpixels.options import AskOptions, GenerateOptions, LoadOptions, MediaOptions
+from echoingpixels.options import AskOptions, GenerateOptions, LoadOptions
 from echoingpixels.planning.catalog import clip_like, known_models
 from echoingpixels.planning.meta_model import outline
 from echoingpixels.planning.plan import plan
@@ -152,7 +152,7 @@ def test_frames_are_of_one_size_however_they_come(tmp_path: Path, seconds: float
     want = span_of(extent_of(sized.pieces()), scarce)
     assert (want.rows * 28, want.columns * 28) == sized.frames.shape[1:3]
     with Worker() as worker:
-        told = worker.read(path, MediaOptions(frame_size=model.frame_size))
+        told = worker.read(path, frame_size=model.frame_size)
     assert np.array_equal(told.frames, sized.frames) and told.expected == sized.expected
     for clip in (raw, sized, told):
         assert prepare_media(clip, scarce).span == want

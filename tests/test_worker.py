@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from echoingpixels.errors import EpError, MediaError, OptionError
 from echoingpixels.media import Limits, Worker, read_clip
 from echoingpixels.media import worker as under_test
 from echoingpixels.media.clip import PIECE
+from echoingpixels.media.host import FrameSize
 from echoingpixels.media.process import Process
 from echoingpixels.media.video import AHEAD, THREADS
 from echoingpixels.options import MediaOptions
@@ -35,22 +37,22 @@ def worker() -> Iterator[Worker]:
         yield one
 
 
-def during(act: Callable[[], object]) -> MediaOptions:
-    """Options under which `act` is called while a file is being read."""
+def during(act: Callable[[], object]) -> FrameSize:
+    """A frame size under which `act` is called while a file is being read."""
 
     def size(height: int, width: int, frames: int, image: bool) -> tuple[int, int]:
         act()
         return height, width
 
-    return MediaOptions(frame_size=size)
+    return size
 
 
-def broken(worker: Worker, path: Path, options: MediaOptions = MediaOptions()) -> MediaError:  # noqa: B008
+def broken(worker: Worker, path: Path, size: FrameSize | None = None, fps: float = 2.0) -> MediaError:
     """The error of reading `path`: one line with a hint, after which the worker reads on."""
     with pytest.raises(MediaError) as caught:
-        worker.read(path, options)
+        worker.read(path, MediaOptions(fps=fps), frame_size=size)
     assert "\n" not in str(caught.value) and caught.value.hint and str(path) in caught.value.message
-    assert len(worker.read(path, MediaOptions(max_frames=2, frame_size=lambda *_: (28, 28))).frames) == 2
+    assert len(worker.read(path, MediaOptions(max_frames=2), frame_size=lambda *_: (28, 28)).frames) == 2
     return caught.value
 
 
@@ -70,14 +72,14 @@ def gone(pid: int) -> bool:
 @pytest.mark.parametrize(
     "options",
     [
-        MediaOptions(),
-        MediaOptions(frame_size=lambda height, width, *_: (height // 2, width // 2)),
-        MediaOptions(start=1.1, end=2.5, fps=7, max_frames=5),
-        MediaOptions(audio=False),
+        {},
+        {"frame_size": lambda height, width, *_: (height // 2, width // 2)},
+        {"options": MediaOptions(start=1.1, end=2.5, fps=7, max_frames=5)},
+        {"options": MediaOptions(audio=False)},
     ],
 )
-def test_a_clip_is_the_same_as_read_in_this_process(worker: Worker, film: Path, options: MediaOptions) -> None:
-    here, there = read_clip(film, options), worker.read(film, options)
+def test_a_clip_is_the_same_as_read_in_this_process(worker: Worker, film: Path, options: dict[str, Any]) -> None:
+    here, there = read_clip(film, **options), worker.read(film, **options)
     assert (there.frames == here.frames).all() and (there.times == here.times).all()
     assert (there.duration, there.source) == (here.duration, here.source)
     assert (there.audio is None) == (here.audio is None)
@@ -148,7 +150,7 @@ def test_a_file_that_never_ends_is_given_up_though_it_gets_on(tmp_path: Path, mo
 
 def broken_by_time(worker: Worker, path: Path) -> MediaError:
     with pytest.raises(MediaError) as caught:
-        worker.read(path, MediaOptions(fps=60, max_frames=4000, frame_size=lambda h, w, *_: (h, w)))
+        worker.read(path, MediaOptions(fps=60, max_frames=4000), frame_size=lambda h, w, *_: (h, w))
     return caught.value
 
 
@@ -156,9 +158,9 @@ def broken_by_time(worker: Worker, path: Path) -> MediaError:
 def test_memory_is_limited(tmp_path: Path) -> None:
     path = write(tmp_path / "large.mp4", Film(seconds=2, fps=30, size=(1080, 1920), gop=10))
     with Worker(Limits(bytes=300 << 20)) as worker:  # 60 frames are 356 MiB
-        error = broken(worker, path, MediaOptions(fps=30))
+        error = broken(worker, path, fps=30)
         assert "takes more than 0.293 GiB of memory" in error.message and "--start" in error.hint
-        assert worker.read(path, MediaOptions(fps=30, frame_size=lambda *_: (56, 84))).frames.shape[0] == 60
+        assert worker.read(path, MediaOptions(fps=30), frame_size=lambda *_: (56, 84)).frames.shape[0] == 60
 
 
 def test_a_process_that_keeps_its_memory_is_replaced(film: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,13 +205,13 @@ def test_an_error_of_the_caller_passes_through(worker: Worker, film: Path) -> No
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        worker.read(film, during(refuse))
+        worker.read(film, frame_size=during(refuse))
     assert len(worker.read(film).frames) == 6
 
 
 def test_our_own_mistake_is_told_with_its_place(worker: Worker, film: Path) -> None:
     with pytest.raises(MediaError, match="broke the reader: ValueError") as caught:
-        worker.read(film, MediaOptions(frame_size=lambda h, w, *_: (h, w, 3)))  # type: ignore[arg-type, return-value]
+        worker.read(film, frame_size=lambda h, w, *_: (h, w, 3))  # type: ignore[arg-type, return-value]
     assert "Traceback" in caught.value.__notes__[0]
 
 
@@ -220,7 +222,7 @@ def test_closing_ends_the_process_even_while_it_reads(film: Path) -> None:
 
     def read() -> None:
         try:
-            worker.read(film, during(lambda: (reading.set(), time.sleep(0.5))))
+            worker.read(film, frame_size=during(lambda: (reading.set(), time.sleep(0.5))))
         except MediaError as error:
             errors.append(error)
 
@@ -245,12 +247,11 @@ def test_no_process_outlives_a_killed_program(film: Path, when: str) -> None:
     script = f"""
 import os, time
 from echoingpixels.media import Worker
-from echoingpixels.options import MediaOptions
 worker = Worker()
 def wait(*_):
     print(worker.pid, flush=True)
     time.sleep(100)
-worker.read({str(film)!r}, MediaOptions(frame_size=wait if {when == "while reading"} else None))
+worker.read({str(film)!r}, frame_size=wait if {when == "while reading"} else None)
 wait()
 """
     program = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, env=environment())
@@ -278,8 +279,7 @@ def test_even_a_process_that_hangs_ends_with_the_program() -> None:
 
 
 def test_the_process_imports_no_torch(worker: Worker, film: Path) -> None:
-    small = MediaOptions(frame_size=lambda *_: (28, 28))
-    assert worker.read(film, small).frames.shape[1:3] == (28, 28)
+    assert worker.read(film, frame_size=lambda *_: (28, 28)).frames.shape[1:3] == (28, 28)
     maps = Path(f"/proc/{worker.pid}/maps")
     if not maps.exists():
         pytest.skip("would prove that the process is small, where /proc tells")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from .generation.answer import Answer, Cost
 from .inputs.positions import TEXT
@@ -19,6 +19,16 @@ if TYPE_CHECKING:
 TOKENS_AT_ONCE = 16_384  # in one padded batch; a longer prompt is answered alone
 
 E = TypeVar("E", bound=Exception)
+
+
+class Measured(Protocol):
+    """Anything with a prompt length."""
+
+    @property
+    def tokens(self) -> int: ...
+
+
+M = TypeVar("M", bound=Measured)
 
 
 @dataclass(frozen=True)
@@ -54,12 +64,12 @@ class Prompt:
         )
 
 
-def batches(prompts: Iterable[Prompt | None]) -> Iterator[list[Prompt]]:
+def batches(prompts: Iterable[M | None]) -> Iterator[list[M]]:
     """Prompts in order, as many in each batch as stay under TOKENS_AT_ONCE when padded; of any number of clips.
 
     A None states that no more prompts are ready now: the batch at hand does not wait for them.
     """
-    part: list[Prompt] = []
+    part: list[M] = []
     longest = 0
     for one in prompts:
         longest = max(longest, one.tokens if one else 0)

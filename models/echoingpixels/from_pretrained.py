@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,34 +13,40 @@ import torch
 from .backbones.qwen_omni import QwenOmni
 from .checkpoints.loading import device_of, load_parts
 from .checkpoints.sieve_io import save_sieve
+from .checkpoints.weights import weights_of
 from .errors import ModelError
 from .memory_errors import guarded
 from .model import EchoingPixels
-from .options import LoadOptions
+from .options import LoadOptions, split_keywords
 from .planning import memory_advice
 from .planning.auto_model import resolve
 
 
-def load(name: str = "tiny", **options: Any) -> EchoingPixels:
-    """Load a model by known name, hub id or folder, or `auto`; options are those of LoadOptions.
+def load(name: str = "tiny", options: LoadOptions | None = None, **keywords: Any) -> EchoingPixels:
+    """Load a model by known name, hub id or folder, or `auto`. Keyword options are those of LoadOptions.
 
     `auto` never downloads: it is the saved default, or the largest known model on this machine that fits, or tiny.
-    Raises ModelError when it cannot be found, quantized, or placed on the device, or when its sieve does not fit;
-    OutOfMemoryError where memory runs out.
+    OptionError for an unknown option; ModelError where the model cannot be found, quantized or placed on the device,
+    or where its sieve does not fit; OutOfMemoryError where memory runs out.
     """
-    choice = resolve(name, LoadOptions(**options), downloads=False)
+    (changed,) = split_keywords(keywords, LoadOptions)
+    choice = resolve(name, replace(options or LoadOptions(), **changed), downloads=False)
     name, chosen, device = choice.name, choice.options, device_of(choice.options.device)
-    model = guarded(
-        partial(_load, name, chosen, device), f"loading {name}", device, partial(memory_advice.for_load, name, chosen)
-    )
-    model.advise = partial(memory_advice.for_answer, name, chosen)
-    return model
+    advise = partial(memory_advice.for_load, name, chosen)
+    return guarded(partial(_load, name, chosen, device), f"loading {name}", device, advise)
 
 
 def _load(name: str, chosen: LoadOptions, device: torch.device) -> EchoingPixels:
     began = time.perf_counter()
     backbone, sieve = load_parts(name, chosen, device)
-    return EchoingPixels(backbone, sieve, chosen.quant, time.perf_counter() - began)
+    return EchoingPixels(
+        backbone,
+        sieve,
+        chosen.quant,
+        time.perf_counter() - began,
+        encoders=weights_of(name, chosen).encoders,
+        advise=partial(memory_advice.for_answer, name, chosen),
+    )
 
 
 def save(model: EchoingPixels, folder: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -23,7 +22,6 @@ Quant = Literal["none", "nf4", "int8"]
 QUANTS: tuple[Quant, ...] = ("none", "nf4", "int8")
 DTYPES = ("bfloat16", "float16", "float32")
 DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
-FrameSize = Callable[[int, int, int, bool], tuple[int, int]]
 Reuse = float | None
 
 
@@ -125,9 +123,7 @@ class MediaOptions:
 
     `fps`: frames sampled per second of the source. `max_frames`: the most frames kept; a longer clip is sampled more
     sparsely over its whole span, never cut. `start`, `end`: the part to read, in seconds of the source. `audio`:
-    whether to read the sound; `audio_track`: which track, counted from 0 (None: the default one). `frame_size`: called
-    once with the height and width frames are shown at, their expected number, and whether this is a still image; it
-    returns the (height, width) to keep, so that memory holds only what the model will see.
+    whether to read the sound; `audio_track`: which track, counted from 0 (None: the default one).
     """
 
     fps: float = 2.0
@@ -136,7 +132,6 @@ class MediaOptions:
     end: float | None = None  # s
     audio: bool = True
     audio_track: int | None = None
-    frame_size: FrameSize | None = None
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.fps) and self.fps > 0):

@@ -124,6 +124,10 @@ class StageTimes:
     def __add__(self, other: StageTimes) -> StageTimes:
         return StageTimes(**{name: _sum(getattr(self, name), getattr(other, name)) for name in STAGES})
 
+    def __sub__(self, other: StageTimes) -> StageTimes:
+        """The seconds beside those of `other`, a part of them."""
+        return StageTimes(**{name: seconds - (getattr(other, name) or 0.0) for name, seconds in self.known().items()})
+
     def __truediv__(self, parts: int) -> StageTimes:
         """An equal share of a batch's seconds."""
         return StageTimes(**{name: seconds / parts for name, seconds in self.known().items()})

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..checkpoints.loading import has_sieve
 from ..checkpoints.weights import Weights, weights_of
-from ..options import AskOptions, LoadOptions, MediaOptions, plain_keep
+from ..options import AskOptions, LoadOptions, MediaOptions, plain_keep, reuse_name
 from .task import Task
 
 
@@ -31,7 +31,7 @@ class Job:
             "clip": mark,
             "read": [read.fps, read.max_frames, read.start, read.end, read.audio, read.audio_track],
             "pixels": str(self.weights.resolution),
-            "encode": self.weights.encode,
+            "reuse": reuse_name(self.weights.reuse),
             "question": question,
             "model": [self.model, self.weights.model, self.load.quant, self.load.dtype],
             "sieve": [self.weights.sieve, self.load.sections],
@@ -43,6 +43,5 @@ class Job:
 
 def make_job(model: str, load: LoadOptions, read: MediaOptions, ask: AskOptions, cache: Path | None = None) -> Job:
     """A job for a model by name, whose weights are told apart but not loaded. ModelError as from `load`."""
-    weights, ask = weights_of(model, load), ask.settled(has_sieve(model, load))
-    read = replace(read, frame_size=weights.resolution.size)  # as the model's, and can be sent around
+    weights, ask = weights_of(model, load), ask.resolved(has_sieve(model, load))
     return Job(model, load, read, ask, weights, cache)

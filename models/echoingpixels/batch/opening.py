@@ -99,12 +99,13 @@ class Opener:
 
     def _pieces(self, opened: Opened, options: MediaOptions) -> Pieces:
         media, seconds = opened.task.media, opened.seconds
+        size = self.job.weights.resolution.size  # the model's
         with ExitStack() as stack:
             path = Path(media)
             if is_remote(media):
                 with _timed(seconds, "fetch"):
                     path = stack.enter_context(fetched(media))
-            pieces = stack.enter_context(closing(self._worker.stream(path, options)))
+            pieces = stack.enter_context(closing(self._worker.stream(path, options, frame_size=size)))
             while True:
                 with _timed(seconds, "decode"):
                     piece = next(pieces, None)

@@ -19,7 +19,7 @@ from ..backbones.qwen_omni import QwenOmni
 from ..errors import ModelError
 from ..inputs.patches import Resolution
 from ..memory_errors import is_out_of_memory
-from ..options import AUTO, Encode, LoadOptions, read_encode
+from ..options import AUTO, LoadOptions, Reuse, check_reuse
 from ..reducers.adaptive import Enough
 from ..reducers.cs2 import Sieve, SieveOptions, no_sieve, no_table
 from .contents import check_contents, own_code
@@ -147,7 +147,7 @@ def _load_backbone(name: str, place: str, config: Any, options: LoadOptions, dev
             raise unusable(name, method, ValueError(what))
         raise ModelError(what, "Download or save it again.")
     thinker.eval()
-    return QwenOmni(thinker, tokenizer, name, resolution_of(config, options), encode_of(config, options))
+    return QwenOmni(thinker, tokenizer, name, resolution_of(config, options), reuse_of(config, options))
 
 
 def _load_thinker(place: str, config: Any, options: LoadOptions, device: torch.device) -> tuple[Any, dict[str, Any]]:
@@ -227,10 +227,10 @@ def resolution_of(config: Any, options: LoadOptions) -> Resolution:
     return resolution.limited(options.max_pixels) if options.max_pixels else resolution
 
 
-def encode_of(config: Any, options: LoadOptions) -> Encode:
-    """How much the towers encode: as asked, else as the model's config says, else all of it."""
-    own: str = getattr(config, "encode", "plain")
-    return read_encode(own if options.encode == AUTO else options.encode)
+def reuse_of(config: Any, options: LoadOptions) -> Reuse:
+    """The reuse threshold: the option's, else the one in the model's config, else None."""
+    own: Reuse = getattr(config, "reuse", None)
+    return check_reuse(own) if isinstance(options.reuse, str) else options.reuse
 
 
 def _quantization(quant: str, dtype: torch.dtype) -> Any:

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from ..inputs.patches import Resolution
-from ..options import LoadOptions
+from ..options import LoadOptions, Reuse, reuse_name
 from .fingerprint import files_mark, folder_mark
 from .hub import unloadable
-from .loading import device_of, dtype_of, encode_of, place_of, read_config, resolution_of
+from .loading import device_of, dtype_of, reuse_of, place_of, read_config, resolution_of
 from .sieve_io import sieve_folder
 from .tensors import files_of
 
@@ -25,15 +25,15 @@ class Weights:
     """A model as it will run.
 
     `model`: mark of its files, or its commit on the hub; `sieve`: mark of its sieve's files, None without one;
-    `towers`: all that the encoders' features depend on beside the clip, which are neither quantization, tokenizer,
-    decoder nor sieve; `resolution`: of its frames; `encode`: how much the encoders encode.
+    `encoders`: all that the encoders' features depend on beside the clip, which excludes quantization, tokenizer,
+    decoder and sieve; `resolution`: of its frames; `reuse`: the threshold for unchanged windows.
     """
 
     model: str
     sieve: str | None
-    towers: str
+    encoders: str
     resolution: Resolution
-    encode: str
+    reuse: Reuse
 
 
 def weights_of(name: str, options: LoadOptions) -> Weights:
@@ -52,11 +52,11 @@ def weights_of(name: str, options: LoadOptions) -> Weights:
     except (OSError, ValueError, KeyError, AttributeError) as error:
         raise unloadable(name, place, error) from error
     device, resolution = device_of(options.device), resolution_of(config, options)
-    encode = str(encode_of(config, options))
+    reuse = reuse_of(config, options)
     dtype = dtype_of(config, device, options.dtype)
-    what = [encoders, str(dtype), device.type, str(resolution), encode]
-    towers = json.dumps([*what, __version__, torch.__version__, transformers.__version__])
-    return Weights(model, sieve, towers, resolution, encode)
+    what = [encoders, str(dtype), device.type, str(resolution), reuse_name(reuse)]
+    mark = json.dumps([*what, __version__, torch.__version__, transformers.__version__])
+    return Weights(model, sieve, mark, resolution, reuse)
 
 
 def _marks(place: str, config: Any) -> tuple[str, str]:

@@ -31,7 +31,7 @@ def made_with(model: str, load: LoadOptions, media: MediaOptions, generate: Gene
         "weights": weights.model,
         "sieve": weights.sieve,
         "resolution": str(weights.resolution),
-        "encode": weights.encode,
+        "reuse": reuse_name(weights.reuse),
         "fps": media.fps,
         "max_frames": media.max_frames,
         "audio": media.audio,

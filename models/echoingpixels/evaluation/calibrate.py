@@ -19,8 +19,9 @@ from ..checkpoints.loading import ASSETS
 from ..checkpoints.sieve_io import ADAPTER, SIEVE_CONFIG, SIEVE_WEIGHTS, read_sieve_options
 from ..datasets.questions import Row
 from ..errors import DataError, ModelError
+from ..features.cache import FeatureCache
 from ..inputs.stream import Selection, Stream
-from ..media import Reader
+from ..media import Reader, stream_clip
 from ..model import EchoingPixels
 from ..options import AUTO, KEEP, GenerateOptions, Keep, MediaOptions
 from ..reducers.adaptive import RATIOS, Enough, features
@@ -64,7 +65,8 @@ def calibrate(
     generate: GenerateOptions | None = None,
     on_outcome: Callable[[Outcome], None] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
-    reader: Reader | None = None,
+    reader: Reader = stream_clip,
+    cache: FeatureCache | None = None,
 ) -> Calibration:
     """Answer all rows from all tokens and at every ratio of RATIOS, and learn from that.
 
@@ -74,7 +76,9 @@ def calibrate(
     model.check("cs2")
     noting = _Noting(model)
     settings = [Setting("full", 1.0), *(Setting("cs2", ratio) for ratio in RATIOS)]
-    full, *runs = evaluate(noting, rows, settings, media, generate, on_outcome, on_progress, reader, fails=False)
+    full, *runs = evaluate(
+        noting, rows, settings, media, generate, on_outcome, on_progress, reader, fails=False, cache=cache
+    )
     if not full.score.accuracy:
         hint = "Calibrate with clips that can be read and questions that the model can answer."
         raise DataError("No question is answered right from all tokens.", hint)
@@ -130,7 +134,7 @@ class _Noting(EchoingPixels):
     """The same model, which notes what is known of each question before its answer at the least ratio."""
 
     def __init__(self, model: EchoingPixels) -> None:
-        super().__init__(model.backbone, model.sieve, model.quant, model.load_s)
+        super().__init__(model.backbone, model.sieve, model.quant, model.load_s, model.encoders, model.advise)
         self.noted: list[Tensor] = []
 
     def select(self, stream: Stream, reducer: str = AUTO, keep: Keep = KEEP) -> Selection:

@@ -1,30 +1,27 @@
-"""Answers to a file of questions under several reducers and keep ratios, scored. Knows nothing about printing.
+"""Answers to questions with known answers under several reducers and keep ratios, scored.
 
-Every clip is decoded and encoded once; questions, of several clips where they are short, go through each setting as
-padded batches.
+Every clip is decoded and encoded once; its questions, with those of other clips where they are short, go through each
+setting in padded batches.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from itertools import chain
 from typing import Any
 
-from ..batched import Asked, Said, answers, ask, batches
+from ..batching import Prompt, answer_each, batches
 from ..datasets.choices import chosen
 from ..datasets.questions import Row
 from ..datasets.score import Score, is_right, score
 from ..errors import EpError
+from ..features.cache import FeatureCache
 from ..media import Reader, stream_clip
-from ..media.clip import Pieces
 from ..model import EchoingPixels
 from ..options import AskOptions, GenerateOptions, MediaOptions
 from ..reducers.setting import Setting
-from ..report import Stopwatch, Tokens
-
-STAGES = ("decode", "prepare", "encode", "select", "prefill", "generate")
+from ..report import StageTimes, Tokens
 
 
 @dataclass(frozen=True)
@@ -65,7 +62,7 @@ class Run:
     by_regime: dict[str, Score]
     tokens: Tokens
     tokens_by_regime: dict[str, Tokens]
-    time_s: dict[str, float]
+    time_s: StageTimes
     outcomes: tuple[Outcome, ...]
 
 
@@ -74,7 +71,20 @@ class _Tally:
     """A run in the making."""
 
     outcomes: list[Outcome] = field(default_factory=list)
-    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
+    time_s: StageTimes = StageTimes()
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A row with its prompt. `first`: the seconds of the clip count in this row."""
+
+    row: Row
+    prompt: Prompt
+    first: bool
+
+    @property
+    def tokens(self) -> int:
+        return self.prompt.tokens
 
 
 def evaluate(
@@ -85,16 +95,17 @@ def evaluate(
     generate: GenerateOptions | None = None,
     on_outcome: Callable[[Outcome], None] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
-    reader: Reader | None = None,
+    reader: Reader = stream_clip,
     known: Known = unknown,
     fails: bool = True,
+    cache: FeatureCache | None = None,
 ) -> list[Run]:
     """Answer all rows under every setting; returns one Run each.
 
     `on_outcome` gets each new result as it comes, `on_progress` the clips done and in all. `reader` reads the clips: a
-    worker's `stream`, or `stream_clip` if left out. `known`: outcomes of an evaluation that was cut short, which are
-    not made again. A clip that cannot be read, or needs more memory than is free, fails its questions and nothing
-    else; without `fails` an error while answering is raised. ModelError for cs2 without sieve weights.
+    worker's `stream`, or `stream_clip`. `known`: outcomes of an interrupted evaluation, which are not repeated.
+    `cache`: of the clips' features. A clip that cannot be read, or needs more memory than is free, fails its questions
+    and nothing else; without `fails` an error while answering is raised. ModelError for cs2 without sieve weights.
     """
     for setting in chosen:
         model.check(setting.reducer, setting.keep)
@@ -102,22 +113,40 @@ def evaluate(
     for row in rows:
         clips.setdefault(row.clip, []).append(row)
     ordered = list(chain.from_iterable(clips.values()))
-    found = {setting: [known(row, setting) for row in ordered] for setting in chosen}
-    tallies = {setting: _Tally([one for one in found[setting] if one is not None]) for setting in chosen}
-    parts = ([row for row in group if _is_open(row, chosen, known)] for group in clips.values())
-    groups = [part for part in parts if part]
-    read = partial(_read, reader or stream_clip, media or MediaOptions(), model)
-    asked = chain.from_iterable(
-        _look(model, group, read, on_progress and partial(on_progress, done, len(groups)))
-        for done, group in enumerate(groups, 1)
-    )
-    for part in batches(asked):
-        for setting, tally in tallies.items():
+    tallies = {
+        setting: _Tally([one for row in ordered if (one := known(row, setting)) is not None]) for setting in chosen
+    }
+
+    def note(setting: Setting, outcome: Outcome) -> None:
+        tallies[setting].outcomes.append(outcome)
+        if on_outcome is not None:
+            on_outcome(outcome)
+
+    def asked() -> Iterator[_Asked]:
+        """Prompts about clips, each read and encoded once; rows of failed clips are noted."""
+        parts = ([row for row in group if _is_open(row, chosen, known)] for group in clips.values())
+        groups = [part for part in parts if part]
+        for done, group in enumerate(groups, 1):
+            path, start, end = group[0].clip
+            options = replace(media or MediaOptions(), **_given(start=start, end=end))
+            try:
+                clip = model.encode(path, options, cache=cache, reader=reader)
+                made = [_Asked(row, clip.prompt(row.question), i == 0) for i, row in enumerate(group)]
+            except EpError as error:
+                made = []
+                for row in group:
+                    for setting in chosen:
+                        if known(row, setting) is None:
+                            note(setting, Outcome(row, setting, None, None, error.message))
+            if on_progress is not None:
+                on_progress(done, len(groups))
+            yield from made
+
+    for part in batches(asked()):
+        for setting in chosen:
             rest = [one for one in part if known(one.row, setting) is None]
-            for outcome in _outcomes(model, rest, setting, tally, generate or GenerateOptions(), fails):
-                tally.outcomes.append(outcome)
-                if on_outcome is not None:
-                    on_outcome(outcome)
+            for outcome in _outcomes(model, rest, setting, tallies[setting], generate or GenerateOptions(), fails):
+                note(setting, outcome)
     place = {id(row): i for i, row in enumerate(ordered)}
     for tally in tallies.values():
         tally.outcomes.sort(key=lambda outcome: place[id(outcome.row)])
@@ -128,62 +157,32 @@ def _is_open(row: Row, chosen: Sequence[Setting], known: Known) -> bool:
     return any(known(row, setting) is None for setting in chosen)
 
 
-def _read(reader: Reader, media: MediaOptions, model: EchoingPixels, row: Row) -> Pieces:
-    path, start, end = row.clip
-    return reader(path, replace(media, start=start, end=end, frame_size=model.frame_size))
-
-
-def _look(
-    model: EchoingPixels, group: list[Row], read: Callable[[Row], Pieces], on_done: Callable[[], None] | None
-) -> list[Asked[Row]]:
-    """All questions about one clip, which is read and encoded once."""
-    try:
-        asked = ask(model.look(read(group[0])), group)
-    except EpError as error:
-        asked = [Asked(row, None, None, {}, error) for row in group]
-    if on_done is not None:
-        on_done()
-    return asked
+def _given(**times: float | None) -> dict[str, float]:
+    """A row's own start and end, where it has them."""
+    return {name: time for name, time in times.items() if time is not None}
 
 
 def _outcomes(
     model: EchoingPixels,
-    part: list[Asked[Row]],
+    part: list[_Asked],
     setting: Setting,
     tally: _Tally,
     generate: GenerateOptions,
     fails: bool,
 ) -> Iterator[Outcome]:
-    """What comes of one batch under one setting, in order."""
-    for one in part:
-        for name, seconds in one.seconds.items():
-            if name in tally.seconds:
-                tally.seconds[name] += seconds
-    sound = [one for one in part if one.error is None]
-    options = AskOptions(setting.reducer, setting.keep, generate)
-    watch = Stopwatch(model.backbone.device, tally.seconds)
-    said = iter((_answers if fails else answers)(model, sound, options, watch) if sound else ())
-    for one in part:
-        answer = one.error or next(said)
+    """The outcomes of one batch under one setting, in order."""
+    if not part:
+        return
+    options, prompts = AskOptions(setting.reducer, setting.keep, generate), [one.prompt for one in part]
+    answers = answer_each(model, prompts, options, EpError) if fails else model.answer(prompts, options)
+    for one, answer in zip(part, answers, strict=True):
         if isinstance(answer, EpError):
             yield Outcome(one.row, setting, None, None, answer.message)
-        else:
-            notes = () if one.looked is None else model.world_note(one.looked.ending.source)
-            outcome = marked(one.row, setting, answer.text, Tokens.of(answer.before, answer.after))
-            yield replace(outcome, notes=notes)
-
-
-def _answers(
-    model: EchoingPixels, asked: Sequence[Asked[Row]], options: AskOptions, watch: Stopwatch
-) -> Sequence[Said | EpError]:
-    """The answers to one batch, in order. Where it fails, each question is tried alone."""
-    try:
-        return answers(model, asked, options, watch)
-    except EpError as error:
-        failed = error.with_traceback(None)  # which holds what took the memory
-    if len(asked) == 1:
-        return [failed]
-    return [found for one in asked for found in _answers(model, [one], options, watch)]
+            continue
+        report, clip = answer.report, one.prompt.clip
+        tally.time_s += report.time_s if one.first else report.time_s - clip.time_s
+        outcome = marked(one.row, setting, answer.text, report.tokens)
+        yield replace(outcome, notes=model.world_note(clip.source))
 
 
 def marked(row: Row, setting: Setting, answer: str, tokens: Tokens) -> Outcome:
@@ -213,6 +212,6 @@ def _run(setting: Setting, tally: _Tally) -> Run:
         by_regime=regimes,
         tokens=tokens(),
         tokens_by_regime={regime: tokens(regime) for regime in regimes},
-        time_s={**tally.seconds, "total": sum(tally.seconds.values())},
+        time_s=tally.time_s,
         outcomes=tuple(tally.outcomes),
     )

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import av
 import numpy as np
 
-from ..options import FrameSize
 from .developer import Developer, Resizer
+from .host import FrameSize
 from .sampler import Pixels
 
 UNCLEAR = ("theora",)  # codecs that refuse packets for reasons which only decoding shows

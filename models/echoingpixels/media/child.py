@@ -13,7 +13,6 @@ import sys
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -70,8 +69,8 @@ def _answer(
         if request.options is None:
             check(request.path)
             return None
-        options = replace(request.options, frame_size=size if request.sized else None)
-        for piece in stream(Path(request.path), options, Host(resize, shelf.beat, request.blank)):
+        host = Host(resize, shelf.beat, request.blank, size if request.sized else None)
+        for piece in stream(Path(request.path), request.options, host):
             arrays = shelf.put([piece.frames, piece.times, piece.audio])
             part = Part(arrays, piece.begins, piece.ending, piece.expected)
             if piece.ending is not None:

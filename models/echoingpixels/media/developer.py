@@ -12,7 +12,7 @@ from av.buffer import Buffer
 from av.sidedata.sidedata import SideDataContainer
 from av.video.reformatter import VideoReformatter
 
-from ..options import FrameSize
+from .host import FrameSize
 from .sampler import Pixels
 
 HDR = (16, 18)  # transfer characteristics PQ and HLG

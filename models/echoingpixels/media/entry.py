@@ -6,21 +6,21 @@ Knows nothing about models, nor how each kind of file is decoded.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator
-from dataclasses import fields, replace
+from collections.abc import Generator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from av.container import InputContainer
 from av.error import FFmpegError
 
 from ..errors import MediaError, OptionError
-from ..options import MediaOptions
+from ..options import MediaOptions, split_keywords
 from .blank import UnclearError
 from .clip import Clip, Ending, Piece, Pieces, Source, VideoTrack, whole
 from .container import check_file, comment, file_end, open_media, picture_stream
-from .host import BLANK, HERE, Host
+from .host import FrameSize, Host
 from .image import read_still
 from .reading import NO_FRAMES, NO_TIMES, SHORTFALL, Reading, choose, window
 from .recording import can_read, read_recording
@@ -28,13 +28,23 @@ from .sampler import Overrun
 from .sound import PREROLL
 from .video import EPS
 
-Reader = Callable[[Path, MediaOptions], Pieces]  # such as `stream_clip`, or the `stream` of a worker
 DEFAULTS = MediaOptions()
 SEEK_BACK = (PREROLL, 10.0)  # s before the start to look for a key frame, before reading from the beginning
 
 
-def read_clip(path: str | Path, options: MediaOptions = DEFAULTS, **overrides: Any) -> Clip:
+class Reader(Protocol):
+    """Reads a file: `stream_clip`, or the `stream` of a worker."""
+
+    def __call__(self, path: Path, options: MediaOptions, *, frame_size: FrameSize | None = None) -> Pieces:
+        """The pieces of the clip."""
+
+
+def read_clip(
+    path: str | Path, options: MediaOptions = DEFAULTS, *, frame_size: FrameSize | None = None, **overrides: Any
+) -> Clip:
     """Reads a video, a sound file or a still image; `overrides` are fields of MediaOptions.
+
+    `frame_size` returns the (height, width) of the frames kept, such as `model.frame_size`; None keeps their size.
 
     Frames are those on show at start + i / fps (s), with the times at which they are first shown; more than
     `max_frames` are spread over the whole span. Sound is mixed to 16 kHz mono on the same clock. One pass, memory
@@ -43,16 +53,14 @@ def read_clip(path: str | Path, options: MediaOptions = DEFAULTS, **overrides: A
 
     Raises MediaError if nothing can be read, OptionError if the options do not fit the file.
     """
-    return whole(stream_clip(path, options, **overrides))
+    return whole(stream_clip(path, options, frame_size=frame_size, **overrides))
 
 
-def stream_clip(path: str | Path, options: MediaOptions = DEFAULTS, **overrides: Any) -> Pieces:
+def stream_clip(
+    path: str | Path, options: MediaOptions = DEFAULTS, *, frame_size: FrameSize | None = None, **overrides: Any
+) -> Pieces:
     """What `read_clip` reads and raises, piece by piece: of a long clip memory holds one of them."""
-    known = [field.name for field in fields(MediaOptions)]
-    for name in overrides:
-        if name not in known:
-            raise OptionError(f"There is no media option {name!r}.", f"Known: {', '.join(known)}.")
-    return stream(path, replace(options, **overrides), HERE)
+    return stream(path, MediaOptions(**{**vars(options), **split_keywords(overrides, MediaOptions)[0]}), Host(frame_size=frame_size))
 
 
 def stream(path: str | Path, options: MediaOptions, host: Host) -> Pieces:
@@ -65,7 +73,7 @@ def stream(path: str | Path, options: MediaOptions, host: Host) -> Pieces:
         reason = (error.strerror or str(error)).lower()
         raise MediaError(f"{path} cannot be decoded: {reason}.", "Try converting it to MP4.") from error
     except MemoryError:
-        if host not in (HERE, BLANK):  # the worker that set the limit reports it
+        if not host.local:  # the worker that set the limit reports it
             raise
         raise MediaError(f"{path} does not fit in memory.", "Scale it down, or read a part of it.") from None
 
@@ -88,8 +96,8 @@ def _still(file: Path, options: MediaOptions, host: Host) -> Clip | None:
         raise OptionError(f"{file} is a still image: it has no second {options.start:g}.", "Leave start out.")
     pixels, kind, turned, warnings = still
     track = VideoTrack(kind, None, (pixels.shape[0], pixels.shape[1]), turned)
-    if options.frame_size is not None:
-        size = options.frame_size(*track.size, 1, True)
+    if host.frame_size is not None:
+        size = host.frame_size(*track.size, 1, True)
         pixels = pixels if size == track.size else host.resize(pixels, size)
     source = Source(str(file), "image", kind, None, track, warnings=warnings)
     return Clip(pixels[None], np.zeros(1), None, 0.0, source)

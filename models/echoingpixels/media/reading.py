@@ -222,7 +222,7 @@ def choose(file: Path, container: InputContainer, options: MediaOptions, host: H
         if span is not None and not hold:  # where frames are held, there were more than the file says
             expected = min(expected, math.ceil(span * options.fps))
         times = PacketTimes(video) if host.blank else None
-        how = options.frame_size, expected, host.resize
+        how = host.frame_size, expected, host.resize
         developer = Developer(*how) if times is None else BlankDeveloper(times, *how)
         picture = PictureReader(video, begin, limit, span, options.fps, options.max_frames, developer, times)
     if audio is not None:

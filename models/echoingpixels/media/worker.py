@@ -11,7 +11,7 @@ import time
 import weakref
 from collections.abc import Callable, Generator
 from contextlib import closing, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
@@ -19,7 +19,7 @@ from ..errors import MediaError
 from ..options import MediaOptions
 from .clip import Clip, Piece, Pieces, whole
 from .exchange import Failed, Part, Request, Resize, SizeOf, too_large
-from .host import BLANK, nothing, resize_here
+from .host import FrameSize, Host, nothing, resize_here
 from .process import ISOLATED, Process
 
 START = 300.0  # s until the process is ready: a busy machine may take seconds to import NumPy
@@ -67,11 +67,13 @@ class Worker:
         with self._lock:
             self._start()
 
-    def read(self, path: str | Path, options: MediaOptions = DEFAULTS) -> Clip:
+    def read(self, path: str | Path, options: MediaOptions = DEFAULTS, *, frame_size: FrameSize | None = None) -> Clip:
         """What `read_clip` gives and raises; MediaError also where a limit was passed or the process crashed."""
-        return whole(self._limited(path, self.stream(path, options), frames=True))
+        return whole(self._limited(path, self.stream(path, options, frame_size=frame_size), frames=True))
 
-    def stream(self, path: str | Path, options: MediaOptions = DEFAULTS) -> Pieces:
+    def stream(
+        self, path: str | Path, options: MediaOptions = DEFAULTS, *, frame_size: FrameSize | None = None
+    ) -> Pieces:
         """What `stream_clip` gives and raises; MediaError also as from `read`.
 
         The process waits for whoever takes the pieces, and other files for the last of them; pieces that are closed
@@ -80,16 +82,18 @@ class Worker:
         if not ISOLATED:
             from .entry import stream_clip
 
-            return stream_clip(path, options)
-        return self._limited(path, self._ask(str(path), options), frames=False)
+            return stream_clip(path, options, frame_size=frame_size)
+        return self._limited(path, self._ask(str(path), options, frame_size), frames=False)
 
-    def outline(self, path: str | Path, options: MediaOptions = DEFAULTS) -> Pieces:
+    def outline(
+        self, path: str | Path, options: MediaOptions = DEFAULTS, *, frame_size: FrameSize | None = None
+    ) -> Pieces:
         """As `stream`, but with black frames: their times and sizes come from the file's packets where these tell."""
         if not ISOLATED:
             from .entry import stream
 
-            return stream(path, options, BLANK)
-        return self._limited(path, self._ask(str(path), options, blank=True), frames=False)
+            return stream(path, options, Host(blank=True, frame_size=frame_size))
+        return self._limited(path, self._ask(str(path), options, frame_size, blank=True), frames=False)
 
     def check(self, path: str | Path) -> None:
         """What `check_media` raises; MediaError also as from `read`."""
@@ -139,14 +143,16 @@ class Worker:
                     raise too_large(str(path), self.limits.bytes)
                 yield piece
 
-    def _ask(self, path: str, options: MediaOptions | None, blank: bool = False) -> Pieces:
+    def _ask(
+        self, path: str, options: MediaOptions | None, frame_size: FrameSize | None = None, blank: bool = False
+    ) -> Pieces:
         with self._lock:
             self._start()
             process = self._process
             assert process is not None
             try:
                 self._greet(process)
-                failed = yield from self._talk(process, path, options, blank)
+                failed = yield from self._talk(process, path, options, frame_size, blank)
                 if process.memory() > self.limits.bytes // 2:  # what it has not given back, the next file would lack
                     self._forget()
             except BaseException:  # whatever it was, the two are out of step
@@ -168,16 +174,14 @@ class Worker:
             raise MediaError(what, "Try again; if that does not help, install echoingpixels again.")
 
     def _talk(
-        self, process: Process, path: str, options: MediaOptions | None, blank: bool
+        self, process: Process, path: str, options: MediaOptions | None, frame_size: FrameSize | None, blank: bool
     ) -> Generator[Piece, None, Failed | None]:
         """Has one file read: answers what the process asks, and gives its pieces as they come."""
         connection, shelf = process.connection, process.shelf
-        fit = None if options is None else options.frame_size
-        plain = None if options is None else replace(options, frame_size=None)
         patience = _Patience(process, path, self.limits)
         shelf.clear()
         try:
-            connection.send(Request(path, _folder(), plain, fit is not None, blank))
+            connection.send(Request(path, _folder(), options, frame_size is not None, blank))
             while True:
                 while not connection.poll(TICK):
                     patience.tick()
@@ -185,8 +189,8 @@ class Worker:
                 patience.tick(heard=True)
                 match message:
                     case SizeOf(height, width, frames, image):
-                        assert fit is not None
-                        connection.send(fit(height, width, frames, image))
+                        assert frame_size is not None
+                        connection.send(frame_size(height, width, frames, image))
                     case Resize(place, size):
                         connection.send(*shelf.put([resize_here(shelf.take(place), size)]))
                     case Part(places, begins, ending, expected):

@@ -11,13 +11,12 @@ from ..inputs.prepare import Inputs, Media, prepare_prompt
 from ..inputs.stream import Selection, Stream
 from ..options import SIEVED, AskOptions, Auto
 from ..reducers.adaptive import MOST
-from ..reducers.basic import REDUCERS
-from ..reducers.quotas import SHARES
+from ..reducers.basic import full, uniform
+from ..report import TokenCounts
 from .device_memory import resident
 from .estimate import Memory, Sizes, stages
 from .meta_model import Outline, weight_bytes
 
-RATED = ("cs2", "repeats", "fastv", "relevance")  # share one budget by what they find
 
 
 @dataclass(frozen=True)
@@ -40,16 +39,21 @@ class Case:
         prompt = prepare_prompt(self.media, self.question, backbone.tokenizer, backbone.layout)
         return _stream(prompt)
 
+    @property
+    def before(self) -> TokenCounts:
+        """Tokens by kind before selection."""
+        return self.stream.row_counts()[0]
+
     @cached_property
-    def kept(self) -> dict[str, int]:
-        """Number of tokens of each kind that will be kept."""
-        return self.stream.take(_foreseen(self.stream, self.options)).counts()
+    def kept(self) -> TokenCounts:
+        """Expected tokens by kind after selection."""
+        return self.stream.take(_foreseen(self.stream, self.options)).row_counts()[0]
 
 
 def memory_of(case: Case, free: int | None = None) -> Memory:
     """The memory of answering, stage by stage; `free` is what there is."""
     outline, media = case.outline, case.media
-    model, backbone, before = outline.model, outline.model.backbone, case.stream.counts()
+    model, backbone, before = outline.model, outline.model.backbone, case.before
     cuda = outline.device.type == "cuda"
     sieve = sum(p.numel() * p.element_size() for p in (model.sieve.parameters() if model.sieve else ()))
     used = outline.own_sieve or case.options.reducer in SIEVED
@@ -57,8 +61,8 @@ def memory_of(case: Case, free: int | None = None) -> Memory:
     steps, rows, columns = media.grid or (0, 0, 0)
     sizes = Sizes(
         shape=backbone.shape,
-        vision=backbone.vision,
-        hearing=backbone.hearing,
+        vision=backbone.vision_shape,
+        hearing=backbone.audio_shape,
         weights=weights,
         sieve=sieve if used else 0,
         value=backbone.dtype.itemsize,
@@ -68,10 +72,10 @@ def memory_of(case: Case, free: int | None = None) -> Memory:
         patches=steps * rows * columns,
         step=rows * columns,
         mel=0 if media.mel is None else media.mel.shape[1],
-        seen=before["video"] + before["image"],
-        heard=before["audio"],
-        tokens=sum(before.values()),
-        kept=sum(case.kept.values()),
+        seen=before.video + before.image,
+        heard=before.audio,
+        tokens=before.total,
+        kept=case.kept.total,
         said=case.options.generate.max_new_tokens,
         reducer=case.options.reducer,
         words=int(case.stream.words.sum()),
@@ -83,11 +87,7 @@ def memory_of(case: Case, free: int | None = None) -> Memory:
 def _foreseen(stream: Stream, options: AskOptions) -> Selection:
     """As many tokens of each kind as will be kept, or an even choice where that depends on what is in the clip."""
     keep = MOST if isinstance(options.keep, Auto) else options.keep
-    if options.reducer in RATED:
-        return REDUCERS["uniform"](stream, keep)
-    if options.reducer in SHARES:
-        return Selection(SHARES[options.reducer](stream, torch.zeros(stream.kind.shape), keep))
-    return REDUCERS[options.reducer](stream, keep)
+    return (full if options.reducer == "full" else uniform)(stream, keep)
 
 
 def _stream(prompt: Inputs) -> Stream:

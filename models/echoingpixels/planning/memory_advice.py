@@ -29,7 +29,7 @@ def for_answer(
         free = free_memory(drawn.device)
         if free is None:
             return ()
-        options = options.settled(drawn.own_sieve)
+        options = options.resolved(drawn.own_sieve)
         if media is None:
             return plan(drawn, clip_like(drawn.model), QUESTION, options).advice
         case, span = Case(drawn, media, question, options), media.span

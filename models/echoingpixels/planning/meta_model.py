@@ -15,7 +15,7 @@ from torch import nn
 
 from ..backbones import quantized
 from ..backbones.qwen_omni import QwenOmni
-from ..checkpoints.loading import KNOWN, dtype_of, encode_of, place_of, read_config, resolution_of
+from ..checkpoints.loading import KNOWN, dtype_of, reuse_of, place_of, read_config, resolution_of
 from ..checkpoints.released import published_options
 from ..checkpoints.sieve_io import read_sieve_options, sieve_folder
 from ..inputs.prepare import Tokenizer
@@ -88,7 +88,7 @@ def outline(name: str, options: LoadOptions) -> Outline:
     dtype = dtype_of(config, device, options.dtype)
     with torch.device("meta"):
         thinker = Qwen2_5OmniThinkerForConditionalGeneration(config).to(dtype)
-        backbone = QwenOmni(thinker, tokenizer, name, resolution_of(config, options), encode_of(config, options))
+        backbone = QwenOmni(thinker, tokenizer, name, resolution_of(config, options), reuse_of(config, options))
         sieve = None if about is None else Sieve(backbone, about).to(dtype)
     return Outline(EchoingPixels(backbone, sieve, "none" if options.quant == AUTO else options.quant), device, own)
 

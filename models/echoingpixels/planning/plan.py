@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..backbones.flops import llm_flops
 from ..inputs.prepare import Extent, extent_of, media_of, span_of
 from ..inputs.stream import Stream, budget
 from ..media.clip import PIECE, Clip
-from ..options import KEEP, SIEVED, AskOptions, Auto, Encode, Keep
+from ..options import KEEP, SIEVED, AskOptions, Auto, Keep
 from ..reducers.adaptive import LEAST, MOST
-from ..report import STAGES, Report, Tokens
+from ..report import Flops, MemoryUse, Report, Speedup, StageTimes, Tokens
 from .advice import advice
 from .device_memory import free_memory
 from .estimate import Memory
@@ -40,29 +40,28 @@ def plan(outline: Outline, clip: Clip | Extent, question: str, options: AskOptio
 
     ModelError for cs2 where there is no sieve.
     """
-    model, options = outline.model, options.settled(outline.own_sieve)
+    model, options = outline.model, options.resolved(outline.own_sieve)
     model.check(options.reducer, options.keep if outline.own_sieve else KEEP)
     extent = extent_of(clip.pieces()) if isinstance(clip, Clip) else clip
     media = media_of(span_of(extent, model.backbone.resolution), extent)
     case = Case(outline, media, question, options, _bytes(extent))
-    before, after = case.stream, case.kept
-    tower, shape, whole = model.backbone.tower_flops(case.media), model.backbone.shape, before.kind.numel()
-    full = tower + llm_flops(shape, whole, 1)
-    choice = model.choice_flops(options.reducer, media.span.tokens, whole - media.span.tokens)
-    reduced = tower + choice + llm_flops(shape, sum(after.values()), 1)
+    stream, before, after = case.stream, case.before, case.kept
+    encoders, shape = model.backbone.encoder_flops(case.media), model.backbone.shape
+    choice = model.selection_flops(options.reducer, media.span.tokens, before.total - media.span.tokens)
+    flops = Flops(encoders + llm_flops(shape, before.total, 1), encoders + choice + llm_flops(shape, after.total, 1))
     free = free_memory(outline.device)
     memory = memory_of(case, free)
     report = Report(
-        tokens=Tokens.of(before.counts(), after),
-        time_s=dict.fromkeys(STAGES),
-        memory_bytes={"weights": memory.weights, "peak": memory.peak},
-        flops={"full": full, "reduced": reduced},
-        speedup={"estimated": full / reduced, "measured": None},
-        encoded={kind: n for kind, n in before.counts().items() if kind != "text"},
+        tokens=Tokens.of(before, after),
+        time_s=StageTimes(),
+        memory_bytes=MemoryUse(memory.weights, memory.peak),
+        flops=flops,
+        encoded=replace(before, text=0),
+        speedup=Speedup(flops.full / flops.reduced),
     )
     said = () if free is None or memory.peak <= free else advice(case, _fps(extent), _size(extent), free)
-    beyond = (*model.backbone.resolution.warnings(media.span), *model.overreach(int(before.next_position.max())))
-    warnings = (*_range(before, options.keep), *_less(model.backbone.how), *beyond, *_warnings(outline, options))
+    beyond = (*model.backbone.resolution.warnings(media.span), *model.overreach(int(stream.next_position.max())))
+    warnings = (*_range(stream, options.keep), *beyond, *_warnings(outline, options))
     return Plan(report, memory, options, outline.device.type, said, warnings)
 
 
@@ -72,11 +71,6 @@ def _range(stream: Stream, keep: Keep) -> tuple[str, ...]:
         return ()
     least, most = (int(budget(stream.pool, ratio)) for ratio in (LEAST, MOST))
     return (f"{keep} keeps {least} to {most} audio and video tokens, as the scores say: planned with {most}.",)
-
-
-def _less(how: Encode) -> tuple[str, ...]:
-    """What cannot be known before a clip is seen."""
-    return () if how.how != "glance" else (f"How much {how} encodes is seen in the clip: planned with all of it.",)
 
 
 def _bytes(extent: Extent) -> int:

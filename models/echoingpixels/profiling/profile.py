@@ -170,7 +170,7 @@ def in_turn(chosen: Sequence[Setting], turn: int, turns: int, seed: int) -> list
 
 
 def _look(model: EchoingPixels, path: Path, read: MediaOptions, reader: Reader) -> tuple[EncodedClip, Source]:
-    looked = model.look(reader(path, replace(read, frame_size=model.frame_size)))
+    looked = model.look(reader(path, read, frame_size=model.frame_size))
     return looked, looked.ending.source
 
 

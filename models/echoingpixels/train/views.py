@@ -91,13 +91,13 @@ def own_clips(rows: Sequence[Row], data: Data, stage: Stage, resolution: frames.
     """
     parts = sorted({row.clip for row in rows}, key=str)
     size = resolution.size  # as they are read to be answered from, and no larger
-    whole = MediaOptions(fps=data.fps, max_frames=data.max_frames, audio=False, frame_size=size)
+    whole = MediaOptions(fps=data.fps, max_frames=data.max_frames, audio=False)
 
     def pictures(_: int, rng: np.random.Generator) -> np.ndarray[Any, Any]:
         for _ in range(TRIES):
             clip, start, end = parts[int(rng.integers(len(parts)))]
             try:
-                read = read_clip(clip, whole, start=start, end=end).frames
+                read = read_clip(clip, whole, start=start, end=end, frame_size=size).frames
             except EpError as error:
                 print(f"left out: {error.message}", flush=True)
                 continue
