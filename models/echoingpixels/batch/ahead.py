@@ -72,11 +72,11 @@ class Ahead:
             while (task := self._next()) is not None:
                 began = time.monotonic()
                 opened = opener.open(task)
-                flow, pieces = Flow(), opened.look
+                flow, pieces = Flow(), opened.clip
                 with self._lock:
                     self.busy += max(0.0, time.monotonic() - max(began, self._began))
                 if isinstance(pieces, Generator):  # a long clip is looked at while this thread reads on
-                    self._put(replace(opened, look=flow.pieces()))
+                    self._put(replace(opened, clip=flow.pieces()))
                     read = opened.seconds["decode"]
                     flow.fill(pieces, self._closed.is_set)
                     with self._lock:

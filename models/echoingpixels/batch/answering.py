@@ -1,25 +1,21 @@
-"""From opened clips to results: padded batches, failures that stay with their clip, and a second try with less memory.
-
-Knows nothing about where clips come from or results go.
-"""
+"""From opened clips to results: padded batches, failures that stay with their clip, and a retry with less memory."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 
-from ..batched import Asked, Said, answers, ask, batches
+from ..batching import Prompt, answer_each, batches
+from ..encoded_clip import EncodedClip, from_cache
 from ..errors import EpError, InternalError, OutOfMemoryError
-from ..features.cache import FeatureCache
+from ..features.cache import CachedClip, FeatureCache
+from ..generation.answer import Answer
 from ..inputs.patches import STEP
-from ..inputs.prepare import Inputs
-from ..looking import View
-from ..looking import look as see
-from ..media.clip import Clip, Source
+from ..media.clip import Clip
 from ..model import EchoingPixels
 from ..options import plain_keep
-from ..report import Stopwatch, Tokens
+from ..report import StageTimes
 from .job import Job
 from .opening import UNREAD, Opened, Opener
 from .result import STAGES, Failure, Result
@@ -28,22 +24,28 @@ from .task import Task, Wanted
 
 @dataclass(frozen=True)
 class _Row:
-    """A row in the making. `frames` of its clip, as the model saw it."""
+    """A row in the making: its prompt, or the reason why its clip failed.
+
+    `frames`: of its clip, as the model encodes them. `before`: seconds by stage before the model, in a clip's first row.
+    `first`: the seconds of the clip count in this row.
+    """
 
     key: str
     wanted: Wanted
     task: Task
-    source: Source | None = None
+    before: dict[str, float]
+    first: bool
     frames: int = 0
-    view: View | None = None
+    prompt: Prompt | None = None
+    error: EpError | None = None
 
     @property
-    def question(self) -> str:
-        return self.wanted.question
+    def tokens(self) -> int:
+        return 0 if self.prompt is None else self.prompt.tokens
 
 
 class Answerer:
-    """A model that answers the questions of opened clips. It is loaded when the first one is there."""
+    """A model that answers the questions of opened clips. It is loaded when the first clip arrives."""
 
     def __init__(self, load: Callable[[], EchoingPixels], job: Job) -> None:
         self._load, self.job = load, job
@@ -55,125 +57,124 @@ class Answerer:
         return self._load()
 
     def __call__(self, opened: Iterable[Opened | None]) -> Iterator[list[Result]]:
-        """The results of every clip, as they come. A None lets what has come be answered without waiting for more."""
-        for part in batches(self._asked(opened)):
+        """The results of every clip, as they come. At a None, the rows so far are answered without waiting for more."""
+        for part in batches(self._rows(opened)):
             yield self._results(part)
-            for view in {one.row.view.key: one.row.view for one in part if one.row.view}.values():
-                view.keep()
 
-    def _asked(self, opened: Iterable[Opened | None]) -> Iterator[Asked[_Row] | None]:
+    def _rows(self, opened: Iterable[Opened | None]) -> Iterator[_Row | None]:
         for one in opened:
             if one is None:
                 yield None
             else:
-                yield from self._look(one)
+                yield from self._clip(one)
 
-    def _look(self, opened: Opened) -> list[Asked[_Row]]:
+    def _clip(self, opened: Opened) -> list[_Row]:
         """All questions about a clip, which is encoded once."""
-        look = opened.look
-        rows = [_Row(key, wanted, opened.task) for key, wanted in opened.rows]
-        if isinstance(look, EpError) or not rows:
-            return _failed(rows, look, opened) if isinstance(look, EpError) else []
-        model = self.model  # what keeps it from loading ends the batch
-        if look == UNREAD:
+        if not opened.rows:
+            return []
+        rows = [
+            _Row(key, wanted, opened.task, {} if i else opened.seconds, first=i == 0)
+            for i, (key, wanted) in enumerate(opened.rows)
+        ]
+        if isinstance(opened.clip, EpError):
+            return [replace(row, error=opened.clip) for row in rows]
+        model = self.model  # an error while it loads ends the batch
+        if opened.clip == UNREAD:
             with Opener(self.job) as opener:
-                return self._look(replace(opener.open(opened.task), rows=opened.rows))
-        most = opened.task.options(self.job.read).max_frames
-        rows = [replace(row, frames=len(look.frames) if isinstance(look, Clip) else most) for row in rows]
+                return self._clip(replace(opener.open(opened.task), rows=opened.rows))
+        known = len(opened.clip.frames) if isinstance(opened.clip, Clip) else None
+        rows = [replace(row, frames=known or opened.task.options(self.job.read).max_frames) for row in rows]
         try:
-            view = see(model, look, opened.seconds, self._cache, opened.features)
-            frames = STEP * len(view.looked.media.span.times)
-            rows = [replace(row, source=view.source, frames=frames, view=view) for row in rows]
-            return ask(view.looked, rows)
+            clip = self._encoded(model, opened)
+            frames = STEP * len(clip.media.span.times)
+            return [replace(row, frames=frames, prompt=clip.prompt(row.wanted.question)) for row in rows]
         except Exception as error:  # one clip must not end the batch
-            failed = _told(error, rows[0])
-        return self._again(rows, failed) or _failed(rows, failed, opened)
+            failed = _described(error, opened.task)
+        return self._again(rows, failed) or [replace(row, error=failed) for row in rows]
 
-    def _again(self, rows: list[_Row], failed: EpError) -> list[Asked[_Row]]:
+    def _encoded(self, model: EchoingPixels, opened: Opened) -> EncodedClip:
+        assert not isinstance(opened.clip, str | EpError), "handled before"
+        if isinstance(opened.clip, CachedClip):
+            clip = from_cache(model, opened.clip, {})
+        else:
+            pieces = opened.clip.pieces() if isinstance(opened.clip, Clip) else opened.clip
+            slot = None if self._cache is None or not opened.features else self._cache.slot(opened.features)
+            clip = model.encode_pieces(pieces, {}, slot)
+        elsewhere = {name: n for name, n in opened.seconds.items() if name != "fetch"}  # in the process that decodes
+        return replace(clip, time_s=StageTimes(**{**clip.time_s.known(), **elsewhere}))
+
+    def _again(self, rows: list[_Row], failed: EpError) -> list[_Row]:
         """The same questions about half the frames, where memory ran out for the first time."""
         row = rows[0]
         if not isinstance(failed, OutOfMemoryError) or row.task.retried or row.frames < 2:
             return []
         half = row.frames // 2
-        said = f"Memory ran out with {row.frames} frames; this is from at most {half}."
-        task = replace(row.task, rows=tuple(one.wanted for one in rows), max_frames=half, retried=said)
+        retried = f"Memory ran out with {row.frames} frames; this is from at most {half}."
+        task = replace(row.task, rows=tuple(one.wanted for one in rows), max_frames=half, retried=retried)
         with Opener(self.job) as opener:
-            return self._look(opener.open(task))
+            return self._clip(opener.open(task))
 
-    def _results(self, part: list[Asked[_Row]]) -> list[Result]:
-        """What came of one batch, in order. Where it fails, each question is tried alone."""
-        sound = [one for one in part if one.error is None]
-        if not sound:
-            return [self._result(one, None, {}) for one in part]
-        watch = Stopwatch(self.model.backbone.device)
-        found: list[Said] = []
-        failed: EpError | None = None
-        try:
-            found = answers(self.model, sound, self.job.ask, watch)
-        except Exception as error:  # one clip must not end the batch
-            failed = _told(error, sound[0].row)
-        if failed is not None and len(part) > 1:
-            return [result for one in part for result in self._results([one])]
-        if failed is not None:
-            again = self._again([part[0].row], failed)
-            return self._results(again or [replace(part[0], looked=None, prompt=None, error=failed)])
-        share = {stage: seconds / len(sound) for stage, seconds in watch.seconds.items()}
-        later, seconds = sum(one.tokens - 1 for one in found), watch.seconds.get("generate")
-        rate = later / seconds if seconds else None
-        said = iter(found)
-        return [self._result(one, *((None, share) if one.error else (next(said), share, rate))) for one in part]
+    def _results(self, part: list[_Row]) -> list[Result]:
+        """The results of one batch, in order."""
+        prompts = [one.prompt for one in part if one.prompt is not None]
+        answers = iter(answer_each(self.model, prompts, self.job.ask, Exception) if prompts else ())
+        return [result for one in part for result in self._row_results(one, None if one.error else next(answers))]
 
-    def _beyond(self, prompt: Inputs) -> tuple[str, ...]:
-        """What is to be said of clips and prompts that are too long."""
-        spans = (media.span for media in prompt.media)
-        small = [said for span in spans for said in self.model.backbone.resolution.warnings(span)]
-        return (*small, *self.model.overreach(int(prompt.positions.max()) + 1))
+    def _row_results(self, row: _Row, answer: Answer | Exception | None) -> list[Result]:
+        """The result of one row; of its retry where memory ran out."""
+        if not isinstance(answer, Exception):
+            return [self._result(row, answer)]
+        failed = _described(answer, row.task)
+        again = self._again([row], failed)
+        if again:
+            return self._results(again)
+        return [self._result(replace(row, error=failed), None)]
 
-    def _result(
-        self, one: Asked[_Row], said: Said | None, share: dict[str, float], rate: float | None = None
-    ) -> Result:
-        row, ask = one.row, self.job.ask
-        parts = [one.seconds] if said is None else [one.seconds, share]
-        options = row.task.options(self.job.read)
-        tokens = None if said is None else Tokens.of(said.before, said.after)
-        counts = None if said is None else {k: {"before": n, "after": said.after[k]} for k, n in said.before.items()}
-        return Result(
+    def _result(self, row: _Row, answer: Answer | None) -> Result:
+        options, clip = row.task.options(self.job.read), None if row.prompt is None else row.prompt.clip
+        made = Result(
             key=row.key,
             id=row.wanted.id,
             media=row.task.media,
             start=options.start,
             end=options.end,
-            question=row.question,
-            answer=None if said is None else said.text,
-            finish_reason=None if said is None else said.reason,
+            question=row.wanted.question,
+            answer=None,
+            finish_reason=None,
             model=self.job.model,
-            reducer=ask.reducer,
-            keep=plain_keep(ask.keep),
-            kept_ratio=None if tokens is None else tokens.kept_ratio,
-            tokens=counts,
-            time_s={stage: sum(p.get(stage, 0.0) for p in parts) for stage in STAGES},
-            said=None if said is None else said.tokens,
-            tokens_per_s=rate,
-            warnings=(
-                *(row.source.warnings if row.source else ()),
-                *(() if one.prompt is None else self._beyond(one.prompt)),
-            ),
-            notes=(*(row.source.notes if row.source else ()), *(self.model.notes(ask.reducer) if said else ())),
-            cached=row.view is not None and row.view.cached,
+            reducer=self.job.ask.reducer,
+            keep=plain_keep(self.job.ask.keep),
+            kept_ratio=None,
+            tokens=None,
+            time_s={stage: row.before.get(stage, 0.0) for stage in STAGES},
+            warnings=() if clip is None else clip.source.warnings,
+            notes=() if clip is None else clip.source.notes,
+            cached=clip is not None and clip.cached,
             retried=row.task.retried,
-            error=None if one.error is None else Failure.of(one.error),
+            error=None if row.error is None else Failure.of(row.error),
+        )
+        if answer is None or clip is None:
+            return made
+        report = answer.report
+        spent = (report.time_s if row.first else report.time_s - clip.time_s).known()
+        return replace(
+            made,
+            answer=answer.text,
+            finish_reason=answer.finish_reason,
+            kept_ratio=report.tokens.kept_ratio,
+            tokens=asdict(report.tokens),
+            time_s={stage: spent.get(stage, seconds) for stage, seconds in made.time_s.items()},
+            said=len(answer.token_ids),
+            tokens_per_s=report.tokens_per_s,
+            warnings=answer.warnings,
+            notes=answer.notes,
         )
 
 
-def _failed(rows: list[_Row], error: EpError, opened: Opened) -> list[Asked[_Row]]:
-    """No answer for any row of a clip; what it took counts in the first one."""
-    return [Asked(row, None, None, {} if i else opened.seconds, error) for i, row in enumerate(rows)]
-
-
-def _told(error: Exception, row: _Row) -> EpError:
-    """Any error as one that a row can tell."""
+def _described(error: Exception, task: Task) -> EpError:
+    """Any error as one that a row can report."""
     if isinstance(error, EpError):
         return error
-    said = " ".join(str(error).split())
-    what = f"{row.task.media} could not be answered: {type(error).__name__}: {said}"
+    reason = " ".join(str(error).split())
+    what = f"{task.media} could not be answered: {type(error).__name__}: {reason}"
     return InternalError(what, "Please report it; `ep ask --debug` shows where it is.")

@@ -95,9 +95,9 @@ class Decode:
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         opened = self.opener.open(pickle.loads(row["task"]))
-        if isinstance(opened.look, Generator):  # a long clip cannot be sent whole: the model's worker reads it
-            opened.look.close()
-            opened = replace(opened, look=UNREAD)
+        if isinstance(opened.clip, Generator):  # a long clip cannot be sent whole: the model's worker reads it
+            opened.clip.close()
+            opened = replace(opened, clip=UNREAD)
         return {"opened": pickle.dumps(opened, protocol=5)}
 
 

@@ -1,4 +1,4 @@
-"""One clip of a batch, from its place to what the model can look at. Knows nothing about answers."""
+"""One clip of a batch, from its path or address to frames and audio, or cached features."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Literal
 
 from ..checkpoints.fingerprint import features_mark, file_mark
 from ..errors import EpError, InternalError
-from ..features.cache import FeatureCache, Seen, seen_key
+from ..features.cache import CachedClip, FeatureCache, feature_key
 from ..media.clip import Clip, Piece, Pieces, whole
 from ..media.container import check_file
 from ..media.worker import Worker
@@ -24,15 +24,15 @@ from .task import Task, Wanted
 
 @dataclass(frozen=True)
 class Opened:
-    """A clip that was read, what the cache has of it, or why neither could be; with the rows to answer and their keys.
+    """A clip that was read, or its cached features, or the error; with the rows to answer and their keys.
 
-    A long clip comes in pieces, or is left UNREAD for whoever looks at it.
+    A long clip comes in pieces, or stays UNREAD for the process that encodes it.
     `features`: the key of its features in the cache; `skipped`: rows that are done already.
     """
 
     task: Task
     rows: tuple[tuple[str, Wanted], ...]
-    look: Clip | Pieces | Seen | EpError | Literal["unread"]
+    clip: Clip | Pieces | CachedClip | EpError | Literal["unread"]
     seconds: dict[str, float] = field(default_factory=dict)
     features: str = ""
     skipped: int = 0
@@ -61,7 +61,7 @@ class Opener:
         self._worker.close()
 
     def open(self, task: Task) -> Opened:
-        """The clip of a task. What goes wrong is told in its `look`, and fails nothing but this clip."""
+        """The clip of a task. An error is in its `clip`, and fails nothing but this clip."""
         seconds: dict[str, float] = {}
         try:
             with _timed(seconds, "decode"):
@@ -70,21 +70,21 @@ class Opener:
         except EpError as error:
             return self._opened(task, f"unread:{task.media}", error, seconds)
         opened = self._opened(task, mark, NOTHING, seconds)
-        return self._look(opened, kept) if opened.rows else opened
+        return self._found(opened, kept) if opened.rows else opened
 
-    def _opened(self, task: Task, mark: str, look: EpError, seconds: dict[str, float]) -> Opened:
+    def _opened(self, task: Task, mark: str, clip: EpError, seconds: dict[str, float]) -> Opened:
         keyed = [(self.job.key(mark, task, wanted.question), wanted) for wanted in task.rows]
         rows = tuple((key, wanted) for key, wanted in keyed if not (self.done and self.done.take(key, wanted.id)))
-        return Opened(task, rows, look, seconds, skipped=len(keyed) - len(rows))
+        return Opened(task, rows, clip, seconds, skipped=len(keyed) - len(rows))
 
-    def _look(self, opened: Opened, mark: str) -> Opened:
+    def _found(self, opened: Opened, mark: str) -> Opened:
         options = opened.task.options(self.job.read)
         if self.cache is None:
-            return replace(opened, look=self._read(opened, options))
-        key = seen_key(mark, self.job.weights.towers, options)
+            return replace(opened, clip=self._read(opened, options))
+        key = feature_key(mark, self.job.weights.encoders, options)
         with _timed(opened.seconds, "decode"):
-            seen = self.cache.get(key, opened.task.media)
-        return replace(opened, look=seen or self._read(opened, options), features=key)
+            cached = self.cache.get(key, opened.task.media)
+        return replace(opened, clip=cached or self._read(opened, options), features=key)
 
     def _read(self, opened: Opened, options: MediaOptions) -> Clip | Pieces | EpError:
         media, pieces = opened.task.media, self._pieces(opened, options)

@@ -11,9 +11,9 @@ from typing import Any
 from ..checkpoints.weights import weights_of
 from ..datasets.questions import Row
 from ..errors import DataError
-from ..options import GenerateOptions, LoadOptions, MediaOptions, read_keep
+from ..options import GenerateOptions, LoadOptions, MediaOptions, read_keep, reuse_name
 from ..reducers.setting import Setting
-from ..report import TOKEN_KINDS, Tokens
+from ..report import TOKEN_KINDS, TokenCount, Tokens
 from ..storage.rowfile import RowFile
 from .evaluate import Outcome, marked
 
@@ -147,5 +147,4 @@ def _setting(said: dict[str, Any]) -> Setting:
 
 
 def _tokens(said: dict[str, Any]) -> Tokens:
-    before, after = ({kind: said["tokens"][kind][side] for kind in TOKEN_KINDS} for side in ("before", "after"))
-    return Tokens.of(before, after)
+    return Tokens(**{kind: TokenCount(**said["tokens"][kind]) for kind in TOKEN_KINDS})

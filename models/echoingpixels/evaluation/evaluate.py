@@ -128,9 +128,10 @@ def evaluate(
         groups = [part for part in parts if part]
         for done, group in enumerate(groups, 1):
             path, start, end = group[0].clip
-            options = replace(media or MediaOptions(), **_given(start=start, end=end))
+            read = media or MediaOptions()
+            read = replace(read, start=read.start if start is None else start, end=read.end if end is None else end)
             try:
-                clip = model.encode(path, options, cache=cache, reader=reader)
+                clip = model.encode(path, read, cache=cache, reader=reader)
                 made = [_Asked(row, clip.prompt(row.question), i == 0) for i, row in enumerate(group)]
             except EpError as error:
                 made = []
@@ -155,11 +156,6 @@ def evaluate(
 
 def _is_open(row: Row, chosen: Sequence[Setting], known: Known) -> bool:
     return any(known(row, setting) is None for setting in chosen)
-
-
-def _given(**times: float | None) -> dict[str, float]:
-    """A row's own start and end, where it has them."""
-    return {name: time for name, time in times.items() if time is not None}
 
 
 def _outcomes(

@@ -1,4 +1,4 @@
-"""What was kept of a clip at each keep ratio, how it was rated, and what was answered. Knows nothing about drawing."""
+"""The kept tokens of a clip at each keep ratio, their scores, and the answers."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from ..reducers.setting import Setting, settings
 
 LADDER = (1.0, 0.5, 0.2, 0.1, 0.05, 0.02)  # keep ratios to compare
 FUSED = (
-    "This sieve is of the fused form: before any token is dropped, its encoder has shown the text tokens the whole "
-    "clip, so the kept tokens are no proof of what the answer rests on."
+    "This sieve has the fused form: its encoder mixes the whole clip into the text tokens before any token is "
+    "dropped, so the kept tokens do not prove what the answer is based on."
 )
 EXTRACTIVE = (
-    "This sieve is of the extractive form: it only rates, and the decoder reads nothing of the clip but the kept "
-    "tokens, so the answer does rest on them."
+    "This sieve has the extractive form: it only scores tokens, and the decoder reads nothing of the clip but the "
+    "kept tokens, so the answer is based on them."
 )
 OTHER = (
-    "The decoder reads nothing of the clip but the kept tokens, so the answer rests on them; that {} kept them does "
-    "not mean that they matter."
+    "The decoder reads nothing of the clip but the kept tokens, so the answer is based on them; that {} kept them "
+    "does not mean that they matter."
 )
 
 
 @dataclass(frozen=True)
 class Token:
-    """One audio, video or image token: when it is (s from the clip's start), and its row and column, None for sound."""
+    """One audio, video or image token: its time (s from the clip's start), row and column; None for audio."""
 
     kind: str
     time: float
@@ -42,9 +42,9 @@ class Token:
 
 @dataclass(frozen=True)
 class Choice:
-    """What came of one reducer at one keep ratio.
+    """The result of one reducer at one keep ratio.
 
-    `kept`: places in the explanation's `tokens`, ascending. `scores`: of all of these, None where nothing is rated.
+    `kept`: places in the explanation's `tokens`, ascending. `scores`: of all of these, None where the reducer has no scores.
     """
 
     setting: Setting
@@ -54,7 +54,7 @@ class Choice:
 
     @property
     def ratio(self) -> float:
-        """The keep ratio: the one asked for, or what auto came to."""
+        """The keep ratio: as requested, or the result of auto."""
         keep = self.setting.keep
         return round(self.answer.report.tokens.kept_ratio, 3) if isinstance(keep, Auto) else keep
 
@@ -63,8 +63,8 @@ class Choice:
 class Explanation:
     """A question about a clip, answered at several keep ratios.
 
-    `tokens`: everything that competes for the budget, in stream order. `choices`: fewest tokens first; `asked` is the
-    place of the one that was asked for. `form`: of the sieve, None for a reducer without one.
+    `tokens`: all tokens that compete for the budget, in stream order. `choices`: fewest tokens first; `asked` is the
+    index of the requested one. `form`: of the sieve, None for a reducer without one.
     """
 
     clip: Clip
@@ -76,13 +76,13 @@ class Explanation:
     tokens: tuple[Token, ...]
     choices: tuple[Choice, ...]
     asked: int
-    left_out: tuple[float, ...] = ()  # keep ratios that are too many tokens of so long a clip
+    left_out: tuple[float, ...] = ()  # keep ratios that are too many tokens of a long clip
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """What else is to be known."""
+        """Further remarks for the reader."""
         ratios = ", ".join(f"{ratio:g}" for ratio in self.left_out)
-        left = (f"Left out, as they would be more than {AT_ONCE:,} tokens: {ratios}.",) if ratios else ()
+        left = (f"Skipped, as they would read more than {AT_ONCE:,} tokens: {ratios}.",) if ratios else ()
         return (*self.choices[self.asked].answer.warnings, *left)
 
     @property
@@ -92,56 +92,55 @@ class Explanation:
 
     @property
     def belief(self) -> str:
-        """How far the kept tokens can be believed as the reason for the answer, in one sentence."""
+        """How far the kept tokens can be taken as the reason for the answer, in one sentence."""
         if self.form == "fused":
             return FUSED
-        rated = self.form is not None and self.reducer != "cs2-random"
-        return EXTRACTIVE if rated else OTHER.format(self.reducer)
+        return EXTRACTIVE if self.form is not None else OTHER.format(self.reducer)
 
 
 def explain(
-    looked: EncodedClip,
+    encoded: EncodedClip,
     clip: Clip,
     question: str,
     options: AskOptions,
     keeps: Sequence[float] = LADDER,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Explanation:
-    """Answer a question at the ratio asked for and at `keeps`, fewest tokens first, and note what each run kept.
+    """Answer a question at the ratio of `options` and at `keeps`, fewest tokens first, and record what each run kept.
 
-    `clip` is the one that was looked at; its frames are only shown, so they may be larger. As everywhere, a ratio of 1
-    is the run with all tokens (reducer `full`), and of a long clip those are left out that would read more than AT_ONCE
-    tokens. ModelError for cs2 without sieve weights.
+    `clip`: the encoded clip's frames and audio for display; its frames may be larger. As everywhere, a ratio of 1 is
+    the run with all tokens (reducer `full`). Ratios that would read more than AT_ONCE tokens of a long clip are
+    skipped. ModelError for cs2 without sieve weights.
     """
-    model = looked.model
-    options = options.settled(model.sieve is not None)
+    model = encoded.model
+    options = options.resolved(model.sieve is not None)
     model.check(options.reducer, options.keep)
-    left_out = tuple(keep for keep in keeps if keep * looked.media.span.tokens > AT_ONCE and keep != options.keep)
+    left_out = tuple(keep for keep in keeps if keep * encoded.media.span.tokens > AT_ONCE and keep != options.keep)
     keeps = [keep for keep in keeps if keep not in left_out]
     (asked,) = settings([options.reducer], [options.keep])
     ladder = settings([options.reducer], [*keeps, options.keep])
     ladder = sorted(ladder, key=lambda setting: 0 if isinstance(setting.keep, Auto) else setting.keep)
     runs = [replace(options, reducer=setting.reducer, keep=setting.keep) for setting in ladder]
     if len(runs) > 1:  # the first run of a process is slower than the same run later
-        looked.answer(question, runs[0])
+        encoded.ask(question, runs[0])
     choices = []
     tokens: tuple[Token, ...] = ()
     for done, (setting, chosen) in enumerate(zip(ladder, runs, strict=True), 1):
-        notes = _Notes()
-        answer = looked.answer(question, chosen, notes.take)
-        tokens = notes.tokens
-        choices.append(Choice(setting, notes.kept, notes.scores, answer))
+        record = _Record()
+        answer = encoded.ask(question, chosen, record.take)
+        tokens = record.tokens
+        choices.append(Choice(setting, record.kept, record.scores, answer))
         if on_progress is not None:
             on_progress(done, len(ladder))
     choices.sort(key=lambda choice: len(choice.kept))
     sieve = model.sieve if options.reducer in SIEVED else None
     return Explanation(
-        clip=replace(clip, source=looked.ending.source),
+        clip=replace(clip, source=encoded.source),
         question=question,
         model=model.backbone.name,
         reducer=options.reducer,
         form=None if sieve is None else sieve.options.form,
-        span=looked.media.span,
+        span=encoded.media.span,
         tokens=tokens,
         choices=tuple(choices),
         asked=[choice.setting for choice in choices].index(asked),
@@ -149,15 +148,15 @@ def explain(
     )
 
 
-class _Notes:
-    """What one run chose, off the device."""
+class _Record:
+    """The choice of one run, off the device."""
 
     tokens: tuple[Token, ...] = ()
     kept: tuple[int, ...] = ()
     scores: tuple[float, ...] | None = None
 
     def take(self, stream: Stream, selection: Selection) -> None:
-        """Note a selection of a stream of one row."""
+        """Record a selection of a stream of one row."""
         pool = stream.pool[0]
         where = zip(*(x[0, pool].tolist() for x in (stream.kind, stream.time, stream.cell)), strict=True)
         self.tokens = tuple(

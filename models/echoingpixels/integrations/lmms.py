@@ -6,7 +6,7 @@ Found by the harness itself, through the entry point `lmms_eval.models`; importe
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,6 @@ from loguru import logger
 from ..encoded_clip import EncodedClip
 from ..errors import EpError, MediaError, OptionError
 from ..from_pretrained import load
-from ..media import stream_clip
 from ..options import AUTO, AskOptions, GenerateOptions, MediaOptions, read_keep
 
 NAME = "echoingpixels"
@@ -119,20 +118,19 @@ class Lmms(lmms):  # type: ignore[misc]  # the harness has no types
             temperature=float(settings.get("temperature") or 0.0),
         )
         options = AskOptions(self.choice.reducer, self.choice.keep, generate)
-        text = self._look(prompt).answer(prompt.question, options).text
+        text = self._clip(prompt).ask(prompt.question, options).text
         for stop in [stops] if isinstance(stops, str) else stops:
             text = text.split(stop)[0] if stop else text
         return text
 
-    def _look(self, prompt: Prompt) -> EncodedClip:
-        """The clip, read and encoded; the last one is kept, since requests about one clip come together."""
+    def _clip(self, prompt: Prompt) -> EncodedClip:
+        """The encoded clip; the last one is kept, since requests about one clip come together."""
         key = (prompt.media, prompt.start, prompt.end)
         if self._last is None or self._last[0] != key:
             self._last = None
-            part = {"start": prompt.start, "end": prompt.end}
-            clip = stream_clip(prompt.media, self.reading, **part, frame_size=self.ep.frame_size)
-            self._last = key, self.ep.look(clip)
-            for note in set(self._last[1].ending.source.notes) - self._notes:
+            read = replace(self.reading, start=prompt.start, end=prompt.end)
+            self._last = key, self.ep.encode(prompt.media, read)
+            for note in set(self._last[1].source.notes) - self._notes:
                 self._notes.add(note)
                 logger.warning(note)
         return self._last[1]

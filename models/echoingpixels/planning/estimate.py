@@ -17,7 +17,6 @@ from ..backbones.quantized import product_bytes
 from ..inputs.mel import BLOCK, MEL_BINS
 from ..inputs.patches import MERGE, PATCH, STEP
 from ..options import SIEVED
-from ..reducers.attention import ATTENDED
 from ..reducers.basic import TOKENS_AT_ONCE
 from ..reducers.chunked_scoring import passes
 
@@ -183,7 +182,7 @@ def _choosing(sizes: Sizes) -> int:
     if sizes.reducer in SIEVED:
         return max(taking, round(_layer(sizes, rated, "none", MLP_TOKENS)))
     news = min(sizes.tokens, TOKENS_AT_ONCE) * width * FLOAT * (5 if sizes.value != FLOAT else 4)
-    if sizes.reducer in ATTENDED:
+    if sizes.reducer in ("fastv", "relevance"):  # they read attention weights
         one = round(_layer(sizes, rated, sizes.quant)) - rated * width * sizes.value  # which reads the stream itself
         return max(taking, news, one, _attended(sizes, rated))
     return max(taking, news) if sizes.reducer == "repeats" else taking

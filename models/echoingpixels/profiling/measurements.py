@@ -14,10 +14,10 @@ from typing import Any
 from ..datasets.score import Score, normalise
 from ..generation.answer import Answer
 from ..reducers.setting import Setting
-from ..report import STAGES, TokenCount, Tokens
+from ..report import Flops, StageTimes, Tokens
 
 FULL = Setting("full", 1.0)
-LLM = ("select", "prefill", "generate")  # what choosing fewer tokens can make quicker
+MEMORY = ("weights", "peak", "peak_llm")
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Measured:
     time_s: dict[str, Spread | None]
     tokens_per_s: Spread | None  # decoded
     memory_bytes: dict[str, Spread | None]
-    flops: dict[str, float]
+    flops: Flops
     measured: Spread
     llm: Spread
     replies: tuple[Reply, ...]
@@ -93,8 +93,8 @@ class Measured:
             "time_s": _medians(self.time_s),
             "tokens_per_s": self.tokens_per_s and self.tokens_per_s.median,
             "memory_bytes": {name: None if n is None else round(n) for name, n in _medians(self.memory_bytes).items()},
-            "flops": self.flops,
-            "speedup": {"estimated": self.flops["full"] / self.flops["reduced"], **_medians(speedup)},
+            "flops": asdict(self.flops),
+            "speedup": {"estimated": self.flops.full / self.flops.reduced, **_medians(speedup)},
             **score,
             "spread": {
                 "time_s": _extremes(self.time_s),
@@ -121,11 +121,11 @@ def _measured(setting: Setting, rounds: list[list[Sample]], full: list[list[Samp
     reports = [sample.answer.report for sample in rounds[0]]
     return Measured(
         setting=setting,
-        tokens=_tokens([report.tokens for report in reports]),
+        tokens=Tokens.total(report.tokens for report in reports),
         time_s={name: Spread.of(one[name] for one in times) for name in times[0]},
         tokens_per_s=Spread.of(map(_tokens_per_s, rounds)),
-        memory_bytes={name: Spread.of(_most(one, name) for one in rounds) for name in reports[0].memory_bytes},
-        flops={name: _mean(report.flops[name] for report in reports) for name in reports[0].flops},
+        memory_bytes={name: Spread.of(_most(one, name) for one in rounds) for name in MEMORY},
+        flops=Flops(_mean(report.flops.full for report in reports), _mean(report.flops.reduced for report in reports)),
         measured=_ratios(whole, times, "total"),
         llm=_ratios(whole, times, "llm"),
         replies=tuple(_replies(rounds, full)),
@@ -133,16 +133,10 @@ def _measured(setting: Setting, rounds: list[list[Sample]], full: list[list[Samp
 
 
 def _times(clips: Sequence[Sample]) -> dict[str, float | None]:
-    """Seconds a clip by stage in one round; None for a stage that no clip went through."""
+    """Mean seconds of a clip by stage in one round; None for a stage that no clip went through."""
     spent = [sample.answer.report.time_s for sample in clips]
-
-    def mean(*names: str) -> float | None:
-        seconds = [[one[name] for name in names] for one in spent]
-        if all(s is None for one in seconds for s in one):
-            return None
-        return _mean(sum(s or 0.0 for s in one) for one in seconds)
-
-    return {**{name: mean(name) for name in STAGES}, "llm": mean(*LLM)}
+    stages = sum(spent, StageTimes()) / len(spent)
+    return {**stages.as_dict(), "llm": stages.llm}
 
 
 def _ratios(full: list[dict[str, float | None]], mine: list[dict[str, float | None]], name: str) -> Spread:
@@ -154,20 +148,13 @@ def _ratios(full: list[dict[str, float | None]], mine: list[dict[str, float | No
 
 def _tokens_per_s(clips: Sequence[Sample]) -> float | None:
     """Tokens after the first over the time they took; None where there were none."""
-    seconds = sum(sample.answer.report.time_s["generate"] or 0.0 for sample in clips)
+    seconds = sum(sample.answer.report.time_s.generate or 0.0 for sample in clips)
     return sum(len(sample.answer.token_ids) - 1 for sample in clips) / seconds if seconds else None
 
 
 def _most(clips: Sequence[Sample], name: str) -> float | None:
-    sizes = [sample.answer.report.memory_bytes[name] for sample in clips]
+    sizes = [getattr(sample.answer.report.memory_bytes, name) for sample in clips]
     return max((size for size in sizes if size is not None), default=None)
-
-
-def _tokens(budgets: list[Tokens]) -> Tokens:
-    counts = {kind: [vars(one)[kind] for one in budgets] for kind in vars(budgets[0])}
-    return Tokens(
-        **{kind: TokenCount(sum(n.before for n in ns), sum(n.after for n in ns)) for kind, ns in counts.items()}
-    )
 
 
 def _replies(rounds: list[list[Sample]], full: list[list[Sample]]) -> Iterator[Reply]:

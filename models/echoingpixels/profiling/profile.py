@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from ..datasets.score import Score
-from ..encoded_clip import EncodedClip
 from ..errors import EpError, MediaError
 from ..generation.answer import Answer
 from ..media import Reader, stream_clip
 from ..media.clip import Source
 from ..model import EchoingPixels
-from ..options import AskOptions, GenerateOptions, MediaOptions, ProfileOptions, reducer_of
+from ..options import AskOptions, GenerateOptions, MediaOptions, ProfileOptions
 from ..reducers.setting import Setting, settings
 from ..report import reset_peak
 from .measurements import Measured, Sample, fold
@@ -106,7 +105,7 @@ def profile(
     read: MediaOptions | None = None,
     generate: GenerateOptions | None = None,
     on_progress: Callable[[int, int], None] | None = None,
-    reader: Reader | None = None,
+    reader: Reader = stream_clip,
 ) -> Profile:
     """Ask one question of every clip under every setting, round after round, and fold the times.
 
@@ -126,9 +125,11 @@ def profile(
         if path in failed:
             continue
         try:
-            looked, sources[path] = _look(model, path, read, reader or stream_clip)
+            clip = model.encode(path, read, cache=None, reader=reader)  # every round times the whole path
+            sources[path] = clip.source
             for done, setting in enumerate(in_turn(chosen, turn, turns, options.seed), 1):
-                answer = _answer(looked, question, AskOptions(setting.reducer, setting.keep, generate), resets)
+                answer = clip.ask(question, AskOptions(setting.reducer, setting.keep, generate))
+                answer = answer if resets else _without_peak(answer)
                 if repeat >= 0:
                     samples.append(Sample(path, repeat, setting, answer))
                 if on_progress is not None:
@@ -153,7 +154,7 @@ def profile(
 
 def choose(model: EchoingPixels, options: ProfileOptions) -> list[Setting]:
     """The settings to measure, all tokens first. ModelError for cs2 without sieve weights, if it was asked for."""
-    names = [reducer_of(name, model.sieve is not None) for name in options.reducers]
+    names = [model.reducer_of(name) for name in options.reducers]
     for reducer in names:
         model.check(reducer)
     return settings([*names, *BASELINES], [1.0, *options.keeps])
@@ -169,18 +170,10 @@ def in_turn(chosen: Sequence[Setting], turn: int, turns: int, seed: int) -> list
     return order[first:] + order[:first]
 
 
-def _look(model: EchoingPixels, path: Path, read: MediaOptions, reader: Reader) -> tuple[EncodedClip, Source]:
-    looked = model.look(reader(path, read, frame_size=model.frame_size))
-    return looked, looked.ending.source
-
-
-def _answer(looked: EncodedClip, question: str, options: AskOptions, resets: bool) -> Answer:
-    """One answer; its peak memory also without what looking took, or None where no new peak can be started."""
-    answer = replace(looked, peak_bytes=None).answer(question, options)
-    report = answer.report
-    own = report.memory_bytes["peak"] or 0
-    peaks = {"peak": max(own, looked.peak_bytes or 0), "peak_llm": own} if resets else {"peak": None, "peak_llm": None}
-    return replace(answer, report=replace(report, memory_bytes={**report.memory_bytes, **peaks}))
+def _without_peak(answer: Answer) -> Answer:
+    """The same without its peak memory: this system cannot start a new peak for each answer."""
+    memory = replace(answer.report.memory_bytes, peak=None, peak_llm=None)
+    return replace(answer, report=replace(answer.report, memory_bytes=memory))
 
 
 def _none(failed: dict[Path, str]) -> MediaError:

@@ -25,9 +25,11 @@ from ..backbones.qwen_omni import QwenOmni
 from ..checkpoints.identity import encoders_mark
 from ..errors import DataError
 from ..features.cache import FORMAT
+from ..features.encode import encode
 from ..inputs.positions import Span
-from ..inputs.prepare import prepare_media
 from ..media.clip import Clip, Source
+from ..options import reuse_name
+from ..report import Stopwatch
 from ..storage.atomic import filling
 from ..synth.plan import plan
 from ..synth.questions import Question, pick, questions
@@ -92,11 +94,10 @@ def example(backbone: Backbone, seed: int, index: int, most: int) -> Example:
     """Make clip `index` of the set `seed`, run the towers over it and draw at most `most` questions."""
     timeline, frames, times, audio = sample(seed, index, SAMPLED_FPS, MAX_SIDE)
     clip = Clip(frames, times, audio, timeline.duration, Source(f"{seed}/{index}", "video", "none", timeline.duration))
-    media = prepare_media(clip, backbone.resolution)
-    with torch.no_grad(), torch.autocast(backbone.device.type, dtype=torch.bfloat16):
-        features = backbone.encode(media)
+    with torch.autocast(backbone.device.type, dtype=torch.bfloat16):
+        encoded = encode(backbone, clip.pieces(), Stopwatch(backbone.device))
     rng = np.random.default_rng([seed, index, 11])
-    return Example(media.span, features, tuple(pick(questions(timeline, rng), rng, most)), index=index)
+    return Example(encoded.media.span, encoded.features, tuple(pick(questions(timeline, rng), rng, most)), index=index)
 
 
 @dataclass(frozen=True)
@@ -114,8 +115,8 @@ class ClipSet:
 
     def names(self, backbone: QwenOmni) -> dict[str, range]:
         """The names of the shards that this model's encoders make, and which clips they are of."""
-        pixels, how = str(backbone.resolution), str(backbone.how)
-        about = [FORMAT, encoders_mark(backbone), pixels, how, SAMPLED_FPS, MAX_SIDE, self.questions]
+        pixels, reuse = str(backbone.resolution), reuse_name(backbone.reuse)
+        about = [FORMAT, encoders_mark(backbone), pixels, reuse, SAMPLED_FPS, MAX_SIDE, self.questions]
         mark = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
         further, step = FURTHER + self.searched, RARE * self.shard
         ranges = [range(n, min(self.clips, n + self.shard)) for n in range(0, self.clips, self.shard)]

@@ -21,10 +21,13 @@ from ..checkpoints.identity import encoders_mark
 from ..datasets.questions import Row
 from ..errors import DataError, EpError, MediaError
 from ..features.cache import FORMAT
+from ..features.encode import encode
 from ..inputs.positions import Span
-from ..inputs.prepare import Media, prepare_media
+from ..inputs.prepare import extent_of, span_of
 from ..media import read_clip
-from ..options import MediaOptions
+from ..media.clip import Clip
+from ..options import MediaOptions, reuse_name
+from ..report import Stopwatch
 from ..storage.atomic import filling
 from ..synth.questions import Question
 from .bank import Example, alike
@@ -142,38 +145,38 @@ def _features(backbone: QwenOmni, clip: Part, data: Data, text: int, folder: Pat
         what = f"{source} cannot be read: {(error.strerror or str(error)).lower()}."
         raise MediaError(what, "Mend its path in the question file.") from error
     about = [str(source.resolve()), file.st_size, file.st_mtime_ns, start, end]
-    about += [FORMAT, str(backbone.how), str(backbone.resolution)]
+    about += [FORMAT, reuse_name(backbone.reuse), str(backbone.resolution)]
     about += [data.fps, data.max_frames, data.audio, room]
     path = folder / f"{hashlib.sha256(json.dumps(about).encode()).hexdigest()[:32]}.safetensors"
     span, anew = _span(path), None if data.bank else partial(_encode, backbone, clip, data, room)
     if span is None:
-        prepared = _prepare(backbone, clip, data, room)
-        span, features = prepared.span, _see(backbone, prepared) if data.bank else Features(None, None)
+        read = _read(backbone, clip, data, room)
+        span = span_of(extent_of(read.pieces()), backbone.resolution)
+        features = _features(backbone, read) if data.bank else Features(None, None)
         tensors = {name: value for name, value in vars(features).items() if value is not None}
         with filling(folder) as made:
             save_file(tensors, made / path.name, {"span": json.dumps(asdict(span))})
     return Kept(span, path, (), anew)
 
 
-def _prepare(backbone: QwenOmni, clip: Part, data: Data, room: int | None) -> Media:
-    """The clip as the towers read it, its end cut off where it is longer than `room`."""
+def _read(backbone: QwenOmni, clip: Part, data: Data, room: int | None) -> Clip:
+    """The clip, its end cut off where it is longer than `room`."""
     source, start, end = clip
     media = MediaOptions(fps=data.fps, max_frames=data.max_frames, audio=data.audio)
     read = read_clip(source, media, start=start, end=end, frame_size=backbone.resolution.size)
-    return prepare_media(read if room is None else cut(backbone, read, room), backbone.resolution)
+    return read if room is None else cut(backbone, read, room)
 
 
-@torch.no_grad()
-def _see(backbone: QwenOmni, prepared: Media) -> Features:
-    """The towers' features in bfloat16."""
+def _features(backbone: QwenOmni, clip: Clip) -> Features:
+    """The encoders' features in bfloat16."""
     with torch.autocast(backbone.device.type, dtype=torch.bfloat16):
-        made = backbone.encode(prepared)
+        made = encode(backbone, clip.pieces(), Stopwatch(backbone.device)).features
     half = {name: None if x is None else x.to("cpu", torch.bfloat16).contiguous() for name, x in vars(made).items()}
     return Features(**half)
 
 
 def _encode(backbone: QwenOmni, clip: Part, data: Data, room: int | None) -> Features:
-    return _see(backbone, _prepare(backbone, clip, data, room))
+    return _features(backbone, _read(backbone, clip, data, room))
 
 
 def _span(path: Path) -> Span | None:

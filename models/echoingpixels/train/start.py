@@ -27,7 +27,7 @@ def start(recipe: Recipe) -> tuple[QwenOmni, Sieve | None]:
         backbone.thinker.to(device_of("auto"))
         backbone.train(recipe.checkpointing)
         return backbone, None
-    model = load(recipe.model, max_pixels=recipe.data.max_pixels, quant=recipe.quant, encode="plain")
+    model = load(recipe.model, max_pixels=recipe.data.max_pixels, quant=recipe.quant, reuse=None)
     assert isinstance(model.backbone, QwenOmni)
     model.backbone.train(recipe.checkpointing)
     return model.backbone, model.sieve
