@@ -27,9 +27,9 @@ def test_the_vision_tower_in_pieces_sees_what_it_sees_in_one_go(
 ) -> None:
     on = tinymodel.backbone()
     media = prepare_media(tinymodel.clip(5.0), on.resolution)
-    whole = on.encode(media).video
+    whole = tinymodel.encode(on, media).video
     monkeypatch.setattr(qwen_omni, "PATCHES_AT_ONCE", patches_at_once)
-    torch.testing.assert_close(on.encode(media).video, whole, rtol=0, atol=NOISE)
+    torch.testing.assert_close(tinymodel.encode(on, media).video, whole, rtol=0, atol=NOISE)
 
 
 @pytest.mark.parametrize("mel_frames", [3, 199, 200, 201, 202, 203, 400, 1000, 1001, 1203, 1399])
@@ -40,17 +40,17 @@ def test_the_audio_tower_in_pieces_hears_what_it_hears_in_one_go(
 ) -> None:
     on = tinymodel.backbone()
     media = sound_of(mel_frames)
-    whole = on.encode(media).audio
+    whole = tinymodel.encode(on, media).audio
     assert whole is not None and whole.shape[0] == media.span.audio_tokens
     monkeypatch.setattr(qwen_omni, "MEL_CHUNKS_AT_ONCE", windows_at_once)
-    torch.testing.assert_close(on.encode(media).audio, whole, rtol=0, atol=NOISE)
+    torch.testing.assert_close(tinymodel.encode(on, media).audio, whole, rtol=0, atol=NOISE)
 
 
 @torch.no_grad()
 def test_the_towers_give_what_transformers_gives_for_a_whole_prompt() -> None:
     on = tinymodel.backbone()
     media = prepare_media(tinymodel.clip(4.0), on.resolution)
-    features = on.encode(media)
+    features = tinymodel.encode(on, media)
     assert media.mel is not None and media.patches is not None
     video = on.thinker.get_video_features(media.patches, torch.tensor([media.grid])).pooler_output[0]
     there = torch.ones(1, media.mel.shape[1], dtype=torch.long)
@@ -67,7 +67,7 @@ def test_features_of_several_clips_and_images_go_to_their_own_places() -> None:
     image = Media(Span((0.0,), picture.span.rows, picture.span.columns, image=True), picture.patches, picture.grid)
     media = [clips[0], image, clips[1]]
     inputs = tinymodel.prompt(on, tinymodel.text(3), media[0], media[1], tinymodel.text(2), media[2])
-    features = [on.encode(m) for m in media]
+    features = [tinymodel.encode(on, m) for m in media]
     stream = on.embed(inputs, tuple(features))
 
     def there(*kinds: int) -> Tensor:

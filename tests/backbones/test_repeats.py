@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from echoingpixels.backbones.temporal_reuse import Repeats, sources
+from echoingpixels.backbones.temporal_reuse import TemporalReuse, sources
 
 GRID = (5, 4, 6)
 CELLS = 6
@@ -34,7 +34,7 @@ def slow(pixels: Tensor, threshold: float) -> list[list[bool]]:
 def test_cells_are_fresh_where_they_differ_from_the_last_encoded_one(threshold: float) -> None:
     want = slow(patches(), threshold)
     assert {True, False} == {new for step in want[1:] for new in step}
-    assert Repeats(threshold).fresh(patches(), GRID).tolist() == want
+    assert TemporalReuse(threshold).changed(patches(), GRID).tolist() == want
 
 
 @pytest.mark.parametrize(("side", "windows"), [(2, [[0, 1, 3, 4], [2, 5]]), (99, [range(CELLS)])])
@@ -49,36 +49,36 @@ def test_a_window_is_encoded_whole_or_not_at_all(side: int, windows: list[list[i
                     fresh[i], last[i] = True, step[i]
         want.append(fresh)
     assert {True, False} == {new for step in want[1:] for new in step}
-    assert Repeats(0.2, side).fresh(patches(), GRID).tolist() == want
+    assert TemporalReuse(0.2, side).changed(patches(), GRID).tolist() == want
 
 
 def test_without_a_threshold_every_cell_is_fresh_even_of_a_still() -> None:
     still = patches()[: 4 * CELLS].repeat(GRID[0], 1)
-    assert bool(Repeats(None).fresh(still, GRID).all())
-    assert Repeats(0.0).fresh(still, GRID).sum() == CELLS
+    assert bool(TemporalReuse(None).changed(still, GRID).all())
+    assert TemporalReuse(0.0).changed(still, GRID).sum() == CELLS
 
 
 def test_a_change_that_creeps_is_seen_once_it_is_large() -> None:
     creeping = torch.arange(GRID[0]).repeat_interleave(4 * CELLS)[:, None] * torch.full((1, 1176), 0.04)
-    fresh = Repeats(0.1).fresh(creeping, GRID)
+    fresh = TemporalReuse(0.1).changed(creeping, GRID)
     assert fresh.all(1).tolist() == [True, False, False, True, False]
     assert not fresh[[1, 2, 4]].any()
 
 
 @pytest.mark.parametrize("first", [1, 3])
 def test_steps_in_two_parts_are_judged_as_in_one(first: int) -> None:
-    whole, parts = Repeats(0.1).fresh(patches(), GRID), Repeats(0.1)
+    whole, parts = TemporalReuse(0.1).changed(patches(), GRID), TemporalReuse(0.1)
     cut = first * 4 * CELLS
     made = [
-        parts.fresh(patches()[:cut], (first, *GRID[1:])),
-        parts.fresh(patches()[cut:], (GRID[0] - first, *GRID[1:])),
+        parts.changed(patches()[:cut], (first, *GRID[1:])),
+        parts.changed(patches()[cut:], (GRID[0] - first, *GRID[1:])),
     ]
     assert torch.equal(torch.cat(made), whole)
 
 
 def test_judging_leaves_the_pixels_as_they_were() -> None:
     pixels = patches()
-    Repeats(0.1).fresh(pixels, GRID)
+    TemporalReuse(0.1).changed(pixels, GRID)
     assert torch.equal(pixels, patches())
 
 

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from echoingpixels.backbones.audio import SILENCE, hear
+from echoingpixels.backbones.audio import SILENCE, encode_audio
 from echoingpixels.backbones.qwen_omni import QwenOmni
-from echoingpixels.backbones.vision import Sight, attending, see_cells, window
+from echoingpixels.backbones.vision import Sight, attending, encode_cells, window
 from echoingpixels.errors import OptionError
 from echoingpixels.inputs.prepare import audio_tokens
 from echoingpixels.media.clip import Clip
@@ -48,7 +48,7 @@ def some_cells(grid: tuple[int, int, int], share: float) -> Tensor:
 def test_all_cells_are_seen_as_by_the_tower_itself_bit_for_bit(kernel: str, grid: tuple[int, int, int]) -> None:
     on, pixels = tower(kernel), patches(grid)
     want = on(pixels, grid_thw=torch.tensor([grid])).pooler_output
-    assert torch.equal(see_cells(on, pixels, grid, torch.ones(len(want), dtype=torch.bool)), want)
+    assert torch.equal(encode_cells(on, pixels, grid, torch.ones(len(want), dtype=torch.bool)), want)
     seen, fresh = Sight(on).see(pixels, *grid[1:])
     assert torch.equal(seen, want) and bool(fresh.all())
 
@@ -97,13 +97,13 @@ def test_some_cells_see_one_another_as_under_one_mask_over_all_pairs(
     on, pixels, cells = tower(kernel), patches(grid), some_cells(grid, share)
     assert bool(cells.any()) and not bool(cells.all())
     want = dense(on, pixels, grid, cells)
-    torch.testing.assert_close(see_cells(on, pixels, grid, cells), want, rtol=0, atol=10 * NOISE)
+    torch.testing.assert_close(encode_cells(on, pixels, grid, cells), want, rtol=0, atol=10 * NOISE)
 
 
 @torch.no_grad()
 def test_no_cells_have_no_features() -> None:
     grid = (1, 4, 4)
-    assert see_cells(tower(), patches(grid), grid, torch.zeros(4, dtype=torch.bool)).shape == (0, tinymodel.WIDTH)
+    assert encode_cells(tower(), patches(grid), grid, torch.zeros(4, dtype=torch.bool)).shape == (0, tinymodel.WIDTH)
 
 
 def walk(steps: int) -> Tensor:
@@ -189,20 +189,20 @@ def test_the_report_says_what_was_encoded_and_counts_only_that() -> None:
     plain, options = tinymodel.model(), AskOptions("cs2", 0.5, GenerateOptions(2))
     on = tinymodel.backbone()
     less = EchoingPixels(encoding("repeats"), plain.sieve)
-    all_of, few = plain.look(still()), less.look(still())
+    all_of, few = plain.encode(still()), less.encode(still())
     assert few.features.anew() == {"video": 6, "audio": 100}
     before, after = (one.answer("Who?", options).report for one in (all_of, few))
     assert before.encoded == {"video": 24, "audio": 200, "image": 0}
     assert after.encoded == {"video": 6, "audio": 100, "image": 0} and after.tokens == before.tokens
-    saved = on.tower_flops(all_of.media) - on.tower_flops(few.media, few.features)
+    saved = on.encoder_flops(all_of.media) - on.encoder_flops(few.media, few.features)
     assert before.flops["reduced"] - after.flops["reduced"] == pytest.approx(saved)
-    assert on.tower_flops(few.media, few.features) < 0.6 * on.tower_flops(few.media)
+    assert on.encoder_flops(few.media, few.features) < 0.6 * on.encoder_flops(few.media)
 
 
 def test_with_no_repeats_and_no_silence_answers_are_the_same() -> None:
     plain, options = tinymodel.model(), AskOptions("cs2", 0.2, GenerateOptions(4))
     less = EchoingPixels(encoding("repeats:0"), plain.sieve)
-    one, other = plain.look(tinymodel.clip()), less.look(tinymodel.clip())
+    one, other = plain.encode(tinymodel.clip()), less.encode(tinymodel.clip())
     assert torch.equal(one.features.video, other.features.video) and other.features.anew() == {}
     assert torch.equal(one.features.audio, other.features.audio)
     assert one.answer("Who?", options).token_ids == other.answer("Who?", options).token_ids

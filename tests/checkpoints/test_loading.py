@@ -106,7 +106,7 @@ def test_a_quantized_model_answers_nearly_as_the_whole_one(quant: str, tiny: str
     hidden = []
     with torch.no_grad():
         for one in (model, small):
-            stream = one.embed(one.prepare(clip, "Who?"))
+            stream = tinymodel.asked(one, clip, "Who?")
             hidden.append(one.backbone.hidden(stream)[0, -1].float())
     likeness = float(torch.cosine_similarity(hidden[0], hidden[1], dim=0))
     assert likeness > {"nf4": 0.8, "int8": 0.95}[quant]

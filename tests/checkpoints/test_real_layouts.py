@@ -54,7 +54,7 @@ def reference(folder: Path) -> Any:
 
 def as_transformers(model: EchoingPixels, clip: Clip) -> dict[str, Any]:
     """The arguments of transformers' model for a question about a clip."""
-    inputs = model.prepare(clip, "Who rings?")
+    inputs = model.encode(clip).prompt("Who rings?").inputs
     (media,) = inputs.media
     given: dict[str, Any] = {"input_ids": inputs.input_ids, "attention_mask": torch.ones_like(inputs.input_ids)}
     if media.patches is not None:
@@ -70,7 +70,7 @@ def as_transformers(model: EchoingPixels, clip: Clip) -> dict[str, Any]:
 def logits(model: EchoingPixels, clip: Clip) -> Tensor:
     """Logits (1, L, V) of a question about a clip."""
     backbone = model.backbone
-    return backbone.logits(backbone.hidden(model.embed(model.prepare(clip, "Who rings?"))))
+    return backbone.logits(backbone.hidden(tinymodel.asked(model, clip, "Who rings?")))
 
 
 @torch.no_grad()

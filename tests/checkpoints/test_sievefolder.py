@@ -73,8 +73,7 @@ def folder(on: QwenOmni, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def hidden(model: EchoingPixels) -> torch.Tensor:
     """What the decoder makes of a clip and a question."""
     with torch.no_grad():
-        media = prepare_media(tinymodel.clip(2.0), tinymodel.RESOLUTION)
-        stream = model.embed(model.prepare(media, "Who?"))
+        stream = tinymodel.asked(model, tinymodel.clip(2.0), "Who?")
         return model.backbone.hidden(stream)[0].float()
 
 

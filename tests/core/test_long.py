@@ -87,16 +87,16 @@ def test_in_pieces_the_towers_make_what_they_make_of_the_whole(ahead: bool, monk
     for seed, clip in enumerate(clips()):
         media = prepare_media(clip, on.resolution)
         with torch.no_grad():
-            features = on.encode(media)
-        looked = model.look(cut(clip, seed))
+            features = tinymodel.encode(on, media)
+        looked = model.encode(cut(clip, seed))
         assert looked.media.span == media.span and looked.media.grid == media.grid
         assert (looked.ending.duration, looked.ending.source) == (clip.duration, clip.source)
         for one, other in ((looked.features.video, features.video), (looked.features.audio, features.audio)):
             assert (one is None) == (other is None)
             assert one is None or torch.equal(one, other)  # type: ignore[arg-type]
-        assert on.tower_flops(looked.media) == on.tower_flops(media)
-        stream = model.embed(model.prepare(looked.media, "Who?"), (looked.features,))
-        plain = model.embed(model.prepare(media, "Who?"), (features,))
+        assert on.encoder_flops(looked.media) == on.encoder_flops(media)
+        stream = model.embed(looked.prompt("Who?"))
+        plain = tinymodel.embed(on, replace(model.prepare(media, "Who?"), media=(media,)))
         assert torch.equal(stream.embeds, plain.embeds) and torch.equal(stream.positions, plain.positions)
 
 
@@ -105,7 +105,7 @@ def test_an_answer_from_pieces_is_the_answer_from_the_clip() -> None:
     model, clip = tinymodel.model(), tinymodel.clip(9.5)
     in_pieces = model.ask(cut(clip, 5), "Who?", keep=0.2, generate=SHORT)
     at_once = model.ask(clip, "Who?", keep=0.2, generate=SHORT)
-    assert (in_pieces.text, in_pieces.moments) == (at_once.text, at_once.moments)
+    assert (in_pieces.text, in_pieces.kept_times) == (at_once.text, at_once.kept_times)
     assert in_pieces.report.tokens == at_once.report.tokens
 
 
@@ -120,7 +120,7 @@ def test_pieces_that_were_taken_before_are_told() -> None:
 def test_a_silent_track_is_left_out_however_it_comes() -> None:
     clip = tinymodel.clip(4.0)
     silent = replace(clip, source=replace(clip.source, silent=True))
-    looked = tinymodel.model().look(cut(silent, 1))
+    looked = tinymodel.model().encode(cut(silent, 1))
     assert looked.features.audio is None and looked.media.span.audio_tokens == 0
     assert whole(cut(silent, 1)).audio is None
 
@@ -297,9 +297,9 @@ def pieces(steps):
 
 model = tinymodel.model(form="extractive")
 model.backbone.resolution = Resolution.plain(280 * 280)
-model.look(pieces(160))
+model.encode(pieces(160))
 before = peak_memory(torch.device("cpu"))
-looked = model.look(pieces(int(sys.argv[1])))
+looked = model.encode(pieces(int(sys.argv[1])))
 print(peak_memory(torch.device("cpu")) - before)
 """
 
@@ -329,7 +329,7 @@ def test_the_plan_of_a_long_clip_needs_its_extent_alone(long_film: Path) -> None
 
 def test_what_rating_costs_grows_with_the_length_and_not_faster() -> None:
     model = tinymodel.model()
-    one, four = (model.choice_flops("cs2", n, 50) for n in (100_000, 400_000))
+    one, four = (model.selection_flops("cs2", n, 50) for n in (100_000, 400_000))
     assert four < 4.2 * one
     assert windows.passes(100_000, 50)[-1] <= windows.AT_ONCE
 
@@ -338,7 +338,7 @@ def test_an_explanation_of_a_long_clip_leaves_out_what_is_too_much(monkeypatch: 
     monkeypatch.setattr(explanation, "AT_ONCE", 50)
     model, clip = tinymodel.model(form="extractive"), tinymodel.clip(4.0)
     made = explanation.explain(
-        model.look(clip), clip, "Who?", AskOptions(keep=0.2, generate=SHORT), keeps=(0.05, 0.1, 0.9, 1.0)
+        model.encode(clip), clip, "Who?", AskOptions(keep=0.2, generate=SHORT), keeps=(0.05, 0.1, 0.9, 1.0)
     )
     assert [choice.setting.keep for choice in made.choices] == [0.05, 0.1, 0.2] and made.left_out == (0.9, 1.0)
     assert made.remarks == ("Left out, as they would be more than 50 tokens: 0.9, 1.",)

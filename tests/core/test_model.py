@@ -58,15 +58,14 @@ def same(a: Answer, b: Answer) -> bool:
 def test_the_five_calls_give_the_answer_of_ask(model: EchoingPixels, reducer: str) -> None:
     clip = tinymodel.clip()
     asked = model.ask(clip, QUESTION, reducer=reducer, keep=0.2, generate=SHORT)
-    inputs = model.prepare(clip, QUESTION)
-    stream = model.embed(inputs)
+    stream = tinymodel.asked(model, clip, QUESTION)
     selection = model.select(stream, reducer=reducer, keep=0.2)
     staged = model.generate(stream.take(selection), SHORT)
     assert same(asked, staged)
 
 
 def test_the_control_keeps_what_random_keeps_of_what_the_sieve_made(model: EchoingPixels) -> None:
-    stream = model.embed(model.prepare(tinymodel.clip(), QUESTION))
+    stream = tinymodel.asked(model, tinymodel.clip(), QUESTION)
     sieved, control, drawn = (model.select(stream, reducer, 0.2) for reducer in ("cs2", "cs2-random", "random"))
     assert torch.equal(control.keep, drawn.keep) and not torch.equal(control.keep, sieved.keep)
     assert control.fused is not None and sieved.fused is not None and torch.equal(control.fused, sieved.fused)
@@ -75,7 +74,8 @@ def test_the_control_keeps_what_random_keeps_of_what_the_sieve_made(model: Echoi
 def test_several_questions_encode_the_clip_once(model: EchoingPixels, encoded: list[Any]) -> None:
     clip = tinymodel.clip()
     questions = [QUESTION, "Is the bell heard?", "Who?"]
-    together = model.ask_all(clip, questions, generate=SHORT)
+    encoded_once = model.encode(clip)
+    together = model.answer([(encoded_once, question) for question in questions], generate=SHORT)
     assert len(encoded) == 1
     alone = [model.ask(clip, question, generate=SHORT) for question in questions]
     assert len(encoded) == 4
@@ -83,7 +83,7 @@ def test_several_questions_encode_the_clip_once(model: EchoingPixels, encoded: l
 
 
 def test_streamed_pieces_fold_into_the_answer(model: EchoingPixels) -> None:
-    chunks = list(model.look(tinymodel.clip()).stream(QUESTION, AskOptions(generate=SHORT)))
+    chunks = list(model.encode(tinymodel.clip()).stream(QUESTION, AskOptions(generate=SHORT)))
     answer = chunks[-1].answer
     assert answer is not None and all(chunk.answer is None for chunk in chunks[:-1])
     assert "".join(chunk.text for chunk in chunks) == answer.text
@@ -100,15 +100,15 @@ def test_the_report_counts_the_budget(model: EchoingPixels, keep: float) -> None
     assert tokens.video.after + tokens.audio.after == k
     assert tokens.kept_ratio == k / span.tokens
     assert tokens.text.before == tokens.text.after > 0
-    assert sum(len(times) for times in answer.moments.values()) == k
-    assert all(0 <= time <= 3 for times in answer.moments.values() for time in times)
+    assert sum(len(times) for times in answer.kept_times.values()) == k
+    assert all(0 <= time <= 3 for times in answer.kept_times.values() for time in times)
 
 
 def test_the_report_has_every_key_and_goes_through_json(model: EchoingPixels) -> None:
-    answer = model.look(tinymodel.clip(), decode_s=0.25).answer(QUESTION, AskOptions(generate=SHORT))
+    answer = model.encode_pieces(tinymodel.clip().pieces(), {"decode": 0.25}).ask(QUESTION, AskOptions(generate=SHORT))
     plain = json.loads(json.dumps(answer.report.as_dict()))
     costs = {"tokens", "time_s", "memory_bytes", "flops", "speedup", "encoded"}
-    assert set(plain) == costs | {"tokens_per_s", "steps"}
+    assert set(plain) == costs | {"tokens_per_s"}
     assert set(plain["tokens"]) == {"video", "audio", "image", "text", "kept_ratio"}
     assert tuple(plain["time_s"]) == STAGES
     assert set(plain["memory_bytes"]) == {"weights", "peak"}
@@ -120,7 +120,7 @@ def test_the_report_has_every_key_and_goes_through_json(model: EchoingPixels) ->
 
 
 def test_times_add_up(model: EchoingPixels) -> None:
-    spent = model.look(tinymodel.clip(), decode_s=0.25).answer(QUESTION, AskOptions(generate=SHORT)).report.time_s
+    spent = model.encode_pieces(tinymodel.clip().pieces(), {"decode": 0.25}).ask(QUESTION, AskOptions(generate=SHORT)).report.time_s
     assert spent["decode"] == pytest.approx(0.25, abs=0.01)
     first = sum(spent[name] or 0.0 for name in ("decode", "prepare", "encode", "select", "prefill"))
     assert spent["first_token"] == pytest.approx(first)
@@ -136,27 +136,27 @@ def test_weights_are_counted_as_stored(model: EchoingPixels) -> None:
 
 def test_compare_makes_both_runs_and_measures_them(model: EchoingPixels, encoded: list[Any]) -> None:
     options = AskOptions(keep=0.1, generate=SHORT)
-    reduced, full = model.look(tinymodel.clip()).compare(QUESTION, options)
+    reduced, full = model.encode(tinymodel.clip()).compare(QUESTION, options)
     assert len(encoded) == 1
     assert same(reduced, model.ask(tinymodel.clip(), QUESTION, keep=0.1, generate=SHORT))
     assert same(full, model.ask(tinymodel.clip(), QUESTION, reducer="full", generate=SHORT))
-    totals = [answer.report.time_s["total"] for answer in (full, reduced)]
+    totals = [answer.report.time_s.total for answer in (full, reduced)]
     assert None not in totals
-    assert reduced.report.speedup["measured"] == totals[0] / totals[1]  # type: ignore[operator]
-    assert full.report.speedup["measured"] is None
+    assert reduced.report.speedup.measured == totals[0] / totals[1]  # type: ignore[operator]
+    assert full.report.speedup.measured is None
     assert full.report.tokens.kept_ratio == 1
 
 
 def test_keeping_everything_by_full_is_the_plain_model(model: EchoingPixels) -> None:
     clip = tinymodel.clip()
-    stream = model.embed(model.prepare(clip, QUESTION))
+    stream = tinymodel.asked(model, clip, QUESTION)
     plain = model.generate(stream, SHORT)
     assert same(plain, model.ask(clip, QUESTION, reducer="full", keep=0.1, generate=SHORT))
 
 
 def test_answers_repeat(model: EchoingPixels) -> None:
     first, second = (model.ask(tinymodel.clip(), QUESTION, generate=SHORT) for _ in range(2))
-    assert same(first, second) and first.moments == second.moments
+    assert same(first, second) and first.kept_times == second.kept_times
 
 
 @pytest.mark.parametrize("kind", ["sound", "picture", "still"])
@@ -202,13 +202,13 @@ def test_the_reducer_is_cs2_with_a_sieve_and_relevance_without_unless_another_is
 ) -> None:
     bare, clip = EchoingPixels(model.backbone), tinymodel.clip()
     for one, name in ((model, "cs2"), (bare, "relevance")):
-        stream = one.embed(one.prepare(clip, QUESTION))
+        stream = tinymodel.asked(one, clip, QUESTION)
         wanted = one.select(stream, name, 0.3)
         assert torch.equal(one.select(stream, keep=0.3).keep, wanted.keep)
         said = one.ask(clip, QUESTION, generate=SHORT)
-        assert said.moments == one.ask(clip, QUESTION, reducer=name, generate=SHORT).moments
-        assert AskOptions().settled(one.sieve is not None) == AskOptions(name)
-    assert AskOptions("uniform").settled(False) == AskOptions("uniform")
+        assert said.kept_times == one.ask(clip, QUESTION, reducer=name, generate=SHORT).kept_times
+        assert AskOptions().resolved(one.sieve is not None) == AskOptions(name)
+    assert AskOptions("uniform").resolved(False) == AskOptions("uniform")
     with pytest.raises(ModelError, match="no sieve"):
         bare.ask(clip, QUESTION, keep=Auto())
 

@@ -200,7 +200,7 @@ def test_a_clip_that_does_not_fit_fails_alone(
 ) -> None:
     asked = rows(films)
     (whole,) = evaluate(model, asked, HALF[:1], generate=SHORT)
-    longest = max(len(model.prepare(model.look(under_test.stream_clip(film)).media, "Who?").kind[0]) for film in films)
+    longest = max(len(model.encode(under_test.stream_clip(film)).prompt("Who?").inputs.kind[0]) for film in films)
     out_of_memory(model, monkeypatch, lambda stream: stream.kind.shape[1] < longest)
     (run,) = evaluate(model, asked, HALF[:1], generate=SHORT)
     failed = [outcome for outcome in run.outcomes if outcome.error]
@@ -234,7 +234,7 @@ def test_tokens_and_times_are_summed(films: list[Path], model: EchoingPixels) ->
     assert reduced.kept_ratio == pytest.approx(0.3, abs=0.02)
     assert reduced.text == full.text
     for run in runs:
-        assert run.time_s["total"] == pytest.approx(sum(s for name, s in run.time_s.items() if name != "total"))
+        assert run.time_s.total == pytest.approx(sum(s for name, s in run.time_s.items() if name != "total"))
         assert all(seconds > 0 for seconds in run.time_s.values())
 
 

@@ -45,7 +45,7 @@ def one(clip: Clip) -> Explanation:
 @pytest.mark.parametrize("reducer", REDUCER_NAMES)
 def test_every_choice_is_the_models_own_and_every_answer_that_of_ask(clip: Clip, reducer: str, form: str) -> None:
     with_sieve = model(form)
-    stream = with_sieve.embed(with_sieve.prepare(clip, QUESTION))
+    stream = tinymodel.asked(with_sieve, clip, QUESTION)
     pool = stream.pool[0]
     for choice in explained(clip, form=form, reducer=reducer).choices:
         setting = choice.setting
@@ -60,7 +60,7 @@ def test_every_choice_is_the_models_own_and_every_answer_that_of_ask(clip: Clip,
 
 
 def test_tokens_are_the_streams_with_their_time_cell_and_kind(clip: Clip, one: Explanation) -> None:
-    stream = model().embed(model().prepare(clip, QUESTION))
+    stream = tinymodel.asked(model(), clip, QUESTION)
     pool = stream.pool[0]
     assert [token.kind for token in one.tokens] == [KINDS[kind] for kind in stream.kind[0, pool].tolist()]
     assert [token.time for token in one.tokens] == stream.time[0, pool].tolist()
@@ -84,7 +84,7 @@ def test_choices_are_nested_where_the_reducer_ranks_and_not_where_it_picks_anew(
 def test_progress_counts_the_runs(clip: Clip) -> None:
     told: list[tuple[int, int]] = []
     asked = AskOptions(generate=SHORT)
-    explain(model().look(clip), clip, QUESTION, asked, (0.5, 1.0), lambda *done: told.append(done))
+    explain(model().encode(clip), clip, QUESTION, asked, (0.5, 1.0), lambda *done: told.append(done))
     assert told == [(1, 3), (2, 3), (3, 3)]
 
 
@@ -103,9 +103,9 @@ def test_only_the_fused_form_is_no_proof(clip: Clip, one: Explanation) -> None:
 def test_without_a_sieve_cs2_is_refused_and_uniform_explained(clip: Clip) -> None:
     bare = EchoingPixels(tinymodel.backbone())
     with pytest.raises(ModelError, match="no sieve weights"):
-        explain(bare.look(clip), clip, QUESTION, AskOptions("cs2"))
-    assert explain(bare.look(clip), clip, QUESTION, AskOptions(generate=SHORT), ()).reducer == "relevance"
-    assert explain(bare.look(clip), clip, QUESTION, AskOptions("uniform", generate=SHORT), ()).form is None
+        explain(bare.encode(clip), clip, QUESTION, AskOptions("cs2"))
+    assert explain(bare.encode(clip), clip, QUESTION, AskOptions(generate=SHORT), ()).reducer == "relevance"
+    assert explain(bare.encode(clip), clip, QUESTION, AskOptions("uniform", generate=SHORT), ()).form is None
 
 
 def test_the_budget_over_time_has_every_kept_token_in_its_second(one: Explanation) -> None:

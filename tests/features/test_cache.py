@@ -23,7 +23,7 @@ from echoingpixels.checkpoints.loading import KNOWN
 from echoingpixels.checkpoints.weights import weights_of
 from echoingpixels.encoded_clip import EncodedClip
 from echoingpixels.errors import InternalError, ModelError
-from echoingpixels.features.cache import CLIP, ENDING, FORMAT, FeatureCache, Seen, default_folder, seen_key
+from echoingpixels.features.cache import CLIP, ENDING, FORMAT, FeatureCache, Seen, default_folder, feature_key
 from echoingpixels.from_pretrained import load
 from echoingpixels.inputs.prepare import prepare_media
 from echoingpixels.media import read_clip
@@ -42,7 +42,7 @@ SHORT = ("--max-new-tokens", "3")
 @pytest.fixture
 def seen() -> Seen:
     model = tinymodel.model()
-    looked = model.look(tinymodel.clip())
+    looked = model.encode(tinymodel.clip())
     masks = {"seen": torch.arange(len(looked.features.video)) < 7, "heard": None}
     return Seen(looked.media, replace(looked.features, **masks), tinymodel.clip().source, 3.0)
 
@@ -57,8 +57,8 @@ def test_what_is_kept_comes_back_as_it_was(seen: Seen, tmp_path: Path) -> None:
         assert one is not None and other is not None and torch.equal(one, other)
     assert back.source == replace(seen.source, path="clip.mp4")
     backbone = tinymodel.backbone()
-    assert back.features.heard is None and torch.equal(back.features.seen, seen.features.seen)
-    assert backbone.tower_flops(back.media) == backbone.tower_flops(seen.media)
+    assert back.features.new_audio is None and torch.equal(back.features.new_video, seen.features.new_video)
+    assert backbone.encoder_flops(back.media) == backbone.encoder_flops(seen.media)
 
 
 @pytest.mark.parametrize("damage", [b"", b"nothing", None])
@@ -107,8 +107,8 @@ def test_where_nothing_can_be_written_nothing_is_kept(seen: Seen, tmp_path: Path
 def test_the_key_is_of_everything_features_depend_on(film: Path, tmp_path: Path) -> None:
     read = MediaOptions()
     changes = (replace(read, fps=1), replace(read, max_frames=7), replace(read, start=1.0), replace(read, audio=False))
-    keys = [seen_key("mark", "towers", one) for one in (read, *changes)]
-    keys += [seen_key("other", "towers", read), seen_key("mark", "other", read)]
+    keys = [feature_key("mark", "towers", one) for one in (read, *changes)]
+    keys += [feature_key("other", "towers", read), feature_key("mark", "other", read)]
     assert len(set(keys)) == len(keys)
     copy = tmp_path / "copy.mp4"
     shutil.copy(film, copy)
@@ -163,10 +163,10 @@ def test_other_weights_of_the_same_name_are_others(copy: Path) -> None:
     sieve = copy / "sieve" / "sieve.safetensors"
     sieve.write_bytes(sieve.read_bytes()[:-1] + b"x")
     changed = weights_of(str(copy), options)
-    assert changed.sieve != before.sieve and changed.towers == before.towers
-    assert weights_of("tiny", LoadOptions(max_pixels=56 * 56)).towers != before.towers
-    ways = [weights_of("tiny", LoadOptions(encode=how)).towers for how in ("plain", "repeats:0.1", "repeats:0.2")]
-    assert len(set(ways)) == 3 and weights_of("tiny", LoadOptions(encode="repeats")).towers == ways[1]
+    assert changed.sieve != before.sieve and changed.encoders == before.encoders
+    assert weights_of("tiny", LoadOptions(max_pixels=56 * 56)).encoders != before.encoders
+    ways = [weights_of("tiny", LoadOptions(encode=how)).encoders for how in ("plain", "repeats:0.1", "repeats:0.2")]
+    assert len(set(ways)) == 3 and weights_of("tiny", LoadOptions(encode="repeats")).encoders == ways[1]
     assert before.encode == "repeats:0.1"  # its own
     assert folder_mark(copy) == before.model
 
@@ -181,19 +181,19 @@ def test_a_changed_weight_file_of_the_same_size_is_another_model(header: bool, c
     os.utime(file, ns=times)
     after = weights_of(str(copy), LoadOptions())
     assert file.stat().st_size == about.st_size
-    assert after.model != before.model and after.towers != before.towers
+    assert after.model != before.model and after.encoders != before.encoders
 
 
 def test_neither_quantization_nor_tokenizer_nor_decoder_changes_the_key_of_features(copy: Path) -> None:
     before = weights_of(str(copy), LoadOptions())
-    assert weights_of(str(copy), LoadOptions(quant="nf4", sieve="fused")).towers == before.towers
+    assert weights_of(str(copy), LoadOptions(quant="nf4", sieve="fused")).encoders == before.encoders
     os.utime(copy / "tokenizer.json", (1, 1))
     _shard(copy)
     sharded = weights_of(str(copy), LoadOptions())
     os.utime(copy / "decoder.safetensors", (1, 1))
     assert sharded.model != before.model
     after = weights_of(str(copy), LoadOptions())
-    assert after.model != sharded.model and after.towers == sharded.towers
+    assert after.model != sharded.model and after.encoders == sharded.encoders
 
 
 def _shard(folder: Path) -> None:
@@ -210,7 +210,7 @@ def _shard(folder: Path) -> None:
 
 def test_features_of_a_quantized_model_are_those_of_the_whole_one(tiny: str) -> None:
     media = tinymodel.clip(2.0)
-    whole, small = (load(tiny, quant=quant, device="cpu").look(media).features for quant in ("none", "nf4"))
+    whole, small = (load(tiny, quant=quant, device="cpu").encode(media).features for quant in ("none", "nf4"))
     assert torch.equal(whole.video, small.video) and torch.equal(whole.audio, small.audio)  # type: ignore[arg-type]
 
 
@@ -283,7 +283,7 @@ def test_what_a_killed_process_left_is_deleted_after_an_hour(seen: Seen, tmp_pat
 
 def test_keys_of_one_clip_begin_alike_so_that_clips_can_be_counted(seen: Seen, tmp_path: Path) -> None:
     cache = FeatureCache(tmp_path)
-    keys = [seen_key(mark, "towers", MediaOptions(fps=fps)) for mark, fps in (("a", 1), ("a", 2), ("b", 1))]
+    keys = [feature_key(mark, "towers", MediaOptions(fps=fps)) for mark, fps in (("a", 1), ("a", 2), ("b", 1))]
     assert keys[0][:CLIP] == keys[1][:CLIP] != keys[2][:CLIP]
     for key in keys:
         cache.put(key, seen)
@@ -398,7 +398,7 @@ def test_features_are_written_after_the_answer_also_after_one_that_fails(
 def test_reading_the_cache_gives_what_reading_the_clip_gives(film: Path, tmp_path: Path) -> None:
     model = tinymodel.model()
     clip = read_clip(film, frame_size=model.frame_size)
-    looked = model.look(clip)
+    looked = model.encode(clip)
     cache = FeatureCache(tmp_path)
     cache.put("ab" * 32, Seen(looked.media, looked.features, clip.source, clip.duration))
     back = cache.get("ab" * 32, str(film))

@@ -85,10 +85,10 @@ def echo(stream: Stream, script: list[int]) -> Echo:
 def test_outside_of_training_logits_are_made_for_one_place_of_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
     model, seen = tinymodel.model(), []
     hook = model.backbone.thinker.lm_head.register_forward_hook(lambda _, read, out: seen.append(out.shape))
-    looked = model.look(tinymodel.clip())
+    looked = model.encode(tinymodel.clip())
     try:
         for name in (*SIEVED, "full", "uniform", "fastv", "relevance"):
-            looked.answer(QUESTION, AskOptions(name, 0.3, GenerateOptions(4)))
+            looked.ask(QUESTION, AskOptions(name, 0.3, GenerateOptions(4)))
         rows = ask(looked, [AskedFor("Who?"), AskedFor(QUESTION)])
         answers(model, rows, AskOptions("cs2", 0.3, GenerateOptions(4)), Stopwatch(model.backbone.device))
     finally:
@@ -133,7 +133,7 @@ def test_logits_from_a_cache_with_room_are_those_from_a_growing_one(name: str, k
 
 
 def test_an_answer_in_pieces_is_the_same_with_every_cache() -> None:
-    looked = tinymodel.model().look(tinymodel.clip())
+    looked = tinymodel.model().encode(tinymodel.clip())
     plain, static = (
         [chunk.text for chunk in looked.stream(QUESTION, AskOptions("cs2", 0.3, GenerateOptions(9, static=static)))]
         for static in (False, True)
@@ -266,8 +266,8 @@ def test_the_limit_is_met_exactly_within_right_guesses(limit: int) -> None:
 
 
 def test_the_report_counts_the_steps() -> None:
-    looked = tinymodel.model().look(tinymodel.clip())
-    plain, fast = (looked.answer(QUESTION, AskOptions("full", 1.0, GenerateOptions(TOKENS, lookup=n))) for n in (0, 8))
+    looked = tinymodel.model().encode(tinymodel.clip())
+    plain, fast = (looked.ask(QUESTION, AskOptions("full", 1.0, GenerateOptions(TOKENS, lookup=n))) for n in (0, 8))
     assert plain.token_ids == fast.token_ids
     assert fast.report.steps is not None and plain.report.steps == TOKENS - 1 > fast.report.steps
 

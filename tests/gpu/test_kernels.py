@@ -77,10 +77,10 @@ def test_the_slow_varlen_attention_takes_what_the_real_one_takes() -> None:
 @pytest.mark.parametrize("dtype", HALVES, ids=str)
 def test_windows_attended_in_one_call_give_the_features_of_a_call_each(dtype: torch.dtype) -> None:
     plain = on_cpu(dtype)
-    media = plain.prepare(tinymodel.clip(), "Who?").media[0]
-    expected = plain.backbone.encode(media)
+    media = prepare_media(tinymodel.clip(), plain.backbone.resolution)
+    expected = tinymodel.encode(plain.backbone, media)
     with on_cuda(plain) as (model, record):
-        found = model.backbone.encode(media)
+        found = tinymodel.encode(model.backbone, media)
         assert found.video is not None and found.audio is not None
         video, audio = found.video.cpu(), found.audio.cpu()
     assert expected.video is not None and expected.audio is not None
@@ -121,6 +121,6 @@ def test_a_decoder_with_repeated_heads_gives_the_plain_logits(padded: bool) -> N
 
 def test_a_gpu_before_flash_attention_never_sees_grouped_heads_nor_a_mask() -> None:
     with on_cuda(on_cpu(torch.float16), (7, 5)) as (model, record):
-        model.look(tinymodel.clip()).answer("Who?", AskOptions("cs2", 0.3, GenerateOptions(4)))
+        model.encode(tinymodel.clip()).answer("Who?", AskOptions("cs2", 0.3, GenerateOptions(4)))
     found = {event.what.rsplit(", ", 2)[0] for event in record.events if event.kind == "attention"}
     assert found == {"no mask, causal, equal heads", "no mask, full, equal heads"}

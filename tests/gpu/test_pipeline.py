@@ -57,8 +57,8 @@ def asked(question: str = QUESTIONS[1], clip: Clip | None = None, keep: Any = 0.
     chosen = AskOptions(reducer, keep, GenerateOptions(**{"max_new_tokens": 6, **options}))
 
     def work(model: EchoingPixels) -> Any:
-        answer = model.look(clip or tinymodel.clip()).answer(question, chosen)
-        return answer.token_ids, answer.moments
+        answer = model.encode(clip or tinymodel.clip()).answer(question, chosen)
+        return answer.token_ids, answer.kept_times
 
     return work
 
@@ -129,7 +129,7 @@ def test_a_padded_batch_answers_as_on_the_cpu(masked: int, dtype: torch.dtype, m
     def work(model: EchoingPixels) -> list[str]:
         clips = [tinymodel.clip(seconds, seed=i) for i, seconds in enumerate((2.0, 4.0, 2.0))]
         rows = [Row("a", DEMO, question, "cat", "who", "listen") for question in QUESTIONS]
-        batch = [one for clip in clips for one in ask(model.look(clip), rows)]
+        batch = [one for clip in clips for one in ask(model.encode(clip), rows)]
         said = answers(model, batch, AskOptions("cs2", 0.3, GenerateOptions(5)), Stopwatch(model.backbone.device))
         return [one.text for one in said]
 
@@ -144,7 +144,7 @@ def test_features_from_the_cache_answer_as_on_the_cpu(tmp_path: Path) -> None:
         assert found is not None
         view = look(model, found, {})
         assert view.cached
-        return view.looked.answer(QUESTIONS[0], AskOptions("cs2", 0.3, GenerateOptions(4))).token_ids
+        return view.looked.ask(QUESTIONS[0], AskOptions("cs2", 0.3, GenerateOptions(4))).token_ids
 
     same(work, on_cpu())
 
@@ -153,7 +153,7 @@ def test_features_from_the_cache_answer_as_on_the_cpu(tmp_path: Path) -> None:
 def test_an_explanation_is_as_on_the_cpu(form: str) -> None:
     def work(model: EchoingPixels) -> Any:
         clip, options = tinymodel.clip(), AskOptions("cs2", 0.3, GenerateOptions(3))
-        made = explain(model.look(clip), clip, QUESTIONS[0], options, (0.1, 1.0))
+        made = explain(model.encode(clip), clip, QUESTIONS[0], options, (0.1, 1.0))
         return [(choice.kept, choice.answer.text) for choice in made.choices]
 
     same(work, on_cpu(form=form))
@@ -161,7 +161,7 @@ def test_an_explanation_is_as_on_the_cpu(form: str) -> None:
 
 def test_a_comparison_is_as_on_the_cpu() -> None:
     def work(model: EchoingPixels) -> list[str]:
-        looked = model.look(tinymodel.clip())
+        looked = model.encode(tinymodel.clip())
         return [answer.text for answer in looked.compare(QUESTIONS[0], AskOptions("cs2", 0.3, GenerateOptions(3)))]
 
     same(work, on_cpu())

@@ -71,7 +71,7 @@ def test_a_clip_waits_once_however_many_chunks_it_has(
     monkeypatch.setattr(qwen_omni, "MEL_CHUNKS_AT_ONCE", 1)
     noise = np.random.default_rng(3).integers(0, 256, (int(2 * seconds), 140, 168, 3), dtype=np.uint8)
     with on_cuda(encoded(on_cpu(dtype), how, 168 * 168)) as (model, record):
-        model.look(replace(tinymodel.clip(seconds), frames=noise))
+        model.encode(replace(tinymodel.clip(seconds), frames=noise))
     chunks = record.count("async upload")["backbones/vision.py:see"]
     assert chunks == seconds / 2  # each of 2 frames' 120 patches, twice
     assert waits(record) == Counter(CLIP) + times(int(chunks), CHUNK)
@@ -84,10 +84,10 @@ def test_a_question_waits_for_what_is_listed_and_once_for_each_token(
     reducer: str, form: str, tokens: int, options: dict[str, Any]
 ) -> None:
     with on_cuda(endless(on_cpu(form=form))) as (model, record):
-        looked = model.look(tinymodel.clip())
+        looked = model.encode(tinymodel.clip())
         record.clear()
         chosen = question(reducer, tokens)
-        looked.answer(QUESTIONS[0], replace(chosen, generate=replace(chosen.generate, **options)))
+        looked.ask(QUESTIONS[0], replace(chosen, generate=replace(chosen.generate, **options)))
     expected = Counter(QUESTION) + Counter(REDUCERS[reducer, form]) + times(tokens, TOKEN)
     if options:
         expected += times(model.backbone.shape.layers, LAYER)
@@ -99,9 +99,9 @@ def test_reducers_that_ask_the_decoder_wait_a_fixed_number_of_times(reducer: str
     counts = []
     for seconds in (3.0, 6.0):
         with on_cuda(endless(on_cpu())) as (model, record):
-            looked = model.look(tinymodel.clip(seconds))
+            looked = model.encode(tinymodel.clip(seconds))
             record.clear()
-            looked.answer(QUESTIONS[0], question(reducer, 2))
+            looked.ask(QUESTIONS[0], question(reducer, 2))
         counts.append(waits(record))
     assert counts[0] == counts[1]
     assert sum((counts[0] - Counter(QUESTION) - times(2, TOKEN)).values()) <= 6
@@ -112,7 +112,7 @@ def test_a_batch_waits_once_for_the_tokens_of_all_its_rows() -> None:
     for tokens in (2, 8):
         with on_cuda(endless(on_cpu())) as (model, record):
             rows = [Row("a", DEMO, text, "cat", "who", "listen") for text in QUESTIONS]
-            batch = ask(model.look(tinymodel.clip()), rows)
+            batch = ask(model.encode(tinymodel.clip()), rows)
             record.clear()
             answers(model, batch, question("cs2", tokens), Stopwatch(model.backbone.device))
         counts[tokens] = waits(record)
@@ -124,9 +124,9 @@ def test_decoding_uploads_nothing_but_guesses(lookup: int) -> None:
     uploads = {}
     for tokens in (2, 9):
         with on_cuda(endless(on_cpu())) as (model, record):
-            looked = model.look(tinymodel.clip())
+            looked = model.encode(tinymodel.clip())
             record.clear()
-            looked.answer("aaaa", AskOptions("cs2", 0.3, GenerateOptions(tokens, lookup=lookup)))
+            looked.ask("aaaa", AskOptions("cs2", 0.3, GenerateOptions(tokens, lookup=lookup)))
         uploads[tokens] = record.count("upload", "async upload")
     assert set(uploads[9] - uploads[2]) == ({"generation/decode.py:stream_tokens"} if lookup else set())
     assert record.count("upload") == {}
@@ -135,7 +135,7 @@ def test_decoding_uploads_nothing_but_guesses(lookup: int) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_one_row_is_attended_without_a_mask(dtype: torch.dtype) -> None:
     with on_cuda(on_cpu(dtype)) as (model, record):
-        model.look(tinymodel.clip()).answer(QUESTIONS[0], question("cs2", 4))
+        model.encode(tinymodel.clip()).answer(QUESTIONS[0], question("cs2", 4))
     how = {event.what.rsplit(", ", 2)[0] for event in record.events if event.kind == "attention"}
     decoder = {"no mask, causal, gqa", "no mask, full, gqa"}
     assert how == decoder | ({"no mask, full, equal heads"} if dtype is torch.float32 else set())
@@ -144,6 +144,6 @@ def test_one_row_is_attended_without_a_mask(dtype: torch.dtype) -> None:
 def test_rows_of_one_length_are_attended_without_a_mask() -> None:
     with on_cuda(endless(on_cpu())) as (model, record):
         rows = [Row("a", DEMO, text, "cat", "who", "listen") for text in ("Who?", "How?", "Why?")]
-        batch = ask(model.look(tinymodel.clip()), rows)
+        batch = ask(model.encode(tinymodel.clip()), rows)
         answers(model, batch, question("cs2", 3), Stopwatch(model.backbone.device))
     assert all(event.what.startswith("no mask") for event in record.events if event.kind == "attention")

@@ -156,9 +156,9 @@ def test_frames_are_of_one_size_however_they_come(tmp_path: Path, seconds: float
     assert np.array_equal(told.frames, sized.frames) and told.expected == sized.expected
     for clip in (raw, sized, told):
         assert prepare_media(clip, scarce).span == want
-        assert model.look(clip).media.span == want
-    assert model.look(stream_clip(path, frame_size=model.frame_size)).media.span == want
-    assert model.look(stream_clip(path)).media.span == want
+        assert model.encode(clip).media.span == want
+    assert model.encode(stream_clip(path, frame_size=model.frame_size)).media.span == want
+    assert model.encode(stream_clip(path)).media.span == want
     each = want.rows * want.columns
     assert each >= 15 and (each < 20) == (seconds > 4)
 
@@ -192,7 +192,7 @@ def test_a_plan_has_the_tokens_that_a_run_has() -> None:
         clip = tinymodel.clip(9.0)
         drawn = replace(outline("tiny", LoadOptions(device="cpu")), model=model)
         planned = plan(drawn, clip, "Who?", SHORT)
-        real = model.look(clip).answer("Who?", SHORT)
+        real = model.encode(clip).answer("Who?", SHORT)
         assert planned.report.tokens == real.report.tokens
         assert [said for said in planned.warnings if "frame pairs" in said] == list(real.warnings) != []
 
@@ -226,5 +226,5 @@ def test_the_known_models_are_planned_for_a_minute_of_720p_at_their_own_resoluti
 
 def test_what_is_kept_of_a_clip_is_known_by_the_resolution_too() -> None:
     plain, other = (weights_of("tiny", LoadOptions(device="cpu", max_pixels=most)) for most in (None, 12_544))
-    assert plain.towers != other.towers and plain.resolution != other.resolution
+    assert plain.encoders != other.encoders and plain.resolution != other.resolution
     assert pickle.loads(pickle.dumps(plain.resolution.size))(720, 1280, 120, False) == (112, 196)

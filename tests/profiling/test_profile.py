@@ -146,7 +146,7 @@ def test_rounds_that_warm_up_do_not_count(
     monkeypatch.setattr(EncodedClip, "answer", answer)
     found = profile(model, films[:1], "Who?", replace(QUICK, warm_up=2, repeat=3))
     assert len(calls) == 5 * 4
-    assert [run.time_s["llm"] for run in found.runs] == [Spread(2.5, 2.5, 2.5)] * 4
+    assert [run.time_s.llm for run in found.runs] == [Spread(2.5, 2.5, 2.5)] * 4
     cold = profile(model, films[:1], "Who?", replace(QUICK, warm_up=0, repeat=1))
     assert "One repeat shows no spread." in cold.notes and "One repeat shows no spread." not in found.notes
 
@@ -250,7 +250,7 @@ def test_peak_memory_that_cannot_be_measured_is_not_made_up(
 def test_decoding_speed_of_one_token_is_not_made_up(model: EchoingPixels, films: list[Path]) -> None:
     options = replace(QUICK, repeat=1, warm_up=0)
     found = profile(model, films[:1], "Who?", options, generate=GenerateOptions(max_new_tokens=1))
-    assert all(run.tokens_per_s is None and run.time_s["generate"] is None for run in found.runs)
+    assert all(run.tokens_per_s is None and run.time_s.generate is None for run in found.runs)
     assert any("Decoding speed was not measured for any setting" in note for note in found.notes)
 
 
@@ -273,10 +273,10 @@ def test_times_are_medians_over_repeats_of_means_over_clips() -> None:
     full = [made_up()] * 6
     mine = [made_up(llm=llm, look=2.0) for llm in (1.0, 3.0, 10.0, 10.0, 2.0, 4.0)]
     run = folded(full, mine, of=[FILM, OTHER])
-    assert run.time_s["prefill"] == Spread(1.5, 1.0, 5.0)  # (1, 3), (10, 10), (2, 4) halved
-    assert run.time_s["llm"] == Spread(3.5, 2.5, 10.5)
-    assert run.time_s["encode"] == Spread(2.0, 2.0, 2.0)
-    assert run.time_s["total"] == Spread(5.5, 4.5, 12.5)
+    assert run.time_s.prefill == Spread(1.5, 1.0, 5.0)  # (1, 3), (10, 10), (2, 4) halved
+    assert run.time_s.llm == Spread(3.5, 2.5, 10.5)
+    assert run.time_s.encode == Spread(2.0, 2.0, 2.0)
+    assert run.time_s.total == Spread(5.5, 4.5, 12.5)
     assert (run.tokens.video.before, run.tokens.video.after) == (60, 12)
     assert run.flops == {"full": 400.0, "reduced": 100.0}
 
@@ -286,14 +286,14 @@ def test_speedups_are_taken_within_a_repeat_so_that_a_slower_machine_changes_non
     mine = [made_up(look=1.0 * slow, llm=1.5 * slow, generate=0.5 * slow) for slow in (1, 7, 3)]
     run = folded(full, mine)
     assert run.measured == Spread(2.0, 2.0, 2.0) and run.llm == Spread(2.5, 2.5, 2.5)
-    assert run.time_s["total"] == Spread(9.0, 3.0, 21.0)
+    assert run.time_s.total == Spread(9.0, 3.0, 21.0)
 
 
 def test_decoding_speed_leaves_the_first_token_out() -> None:
     run = folded([made_up()] * 2, [made_up(said=5, generate=0.5), made_up(said=3, generate=0.5)], of=[FILM, OTHER])
     assert run.tokens_per_s == Spread(6.0, 6.0, 6.0)
     run = folded([made_up()], [made_up(said=1, generate=None)])
-    assert run.tokens_per_s is None and run.time_s["generate"] is None
+    assert run.tokens_per_s is None and run.time_s.generate is None
 
 
 def test_memory_is_that_of_the_clip_that_needs_most() -> None:

@@ -18,7 +18,7 @@ from echoingpixels.model import EchoingPixels
 from echoingpixels.options import REDUCER_NAMES, SIEVED, check_reducer
 from echoingpixels.reducers.attention import COVERED, WINDOW_S
 from echoingpixels.reducers.basic import REDUCERS
-from echoingpixels.reducers.quotas import SHARES
+from tools.quotas import SHARES
 from tests.support import tinymodel
 
 NOISE = 2e-5

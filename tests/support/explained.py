@@ -33,7 +33,7 @@ def explained(
 ) -> Explanation:
     """A clip explained, and shown as it is or as `shown`; options are those of AskOptions."""
     asked = AskOptions(generate=SHORT, **options)
-    return explain(model(form).look(clip), shown or clip, question, asked, keeps)
+    return explain(model(form).encode(clip), shown or clip, question, asked, keeps)
 
 
 def heard(clip: Clip) -> Clip:

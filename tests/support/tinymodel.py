@@ -11,6 +11,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import nn
 from transformers import PreTrainedTokenizerFast, Qwen2_5OmniThinkerConfig, Qwen2_5OmniThinkerForConditionalGeneration
 
+from echoingpixels.backbones.base import Features, concatenated
 from echoingpixels.backbones.qwen_omni import QwenOmni
 from echoingpixels.inputs.patches import Resolution
 from echoingpixels.inputs.positions import Span, place
@@ -148,9 +149,29 @@ def prompt(on: QwenOmni, *pieces: list[int] | Media) -> Inputs:
 
 
 @torch.no_grad()
+def encode(on: QwenOmni, media: Media) -> Features:
+    """The features of a whole clip's patches and log-mel."""
+    video = audio = new_video = new_audio = None
+    if media.patches is not None and media.grid is not None:
+        _, rows, columns = media.grid
+        parts = torch.split(media.patches, on.steps_at_once(rows, columns) * rows * columns)
+        encoder = on.vision_encoder()
+        video, new_video = concatenated([encoder.encode(part, rows, columns) for part in parts])
+    if media.mel is not None:
+        cuts = on.mel_cuts(media.mel.shape[1])
+        audio, new_audio = concatenated([on.encode_audio(media.mel[:, first:last]) for first, last in cuts])
+    return Features(video, audio, new_video, new_audio)
+
+
+@torch.no_grad()
 def embed(on: QwenOmni, inputs: Inputs) -> Stream:
     """A prompt's stream."""
-    return on.embed(inputs, tuple(on.encode(media) for media in inputs.media))
+    return on.embed(inputs, tuple(encode(on, media) for media in inputs.media))
+
+
+def asked(model: EchoingPixels, clip: Clip, question: str) -> Stream:
+    """The stream of a question about a clip."""
+    return model.embed(model.encode(clip).prompt(question))
 
 
 def stream(

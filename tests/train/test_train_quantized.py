@@ -182,9 +182,9 @@ def test_the_saved_sieve_answers_as_the_one_that_was_trained(
     asked = [
         one.ask(clip, "Who?", keep=0.3, generate=GenerateOptions(max_new_tokens=6)) for one in (rounded(run), again)
     ]
-    assert asked[0].token_ids == asked[1].token_ids and asked[0].moments == asked[1].moments
+    assert asked[0].token_ids == asked[1].token_ids and asked[0].kept_times == asked[1].kept_times
     plain = load(str(folder / "base"), device="cpu", quant="nf4").ask(clip, "Who?", reducer="uniform", keep=0.3)
-    assert plain.moments != asked[0].moments
+    assert plain.kept_times != asked[0].kept_times
 
 
 def test_qlora_learns_adapters_and_sieve_and_nothing_else(folder: Path, tuned: Path) -> None:

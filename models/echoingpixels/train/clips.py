@@ -152,7 +152,7 @@ def _features(backbone: QwenOmni, clip: Part, data: Data, text: int, folder: Pat
     if span is None:
         read = _read(backbone, clip, data, room)
         span = span_of(extent_of(read.pieces()), backbone.resolution)
-        features = _features(backbone, read) if data.bank else Features(None, None)
+        features = _encoded(backbone, read) if data.bank else Features(None, None)
         tensors = {name: value for name, value in vars(features).items() if value is not None}
         with filling(folder) as made:
             save_file(tensors, made / path.name, {"span": json.dumps(asdict(span))})
@@ -167,7 +167,7 @@ def _read(backbone: QwenOmni, clip: Part, data: Data, room: int | None) -> Clip:
     return read if room is None else cut(backbone, read, room)
 
 
-def _features(backbone: QwenOmni, clip: Clip) -> Features:
+def _encoded(backbone: QwenOmni, clip: Clip) -> Features:
     """The encoders' features in bfloat16."""
     with torch.autocast(backbone.device.type, dtype=torch.bfloat16):
         made = encode(backbone, clip.pieces(), Stopwatch(backbone.device)).features
@@ -176,7 +176,7 @@ def _features(backbone: QwenOmni, clip: Clip) -> Features:
 
 
 def _encode(backbone: QwenOmni, clip: Part, data: Data, room: int | None) -> Features:
-    return _features(backbone, _read(backbone, clip, data, room))
+    return _encoded(backbone, _read(backbone, clip, data, room))
 
 
 def _span(path: Path) -> Span | None:
