@@ -66,7 +66,7 @@ def made_up(
     said: int = 3,
     peak: int = 100,
 ) -> Answer:
-    """An answer that took `encode` s to encode, `llm` s to select and prefill, and `generate` s after its first token."""
+    """An answer: `encode` s to encode, `llm` s to select and prefill, and `generate` s after its first token."""
     report = Report(
         tokens=Tokens.of(TokenCounts(30, 20, 0, 5), TokenCounts(6, 4, 0, 5)),
         time_s=StageTimes(9.0, 0.0, 0.0, encode, llm / 2, llm / 2, generate),
