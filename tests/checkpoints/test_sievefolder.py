@@ -72,8 +72,9 @@ def folder(on: QwenOmni, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def hidden(model: EchoingPixels) -> torch.Tensor:
     """What the decoder makes of a clip and a question."""
+    media = prepare_media(tinymodel.clip(2.0), tinymodel.RESOLUTION)
     with torch.no_grad():
-        stream = tinymodel.asked(model, tinymodel.clip(2.0), "Who?")
+        stream = tinymodel.embed(model.backbone, model.prepare(media, "Who?"))
         return model.backbone.hidden(stream)[0].float()
 
 

@@ -27,6 +27,7 @@ from echoingpixels.planning import estimate as memory
 from echoingpixels.planning.catalog import known_models
 from echoingpixels.planning.forecast import Case, memory_of
 from echoingpixels.planning.meta_model import Outline, outline
+from tests.support import tinymodel
 from tests.support.live import Live
 from tests.support.program import GIVEN_BACK, ROOT, environment
 
@@ -81,12 +82,13 @@ def peak(run: Callable[[], Any]) -> tuple[int, Any]:
 
 
 @cache
-def looked(dtype: torch.dtype) -> tuple[int, int, Features]:
-    """The peaks of both towers, and their features."""
+def encoded(dtype: torch.dtype) -> tuple[int, int, Features]:
+    """The peaks of both encoders, and their features."""
     backbone, media = model(dtype).backbone, filled(sizes())
-    seeing, video = peak(lambda: backbone.encode(replace(media, mel=None)).video)
-    hearing, audio = peak(lambda: backbone.encode(replace(media, patches=None, grid=None)).audio)
-    return seeing, hearing, Features(video, audio)
+    assert isinstance(backbone, QwenOmni)
+    vision, video = peak(lambda: tinymodel.encode(backbone, replace(media, mel=None)).video)
+    sound, audio = peak(lambda: tinymodel.encode(backbone, replace(media, patches=None, grid=None)).audio)
+    return vision, sound, Features(video, audio)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -94,7 +96,7 @@ def looked(dtype: torch.dtype) -> tuple[int, int, Features]:
 def test_every_stage_is_as_large_as_its_live_tensors(reducer: str, dtype: torch.dtype) -> None:
     one, asked = model(dtype), case(dtype, reducer, 0.3)
     planned = {stage.name: stage for stage in memory_of(asked).stages}
-    seeing, hearing, features = looked(dtype)
+    vision, audio, features = encoded(dtype)
     inputs = one.prepare(sizes(), QUESTION)
 
     def chosen() -> Any:
@@ -111,15 +113,15 @@ def test_every_stage_is_as_large_as_its_live_tensors(reducer: str, dtype: torch.
         "select": planned["select"].activations + stream,
         "prefill": planned["prefill"].activations + planned["prefill"].kv_cache,
     }
-    seen = {"vision": seeing, "audio": hearing, "select": choosing, "prefill": filling}
-    assert said == pytest.approx(seen, rel=EXACT)
+    measured = {"vision": vision, "audio": audio, "select": choosing, "prefill": filling}
+    assert said == pytest.approx(measured, rel=EXACT)
     assert planned["prefill"].kv_cache == sum(part.keys.nbytes + part.values.nbytes for part in cache.layers)
 
 
 @pytest.mark.parametrize("reducer", ["relevance", "fastv"])
 def test_attention_of_a_long_question_is_planned_and_bounded(reducer: str, monkeypatch: pytest.MonkeyPatch) -> None:
     one, question = model(torch.bfloat16), "Which of these? " * 40
-    media, (_, _, features) = sizes(), looked(torch.bfloat16)
+    media, (_, _, features) = sizes(), encoded(torch.bfloat16)
     stream = one.backbone.embed(one.prepare(media, question), (features,))
     words, shape = int(stream.words.sum()), one.backbone.shape
     all_at_once = shape.heads * words * stream.mask.numel() * 4

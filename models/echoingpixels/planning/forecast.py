@@ -11,12 +11,11 @@ from ..inputs.prepare import Inputs, Media, prepare_prompt
 from ..inputs.stream import Selection, Stream
 from ..options import SIEVED, AskOptions, Auto
 from ..reducers.adaptive import MOST
-from ..reducers.basic import full, uniform
+from ..reducers.basic import full, random, uniform
 from ..report import TokenCounts
 from .device_memory import resident
 from .estimate import Memory, Sizes, stages
 from .meta_model import Outline, weight_bytes
-
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,7 @@ def memory_of(case: Case, free: int | None = None) -> Memory:
 def _foreseen(stream: Stream, options: AskOptions) -> Selection:
     """As many tokens of each kind as will be kept, or an even choice where that depends on what is in the clip."""
     keep = MOST if isinstance(options.keep, Auto) else options.keep
-    return (full if options.reducer == "full" else uniform)(stream, keep)
+    return {"full": full, "random": random}.get(options.reducer, uniform)(stream, keep)
 
 
 def _stream(prompt: Inputs) -> Stream:
