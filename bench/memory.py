@@ -1,8 +1,8 @@
-"""Measures the peak memory of every stage of an answer beside what the plan says: `python -m bench.memory`.
+"""Peak memory of every stage of an answer, measured and planned: `python -m bench.memory`.
 
-`tiny` is the bundled model on a made-up clip. `3b` is the text stack of Qwen2.5-Omni-3B with random weights and without
-towers (7.4 GB with its sieve), on streams of 2,048 and 4,096 tokens. Runs on a CPU, under Linux. What the C library
-keeps of freed memory shows in what is measured; with MALLOC_MMAP_THRESHOLD_=262144 set, it gives all of it back.
+`tiny` is the bundled model on a generated clip. `3b` is the decoder of Qwen2.5-Omni-3B with random weights and without
+encoders (7.4 GB with its sieve), on streams of 2,048 and 4,096 tokens. Runs on a CPU, under Linux. Memory that is freed
+but held by the C library counts as used; with MALLOC_MMAP_THRESHOLD_=262144 set, the library returns all of it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from bench.stack import WORDS, random_stack, random_stream
-from echoingpixels.backbones.base import Features
+from echoingpixels.backbones.base import Features, concatenated
 from echoingpixels.from_pretrained import load
 from echoingpixels.inputs.positions import Span
 from echoingpixels.inputs.prepare import Media, prepare_media
@@ -40,15 +40,15 @@ STEPS = 4  # tokens that are generated
 
 
 class Peaks:
-    """The peak of each stage, in bytes above what the loaded model takes."""
+    """The peak of each stage, in bytes above the loaded model."""
 
     def __init__(self) -> None:
-        self.base = settled()
+        self.base = released()
         self.bytes: dict[str, int] = {}
 
     def of(self, stage: str, run: Callable[[], Any]) -> Any:
         """Run a stage."""
-        settled()
+        released()
         if not reset_peak(CPU):
             raise SystemExit("The peak cannot be reset here: this needs Linux.")
         made = run()
@@ -56,8 +56,8 @@ class Peaks:
         return made
 
 
-def settled() -> int:
-    """Bytes the process holds, once what was freed is given back."""
+def released() -> int:
+    """Resident bytes of the process after it has returned its freed memory."""
     gc.collect()
     with suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)
@@ -65,39 +65,43 @@ def settled() -> int:
 
 
 def measured(run: Callable[[], Any]) -> tuple[Any, float, int]:
-    """What a run gives, its seconds, and its peak above what was there before, in bytes."""
-    before = settled()
+    """The result of a run, its seconds, and its peak above the memory before, in bytes."""
+    before = released()
     reset_peak(CPU)
     began = time.perf_counter()
     made = run()
     return made, time.perf_counter() - began, max(0, peak_memory(CPU) - before)
 
 
-def made_up(seconds: float, side: int) -> Clip:
+def noise(seconds: float, side: int) -> Clip:
     """A clip of noise at 2 frames a second."""
     frames = int(2 * seconds)
     random = np.random.default_rng(0)
     pixels = random.integers(0, 256, (frames, side, side, 3), dtype=np.uint8)
-    sound = random.standard_normal(int(seconds * SAMPLE_RATE), dtype=np.float32)
-    return Clip(pixels, np.arange(frames) / 2, sound, seconds, Source("made up", "video", "none", seconds))
+    audio = random.standard_normal(int(seconds * SAMPLE_RATE), dtype=np.float32)
+    return Clip(pixels, np.arange(frames) / 2, audio, seconds, Source("noise", "video", "none", seconds))
 
 
 @torch.no_grad()
 def answer(model: EchoingPixels, clip: Clip, options: AskOptions, peaks: Peaks) -> None:
     """Answer stage by stage, as `EchoingPixels.ask` does."""
-    span, features = looked(model, clip, peaks)
+    span, features = encoded(model, clip, peaks)
     inputs = model.prepare(Media(span), QUESTION)
     kept = peaks.of("select", lambda: choose(model, model.backbone.embed(inputs, (features,)), options))
     follow(model, kept, options, peaks)
 
 
-def looked(model: EchoingPixels, clip: Clip, peaks: Peaks) -> tuple[Span, Features]:
-    """Prepare and encode a clip, of which only the features stay."""
+def encoded(model: EchoingPixels, clip: Clip, peaks: Peaks) -> tuple[Span, Features]:
+    """Prepare and encode a clip, part by part as `features.encode` does; only the features stay."""
     backbone = model.backbone
-    media = peaks.of("prepare", lambda: prepare_media(clip, backbone.resolution))
-    seen = peaks.of("vision", lambda: backbone.encode(Media(media.span, media.patches, media.grid))).video
-    heard = peaks.of("audio", lambda: backbone.encode(Media(media.span, mel=media.mel))).audio
-    return media.span, Features(seen, heard)
+    media: Media = peaks.of("prepare", lambda: prepare_media(clip, backbone.resolution))
+    assert media.patches is not None and media.grid is not None and media.mel is not None
+    _, rows, columns = media.grid
+    parts = torch.split(media.patches, backbone.steps_at_once(rows, columns) * rows * columns)
+    vision, cuts, mel = backbone.vision_encoder(), backbone.mel_cuts(media.mel.shape[1]), media.mel
+    video, _ = peaks.of("vision", lambda: concatenated([vision.encode(part, rows, columns) for part in parts]))
+    audio, _ = peaks.of("audio", lambda: concatenated([backbone.encode_audio(mel[:, a:b]) for a, b in cuts]))
+    return media.span, Features(video, audio)
 
 
 def choose(model: EchoingPixels, stream: Stream, options: AskOptions) -> Stream:
@@ -107,27 +111,27 @@ def choose(model: EchoingPixels, stream: Stream, options: AskOptions) -> Stream:
 
 @torch.no_grad()
 def follow(model: EchoingPixels, kept: Stream, options: AskOptions, peaks: Peaks) -> None:
-    """Prefill, and some tokens more."""
+    """Prefill, and generate further tokens."""
     backbone, cache = model.backbone, model.backbone.new_cache()
     peaks.of("prefill", lambda: backbone.logits(backbone.hidden(kept, cache)[:, -1]))
 
-    def said() -> None:
+    def generate() -> None:
         mask = kept.mask
         for step in range(options.generate.max_new_tokens):
             mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
             backbone.decode(torch.tensor([[1]]), kept.next_position[:, None] + step, mask, cache)
 
-    peaks.of("generate", said)
+    peaks.of("generate", generate)
 
 
 def tiny(seconds: float, side: int, keep: float, reducer: str) -> Iterator[dict[str, Any]]:
     """The bundled model."""
     options = AskOptions(reducer, keep, GenerateOptions(max_new_tokens=STEPS))
     model = load("tiny", device="cpu", max_pixels=side**2)
-    with torch.no_grad():  # what is loaded at the first use is no part of a stage
-        model.ask(made_up(2.0, side), QUESTION, reducer=reducer, keep=keep)
+    with torch.no_grad():  # libraries loaded at first use belong to no stage
+        model.ask(noise(2.0, side), QUESTION, reducer=reducer, keep=keep)
     peaks = Peaks()
-    clip = made_up(seconds, side)
+    clip = noise(seconds, side)
     answer(model, clip, options, peaks)
     planned = plan(outline("tiny", LoadOptions(device="cpu", max_pixels=side**2)), clip, QUESTION, options).memory
     yield {"model": "tiny", "reducer": reducer, "keep": keep, "stages": beside(planned, peaks)}
@@ -135,19 +139,19 @@ def tiny(seconds: float, side: int, keep: float, reducer: str) -> Iterator[dict[
 
 def beside(planned: Memory, peaks: Peaks) -> dict[str, dict[str, float]]:
     """Planned and measured bytes of every stage that ran, and their ratio."""
-    said = {stage.name: stage.beside_weights for stage in planned.stages}
+    stages = {stage.name: stage.beside_weights for stage in planned.stages}
     return {
-        name: {"planned": said[name], "measured": seen, "ratio": said[name] / seen}
-        for name, seen in peaks.bytes.items()
+        name: {"planned": stages[name], "measured": peak, "ratio": stages[name] / peak}
+        for name, peak in peaks.bytes.items()
     }
 
 
 def three_b(lengths: list[int], keeps: list[float], reducer: str) -> Iterator[dict[str, Any]]:
-    """The 3B's text stack: select and prefill, of all tokens and of some."""
+    """The decoder of the 3B: select, prefill and generate."""
     model = random_stack("qwen2.5-omni-3b")
     backbone = model.backbone
-    there = [*backbone.parameters(), *(model.sieve.parameters() if model.sieve else ())]
-    weights = sum(weight.nbytes for weight in there if weight.device == CPU)  # the towers are outlines
+    every = [*backbone.parameters(), *(model.sieve.parameters() if model.sieve else ())]
+    weights = sum(weight.nbytes for weight in every if weight.device == CPU)  # the encoders have none
     choose(model, random_stream(model, 2 * WORDS), AskOptions(reducer, 0.5))
     for tokens in lengths:
         for keep in keeps:
@@ -158,8 +162,8 @@ def three_b(lengths: list[int], keeps: list[float], reducer: str) -> Iterator[di
             follow(model, kept, options, peaks)
             sizes = Sizes(
                 shape=backbone.shape,
-                vision=backbone.vision,
-                hearing=backbone.hearing,
+                vision=backbone.vision_shape,
+                hearing=backbone.audio_shape,
                 weights=weights,
                 sieve=0,
                 value=2,
@@ -193,20 +197,20 @@ def main() -> None:
     parse = argparse.ArgumentParser(prog="python -m bench.memory", description=__doc__)
     parse.add_argument("--model", choices=["tiny", "3b"], default="tiny")
     parse.add_argument(
-        "--seconds", type=float, default=16.0, help="of the clip for tiny; at most one chunk of the vision tower"
+        "--seconds", type=float, default=16.0, help="of the clip for tiny; at most one chunk of the vision encoder"
     )
     parse.add_argument("--side", type=int, default=224, help="of its frames, in pixels")
     parse.add_argument("--tokens", type=int, nargs="+", default=[2048, 4096], help="for 3b")
     parse.add_argument("--keep", type=float, nargs="+", default=[1.0, 0.1])
     parse.add_argument("--reducer", default="cs2")
     parse.add_argument("--json", action="store_true")
-    said = parse.parse_args()
-    if said.model == "3b":
-        found = three_b(said.tokens, said.keep, said.reducer)
+    given = parse.parse_args()
+    if given.model == "3b":
+        found = three_b(given.tokens, given.keep, given.reducer)
     else:
-        found = (row for keep in said.keep for row in tiny(said.seconds, said.side, keep, said.reducer))
+        found = (row for keep in given.keep for row in tiny(given.seconds, given.side, keep, given.reducer))
     for row in found:
-        if said.json:
+        if given.json:
             print(json.dumps(row), flush=True)
             continue
         print(f"{row['model']}, {row.get('tokens', '')} {row['reducer']}, keep {row['keep']:g}")
@@ -218,7 +222,7 @@ def main() -> None:
             print(f"  {name:9} {n['planned'] / 1e6:8.1f} MB, {n['measured'] / 1e6:8.1f} measured: {n['ratio']:.2f}")
 
 
-PROGRAM = settled()
+PROGRAM = released()
 
 if __name__ == "__main__":
     main()
