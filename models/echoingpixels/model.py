@@ -119,9 +119,7 @@ class EchoingPixels:
         encode = partial(encode_pieces, self, pieces, before, slot)
         return guarded(encode, "encoding the clip", self.backbone.device, advise)
 
-    def _slot(
-        self, path: Path, options: MediaOptions, cache: FeatureCache | str | PathLike[str] | None
-    ) -> Slot | None:
+    def _slot(self, path: Path, options: MediaOptions, cache: FeatureCache | str | PathLike[str] | None) -> Slot | None:
         if cache is None or not self.encoders or not path.is_file():
             return None
         if not isinstance(cache, FeatureCache):
@@ -165,9 +163,7 @@ class EchoingPixels:
 
     # From questions to answers.
 
-    def ask(
-        self, media: str | PathLike[str] | Clip | Pieces | EncodedClip, question: str, **options: Any
-    ) -> Answer:
+    def ask(self, media: str | PathLike[str] | Clip | Pieces | EncodedClip, question: str, **options: Any) -> Answer:
         """Answer one question about a file, a clip or an encoded clip.
 
         Keyword options are those of MediaOptions, AskOptions and GenerateOptions. Errors as of `encode` and `answer`.
@@ -206,19 +202,19 @@ class EchoingPixels:
     def _stream(
         self, prompts: Sequence[Prompt], options: AskOptions, on_selection: OnSelection | None
     ) -> Iterator[Chunk]:
-        watch = Stopwatch(self.backbone.device)
-        reset_peak(self.backbone.device)
-        with watch.stage("select"):
-            rows = [self.embed(prompt) for prompt in prompts]
-            stream = pad(rows) if len(rows) > 1 else rows[0]
-            del rows
-            selection = self.select(stream, options.reducer, options.keep)
-            kept = stream.take(selection)
-        if on_selection is not None:
-            on_selection(stream, selection)
-        del stream, selection  # a long stream is large
-        costs = [prompt.cost(options) for prompt in prompts]
         try:
+            watch = Stopwatch(self.backbone.device)
+            reset_peak(self.backbone.device)
+            with watch.stage("select"):
+                rows = [self.embed(prompt) for prompt in prompts]
+                stream = pad(rows) if len(rows) > 1 else rows[0]
+                del rows
+                selection = self.select(stream, options.reducer, options.keep)
+                kept = stream.take(selection)
+            if on_selection is not None:
+                on_selection(stream, selection)
+            del stream, selection  # a long stream is large
+            costs = [prompt.cost(options) for prompt in prompts]
             yield from generate(self.backbone, kept, options, watch, costs, self.weight_bytes())
         finally:
             for clip in {id(prompt.clip): prompt.clip for prompt in prompts}.values():

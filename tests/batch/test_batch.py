@@ -294,3 +294,70 @@ def test_a_full_disk_loses_nothing_that_was_written(
     assert 0 < written < 9
     tally = answer(model, job(model), tasks(*films), out, resume=True)
     assert tally.skipped == written and len(rows(out)) == 9
+
+
+def select_fails(model: EchoingPixels, monkeypatch: pytest.MonkeyPatch, tokens: int, error: Exception) -> None:
+    """Fail where the model selects among more than `tokens` tokens."""
+    real = model.select
+
+    def select(stream: Any, *rest: Any) -> Any:
+        if stream.mask.numel() > tokens:
+            raise error
+        return real(stream, *rest)
+
+    monkeypatch.setattr(model, "select", select)
+
+
+def test_an_answer_that_does_not_fit_in_memory_is_retried_with_half_the_frames(
+    films: list[Path], model: EchoingPixels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    longest = max(model.encode(film).prompt(QUESTIONS[1]).tokens for film in films)
+    select_fails(model, monkeypatch, longest - 1, MemoryError())
+    asked = tasks(*films, questions=QUESTIONS[1:2])
+    tally = answer(model, job(model), asked, tmp_path / "out.jsonl")
+    found = {row["media"]: row for row in rows(tmp_path / "out.jsonl")}
+    assert (tally.answered, tally.failed) == (3, 0)
+    assert [media for media, row in found.items() if row["retried"]] == [
+        str(film) for film in films if model.encode(film).prompt(QUESTIONS[1]).tokens == longest
+    ]
+    assert answer(model, job(model), asked, tmp_path / "out.jsonl", resume=True).skipped == 3
+
+
+def test_a_clip_without_frames_is_not_retried(
+    model: EchoingPixels, near: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    track = clips.Track(clips.beep(2.0, 1.0))
+    sound = clips.write(tmp_path / "sound.mka", clips.Film(seconds=2.0, codec=None, tracks=(track,)))
+    limit_frames(-1, monkeypatch)
+    tally = answer(model, job(model), tasks(sound), tmp_path / "out.jsonl")
+    assert dict(tally.failures) == {"OutOfMemoryError": 3} and near == ["sound.mka"]
+
+
+def test_a_clips_seconds_count_in_its_first_row_even_if_that_fails(
+    films: list[Path], model: EchoingPixels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for fails, name in ((False, "a.jsonl"), (True, "b.jsonl")):
+        if fails:
+            select_fails(model, monkeypatch, 0, RuntimeError("a fault"))
+        answer(model, job(model), tasks(films[0]), tmp_path / name)
+        first, *others = (row["time_s"] for row in rows(tmp_path / name))
+        assert first["decode"] > 0 and first["encode"] > 0
+        assert all(row["decode"] == row["encode"] == 0 for row in others)
+        assert all((row["prefill"] > 0) != fails for row in (first, *others))
+
+
+def test_features_are_stored_after_answers_even_if_these_fail(
+    films: list[Path], model: EchoingPixels, near: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cached = job(model, tmp_path / "cache")
+    with monkeypatch.context() as patch:
+        select_fails(model, patch, 0, RuntimeError("a fault"))
+        tally = answer(model, cached, tasks(films[0]), tmp_path / "a.jsonl")
+        assert dict(tally.failures) == {"InternalError": 3} and near == ["0.mp4"]
+    tally = answer(model, cached, tasks(films[0]), tmp_path / "b.jsonl")
+    assert (tally.answered, tally.cached, near) == (3, 3, ["0.mp4"])
+    plain = tmp_path / "c.jsonl"
+    answer(model, job(model), tasks(films[0]), plain)
+    for row, fresh in zip(rows(tmp_path / "b.jsonl"), rows(plain), strict=True):
+        assert row["cached"] and not fresh["cached"] and row["time_s"]["encode"] == 0
+        assert (row["answer"], row["notes"], row["warnings"]) == (fresh["answer"], fresh["notes"], fresh["warnings"])
