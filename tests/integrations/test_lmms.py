@@ -91,12 +91,12 @@ def test_requests_are_answered_in_order_and_a_missing_clip_ends_nothing(
 
 
 def test_what_is_no_question_about_one_file_is_refused(lmms: Any) -> None:
-    assert lmms.prompt_of(message("a.mp4")) == lmms.Prompt(Path("a.mp4"), None, None, QUESTION)
+    assert lmms.request_of(message("a.mp4")) == lmms.Request(Path("a.mp4"), None, None, QUESTION)
     for bad in (message(), message("a.mp4", "b.mp4"), message([1, 2]), message("a.mp4", {"array": []})):
         with pytest.raises(MediaError, match="media"):
-            lmms.prompt_of(bad)
+            lmms.request_of(bad)
     with pytest.raises(MediaError, match="several turns"):
-        lmms.prompt_of([*message("a.mp4"), {"role": "assistant", "content": []}])
+        lmms.request_of([*message("a.mp4"), {"role": "assistant", "content": []}])
 
 
 def test_options_are_checked_before_the_model_is_read(lmms: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,4 @@
-"""Clips opened ahead of the model: a few at a time, so that neither waits for the other longer than it must.
-
-Knows nothing about models.
-"""
+"""Opens a few clips ahead of the model, in threads that each wait for a worker process."""
 
 from __future__ import annotations
 
@@ -18,14 +15,11 @@ from .journal import Done
 from .opening import Opened, Opener
 from .task import Task
 
-READY = 2  # clips of each worker that may wait for the model; each holds its frames, or its first pieces
+READY = 2  # opened clips in the queue per worker; each holds its frames, or its first pieces
 
 
 class Ahead:
-    """Opened clips in order of completion; None whenever nothing is ready now. Ends early once `stop` says so.
-
-    A thread for each worker: it sleeps while its process decodes.
-    """
+    """Iterates over opened clips in order of completion; None when no clip is ready. Ends early when `stop` is true."""
 
     def __init__(self, job: Job, tasks: Sequence[Task], done: Done, workers: int, stop: Callable[[], bool]) -> None:
         self.busy, self._began = 0.0, math.inf
@@ -48,7 +42,7 @@ class Ahead:
             thread.join(timeout=10)
 
     def begin(self) -> None:
-        """Count from now on in `busy` the seconds that the workers are at work, all together."""
+        """Start to count in `busy` the seconds that all workers spend on reading."""
         self._began = time.monotonic()
 
     def __iter__(self) -> Iterator[Opened | None]:
@@ -75,7 +69,7 @@ class Ahead:
                 flow, pieces = Flow(), opened.clip
                 with self._lock:
                     self.busy += max(0.0, time.monotonic() - max(began, self._began))
-                if isinstance(pieces, Generator):  # a long clip is looked at while this thread reads on
+                if isinstance(pieces, Generator):  # a long clip is encoded while this thread reads on
                     self._put(replace(opened, clip=flow.pieces()))
                     read = opened.seconds["decode"]
                     flow.fill(pieces, self._closed.is_set)
@@ -83,7 +77,7 @@ class Ahead:
                         self.busy += opened.seconds["decode"] - read
                 else:
                     self._put(opened)
-        except BaseException as error:  # told to whoever waits for the clip
+        except BaseException as error:  # raised where the clip is taken
             self._put(error)
         finally:
             opener.close()

@@ -1,4 +1,5 @@
-"""From opened clips to results: padded batches, failures that stay with their clip, and a retry with less memory."""
+"""From opened clips to results, in padded batches. A failure affects its own clip only; a clip that does not fit is
+retried with half of its frames."""
 
 from __future__ import annotations
 

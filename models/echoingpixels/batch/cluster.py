@@ -1,7 +1,7 @@
-"""The same batch on Ray Data: any number of decoders and models, on this machine or a cluster.
+"""A batch on Ray Data: any number of readers and models, on this machine or a cluster.
 
-Rows come back here, where one journal holds them. A worker that dies is started again by Ray and its clips are done
-again; their rows had not come back yet. Knows nothing about printing.
+This process writes all rows into one journal. Ray restarts a worker that dies and repeats its clips, whose rows were
+not returned yet.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from .run import never, nothing
 from .tally import READING, Tally
 from .task import Task
 
-CLIPS = 4  # in one block: what a model gets at once, and what is done again when its worker dies
-MARKS_AT_ONCE = 16  # files looked at side by side for what is done
+CLIPS = 4  # in one block: passed to a model at once, and repeated when its worker dies
+MARKS_AT_ONCE = 16  # files whose marks are read in parallel
 
 
 def run_ray(
@@ -40,9 +40,9 @@ def run_ray(
     stop: Callable[[], bool] = never,
     address: str | None = None,
 ) -> Tally:
-    """What `run` does, on Ray: at most `workers` decoders, and a model for each GPU (without one, for each worker).
+    """As `run`, on Ray: at most `workers` readers, and a model for each GPU (without GPUs, for each worker).
 
-    `address`: a cluster's, None for one of its own on this machine. DataError where Ray is missing or not reached.
+    `address`: of a cluster; None starts one on this machine. DataError if Ray is missing or cannot be reached.
     """
     tally = Tally(sum(len(task.rows) for task in tasks), workers)
     left = _left(job, tasks, journal.done)
@@ -86,23 +86,23 @@ def _answers(job: Job, tasks: Sequence[Task], tally: Tally, on_gpus: bool) -> It
 
 
 class Decode:
-    """A worker that reads clips, each in a process that can be ended."""
+    """A Ray worker that opens clips."""
 
     def __init__(self, job: Job, folder: str) -> None:
-        with suppress(OSError):  # on another machine paths are absolute, or addresses
+        with suppress(OSError):  # on other machines paths must be absolute, or addresses
             os.chdir(folder)
         self.opener = Opener(job)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         opened = self.opener.open(pickle.loads(row["task"]))
-        if isinstance(opened.clip, Generator):  # a long clip cannot be sent whole: the model's worker reads it
+        if isinstance(opened.clip, Generator):  # a long clip is too large to send: the model's worker reads it
             opened.clip.close()
             opened = replace(opened, clip=UNREAD)
         return {"opened": pickle.dumps(opened, protocol=5)}
 
 
 class Answer:
-    """A worker that holds the model."""
+    """A Ray worker with a model."""
 
     def __init__(self, job: Job, folder: str) -> None:
         from ..from_pretrained import load
@@ -117,11 +117,11 @@ class Answer:
 
 
 def _left(job: Job, tasks: Sequence[Task], done: Done) -> list[Task]:
-    """What is not done yet."""
+    """The tasks with their unfinished rows."""
     if not len(done):
         return list(tasks)
 
-    def rest(task: Task) -> Task:
+    def unfinished(task: Task) -> Task:
         try:
             mark = mark_of(task.media)
         except EpError:
@@ -130,26 +130,26 @@ def _left(job: Job, tasks: Sequence[Task], done: Done) -> list[Task]:
         return replace(task, rows=rows)
 
     with ThreadPoolExecutor(MARKS_AT_ONCE) as pool:
-        return [task for task in pool.map(rest, tasks) if task.rows]
+        return [task for task in pool.map(unfinished, tasks) if task.rows]
 
 
 @contextmanager
 def _cluster(address: str | None, workers: int) -> Iterator[int]:
-    """A connection to Ray for as long as it is needed; gives the number of GPUs."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would report to its makers
+    """A connection to Ray; yields the number of GPUs."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no telemetry
     try:
         import ray
         import ray.data
     except ImportError as error:
         hint = "Install it with `pip install 'echoingpixels[ray]'`, or leave --engine out."
         raise DataError("--engine ray needs the package ray[data].", hint) from error
-    # On a machine of our own, as many slots as there are decoders and models: else they would wait for one another.
+    # On this machine, one slot for each reader and each model: with fewer they would wait for one another.
     own: dict[str, Any] = {"num_cpus": 2 * workers, "include_dashboard": False} if address is None else {}
     try:
         ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **own)
     except (ConnectionError, OSError, ValueError, RuntimeError) as error:
-        said = " ".join(str(error).split())
-        raise DataError(f"Ray could not be reached: {said}", "Check --ray-address, or leave it out.") from error
+        reason = " ".join(str(error).split())
+        raise DataError(f"Ray could not be reached: {reason}", "Check --ray-address, or leave it out.") from error
     try:
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False

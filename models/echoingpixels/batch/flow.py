@@ -1,4 +1,4 @@
-"""The pieces of one long clip, read in one thread and looked at in another. Knows nothing about files or models."""
+"""The pieces of one long clip, read in one thread and encoded in another."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from contextlib import closing
 
 from ..media.clip import Piece, Pieces
 
-TICK = 0.25  # s between looks at whether to stop
-WAITING = 2  # pieces that may wait to be looked at
+TICK = 0.25  # s between two checks of the stop conditions
+WAITING = 2  # pieces in the queue
 
 
 class Flow:
-    """Hands pieces on, a few ahead; what goes wrong in reading is raised where they are taken."""
+    """A short queue of pieces. An error of the reading thread is raised where the pieces are taken."""
 
     def __init__(self) -> None:
         self._queue: queue.Queue[Piece | BaseException | None] = queue.Queue(WAITING)
-        self._left = threading.Event()  # nobody takes any more
+        self._left = threading.Event()  # set when the taker has stopped
 
     def fill(self, pieces: Pieces, stop: Callable[[], bool]) -> None:
-        """Read all pieces, unless nobody wants them or `stop` says so."""
+        """Read all pieces, until the taker stops or `stop` is true."""
         with closing(pieces):
             try:
                 for piece in pieces:
@@ -32,11 +32,11 @@ class Flow:
                 self._put(error, stop)
 
     def pieces(self) -> Pieces:
-        """Take them."""
+        """Take the pieces."""
         try:
             while True:
                 try:
-                    one = self._queue.get(timeout=TICK)  # in steps, so that Ctrl-C is heard
+                    one = self._queue.get(timeout=TICK)  # in steps, so that Ctrl-C is handled
                 except queue.Empty:
                     continue
                 if one is None:

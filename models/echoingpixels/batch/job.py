@@ -1,4 +1,4 @@
-"""Everything about a batch that is the same for all clips, and the key of a row. Knows nothing about files."""
+"""The settings that all clips of a batch share, and the key of a row."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .task import Task
 
 @dataclass(frozen=True)
 class Job:
-    """Which model answers, how clips are read and tokens chosen. `cache`: the folder of features, None for none."""
+    """The model and the options of a batch. `cache`: the folder of features, None for none."""
 
     model: str
     load: LoadOptions
@@ -25,9 +25,9 @@ class Job:
     cache: Path | None = None
 
     def key(self, mark: str, task: Task, question: str) -> str:
-        """Of a row: everything its answer depends on, so that it is known again whatever its clip is called."""
+        """The key of a row: a hash of everything that its answer depends on, but not of the clip's name."""
         read, ask = replace(task, max_frames=None).options(self.read), self.ask
-        what = {
+        parts = {
             "clip": mark,
             "read": [read.fps, read.max_frames, read.start, read.end, read.audio, read.audio_track],
             "pixels": str(self.weights.resolution),
@@ -38,10 +38,10 @@ class Job:
             "choice": [ask.reducer, plain_keep(ask.keep)],
             "answer": [ask.generate.max_new_tokens, ask.generate.temperature, ask.generate.seed],
         }
-        return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:32]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def make_job(model: str, load: LoadOptions, read: MediaOptions, ask: AskOptions, cache: Path | None = None) -> Job:
-    """A job for a model by name, whose weights are told apart but not loaded. ModelError as from `load`."""
+    """A job for a named model, whose weights are identified but not loaded. ModelError as of `load`."""
     weights, ask = weights_of(model, load), ask.resolved(has_sieve(model, load))
     return Job(model, load, read, ask, weights, cache)

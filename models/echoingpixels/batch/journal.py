@@ -1,7 +1,4 @@
-"""The rows of a batch written so far, and which of them need not be answered again.
-
-Knows nothing about how answers are made.
-"""
+"""The journal of a batch: the rows written so far, and those that a resumed batch skips."""
 
 from __future__ import annotations
 
@@ -17,9 +14,9 @@ from .result import Result
 
 
 class Done:
-    """The rows that need not be answered again, by key and id.
+    """The finished rows, by key and id.
 
-    Rows with an id that is no longer asked for stand for any row of the same key: their clip was moved or renamed.
+    A row with an id that is no longer requested counts for any row of its key: its clip was moved or renamed.
     """
 
     def __init__(self) -> None:
@@ -28,7 +25,7 @@ class Done:
         self._lock = threading.Lock()
 
     def add(self, key: str, id: str, moved: bool = False) -> None:
-        """Count a row as done; `moved`: nothing with its id is asked for."""
+        """Count a row as done; `moved`: its id is no longer requested."""
         if moved:
             self._moved[key] += 1
         else:
@@ -38,7 +35,7 @@ class Done:
         return len(self._rows) + self._moved.total()
 
     def take(self, key: str, id: str) -> bool:
-        """Whether a row is done; each row that was moved is taken once."""
+        """Whether a row is done; each moved row counts once."""
         if (key, id) in self._rows:
             return True
         with self._lock:
@@ -49,35 +46,35 @@ class Done:
 
 
 class Journal(RowFile):
-    """The rows of a batch; `done` is what the file held when it was opened."""
+    """The rows of a batch; `done`: those in the file when it was opened."""
 
     program, what = "ep batch", "row of a batch"
 
     def __init__(self, path: Path, ids: Collection[str] = (), resume: bool = False, retry: bool = True) -> None:
-        """As RowFile; rows that failed and are asked again do not stay, unless `retry` is off."""
+        """As RowFile; requested rows that failed are removed, unless `retry` is off."""
         self._ids, self._retry = ids, retry
         self.done = Done()
         super().__init__(path, resume)
 
     def write(self, results: Sequence[Result]) -> None:
-        """Append rows and wait until they are on disk. DataError where that fails; what was written before stays."""
+        """Append rows and flush them to disk. DataError if that fails; earlier rows stay."""
         self.append([result.as_dict() for result in results])
 
     def check(self, row: dict[str, Any]) -> None:
-        """ValueError, KeyError or TypeError where a row is none of a batch."""
+        """ValueError, KeyError or TypeError if a row is not of a batch."""
         _check(row)
 
     def stays(self, row: dict[str, Any]) -> bool:
-        """Whether a row is in the file after resuming."""
+        """Whether a resumed journal keeps a row."""
         return not (self._retry and row.get("error") and row["id"] in self._ids)
 
     def found(self, row: dict[str, Any]) -> None:
-        """Note a row that stays."""
+        """Count a row that stays."""
         self.done.add(row["key"], row["id"], row["id"] not in self._ids)
 
 
 def read_journal(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a journal, one after the other. DataError for a line that is none."""
+    """Iterate over the rows of a journal. DataError for any other line."""
     for number, _, row in whole_lines(path):
         try:
             _check(row)

@@ -1,4 +1,4 @@
-"""One clip of a batch, from its path or address to frames and audio, or cached features."""
+"""Opens one clip of a batch: from its path or address to frames and audio, or to cached features."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from .task import Task, Wanted
 
 @dataclass(frozen=True)
 class Opened:
-    """A clip that was read, or its cached features, or the error; with the rows to answer and their keys.
+    """A clip, its cached features, or its error; with the questions to answer and their keys.
 
-    A long clip comes in pieces, or stays UNREAD for the process that encodes it.
-    `features`: the key of its features in the cache; `skipped`: rows that are done already.
+    A long clip comes in pieces, or stays UNREAD until the process that encodes it reads it. `features`: the key of its
+    features in the cache. `skipped`: number of rows that were done before.
     """
 
     task: Task
@@ -39,11 +39,11 @@ class Opened:
 
 
 UNREAD: Literal["unread"] = "unread"
-NOTHING = InternalError("Nothing is left to be answered.")
+NOTHING = InternalError("No question is left to answer.")
 
 
 class Opener:
-    """Opens clips, each in a process that can be ended. Rows that are `done` are left out."""
+    """Opens clips in a worker process. Rows that are `done` are skipped."""
 
     def __init__(self, job: Job, done: Done | None = None) -> None:
         self.job, self.done = job, done
@@ -57,20 +57,20 @@ class Opener:
         self.close()
 
     def close(self) -> None:
-        """End the process; a clip that is being read fails."""
+        """End the worker process; a clip that is being read fails."""
         self._worker.close()
 
     def open(self, task: Task) -> Opened:
-        """The clip of a task. An error is in its `clip`, and fails nothing but this clip."""
+        """Open the clip of a task. An error is returned in `clip`."""
         seconds: dict[str, float] = {}
         try:
             with _timed(seconds, "decode"):
                 mark = mark_of(task.media)
-                kept = mark if is_remote(task.media) else features_mark(Path(task.media), mark)
+                content = mark if is_remote(task.media) else features_mark(Path(task.media), mark)
         except EpError as error:
             return self._opened(task, f"unread:{task.media}", error, seconds)
         opened = self._opened(task, mark, NOTHING, seconds)
-        return self._found(opened, kept) if opened.rows else opened
+        return self._found(opened, content) if opened.rows else opened
 
     def _opened(self, task: Task, mark: str, clip: EpError, seconds: dict[str, float]) -> Opened:
         keyed = [(self.job.key(mark, task, wanted.question), wanted) for wanted in task.rows]
@@ -90,8 +90,8 @@ class Opener:
         media, pieces = opened.task.media, self._pieces(opened, options)
         try:
             first = next(pieces)
-            all_of_it = _after(first, pieces)
-            return whole(all_of_it) if first.ending else all_of_it
+            every = _after(first, pieces)
+            return whole(every) if first.ending else every
         except EpError as error:
             return error
         except Exception as error:  # one clip must not end the batch
@@ -99,7 +99,7 @@ class Opener:
 
     def _pieces(self, opened: Opened, options: MediaOptions) -> Pieces:
         media, seconds = opened.task.media, opened.seconds
-        size = self.job.weights.resolution.size  # the model's
+        size = self.job.weights.resolution.size
         with ExitStack() as stack:
             path = Path(media)
             if is_remote(media):
@@ -115,14 +115,14 @@ class Opener:
 
 
 def _after(first: Piece, rest: Pieces) -> Pieces:
-    """The first piece again, and the rest."""
+    """All pieces, of which the first was already taken."""
     with closing(rest):
         yield first
         yield from rest
 
 
 def mark_of(media: str) -> str:
-    """The mark of a clip's content, wherever it lies: a row's key. MediaError where there is nothing to be read."""
+    """The mark of a clip's content, at a path or an address; part of a row's key. MediaError if it cannot be read."""
     return remote_mark(media) if is_remote(media) else file_mark(check_file(media))
 
 

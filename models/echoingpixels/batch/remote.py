@@ -1,6 +1,6 @@
-"""Clips behind an address: s3://, gs://, https:// and whatever else fsspec reads. Knows nothing about media.
+"""Clips at addresses: s3://, gs://, https:// and the other protocols of fsspec.
 
-What is fetched is bounded, lies in a temporary file, and is deleted after use.
+A fetched clip has a size limit, is stored in a temporary file, and is deleted after use.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..errors import DataError, MediaError
 ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 MOST = 8 << 30  # bytes of one clip
 CHUNK = 8 << 20  # bytes
-TELLING = ("ETag", "etag", "md5Hash", "Content-MD5", "Digest", "LastModified", "Last-Modified", "mtime", "updated")
+VERSION_KEYS = ("ETag", "etag", "md5Hash", "Content-MD5", "Digest", "LastModified", "Last-Modified", "mtime", "updated")
 
 
 def is_remote(place: str) -> bool:
@@ -28,21 +28,21 @@ def is_remote(place: str) -> bool:
 
 
 def remote_mark(address: str) -> str:
-    """A mark of what lies there, as its store tells: size, ETag or checksum, time of change. Nothing is fetched."""
+    """A mark of the content, from its store's metadata: size, ETag or checksum, time of change. Fetches no content."""
     system, path = _open(address)
-    with _told(address):
+    with _as_media_error(address):
         info = system.info(path)
-    telling = {name: str(info[name]) for name in TELLING if info.get(name)}
-    what = [address if not telling else "", info.get("size"), telling]
-    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
+    version = {name: str(info[name]) for name in VERSION_KEYS if info.get(name)}
+    parts = ["" if version else address, info.get("size"), version]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def find_remote(address: str, endings: frozenset[str]) -> list[str]:
-    """The addresses that a pattern or a folder stands for; any other address stands for itself."""
+    """The clips of a pattern or a folder; any other address as it is."""
     if not (address.endswith("/") or any(sign in address for sign in "*[")):
         return [address]
     system, path = _open(address)
-    with _told(address):
+    with _as_media_error(address):
         found = system.find(path) if address.endswith("/") else system.glob(path)
     clips = [one for one in found if PurePosixPath(one).suffix.lower()[1:] in endings]
     if not clips:
@@ -52,11 +52,11 @@ def find_remote(address: str, endings: frozenset[str]) -> list[str]:
 
 @contextmanager
 def fetched(address: str, most: int = MOST) -> Iterator[Path]:
-    """A local copy for as long as it is needed. MediaError where that fails or it is larger than `most` bytes."""
+    """A temporary local copy. MediaError if the fetch fails or the clip is larger than `most` bytes."""
     system, path = _open(address)
     with tempfile.TemporaryDirectory(prefix="ep-") as folder:
         copy = Path(folder) / ("clip" + PurePosixPath(path.split("?")[0]).suffix[:16])
-        with copy.open("wb") as out, _told(address), system.open(path, "rb", block_size=CHUNK) as source:
+        with copy.open("wb") as out, _as_media_error(address), system.open(path, "rb", block_size=CHUNK) as source:
             while data := source.read(CHUNK):
                 if out.tell() + len(data) > most:
                     what = f"{address} is larger than {most / 2**30:.3g} GiB."
@@ -66,7 +66,7 @@ def fetched(address: str, most: int = MOST) -> Iterator[Path]:
 
 
 def _open(address: str) -> tuple[Any, str]:
-    """The file system behind an address, and the path in it. DataError names the extra where a package is missing."""
+    """The file system of an address, and the path in it. DataError with the extra to install if one is missing."""
     extra = "Install it with `pip install 'echoingpixels[remote]'`."
     protocol = address.partition(":")[0]
     try:
@@ -81,15 +81,15 @@ def _open(address: str) -> tuple[Any, str]:
 
 
 @contextmanager
-def _told(address: str) -> Iterator[None]:
-    """Errors of any file system as MediaError: they have no class in common, each client brings its own."""
+def _as_media_error(address: str) -> Iterator[None]:
+    """Raise errors of any file system as MediaError; the clients' errors share no class."""
     try:
         yield
     except MediaError:
         raise
     except Exception as error:
-        said = " ".join(str(error).split())
-        reason = "no such file" if isinstance(error, FileNotFoundError) else said or type(error).__name__
+        text = " ".join(str(error).split())
+        reason = "no such file" if isinstance(error, FileNotFoundError) else text or type(error).__name__
         raise MediaError(
             f"{address} cannot be fetched: {reason}.", "Check the address, and your access to it."
         ) from error

@@ -1,4 +1,4 @@
-"""One row of the output. Knows nothing about where it is written."""
+"""One row of the output."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ STAGES = ("fetch", "decode", "prepare", "encode", "select", "prefill", "generate
 
 @dataclass(frozen=True)
 class Failure:
-    """Why there is no answer. `kind` is the error's class."""
+    """The error of a row. `kind` is the name of its class."""
 
     kind: str
     message: str
@@ -26,11 +26,11 @@ class Failure:
 
 @dataclass(frozen=True)
 class Result:
-    """An answer and what it cost, or why there is none.
+    """An answer and its cost, or the error.
 
-    `time_s`: seconds by stage. A clip's own count in its first row; those of a padded batch are shared out evenly.
-    `said`: tokens of the answer; after the first one they came at `tokens_per_s`, those of its whole padded batch.
-    `retried` says what was done after memory ran out.
+    `time_s`: seconds by stage. Those of a clip count in its first row; those of a padded batch are shared equally.
+    `said`: generated tokens. `tokens_per_s`: decoding throughput after the first token, of the whole padded batch.
+    `retried`: a sentence about the retry after memory ran out, None without one.
     """
 
     key: str
@@ -45,13 +45,13 @@ class Result:
     reducer: str
     keep: float | str
     kept_ratio: float | None
-    tokens: dict[str, dict[str, int]] | None  # of each kind, before and after
+    tokens: dict[str, dict[str, int]] | None  # by kind, before and after selection
     time_s: dict[str, float]
     said: int | None = None
     tokens_per_s: float | None = None
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-    cached: bool = False  # whether what the towers made of the clip came from the cache
+    cached: bool = False  # whether the features come from the cache
     retried: str | None = None
     error: Failure | None = None
 
@@ -61,7 +61,7 @@ class Result:
 
 
 def flat(row: dict[str, Any]) -> dict[str, Any]:
-    """A row of the journal as a table has it: one plain value a column, the same columns for every row."""
+    """A row of the journal as a table row: one plain value a column, the same columns for every row."""
     tokens, seconds, error = row.get("tokens") or {}, row.get("time_s") or {}, row.get("error") or {}
     plain = {name: row.get(name) for name in COLUMNS[: COLUMNS.index("tokens_" + KINDS[0] + "_before")]}
     for kind in KINDS:

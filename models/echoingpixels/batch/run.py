@@ -1,7 +1,4 @@
-"""A batch on this machine: clips are decoded in processes of their own while the model answers.
-
-Knows nothing about printing.
-"""
+"""A batch on this machine: worker processes decode clips while the model answers."""
 
 from __future__ import annotations
 
@@ -19,12 +16,12 @@ from .task import Task
 
 
 def never() -> bool:
-    """Go on to the end."""
+    """Do not stop early."""
     return False
 
 
 def nothing(_: object) -> None:
-    """Show nothing."""
+    """Report no progress."""
 
 
 def run(
@@ -37,10 +34,10 @@ def run(
     on_results: Callable[[list[Result]], object] = nothing,
     stop: Callable[[], bool] = never,
 ) -> Tally:
-    """Answer every row that the journal does not hold yet, and write each as it comes; returns what it came to.
+    """Answer every row that the journal lacks, write each batch of rows, and return the totals.
 
-    `on_results` gets what was written and `on_rows` how far it is, after every batch; once `stop` says so, the batch at
-    hand is finished and no other begun. What goes wrong with one clip is written in its rows. DataError where rows
+    After every batch `on_results` gets the written rows and `on_rows` the totals so far. When `stop` is true, the
+    current batch is finished and no other is started. The error of a clip is written in its rows. DataError if rows
     cannot be written.
     """
     tally = Tally(sum(len(task.rows) for task in tasks), workers)

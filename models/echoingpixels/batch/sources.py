@@ -1,7 +1,4 @@
-"""From what the user names to clips with questions: files, folders, patterns, JSONL rows and addresses.
-
-Knows nothing about what is in a clip.
-"""
+"""From files, folders, patterns, JSONL files and addresses to clips with questions."""
 
 from __future__ import annotations
 
@@ -24,10 +21,10 @@ NO_QUESTION = "Give --question or --questions, or rows with a question each."
 
 
 def find_tasks(sources: Iterable[str], questions: Sequence[str] = ()) -> list[Task]:
-    """All clips with their questions, in order; rows about the same part of a clip are one task.
+    """All clips with their questions, in order; rows about the same part of a clip form one task.
 
-    Rows that bring no question of their own get `questions`, as does everything that is no row. OptionError where
-    nothing is asked; MediaError for a source that is not there; DataError for a row that cannot be read.
+    Clips and rows without a question of their own get `questions`. OptionError without any question; MediaError for a
+    missing source; DataError for an invalid row.
     """
     grouped: dict[tuple[str, float | None, float | None], dict[Wanted, None]] = {}
     for source in sources:
@@ -52,7 +49,7 @@ def _rows(source: str, questions: tuple[str, ...]) -> Iterator[Found]:
 
 
 def _clips(source: str) -> list[str]:
-    """The clips that a source stands for. A file that is there is taken: whether it is media shows when it is read."""
+    """The clips of a source. Any existing file counts; whether it is media is known when it is read."""
     if is_remote(source):
         return find_remote(source, ENDINGS)
     path = Path(source)
@@ -77,9 +74,9 @@ def _file_rows(path: Path, questions: tuple[str, ...]) -> Iterator[Found]:
         raise DataError(f"{path} holds no row.", NEEDED)
 
 
-def _row(said: dict[str, Any], path: Path, number: int, questions: tuple[str, ...]) -> Found:
+def _row(row: dict[str, Any], path: Path, number: int, questions: tuple[str, ...]) -> Found:
     where = f"{path}, line {number}"
-    media, own = said.get("media"), said.get("question")
+    media, own = row.get("media"), row.get("question")
     if not (isinstance(media, str) and media.strip() and is_unicode(media)):
         raise DataError(f"{where} has media {json.dumps(media)}, which is no path or address.", NEEDED)
     if own is not None and not (isinstance(own, str) and own.strip() and is_unicode(own)):
@@ -87,8 +84,8 @@ def _row(said: dict[str, Any], path: Path, number: int, questions: tuple[str, ..
     asked = questions if own is None else (own,)
     if not asked:
         raise OptionError(f"{where} has no question.", NO_QUESTION)
-    start, end = seconds(said, "start", where), seconds(said, "end", where)
+    start, end = seconds(row, "start", where), seconds(row, "end", where)
     if end is not None and end <= (start or 0.0):
         raise DataError(f"{where}: start ({start or 0:g} s) is not before end ({end:g} s).", "Mend the line.")
     place = media if is_remote(media) else str(path.parent / media)
-    return place, [Wanted(str(said.get("id", place)), question) for question in asked], start, end
+    return place, [Wanted(str(row.get("id", place)), question) for question in asked], start, end

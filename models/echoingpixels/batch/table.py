@@ -1,4 +1,4 @@
-"""The finished rows as a table, Parquet or CSV: one flat column a value. Knows nothing about how rows are made."""
+"""The finished rows as a Parquet or CSV table."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ AT_ONCE = 8192  # rows of a Parquet file's row group
 
 
 def journal_path(out: Path) -> Path:
-    """Where the rows of `out` are written as they come: itself, or beside the table that is made of them at the end."""
+    """The journal of `out`: `out` itself, or a JSONL file beside the table."""
     return out if out.suffix.lower() == JSONL else out.with_name(out.name + JSONL)
 
 
 def check_table(out: Path) -> None:
-    """DataError where the package that writes such a file is missing."""
+    """DataError if the package that writes this format is missing."""
     if out.suffix.lower() == PARQUET:
         try:
             import pyarrow  # noqa: F401
@@ -34,7 +34,7 @@ def check_table(out: Path) -> None:
 
 
 def write_table(journal: Path, out: Path) -> None:
-    """Make the table of a journal, which replaces an earlier one in one step. DataError where it cannot be written."""
+    """Write the table of a journal; an earlier table is replaced atomically. DataError if it cannot be written."""
     beside = out.with_name(f".{out.name}.new")
     write = _parquet if out.suffix.lower() == PARQUET else _csv
     try:

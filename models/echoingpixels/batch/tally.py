@@ -1,4 +1,4 @@
-"""What a batch came to: answers, failures, tokens, and which stage others waited for. Knows nothing about printing."""
+"""The totals of a batch: answers, failures, tokens, seconds by stage, and utilisation."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ READING = ("fetch", "decode")
 
 @dataclass
 class Tally:
-    """Sums over the results of one run. `rows` in all; `workers` that read clips; `models` that answer."""
+    """Totals over the results of one run. `rows`: requested; `workers`: readers of clips; `models`: loaded models."""
 
     rows: int
     workers: int = 1
     models: int = 1
-    reading: float = 0.0  # s that the workers were at work since `begin`, all together
+    reading: float = 0.0  # s of reading by all workers since `begin`
     skipped: int = 0
     answered: int = 0
     failures: Counter[str] = field(default_factory=Counter)
     kept: float = 0.0  # sum of keep ratios
     tokens: int = 0
     saved: int = 0
-    later: int = 0  # tokens of answers after their first ones
+    later: int = 0  # generated tokens after the first of each answer
     cached: int = 0
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
     clips: set[tuple[str, float | None, float | None]] = field(default_factory=set)
@@ -35,15 +35,15 @@ class Tally:
     ended: float | None = None
 
     def begin(self) -> None:
-        """The model is ready: rates count from here."""
+        """Start the clock; the model is loaded."""
         self.began = time.monotonic()
 
     def end(self) -> None:
-        """Everything is written."""
+        """Stop the clock."""
         self.ended = time.monotonic()
 
     def add(self, results: Iterable[Result]) -> None:
-        """Count results."""
+        """Add results."""
         for one in results:
             self.clips.add((one.media, one.start, one.end))
             for stage, seconds in one.time_s.items():
@@ -61,7 +61,7 @@ class Tally:
 
     @property
     def done(self) -> int:
-        """Rows that are in the output now."""
+        """Rows in the output."""
         return self.skipped + self.answered + self.failed
 
     @property
@@ -76,16 +76,16 @@ class Tally:
 
     @property
     def per_minute(self) -> float:
-        """Clips a minute."""
+        """Clips per minute."""
         return 60 * len(self.clips) / self.wall if self.wall else 0.0
 
     @property
     def tokens_per_s(self) -> float | None:
-        """Tokens of answers after their first ones, over the time they took; None where there were none."""
+        """Decoding throughput after the first token of each answer; None without such tokens."""
         return self.later / self.seconds["generate"] if self.seconds["generate"] else None
 
     def use(self) -> dict[str, float]:
-        """Share of the time for which the readers and the models were at work."""
+        """The share of wall time in which the readers and the models were busy."""
         answering = sum(seconds for stage, seconds in self.seconds.items() if stage not in READING)
         wall = max(self.wall, 1e-9)
         return {"reading": self.reading / wall / self.workers, "answering": answering / wall / self.models}

@@ -1,4 +1,4 @@
-"""What a batch is made of: clips with their questions. Knows nothing about how they are found or answered."""
+"""The input of a batch: clips with their questions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ..options import MediaOptions
 
 @dataclass(frozen=True)
 class Wanted:
-    """One row of the output to be: `id` is the user's own, or the clip's place."""
+    """A question of a task. `id`: the user's own, or the clip's path or address."""
 
     id: str
     question: str
@@ -17,9 +17,9 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Task:
-    """One clip and all that is asked about it. `media` is a path or an address; `start` and `end` in s.
+    """One clip and its questions. `media` is a path or an address; `start` and `end` in s.
 
-    `max_frames`: fewer than the job's, where memory ran out; `retried` then says so.
+    `max_frames`: the limit of a retry after memory ran out, else None; `retried`: the sentence that reports it.
     """
 
     media: str

@@ -1,1 +1,1 @@
-"""Models for other programs."""
+"""Adapters for other programs."""

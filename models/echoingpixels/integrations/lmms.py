@@ -1,7 +1,4 @@
-"""A model class for lmms-eval, so that its harness can run this project's models on its tasks.
-
-Found by the harness itself, through the entry point `lmms_eval.models`; imported by nothing else.
-"""
+"""The model class for lmms-eval, which finds it through the entry point `lmms_eval.models`."""
 
 from __future__ import annotations
 
@@ -25,15 +22,15 @@ MEDIA = ("video", "audio", "image")
 
 
 def manifest() -> Any:
-    """What the harness registers."""
+    """The entry of the harness's model registry."""
     from lmms_eval.models.registry_v2 import ModelManifest
 
     return ModelManifest(NAME, chat_class_path=f"{__name__}.Lmms")
 
 
 @dataclass(frozen=True)
-class Prompt:
-    """One request: a clip, perhaps a part of it, and the text about it."""
+class Request:
+    """One request: a question about a clip or a part of it."""
 
     media: Path
     start: float | None
@@ -42,12 +39,10 @@ class Prompt:
 
 
 class Lmms(lmms):  # type: ignore[misc]  # the harness has no types
-    """One request at a time, each about one clip in a file; arguments are those of `ep evaluate`, in --model_args.
+    """Answers one request at a time about one media file; --model_args are the options of `ep evaluate`.
 
-    Under `accelerate launch` each process has a GPU and a model of its own, and answers its share of the requests.
-
-    A request that cannot be answered gets an empty answer, as the harness knows no failures; it is named, and how many
-    there were is said at the end.
+    Under `accelerate launch` each process has its own GPU and model, and answers its share of the requests. The harness
+    has no failures: a request that fails is logged and gets an empty answer.
     """
 
     is_simple = False
@@ -80,7 +75,7 @@ class Lmms(lmms):  # type: ignore[misc]  # the harness has no types
         self._last: tuple[object, EncodedClip] | None = None
 
     def _join_processes(self) -> str | None:
-        """Take this process's share of the requests under `accelerate launch`; its own GPU, or None if it is alone."""
+        """Take a share of the requests under `accelerate launch`; its GPU, None for a single process."""
         accelerator = Accelerator()
         if accelerator.num_processes == 1:
             return None
@@ -90,64 +85,64 @@ class Lmms(lmms):  # type: ignore[misc]  # the harness has no types
 
     @property
     def device(self) -> Any:
-        """Where the model is."""
+        """The device of the model."""
         return self.ep.backbone.device
 
     def generate_until(self, requests: Sequence[Any]) -> list[str]:
-        """An answer to each request, in order."""
-        said = []
+        """The answers to requests, in order."""
+        answers = []
         for request in requests:
             context, to_messages, settings, doc_id, task, split = request.args
             try:
-                prompt = prompt_of(to_messages(self.task_dict[task][split][doc_id]))
-                answer = self._answer(prompt, dict(settings))
+                asked = request_of(to_messages(self.task_dict[task][split][doc_id]))
+                answer = self._answer(asked, dict(settings))
             except EpError as error:
                 self.failed += 1
-                logger.error(f"{task}, {doc_id}: no answer, which the harness will count as a wrong one. {error}")
+                logger.error(f"{task}, {doc_id}: no answer, which the harness counts as wrong. {error}")
                 answer = ""
-            said.append(answer)
+            answers.append(answer)
             self.cache_hook.add_partial("generate_until", (context, settings), answer)
         if self.failed:
-            logger.error(f"{self.failed} requests so far have no answer, and are counted as wrong.")
-        return said
+            logger.error(f"{self.failed} requests so far have no answer and count as wrong.")
+        return answers
 
-    def _answer(self, prompt: Prompt, settings: dict[str, Any]) -> str:
+    def _answer(self, request: Request, settings: dict[str, Any]) -> str:
         stops = settings.get("until") or []
         generate = GenerateOptions(
             max_new_tokens=int(settings.get("max_new_tokens") or GenerateOptions.max_new_tokens),
             temperature=float(settings.get("temperature") or 0.0),
         )
         options = AskOptions(self.choice.reducer, self.choice.keep, generate)
-        text = self._clip(prompt).ask(prompt.question, options).text
+        text = self._clip(request).ask(request.question, options).text
         for stop in [stops] if isinstance(stops, str) else stops:
             text = text.split(stop)[0] if stop else text
         return text
 
-    def _clip(self, prompt: Prompt) -> EncodedClip:
-        """The encoded clip; the last one is kept, since requests about one clip come together."""
-        key = (prompt.media, prompt.start, prompt.end)
+    def _clip(self, request: Request) -> EncodedClip:
+        """The encoded clip; the last one is kept, because requests about one clip are adjacent."""
+        key = (request.media, request.start, request.end)
         if self._last is None or self._last[0] != key:
             self._last = None
-            read = replace(self.reading, start=prompt.start, end=prompt.end)
-            self._last = key, self.ep.encode(prompt.media, read)
+            read = replace(self.reading, start=request.start, end=request.end)
+            self._last = key, self.ep.encode(request.media, read)
             for note in set(self._last[1].source.notes) - self._notes:
                 self._notes.add(note)
                 logger.warning(note)
         return self._last[1]
 
     def generate_until_multi_round(self, requests: Sequence[Any]) -> list[str]:
-        """Not offered: every request is one question."""
+        """Not supported: every request is one question."""
         raise NotImplementedError("echoingpixels answers one question at a time; this task asks in rounds.")
 
     def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
-        """Not offered: audio-visual tasks ask for text."""
-        raise NotImplementedError("echoingpixels gives text, and this task wants likelihoods.")
+        """Not supported: only text is generated."""
+        raise NotImplementedError("echoingpixels generates text; this task needs likelihoods.")
 
 
-def prompt_of(messages: Sequence[dict[str, Any]]) -> Prompt:
-    """What a conversation asks; MediaError where it is not text about one file.
+def request_of(messages: Sequence[dict[str, Any]]) -> Request:
+    """The request of a conversation; MediaError unless it is one question about one file.
 
-    System messages are left out: the model has its own.
+    System messages are dropped: the model has its own.
     """
     parts = [part for message in messages if message["role"] == "user" for part in message["content"]]
     texts = [part["text"] for part in parts if part["type"] == "text"]
@@ -159,4 +154,4 @@ def prompt_of(messages: Sequence[dict[str, Any]]) -> Prompt:
         raise MediaError(
             f"The request has {len(media)} media, {len(paths)} of them files.", "Use tasks about one file."
         )
-    return Prompt(Path(*paths), media[0].get("start_time"), media[0].get("end_time"), "\n".join(texts).strip())
+    return Request(Path(*paths), media[0].get("start_time"), media[0].get("end_time"), "\n".join(texts).strip())

@@ -1,7 +1,4 @@
-"""Timed answers folded into one line a setting: medians with their spread, and speedups against all tokens.
-
-Knows nothing about how answers are made or timed.
-"""
+"""Timed answers summarised by setting: medians with their spread, and speedups over all tokens."""
 
 from __future__ import annotations
 
@@ -22,7 +19,7 @@ MEMORY = ("weights", "peak", "peak_llm")
 
 @dataclass(frozen=True)
 class Sample:
-    """One answer about one clip; `repeat` counts the rounds, each of which asks every setting about every clip."""
+    """One answer about one clip. `repeat`: its round; a round runs every setting on every clip."""
 
     clip: Path
     repeat: int
@@ -32,7 +29,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Spread:
-    """The median over repeats, and the least and the most."""
+    """Median, minimum and maximum over repeats."""
 
     median: float
     low: float
@@ -40,35 +37,35 @@ class Spread:
 
     @classmethod
     def of(cls, values: Iterable[float | None]) -> Spread | None:
-        """None where one repeat could not measure it."""
-        known = list(values)
-        there = [value for value in known if value is not None]
-        return cls(median(there), min(there), max(there)) if there and len(there) == len(known) else None
+        """None if a repeat has no value."""
+        every = list(values)
+        known = [value for value in every if value is not None]
+        return cls(median(known), min(known), max(known)) if known and len(known) == len(every) else None
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What was answered about one clip; it agrees if it did in every repeat."""
+    """The answer about one clip; `agrees`: it equals the answer from all tokens in every repeat."""
 
     clip: Path
     text: str
-    tokens: int  # said, with the mark that ends the answer
+    tokens: int  # generated, the end mark included
     agrees: bool
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One setting. `tokens` are summed over the clips; times and FLOPs are means over them, memory is the most.
+    """One setting. `tokens` are sums over the clips, times and FLOPs are means, memory is the maximum.
 
     `time_s`: a report's stages, and `llm`, the sum of select, prefill and generate. `memory_bytes`: `peak` of a whole
-    answer, and `peak_llm` from choosing tokens on. `speedup`: `measured` end to end and of the `llm` alone, both within
-    a repeat. `score`: of questions with known answers, if there were any.
+    answer, and `peak_llm` from token selection on. `measured` and `llm`: speedups within a repeat, end to end and of
+    the LLM alone. `score`: of questions with known answers, if any.
     """
 
     setting: Setting
     tokens: Tokens
     time_s: dict[str, Spread | None]
-    tokens_per_s: Spread | None  # decoded
+    tokens_per_s: Spread | None  # decoding throughput
     memory_bytes: dict[str, Spread | None]
     flops: Flops
     measured: Spread
@@ -78,11 +75,11 @@ class Measured:
 
     @property
     def agreement(self) -> float:
-        """The share of clips with the answer that all tokens give."""
+        """The share of clips whose answer equals the one from all tokens."""
         return sum(reply.agrees for reply in self.replies) / len(self.replies)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values: medians under the names `ep ask --json` has, their extremes under `spread`."""
+        """Plain values: medians under the names of `ep ask --json`, their extremes under `spread`."""
         speedup = {"measured": self.measured, "llm": self.llm}
         score = asdict(self.score) if self.score else dict.fromkeys(field.name for field in fields(Score))
         return {
@@ -107,7 +104,7 @@ class Measured:
 
 
 def fold(chosen: Sequence[Setting], samples: Iterable[Sample]) -> tuple[Measured, ...]:
-    """One Measured a setting. FULL must be among them; every round holds the same clips under every setting."""
+    """One Measured a setting. FULL must be among them; every round has the same clips under every setting."""
     rounds: dict[Setting, dict[int, list[Sample]]] = {setting: {} for setting in chosen}
     for sample in samples:
         rounds[sample.setting].setdefault(sample.repeat, []).append(sample)
@@ -116,7 +113,7 @@ def fold(chosen: Sequence[Setting], samples: Iterable[Sample]) -> tuple[Measured
 
 
 def _measured(setting: Setting, rounds: list[list[Sample]], full: list[list[Sample]]) -> Measured:
-    """Fold the rounds, each the clips in one order, of a setting, beside those of the full run."""
+    """Summarise the rounds of a setting and those of the full run; each round has the clips in one order."""
     times, whole = [_times(one) for one in rounds], [_times(one) for one in full]
     reports = [sample.answer.report for sample in rounds[0]]
     return Measured(
@@ -133,21 +130,21 @@ def _measured(setting: Setting, rounds: list[list[Sample]], full: list[list[Samp
 
 
 def _times(clips: Sequence[Sample]) -> dict[str, float | None]:
-    """Mean seconds of a clip by stage in one round; None for a stage that no clip went through."""
+    """Mean seconds of a clip by stage in one round; None for a stage that did not run."""
     spent = [sample.answer.report.time_s for sample in clips]
     stages = sum(spent, StageTimes()) / len(spent)
     return {**stages.as_dict(), "llm": stages.llm}
 
 
 def _ratios(full: list[dict[str, float | None]], mine: list[dict[str, float | None]], name: str) -> Spread:
-    """How many times as long the full run took in the same round."""
+    """The speedup over the full run, within each round."""
     found = Spread.of((a[name] or 0.0) / (b[name] or 1.0) for a, b in zip(full, mine, strict=True))
     assert found is not None, "every answer has a total time"
     return found
 
 
 def _tokens_per_s(clips: Sequence[Sample]) -> float | None:
-    """Tokens after the first over the time they took; None where there were none."""
+    """Decoding throughput after the first token; None without such tokens."""
     seconds = sum(sample.answer.report.time_s.generate or 0.0 for sample in clips)
     return sum(len(sample.answer.token_ids) - 1 for sample in clips) / seconds if seconds else None
 

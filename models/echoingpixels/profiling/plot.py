@@ -1,4 +1,4 @@
-"""A profile as a picture: speed, memory and agreement against the keep ratio, one line a reducer. Measures nothing."""
+"""A profile as a picture: speed, memory and agreement against the keep ratio, one line a reducer."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ if TYPE_CHECKING:
 ENDINGS = (".png", ".svg")
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")  # Okabe and Ito's: safe for all
 MARKERS = "os^DvPX"
-MARGIN = 1.2  # beside the smallest and the largest ratio
-ASIDE = 1.03  # each reducer's points are a little further right, so that none hides another
+MARGIN = 1.2  # factor beside the smallest and the largest ratio
+ASIDE = 1.03  # factor between the points of two reducers, so that none hides another
 SIZE, DPI = (4.0, 3.6), 150  # inches of one panel, pixels an inch
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One quantity: None where it was not measured."""
+    """One quantity. `value`: None if it was not measured. `most`: the end of its axis, if any."""
 
     title: str
     value: Callable[[Measured], Spread | None]
-    most: float | None = None  # of the axis, if it has an end
+    most: float | None = None
 
 
 def check_plot() -> None:
-    """EpError where matplotlib is missing."""
+    """EpError if matplotlib is missing."""
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
@@ -43,7 +43,7 @@ def check_plot() -> None:
 
 
 def draw(profile: Profile, path: Path) -> None:
-    """Write a PNG or SVG; a panel whose quantity was not measured says so."""
+    """Write a PNG or SVG; a panel without measurements is marked."""
     check_plot()
     from matplotlib import rc_context
     from matplotlib.figure import Figure
@@ -93,7 +93,7 @@ def _draw(panel: Panel, runs: Sequence[Measured], axes: Any) -> None:
         return
     axes.axhline(whole.median, color="0.4", linestyle="--", label="all tokens")
     top = panel.most or axes.get_ylim()[1]
-    axes.set_ylim(-0.05 * top, 1.05 * top)  # from zero, so that noise looks small
+    axes.set_ylim(-0.05 * top, 1.05 * top)  # from zero, so that noise appears small
 
 
 def _scaled(value: Spread | None, by: float) -> Spread | None:

@@ -1,7 +1,4 @@
-"""What reducers and keep ratios cost on clips, measured side by side with the run from all tokens.
-
-Knows nothing about printing or drawing.
-"""
+"""The cost of reducers and keep ratios on clips, measured in alternation with the run from all tokens."""
 
 from __future__ import annotations
 
@@ -23,16 +20,16 @@ from ..report import reset_peak
 from .measurements import Measured, Sample, fold
 from .recommend import Recommendation, name, recommend
 
-BASELINES = ("uniform", "random")  # strong ones, so they always run
+BASELINES = ("uniform", "random")  # always measured: they are strong
 SHARED = "Reading, preparing and encoding a clip are timed once a repeat and counted in every setting."
 
 
 @dataclass(frozen=True)
 class Profile:
-    """What was measured: one Measured a setting, the first of them all tokens.
+    """One Measured a setting, the first with all tokens.
 
-    `failed`: clips that could not be read, or needed more memory than was free, and why. `warnings` and `remarks`: what
-    the clips' files made worth saying; remarks also say which settings were left out.
+    `failed`: clips that could not be read or did not fit in memory, with the reason. `warnings`: of the clips.
+    `remarks`: notes on the clips and the model.
     """
 
     question: str
@@ -52,26 +49,26 @@ class Profile:
 
     @property
     def settings(self) -> list[Setting]:
-        """What was measured."""
+        """The measured settings."""
         return [run.setting for run in self.runs]
 
     @property
     def notes(self) -> list[str]:
-        """What the figures do not say, and what could not be measured."""
-        said = [*self.remarks, SHARED]
+        """Notes on how to read the figures, and on missing ones."""
+        notes = [*self.remarks, SHARED]
         if self.options.repeat == 1:
-            said.append("One repeat shows no spread.")
+            notes.append("One repeat shows no spread.")
         if any(run.memory_bytes["peak"] is None for run in self.runs):
-            said.append("Peak memory was not measured: this system does not let a process start a new peak.")
+            notes.append("Peak memory was not measured: this system does not let a process start a new peak.")
         single = [name(run.setting) for run in self.runs if run.tokens_per_s is None]
         if single:
             where = "any setting" if len(single) == len(self.runs) else ", ".join(single)
-            said.append(f"Decoding speed was not measured for {where}: no answer goes on after its first token.")
+            notes.append(f"Decoding speed was not measured for {where}: no answer goes on after its first token.")
         if len({tuple(reply.tokens for reply in run.replies) for run in self.runs}) > 1:
-            said.append("Answers differ in length, which counts in total, llm and speedup; first_token is free of it.")
+            notes.append("Answers differ in length, which counts in total, llm and speedup; first_token is free of it.")
         if len(self.runs[0].replies) == 1 and self.runs[0].score is None:
-            said.append("One answer about one clip proves little; a folder, or questions with known answers, more.")
-        return said
+            notes.append("One answer about one clip proves little; a folder, or questions with known answers, more.")
+        return notes
 
     def scored(self, scores: Mapping[Setting, Score]) -> Profile:
         """With the scores of its settings on questions with known answers."""
@@ -107,11 +104,11 @@ def profile(
     on_progress: Callable[[int, int], None] | None = None,
     reader: Reader = stream_clip,
 ) -> Profile:
-    """Ask one question of every clip under every setting, round after round, and fold the times.
+    """Ask one question about every clip under every setting, in rounds, and summarise the reports.
 
-    `on_progress` gets the answers done and in all. `reader` reads the clips: a worker's `stream`, or `stream_clip` if
-    left out. Of several clips, those that cannot be read, or need more memory than is free, are left out and reported
-    in `failed`. MediaError if that leaves none, ModelError for cs2 asked of a model without sieve weights.
+    `on_progress` gets the number of answers done and of all. `reader`: a worker's `stream`, or `stream_clip`. Of
+    several clips, those that cannot be read or do not fit in memory are reported in `failed`. MediaError if none is
+    left, ModelError for cs2 without sieve weights.
     """
     options, read, generate = options or ProfileOptions(), read or MediaOptions(), generate or GenerateOptions()
     chosen = choose(model, options)
@@ -147,13 +144,13 @@ def profile(
         options=options,
         runs=fold(chosen, (sample for sample in samples if sample.clip not in failed)),
         failed=failed,
-        warnings=_said(read_well, lambda source: source.warnings),
-        remarks=(*_said(read_well, lambda source: source.notes), *model.notes("full")),
+        warnings=_named(read_well, lambda source: source.warnings),
+        remarks=(*_named(read_well, lambda source: source.notes), *model.notes("full")),
     )
 
 
 def choose(model: EchoingPixels, options: ProfileOptions) -> list[Setting]:
-    """The settings to measure, all tokens first. ModelError for cs2 without sieve weights, if it was asked for."""
+    """The settings to measure, all tokens first. ModelError for cs2 without sieve weights."""
     names = [model.reducer_of(name) for name in options.reducers]
     for reducer in names:
         model.check(reducer)
@@ -161,9 +158,9 @@ def choose(model: EchoingPixels, options: ProfileOptions) -> list[Setting]:
 
 
 def in_turn(chosen: Sequence[Setting], turn: int, turns: int, seed: int) -> list[Setting]:
-    """The order of settings in one turn of several: shuffled once, and begun further on each time.
+    """The order of settings in one of several turns: shuffled once, and rotated from turn to turn.
 
-    Over the turns a setting comes early, midway and late alike, so that drift hits all of them.
+    Over the turns each setting runs early, midway and late, so that drift affects all alike.
     """
     order = random.Random(seed).sample(list(chosen), len(chosen))
     first = turn * len(order) // turns % len(order)
@@ -171,7 +168,7 @@ def in_turn(chosen: Sequence[Setting], turn: int, turns: int, seed: int) -> list
 
 
 def _without_peak(answer: Answer) -> Answer:
-    """The same without its peak memory: this system cannot start a new peak for each answer."""
+    """The same without peak memory, for systems that cannot reset the peak."""
     memory = replace(answer.report.memory_bytes, peak=None, peak_llm=None)
     return replace(answer, report=replace(answer.report, memory_bytes=memory))
 
@@ -181,7 +178,7 @@ def _none(failed: dict[Path, str]) -> MediaError:
     return MediaError(what, "Give at least one file with picture or sound.")
 
 
-def _said(sources: Sequence[Source], texts: Callable[[Source], tuple[str, ...]]) -> tuple[str, ...]:
-    """What reading the clips made worth saying, each with its clip's name where there are several."""
+def _named(sources: Sequence[Source], texts: Callable[[Source], tuple[str, ...]]) -> tuple[str, ...]:
+    """The texts about all clips, each with the name of its clip if there are several."""
     pairs = [(Path(source.path).name, text) for source in sources for text in texts(source)]
     return tuple(f"{clip}: {text}" if len(sources) > 1 else text for clip, text in pairs)

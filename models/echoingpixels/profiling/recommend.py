@@ -1,4 +1,4 @@
-"""Which of the measured settings to use, and why, in a sentence. Knows nothing about how they were measured."""
+"""The measured setting to use, with the reason in a sentence."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class Recommendation:
 
 
 def recommend(runs: Sequence[Measured]) -> Recommendation:
-    """The smallest keep that costs no answer and saves time in every repeat; all tokens where there is none.
+    """The smallest keep that loses no answer and is faster in every repeat; all tokens if there is none.
 
-    No answer is lost where all agree with those from all tokens, or, with questions whose answers are known, where as
-    many are right. That must hold at every larger keep of the reducer too: one hit far down is luck. Of reducers at
-    one keep, the quickest.
+    No answer is lost if all agree with those from all tokens or, for questions with known answers, if the accuracy is
+    not lower. That must also hold at every larger keep of the reducer: a single hit is chance. Of several reducers at
+    one keep, the fastest.
     """
     full = next(run for run in runs if run.setting == FULL)
     reduced = [run for run in runs if run.setting != FULL]
@@ -51,7 +51,7 @@ def recommend(runs: Sequence[Measured]) -> Recommendation:
 
 
 def name(setting: Setting) -> str:
-    """Such as cs2 at keep 0.1."""
+    """A setting as text, such as `cs2 at keep 0.1`."""
     return f"{setting.reducer} at keep {keep_name(setting.keep)}"
 
 
