@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -22,7 +22,6 @@ from .generation.answer import Answer, Chunk, Cost, generate, joined
 from .inputs.positions import overreach
 from .inputs.prepare import Inputs, Media, prepare_prompt
 from .inputs.stream import Selection, Stream, pad
-from .media import Reader, stream_clip
 from .media.clip import Clip, Ending, Pieces, Source
 from .memory_errors import guarded, guarded_stream
 from .options import (
@@ -42,6 +41,9 @@ from .options import (
 from .reducers.cs2 import Sieve, no_sieve, no_table
 from .reducers.registry import REDUCERS, automatic, selection_flops
 from .report import Stopwatch, reset_peak
+
+if TYPE_CHECKING:
+    from .media import Reader
 
 REAL_MODEL = "For other clips use --model qwen2.5-omni-3b --quant nf4 on a GPU (`ep models` lists models)."
 Advise = Callable[[Media | None, str, AskOptions], tuple[str, ...]]
@@ -89,14 +91,14 @@ class EchoingPixels:
         options: MediaOptions | None = None,
         *,
         cache: FeatureCache | str | PathLike[str] | None = AUTO,
-        reader: Reader = stream_clip,
+        reader: Reader | None = None,
         **read: Any,
     ) -> EncodedClip:
         """Read and encode a clip once, for any number of questions.
 
         `media`: a file, a Clip, or a clip's pieces; memory holds one piece and the features. `options` and keywords
         (those of MediaOptions) apply to a file. `cache`: the folder of cached features of files, `auto` for the user's
-        cache folder, None for none. `reader` reads a file's pieces.
+        cache folder, None for none. `reader` reads a file's pieces (None: `stream_clip`).
         MediaError where the file gives no token, OptionError for an unknown option, OutOfMemoryError.
         """
         if not isinstance(media, str | PathLike):
@@ -111,6 +113,10 @@ class EchoingPixels:
             cached = None if slot is None else slot.get(str(path))
         if cached is not None:
             return from_cache(self, cached, watch.seconds)
+        if reader is None:
+            from .media import stream_clip
+
+            reader = stream_clip
         return self.encode_pieces(reader(path, options, frame_size=self.frame_size), watch.seconds, slot)
 
     def encode_pieces(self, pieces: Pieces, before: dict[str, float], slot: Slot | None = None) -> EncodedClip:
@@ -119,9 +125,7 @@ class EchoingPixels:
         encode = partial(encode_pieces, self, pieces, before, slot)
         return guarded(encode, "encoding the clip", self.backbone.device, advise)
 
-    def _slot(
-        self, path: Path, options: MediaOptions, cache: FeatureCache | str | PathLike[str] | None
-    ) -> Slot | None:
+    def _slot(self, path: Path, options: MediaOptions, cache: FeatureCache | str | PathLike[str] | None) -> Slot | None:
         if cache is None or not self.encoders or not path.is_file():
             return None
         if not isinstance(cache, FeatureCache):
@@ -165,9 +169,7 @@ class EchoingPixels:
 
     # From questions to answers.
 
-    def ask(
-        self, media: str | PathLike[str] | Clip | Pieces | EncodedClip, question: str, **options: Any
-    ) -> Answer:
+    def ask(self, media: str | PathLike[str] | Clip | Pieces | EncodedClip, question: str, **options: Any) -> Answer:
         """Answer one question about a file, a clip or an encoded clip.
 
         Keyword options are those of MediaOptions, AskOptions and GenerateOptions. Errors as of `encode` and `answer`.

@@ -120,7 +120,11 @@ def test_the_report_has_every_key_and_goes_through_json(model: EchoingPixels) ->
 
 
 def test_times_add_up(model: EchoingPixels) -> None:
-    spent = model.encode_pieces(tinymodel.clip().pieces(), {"decode": 0.25}).ask(QUESTION, AskOptions(generate=SHORT)).report.time_s
+    spent = (
+        model.encode_pieces(tinymodel.clip().pieces(), {"decode": 0.25})
+        .ask(QUESTION, AskOptions(generate=SHORT))
+        .report.time_s
+    )
     assert spent["decode"] == pytest.approx(0.25, abs=0.01)
     first = sum(spent[name] or 0.0 for name in ("decode", "prepare", "encode", "select", "prefill"))
     assert spent["first_token"] == pytest.approx(first)

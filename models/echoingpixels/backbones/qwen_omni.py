@@ -5,7 +5,7 @@ Nothing of transformers is copied, patched or subclassed: encoders, decoder laye
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
@@ -18,11 +18,9 @@ from ..inputs.positions import AUDIO, IMAGE, VIDEO
 from ..inputs.prepare import Inputs, Media, Tokenizer
 from ..inputs.stream import Stream
 from ..options import Reuse
-from .attention import attention_of
 from .audio import encode_audio
 from .base import AudioShape, Features, VisionShape
 from .chunked_mlp import InParts
-from .compiled import Step, compiled
 from .flops import audio_flops, vision_flops
 from .kernels import choose_kernels
 from .kv_cache import join, kv_name, step_mask
@@ -177,6 +175,8 @@ class QwenOmni:
 
         A block is float32 (B, H, K, L) with a bounded K, and 0 where a row has fewer tokens.
         """
+        from .attention import attention_of
+
         return attention_of(self.text, self.run_layers, stream, tokens, layers)
 
     def train(self, checkpointing: bool = False) -> None:
@@ -264,7 +264,9 @@ class QwenOmni:
         return self.logits(out.last_hidden_state)
 
     @cached_property
-    def _compiled(self) -> Step:
+    def _compiled(self) -> Callable[..., Tensor]:
+        from .compiled import compiled
+
         return compiled(self._step)
 
     def logits(self, hidden: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from ..datasets.questions import Row
 from ..errors import DataError, ModelError
 from ..features.cache import FeatureCache
 from ..inputs.stream import Selection, Stream
-from ..media import Reader, stream_clip
+from ..media import Reader
 from ..model import EchoingPixels
 from ..options import AUTO, KEEP, GenerateOptions, Keep, MediaOptions
 from ..reducers.adaptive import RATIOS, Enough, features
@@ -65,7 +65,7 @@ def calibrate(
     generate: GenerateOptions | None = None,
     on_outcome: Callable[[Outcome], None] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
-    reader: Reader = stream_clip,
+    reader: Reader | None = None,
     cache: FeatureCache | None = None,
 ) -> Calibration:
     """Answer all rows from all tokens and at every ratio of RATIOS, and learn from that.

@@ -95,9 +95,7 @@ def generate(
             encoded=cost.encoded or replace(before[row], text=0),
             tokens_per_s=rate,
         )
-        answer = Answer(
-            text.text, tuple(text.ids), text.reason, report, options, times[row], cost.warnings, cost.notes
-        )
+        answer = Answer(text.text, tuple(text.ids), text.reason, report, options, times[row], cost.warnings, cost.notes)
         yield Chunk("", answer, row)
 
 

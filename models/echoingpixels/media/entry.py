@@ -60,7 +60,11 @@ def stream_clip(
     path: str | Path, options: MediaOptions = DEFAULTS, *, frame_size: FrameSize | None = None, **overrides: Any
 ) -> Pieces:
     """What `read_clip` reads and raises, piece by piece: of a long clip memory holds one of them."""
-    return stream(path, MediaOptions(**{**vars(options), **split_keywords(overrides, MediaOptions)[0]}), Host(frame_size=frame_size))
+    return stream(
+        path,
+        MediaOptions(**{**vars(options), **split_keywords(overrides, MediaOptions)[0]}),
+        Host(frame_size=frame_size),
+    )
 
 
 def stream(path: str | Path, options: MediaOptions, host: Host) -> Pieces:

@@ -18,7 +18,6 @@ from .estimate import Memory, Sizes, stages
 from .meta_model import Outline, weight_bytes
 
 
-
 @dataclass(frozen=True)
 class Case:
     """A question about a clip, of which only sizes are known, and the model that is to answer it.
