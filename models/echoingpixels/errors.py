@@ -1,4 +1,4 @@
-"""What a user is told when something cannot be done. Knows nothing about printing or exit codes."""
+"""Errors with a message and a hint for the user."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ LESS_MEMORY = (
 class EpError(Exception):
     """A problem the user can act on.
 
-    `message` says what happened and what was seen, `hint` what to do about it.
+    `message`: what happened and what was found. `hint`: what to do about it.
     """
 
     def __init__(self, message: str, hint: str = "") -> None:
@@ -43,4 +43,4 @@ class OutOfMemoryError(EpError):
 
 
 class InternalError(EpError):
-    """Something went wrong that is no fault of the user's."""
+    """A failure that is not the user's fault."""

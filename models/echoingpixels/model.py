@@ -227,7 +227,7 @@ class EchoingPixels:
                 clip.store()
 
     def generate(self, stream: Stream, options: GenerateOptions | None = None, **keywords: Any) -> Answer:
-        """Answer from a stream of one row, reduced or not; the report counts from here on. OptionError for more rows."""
+        """Answer from a stream of one row, reduced or not; the report starts here. OptionError for several rows."""
         if len(stream.mask) != 1:
             raise OptionError(f"A stream of {len(stream.mask)} rows has no single answer.", "Use model.answer.")
         chosen = AskOptions(generate=options or GenerateOptions()).updated(keywords)

@@ -222,8 +222,8 @@ class ProfileOptions:
         for name in self.reducers:
             check_reducer(name)
         if self.repeat < 1 or self.warm_up < 0:
-            seen = f"repeat is {self.repeat} and warm_up is {self.warm_up}."
-            raise OptionError(seen, "Measure at least once, after 0 or more rounds that do not count.")
+            found = f"repeat is {self.repeat} and warm_up is {self.warm_up}."
+            raise OptionError(found, "Measure at least once, after 0 or more rounds that do not count.")
 
 
 def read_reuse(text: str) -> Reuse | Literal["auto"]:

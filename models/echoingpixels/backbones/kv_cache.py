@@ -1,4 +1,4 @@
-"""KV caches of transformers: the name of their argument, the mask of a cached step, and the concatenation of several."""
+"""KV caches of transformers: the name of their argument, the mask of a cached step, and their concatenation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What quantized weights take: stored, and while something is multiplied by them. Knows nothing about models.
+"""Bytes of quantized weights: stored, and temporary while tokens are multiplied by them.
 
 Of bitsandbytes 0.50: NF4 in blocks of 64 with a float32 scale each, int8 with one a row.
 """
@@ -15,7 +15,7 @@ ONE_BY_ONE = 4  # tokens that NF4 on CUDA multiplies without writing the weights
 
 
 def weight_bytes(rows: int, columns: int, quant: str, value: int) -> int:
-    """Bytes of one matrix of weights as stored; `value` is what one takes that is not quantized."""
+    """Bytes of one matrix of weights as stored; `value`: bytes of one weight that is not quantized."""
     n = rows * columns
     if quant == "nf4":
         return (n + 1) // 2 + 4 * -(-n // BLOCK) + CODES
@@ -23,16 +23,16 @@ def weight_bytes(rows: int, columns: int, quant: str, value: int) -> int:
 
 
 def stored_bytes(weight: Tensor) -> int:
-    """Bytes of a weight as it is there, with the scales that belong to it."""
+    """Bytes of a loaded weight with its scales."""
     state = getattr(weight, "quant_state", None)
     scales = [getattr(weight, "SCB", None), getattr(state, "absmax", None), getattr(state, "code", None)]
     return sum(part.numel() * part.element_size() for part in (weight, *scales) if part is not None)
 
 
 def product_bytes(rows: int, columns: int, tokens: int, quant: str, value: int, cuda: bool) -> float:
-    """Bytes that come and go while (tokens, columns) are multiplied by such a matrix, beside both and the result.
+    """Temporary bytes of multiplying (tokens, columns) by such a matrix, beside both and the result.
 
-    NF4 writes the matrix out; a CPU with AVX512-BF16 packs it anew at its first use instead. int8 takes the tokens as
+    NF4 writes the matrix out; a CPU with AVX512-BF16 packs it at its first use instead. int8 takes the tokens as
     float16 and int8, and its sums as int32.
     """
     n = rows * columns

@@ -195,7 +195,7 @@ class QwenOmni:
 
     @contextmanager
     def _checkpointed(self, layers: Iterable[Any]) -> Iterator[None]:
-        """Inside, where a gradient is wanted and `train` said so, these layers keep only their inputs."""
+        """Inside, these layers keep only their inputs if a gradient is needed and `train` enabled checkpointing."""
         chosen = list(layers) if self.checkpointing and torch.is_grad_enabled() else []
         for layer in chosen:
             layer.gradient_checkpointing = True

@@ -1,4 +1,4 @@
-"""What a Qwen2.5-Omni thinker's configuration says of its prompts, the end of its answers and its decoder's sizes."""
+"""Facts from a Qwen2.5-Omni thinker's configuration: special tokens, stop tokens and sizes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ END_OF_TEXT = "<|endoftext|>"
 
 
 def layout_of(config: Any) -> Layout:
-    """The thinker's special tokens, and how it counts time."""
+    """The thinker's special tokens and its positions per second."""
     return Layout(
         video=config.video_token_id,
         audio=config.audio_token_id,

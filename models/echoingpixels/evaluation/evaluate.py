@@ -71,7 +71,7 @@ class _Tally:
     """A run in the making."""
 
     outcomes: list[Outcome] = field(default_factory=list)
-    time_s: StageTimes = StageTimes()
+    time_s: StageTimes = field(default_factory=StageTimes)
 
 
 @dataclass(frozen=True)

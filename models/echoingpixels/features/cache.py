@@ -64,7 +64,7 @@ class Slot:
 
 
 def caches() -> Path:
-    """This project's folder in the platform's cache: XDG_CACHE_HOME or ~/.cache, ~/Library/Caches, or %LOCALAPPDATA%."""
+    """This project's cache folder: in XDG_CACHE_HOME or ~/.cache, ~/Library/Caches, or %LOCALAPPDATA%."""
     if sys.platform == "darwin":
         base = Path.home() / "Library" / "Caches"
     elif sys.platform == "win32":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from ..backbones.base import Backbone
 from ..backbones.flops import llm_flops
@@ -58,7 +58,7 @@ class Cost:
     `time_s`: the clip's seconds, which every question about it reports. `peak_bytes`: peak memory while it was encoded.
     """
 
-    time_s: StageTimes = StageTimes()
+    time_s: StageTimes = field(default_factory=StageTimes)
     encoder_flops: float = 0.0
     selection_flops: float = 0.0
     peak_bytes: int | None = None
