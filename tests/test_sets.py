@@ -11,7 +11,7 @@ import pytest
 from echoingpixels.datasets.choices import REQUEST
 from echoingpixels.datasets.duration import duration_class, seconds_of
 from echoingpixels.datasets.files import Files
-from echoingpixels.datasets.formats import FORMATS, OPEN
+from echoingpixels.datasets.formats import FORMATS, SHORT_ANSWER
 from echoingpixels.datasets.questions import Row
 from echoingpixels.datasets.reading import read_questions
 from echoingpixels.errors import DataError, OptionError
@@ -176,7 +176,7 @@ def test_worldsense_by_video_has_a_row_a_task_with_its_own_number_of_options(tmp
 def test_music_avqa_is_open_ended_and_its_placeholders_are_filled(tmp_path: Path, media: Path) -> None:
     deleted = MUSIC | {"question_deleted": 1}
     (row,) = read_questions(write(tmp_path, [deleted, MUSIC]), media=media)
-    question = f"Is the left flute louder?\n{OPEN}"
+    question = f"Is the left flute louder?\n{SHORT_ANSWER}"
     assert row == Row("12", media / "v1.mp4", question, "yes", "Audio-Visual Counting", "Audio-Visual")
 
 
@@ -207,7 +207,7 @@ def test_a_missing_clip_is_left_to_its_reader_but_an_empty_folder_is_told_at_onc
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"None of the clips is in .*empty, such as gone"):
         read_questions(path, media=tmp_path / "empty")
-    with pytest.raises(DataError, match="is no folder"):
+    with pytest.raises(DataError, match="is not a folder"):
         read_questions(path, media=tmp_path / "nowhere")
 
 
@@ -236,17 +236,17 @@ def test_ms_swift_rows_are_questions_about_one_clip(tmp_path: Path, media: Path)
         (SWIFT | {"messages": [{"role": "tool", "content": "x"}]}, "the role 'tool'"),
         (SWIFT | {"messages": [{"role": "user", "content": "<video>"}, SWIFT["messages"][2]]}, "an empty question"),
         (RECORDS["avqa"] | {"answer": "B"}, "answer 'B', not the index"),
-        (RECORDS["avqa"] | {"answer": 4}, "none of its 4 options"),
+        (RECORDS["avqa"] | {"answer": 4}, "not one of its 4 options"),
         (RECORDS["avqa"] | {"question_text": " "}, "question_text ' ', not text"),
-        (RECORDS["daily-omni"] | {"Answer": "D"}, "none of its 3 options"),
-        (RECORDS["daily-omni"] | {"Choice": "x"}, "Choice 'x', which is no list"),
+        (RECORDS["daily-omni"] | {"Answer": "D"}, "not one of its 3 options"),
+        (RECORDS["daily-omni"] | {"Choice": "x"}, "Choice 'x', not a list"),
         (MUSIC | {"templ_values": "[]"}, "2 placeholders in its question and 0 templ_values"),
-        ({"colour": "red"}, "is no avqa record: it has colour"),
+        ({"colour": "red"}, "does not have the avqa format: it has colour"),
         ([1], "not an object"),
     ],
 )
 def test_a_record_that_cannot_be_read_is_named(record: Any, said: str, tmp_path: Path, media: Path) -> None:
-    same = [RECORDS["avqa"]] if said.startswith(("is no", "not an")) else []
+    same = [RECORDS["avqa"]] if said.startswith(("does not", "not an")) else []
     with pytest.raises(DataError) as error:
         read_questions(write(tmp_path, [*same, record]), media=media)
     assert f"set.json, record {1 + len(same)}" in error.value.message
@@ -258,7 +258,7 @@ def test_a_format_can_be_forced_and_an_unknown_one_lists_the_known(tmp_path: Pat
     with pytest.raises(OptionError) as error:
         read_questions(path, format="avqq")
     assert all(name in error.value.hint for name in ("ep", *FORMATS))
-    with pytest.raises(DataError, match="is no daily-omni record"):
+    with pytest.raises(DataError, match="does not have the daily-omni format"):
         read_questions(path, format="daily-omni", media=media)
     with pytest.raises(DataError):
         read_questions(path, format="ep", media=media)
