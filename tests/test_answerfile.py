@@ -132,8 +132,8 @@ def test_other_settings_are_added_to_the_same_file(data: Path, out: Path, ep: Pr
 def test_nothing_that_exists_is_overwritten(data: Path, out: Path, ep: Program) -> None:
     out.write_text("mine\n")
     before = data.read_text()
-    refused(ep("evaluate", data, *SHORT, "--out", out), 1, "already there")
-    refused(ep("evaluate", data, *SHORT, "--out", out, "--resume"), 1, "line 1 is no answer")
+    refused(ep("evaluate", data, *SHORT, "--out", out), 1, "already exists")
+    refused(ep("evaluate", data, *SHORT, "--out", out, "--resume"), 1, "line 1 is not a valid evaluation answer")
     refused(ep("evaluate", data, *SHORT, "--out", out, "--resume", "--force"), 2, "both given")
     refused(ep("evaluate", data, *SHORT, "--resume"), 2, "--resume is about --out")
     refused(ep("evaluate", data, *SHORT, "--out", out.parent, "--force"), 1, "cannot be written")
@@ -229,7 +229,7 @@ def test_a_file_of_an_earlier_version_is_refused_and_left_alone(key: str, out: P
     del row[key]
     out.write_text(json.dumps(row) + "\n")
     before = out.read_text()
-    with pytest.raises(DataError, match="line 1 is no answer of an evaluation that can be resumed"):
+    with pytest.raises(DataError, match="line 1 is not a valid evaluation answer"):
         AnswerFile(out, ROWS, [FULL], MADE, resume=True)
     assert out.read_text() == before
 

@@ -34,7 +34,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def beside(baseline: Baseline, *rights: bool | None, setting: Setting = CS2, chosen: Setting | None = None) -> Any:
-    return baseline.beside(run(setting, *rights), chosen)
+    return baseline.compare(run(setting, *rights), chosen)
 
 
 def test_the_same_question_of_the_same_setting_is_the_partner(file: Path) -> None:
@@ -99,18 +99,18 @@ def test_a_file_with_nothing_to_compare_is_refused_before_the_work(file: Path) -
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "holds no answer"),
-        ("\n\n", "holds no answer"),
+        ("", "contains no answer"),
+        ("\n\n", "contains no answer"),
         ("reducer,keep\n", "line 1 is not JSON"),
         ("[1]\n", "line 1 is not a JSON object"),
-        ('{"media": "a.mp4", "question": "Who?", "answer": "cat"}\n', "line 1 is no answer of an evaluation"),
+        ('{"media": "a.mp4", "question": "Who?", "answer": "cat"}\n', "line 1 is not an answer of an evaluation"),
         (json.dumps({**answer(0, True), "right": "yes"}), "right 'yes'"),
-        (json.dumps({**answer(0, True), "keep": "few"}), "line 1 is no answer of an evaluation"),
-        (json.dumps({**answer(0, True), "keep": []}), "line 1 is no answer"),
-        ((json.dumps(answer(0, True)) + "\n") * 2, "line 2: 'q0' is there twice for cs2:0.2"),
+        (json.dumps({**answer(0, True), "keep": "few"}), "line 1 is not an answer of an evaluation"),
+        (json.dumps({**answer(0, True), "keep": []}), "line 1 is not an answer"),
+        ((json.dumps(answer(0, True)) + "\n") * 2, "line 2: 'q0' occurs twice for cs2:0.2"),
         ('{"runs": [{"reducer": "cs2", "keep": 0.2}]}', "no marks to compare"),
         ('{"runs": 3}', "no marks to compare"),
-        ('{"runs": []}', "holds no answer"),
+        ('{"runs": []}', "contains no answer"),
     ],
 )
 def test_a_file_that_is_no_evaluation_is_refused_in_one_line(text: str, said: str, file: Path) -> None:

@@ -17,7 +17,7 @@ from echoingpixels.datasets.questions import Row
 from echoingpixels.errors import DataError, ModelError
 from echoingpixels.evaluation import evaluate as scoring
 from echoingpixels.evaluation.calibrate import (
-    FEWEST,
+    MIN_QUESTIONS,
     PRICES,
     calibrate,
     isotonic,
@@ -86,13 +86,13 @@ def test_what_cannot_be_told_apart_gets_one_ratio() -> None:
 
 def test_every_ratio_is_measured_in_one_pass(film: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = tinymodel.model(tau=0.3)
-    rows = [Row(f"q{i}", film, f"Who {i}?", "cat") for i in range(FEWEST)]
+    rows = [Row(f"q{i}", film, f"Who {i}?", "cat") for i in range(MIN_QUESTIONS)]
     read, real = [], scoring.stream_clip
     monkeypatch.setattr(scoring, "stream_clip", lambda *a, **o: read.append(a) or real(*a, **o))  # type: ignore[func-returns-value]
     monkeypatch.setattr(scoring, "is_right", lambda answer, expected: True)
     asked: list[float] = []
     found = calibrate(model, rows, generate=SHORT, on_outcome=lambda one: asked.append(one.setting.ratio))
-    assert len(read) == 1 and sorted(set(asked)) == [*RATIOS, 1.0] and len(asked) == FEWEST * (len(RATIOS) + 1)
+    assert len(read) == 1 and sorted(set(asked)) == [*RATIOS, 1.0] and len(asked) == MIN_QUESTIONS * (len(RATIOS) + 1)
     assert found.accuracy == 1.0 and {point.accuracy for point in found.points} == {1.0}
     assert found.enough.table == ((1.0, PRICES[0]),) and len(found.enough.level) == model.backbone.shape.width + 3
     assert model.sieve is not None and model.sieve.options.auto is None, "the model is as it was"
@@ -128,7 +128,7 @@ def test_the_command_writes_what_ask_and_evaluate_then_read(tiny: str, film: Pat
     question, out = "Which object appears first?", tmp_path / "calibrated"
     answer = ep("ask", film, question, "--model", tiny, "--reducer", "full").out.strip()
     data = film.parent / f"{tmp_path.name}.jsonl"
-    asked = [{"id": f"q{i}", "media": film.name, "question": question, "answer": answer} for i in range(FEWEST)]
+    asked = [{"id": f"q{i}", "media": film.name, "question": question, "answer": answer} for i in range(MIN_QUESTIONS)]
     data.write_text("\n".join(map(json.dumps, asked)) + "\n")
     done = ep("calibrate", data, "--model", tiny, "--out", out, "--json", "--max-new-tokens", "8")
     said = json.loads(done.out)
@@ -139,7 +139,7 @@ def test_the_command_writes_what_ask_and_evaluate_then_read(tiny: str, film: Pat
 
     data.write_text(json.dumps(asked[0]) + "\n")
     few = ep("calibrate", data, "--model", tiny, "--sieve", out, "--max-new-tokens", "8")
-    assert few.code == 1 and f"at least {FEWEST}" in few.err and read_sieve_options(out).auto == written
+    assert few.code == 1 and f"at least {MIN_QUESTIONS}" in few.err and read_sieve_options(out).auto == written
 
     once = json.loads(ep("ask", film, question, "--sieve", out, "--keep", "auto", "--json").out)
     assert once["keep"] == "auto:0.98" and LEAST <= once["tokens"]["kept_ratio"] <= MOST + 0.01
@@ -231,7 +231,7 @@ def test_another_sieve_is_overwritten_only_by_force(tiny: str, tmp_path: Path) -
     bundled, out = ASSETS / "tiny" / "sieve", tmp_path / "mine"
     assert sieve_to_write(bundled, out) == out
     (out / SIEVE_CONFIG).write_text("mine")
-    with pytest.raises(DataError, match="holds a sieve already"):
+    with pytest.raises(DataError, match="already contains a sieve"):
         sieve_to_write(bundled, out)
     assert (out / SIEVE_CONFIG).read_text() == "mine"
     sieve_to_write(bundled, out, force=True)
