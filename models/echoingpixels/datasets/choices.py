@@ -80,8 +80,11 @@ def _one(letters: Iterable[str], options: Sequence[str]) -> str | None:
 
 def _same(text: str, options: Sequence[str]) -> str | None:
     """The letter of the only option whose text equals this one after normalization."""
-    wanted = normalise(text)
-    found = [letter for letter, option in zip(LETTERS, options, strict=False) if wanted and normalise(option) == wanted]
+    label = LINE.match(text)
+    before = "option " if label and label[1] == "A" else ""  # this A is no article, which normalise would drop
+    wanted = normalise(before + text)
+    pairs = zip(LETTERS, options, strict=False)
+    found = [letter for letter, option in pairs if wanted and normalise(before + option) == wanted]
     return found[0] if len(found) == 1 else None
 
 
