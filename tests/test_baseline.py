@@ -120,6 +120,13 @@ def test_a_file_that_is_no_evaluation_is_refused_in_one_line(text: str, message:
     assert str(file) in error.value.message and "--out" in error.value.hint + "--out" * ("twice" in message)
 
 
+def test_a_line_separator_inside_a_question_does_not_end_its_line(file: Path) -> None:
+    file.write_text(
+        json.dumps(answer(0, True, question="Who\u2028rings?"), ensure_ascii=False) + "\n", encoding="utf-8"
+    )
+    assert len(read_baseline(file).runs[CS2]) == 1
+
+
 def test_a_missing_or_binary_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
     for name, message in (("gone.jsonl", "no such file"), ("binary", "not utf-8")):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..datasets.questions import Row, read_object
+from ..datasets.questions import Row, read_object, read_text
 from ..errors import DataError
 from ..options import Keep, keep_name, read_keep
 from ..reducers.setting import Setting
@@ -42,7 +42,7 @@ class Baseline:
         if not found:
             hint = f"It has: {self._named()}. Choose one with --baseline-run."
             raise DataError(f"{self.path} has none of these runs: {', '.join(map(named, settings))}.", hint)
-        if not any(_mark(row, self.runs[run]) for row in rows for run in found):
+        if not any(_match(row, self.runs[run]) for row in rows for run in found):
             raise DataError(f"{self.path} has no question in common with these.", "Evaluate the same questions.")
 
     def compare(self, run: Run, chosen: Setting | None = None) -> Paired | None:
@@ -51,8 +51,8 @@ class Baseline:
         if against is None:
             return None
         marks = self.runs[against]
-        found = [(outcome, _mark(outcome.row, marks)) for outcome in run.outcomes]
-        both = [(outcome, mark[0]) for outcome, mark in found if mark]
+        found = [(outcome, _match(outcome.row, marks)) for outcome in run.outcomes]
+        both = [(outcome, marks[key]) for outcome, key in found if key]
         return paired(both, against, str(self.path), len(found) - len(both), len(marks) - len(both))
 
     def _named(self) -> str:
@@ -64,21 +64,15 @@ def named(setting: Setting) -> str:
     return f"{setting.reducer}:{keep_name(setting.keep)}"
 
 
-def _mark(row: Row, marks: dict[Key, bool | None]) -> tuple[bool | None] | None:
-    """The result of the same question in a 1-tuple, by id if it has one; None without this question."""
-    for key in ((row.id, None, row.question), (row.id, None, None), (None, row.media.name, row.question)):
-        if key in marks:
-            return (marks[key],)
-    return None
+def _match(row: Row, marks: Container[Key]) -> Key | None:
+    """The key of the same question, by id if it has one; None without this question."""
+    keys = ((row.id, None, row.question), (row.id, None, None), (None, row.media.name, row.question))
+    return next((key for key in keys if key in marks), None)
 
 
 def read_baseline(path: Path) -> Baseline:
     """Read the answers (JSON lines) or the report (JSON) of an evaluation. DataError for anything else."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise DataError(f"{path} cannot be read: {reason.lower()}.", HINT) from error
+    text = read_text(path, HINT)
     runs: dict[Setting, dict[Key, bool | None]] = {}
     for where, answer in _answers(text, path):
         try:
@@ -99,7 +93,7 @@ def read_baseline(path: Path) -> Baseline:
 
 def _answers(text: str, path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Each answer with its place, for error messages."""
-    lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     try:
         whole = json.loads(text) if lines else {}
     except json.JSONDecodeError:

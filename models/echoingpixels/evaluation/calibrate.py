@@ -92,9 +92,8 @@ def calibrate(
         raise DataError("No question is answered right with all tokens.", hint)
     right = [[outcome.right for outcome in run.outcomes if outcome.error is None] for run in runs]
     if len(right[0]) < MIN_QUESTIONS:
-        raise DataError(
-            f"Too few questions were answered: {len(right[0])}.", f"Calibrate with at least {MIN_QUESTIONS}."
-        )
+        hint = f"Calibrate with at least {MIN_QUESTIONS}."
+        raise DataError(f"Too few questions were answered: {len(right[0])}.", hint)
     return learned(torch.cat(recorder.recorded), torch.tensor(right).T, full.score.accuracy)
 
 
