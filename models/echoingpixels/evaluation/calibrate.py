@@ -29,20 +29,8 @@ from ..reducers.setting import Setting
 from ..storage.atomic import write_text_atomically
 from .evaluate import Outcome, evaluate
 
-PRICES = (
-    8.0,
-    6.0,
-    4.0,
-    3.0,
-    2.0,
-    1.5,
-    1.0,
-    0.8,
-    0.6,
-    0.4,
-    0.2,
-    0.1,
-)  # probability of a right answer per 100 % of the tokens
+# Probability of a right answer per 100 % of the tokens.
+PRICES = (8.0, 6.0, 4.0, 3.0, 2.0, 1.5, 1.0, 0.8, 0.6, 0.4, 0.2, 0.1)
 FOLDS = 6
 MIN_QUESTIONS = 60
 
