@@ -97,7 +97,7 @@ def evaluate(
         with console.progress("clips") as progress:
             runs = run(loaded, rows, chosen, read, generate, telling(file), progress, worker.stream, known)
     full = within(runs)
-    beside = {} if other is None else {one.setting: other.beside(one, against) for one in runs}
+    beside = {} if other is None else {one.setting: other.compare(one, against) for one in runs}
     if json:
         console.out_json({"model": which.name, "data": str(data), "runs": [plain(one, full, beside) for one in runs]})
     else:

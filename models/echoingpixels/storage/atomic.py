@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all, whenever the program is ended."""
+"""Atomic writes: files and folders that are complete or absent, even if the program is interrupted."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-UNFINISHED = ".new"  # ending of the temporary folders, which a killed process leaves
+UNFINISHED = ".new"  # suffix of temporary folders, which a killed process leaves behind
 
 
 @contextmanager
 def filling(folder: Path) -> Iterator[Path]:
     """A temporary folder inside `folder`, which is created if needed.
 
-    When the block ends, each file or folder in it is moved into `folder` in one step and replaces what has its name
-    there. After an error nothing is moved. OSError where `folder` cannot be written.
+    When the block ends, each file or folder in it is moved into `folder` in one step, where it replaces an entry of the
+    same name. After an error nothing is moved. OSError if `folder` cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     made = Path(tempfile.mkdtemp(prefix=".", suffix=UNFINISHED, dir=folder))
@@ -25,7 +25,7 @@ def filling(folder: Path) -> Iterator[Path]:
         yield made
         for new in sorted(made.iterdir()):
             target = folder / new.name
-            if target.is_dir():  # a folder cannot be replaced where it holds files
+            if target.is_dir():  # os.replace cannot overwrite a folder with files
                 os.replace(target, made / f"{new.name}.old")
             os.replace(new, target)
     finally:
@@ -33,7 +33,7 @@ def filling(folder: Path) -> Iterator[Path]:
 
 
 def write_text_atomically(path: Path, text: str) -> None:
-    """Write a small text file in UTF-8, through to the disk. OSError where that is not possible."""
+    """Write a small text file in UTF-8 and sync it to disk. OSError if that fails."""
     with filling(path.parent) as made, (made / path.name).open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()

@@ -8,11 +8,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-STALE = 3600  # s after which a temporary folder that no process finished is deleted
+STALE = 3600  # s; older temporary folders are deleted
 
 
 class Entry(NamedTuple):
-    """A file, or a folder of files, with its bytes and its last use in s since 1970."""
+    """A file, or a folder of files, with its size and the time of its last use, in s since 1970."""
 
     path: Path
     bytes: int
@@ -20,7 +20,7 @@ class Entry(NamedTuple):
 
 
 def entries_of(paths: Iterable[Path]) -> list[Entry]:
-    """The entries at these paths, the longest unused first."""
+    """The entries at these paths, least recently used first."""
     found = []
     for path in paths:
         with suppress(OSError):  # another process deleted it
@@ -31,9 +31,9 @@ def entries_of(paths: Iterable[Path]) -> list[Entry]:
 
 
 def shrink(paths: Iterable[Path], limit: int, unfinished: Iterable[Path] = ()) -> None:
-    """Delete entries until the others take at most `limit` bytes, but never the newest one; and stale temporary ones.
+    """Delete the least recently used entries until the rest takes at most `limit` bytes, and stale `unfinished` ones.
 
-    What cannot be deleted stays.
+    The newest entry is never deleted. Entries that cannot be deleted are left in place.
     """
     entries = entries_of(paths)
     excess = sum(entry.bytes for entry in entries) - limit
@@ -51,7 +51,7 @@ def shrink(paths: Iterable[Path], limit: int, unfinished: Iterable[Path] = ()) -
 
 
 def delete(path: Path) -> None:
-    """Delete a file or a folder, if it is present. OSError where that is not possible."""
+    """Delete a file or a folder if it exists. OSError if that fails."""
     with suppress(FileNotFoundError):
         if path.is_dir():
             shutil.rmtree(path)

@@ -26,7 +26,7 @@ def read_asked(path: Path, media: Path | None) -> tuple[list[Row], int]:
     bad: list[DataError] = []
     rows = []
     try:
-        rows = read_questions(path, media=media, bad=bad.append, answers=False)
+        rows = read_questions(path, media=media, on_error=bad.append, answers=False)
     except DataError as error:
         if not bad:
             raise
