@@ -16,17 +16,17 @@ import typer
 from echoingpixels import __version__
 from echoingpixels.errors import LESS_MEMORY, EpError, OptionError
 
-from .ask import ask
-from .batch import batch
-from .cache import cache
-from .calibrate import calibrate
-from .doctor import doctor
-from .evaluate import evaluate
-from .explain import explain
-from .models import models
-from .profile import profile
-from .synth import synth
-from .train import train
+from .commands.ask import ask
+from .commands.batch import batch
+from .commands.cache import cache
+from .commands.calibrate import calibrate
+from .commands.doctor import doctor
+from .commands.evaluate import evaluate
+from .commands.explain import explain
+from .commands.models import models
+from .commands.profile import profile
+from .commands.synth import synth
+from .commands.train import train
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130  # and 3: finished, but some rows failed
 DEBUG = "--debug"

@@ -18,7 +18,7 @@ from echoingpixels.media import Worker
 from echoingpixels.model import EchoingPixels
 from epcli.console import columns, out, progress
 from epcli.options import seconds
-from epcli.show import WIDTH, bar, sparkline
+from epcli.render.tokens import WIDTH, bar, sparkline
 from tests.support import clips
 from tests.support.program import ROOT, Program, command, environment, run
 

@@ -155,7 +155,7 @@ def test_force_overwrites_nothing_before_there_is_an_answer(
     data: Path, out: Path, ep: Program, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out.write_text("mine\n")
-    monkeypatch.setattr("epcli.evaluate.load_model", lambda *_: 1 / 0)
+    monkeypatch.setattr("epcli.commands.evaluate.load_model", lambda *_: 1 / 0)
     assert ep("evaluate", data, *SHORT, "--out", out, "--force").code == 1
     assert out.read_text() == "mine\n"
 

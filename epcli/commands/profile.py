@@ -10,13 +10,11 @@ import typer
 from echoingpixels.errors import OptionError
 from echoingpixels.options import AUTO, GenerateOptions, MediaOptions, ProfileOptions, check_question, keep_name
 
-from . import console
-from . import options as o
+from .. import console
+from .. import options as o
+from ..render.profile import tables, write_csv
+from ..session import check_outfile, choose, load_model, reading
 from .evaluate import telling
-from .model import choose, load_model
-from .outfile import check_outfile
-from .reading import reading
-from .sheet import tables, write_csv
 
 if TYPE_CHECKING:
     from echoingpixels.datasets.questions import Row

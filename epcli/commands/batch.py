@@ -13,10 +13,10 @@ import typer
 from echoingpixels.errors import DataError, OptionError
 from echoingpixels.options import AUTO, AskOptions, GenerateOptions
 
-from . import console
-from . import options as o
-from .batchbar import bar, summary
-from .model import check_model, choose
+from .. import console
+from .. import options as o
+from ..render.batch import bar, summary
+from ..session import check_model, choose
 
 if TYPE_CHECKING:
     from echoingpixels.batch.result import Result

@@ -11,12 +11,10 @@ import typer
 from echoingpixels.explain.target import PAGE, PICTURE, write
 from echoingpixels.options import AUTO, AskOptions, GenerateOptions, MediaOptions, check_question, keep_name
 
-from . import console
-from . import options as o
-from .model import Chosen, choose, load_model
-from .outfile import check_outfile
-from .reading import reading
-from .report import big
+from .. import console
+from .. import options as o
+from ..render.report import big
+from ..session import Chosen, check_outfile, choose, load_model, reading
 
 if TYPE_CHECKING:
     from echoingpixels.explain.explanation import Explanation

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from . import console
-from . import options as o
+from .. import console
+from .. import options as o
 
 
 def cache(

@@ -6,8 +6,8 @@ from dataclasses import asdict
 
 import typer
 
-from . import console
-from . import options as o
+from .. import console
+from .. import options as o
 from .models import HEADER, rows
 
 FAILED = 1

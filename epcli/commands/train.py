@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from . import console
-from .report import big
+from .. import console
+from ..render.report import big
 
 if TYPE_CHECKING:
     from echoingpixels.train.outlook import Outlook, Prospect

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from . import console
+from .. import console
 
 if TYPE_CHECKING:
     from echoingpixels.batch.tally import Tally

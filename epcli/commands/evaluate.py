@@ -12,12 +12,10 @@ import typer
 from echoingpixels.errors import OptionError
 from echoingpixels.options import AUTO, GenerateOptions, LoadOptions, MediaOptions, check_reducer
 
-from . import console
-from . import options as o
-from .model import choose, load_model, named
-from .outfile import check_sources
-from .reading import reading
-from .scores import plain, remarks, tables
+from .. import console
+from .. import options as o
+from ..render.evaluation import plain, remarks, tables
+from ..session import check_sources, choose, load_model, named, reading
 
 if TYPE_CHECKING:
     from echoingpixels.datasets.questions import Row

@@ -10,11 +10,10 @@ import typer
 
 from echoingpixels.options import AUTO, GenerateOptions
 
-from . import console
-from . import options as o
+from .. import console
+from .. import options as o
+from ..session import choose, load_model, reading
 from .evaluate import LONGEST, telling
-from .model import choose, load_model
-from .reading import reading
 
 if TYPE_CHECKING:
     from echoingpixels.evaluation.calibrate import Calibration

@@ -10,9 +10,9 @@ import typer
 from echoingpixels.errors import OptionError
 from echoingpixels.options import AUTO
 
-from . import console
-from . import options as o
-from .report import big
+from .. import console
+from .. import options as o
+from ..render.report import big
 
 if TYPE_CHECKING:
     from echoingpixels.planning.catalog import Entry

@@ -13,12 +13,11 @@ import typer
 
 from echoingpixels.options import AUTO, AskOptions, GenerateOptions, MediaOptions, check_question
 
-from . import console
-from . import options as o
-from .model import Chosen, choose, load_model, planned
-from .reading import reading
-from .report import Result
-from .show import picture
+from .. import console
+from .. import options as o
+from ..render.report import Result
+from ..render.tokens import picture
+from ..session import Chosen, choose, load_model, planned, reading
 
 if TYPE_CHECKING:
     from echoingpixels.encoded_clip import EncodedClip

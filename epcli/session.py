@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
-from echoingpixels.errors import ModelError
+from echoingpixels.errors import DataError, ModelError, OptionError
 from echoingpixels.options import AUTO, SIEVED, Auto, Keep, LoadOptions, reducer_of
 
 from . import console
 
 if TYPE_CHECKING:
+    from echoingpixels.media import Worker
     from echoingpixels.model import EchoingPixels
     from echoingpixels.planning.downloads import Download
 
@@ -102,3 +105,42 @@ def check_model(chosen: Chosen, reducers: Iterable[str], keeps: Iterable[Keep] =
         warning = beyond(read_calibration(chosen.name, chosen.load).table, keep) if isinstance(keep, Auto) else None
         if warning:
             console.say(f"note: {warning}")
+
+
+@contextmanager
+def reading() -> Iterator[Worker]:
+    """A worker that starts while the command goes on, and ends with the block."""
+    from echoingpixels.media import Worker
+
+    with Worker() as worker:
+        worker.start()
+        yield worker
+
+
+def check_outfile(path: Path, option: str, endings: tuple[str, ...], sources: Iterable[Path], force: bool) -> None:
+    """OptionError for an unknown ending or one of the `sources`; DataError where nothing can be written, or where the
+    file exists and `force` is not given."""
+    if path.suffix.lower() not in endings:
+        raise OptionError(
+            f"{option} is {path}, of no known kind.", f"Give a name that ends with {' or '.join(endings)}."
+        )
+    check_sources(path, option, sources)
+    there = path.exists()
+    try:
+        path.open("ab").close()
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise DataError(f"{path} cannot be written: {reason}.", f"Choose another {option}.") from error
+    if not there:
+        path.unlink()
+    elif not force:
+        raise DataError(f"{path} is already there.", f"Overwrite it by --force, or choose another {option}.")
+
+
+def check_sources(path: Path, option: str, sources: Iterable[Path]) -> None:
+    """OptionError where a file to be written is one of those that are read."""
+    if not path.exists():
+        return
+    for source in sources:
+        if source.exists() and path.samefile(source):
+            raise OptionError(f"{option} would overwrite {source}.", "Choose another name.")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from . import console
+from .. import console
 
 
 def synth(
