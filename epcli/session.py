@@ -1,4 +1,7 @@
-"""A model chosen, downloaded if agreed, and loaded for a command; requests are checked before its weights are read."""
+"""What a command needs before it runs: a model, a process that reads media, features of a clip, a writable file.
+
+Requests are checked before a model's weights are read.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +9,19 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
 from echoingpixels.errors import DataError, ModelError, OptionError
-from echoingpixels.options import AUTO, SIEVED, Auto, Keep, LoadOptions, reducer_of
+from echoingpixels.options import AUTO, SIEVED, Auto, Keep, LoadOptions, MediaOptions, reducer_of
 
 from . import console
 
 if TYPE_CHECKING:
+    from echoingpixels.looking import View
     from echoingpixels.media import Worker
     from echoingpixels.model import EchoingPixels
     from echoingpixels.planning.downloads import Download
@@ -31,10 +36,10 @@ class Chosen:
 
 
 def choose(name: str, options: LoadOptions, yes: bool = False) -> Chosen:
-    """The model that `--model` stands for, downloaded if need be.
+    """The model that `--model` stands for, downloaded if necessary.
 
-    A download is announced, and asked for on a terminal unless `yes`. Without consent `auto` is tiny, and ModelError
-    is raised for any other name.
+    A download is announced, and on a terminal the user is asked unless `yes`. Without consent `auto` is tiny, and
+    ModelError is raised for any other name.
     """
     from echoingpixels.checkpoints.loading import KNOWN
     from echoingpixels.planning.auto_model import SMALLEST, resolve
@@ -59,7 +64,7 @@ def choose(name: str, options: LoadOptions, yes: bool = False) -> Chosen:
 
 
 def planned(name: str, options: LoadOptions) -> Chosen:
-    """The model that `--model` stands for, for a plan: nothing is downloaded or asked."""
+    """The model that `--model` stands for, for a plan: without a download or a question to the user."""
     from echoingpixels.planning.auto_model import resolve
 
     found = resolve(name, options)
@@ -67,15 +72,15 @@ def planned(name: str, options: LoadOptions) -> Chosen:
 
 
 def _agreed(wanted: Download, yes: bool) -> bool:
-    """Whether to download, announced; False where no one can be asked."""
+    """Whether to download, announced; False without a terminal to ask on."""
     if not yes and not (sys.stdin.isatty() and sys.stderr.isatty()):
         return False
     console.say(f"{wanted.name} is not on this machine. Download: {wanted}.")
     return yes or typer.confirm("Download it now?", default=False, err=True)
 
 
-def load_model(chosen: Chosen, reducers: Iterable[str], keeps: Iterable[Keep] = ()) -> EchoingPixels:
-    """The model, which supports all of these reducers, and the adaptive budget where that is asked for."""
+def load_model(chosen: Chosen, reducers: Iterable[str] = (), keeps: Iterable[Keep] = ()) -> EchoingPixels:
+    """The model, checked to support these reducers and keeps."""
     with console.working(f"Loading {chosen.name} …"):
         from echoingpixels.from_pretrained import load
 
@@ -84,7 +89,7 @@ def load_model(chosen: Chosen, reducers: Iterable[str], keeps: Iterable[Keep] = 
 
 
 def named(chosen: Chosen, reducers: Iterable[str], keeps: Iterable[Keep]) -> tuple[str, ...]:
-    """The reducers, with auto as what it stands for with this model. ModelError where there is no such model."""
+    """The reducers, with auto resolved for this model. ModelError if there is no such model."""
     from echoingpixels.checkpoints.loading import has_sieve
 
     asked = tuple(reducers)
@@ -95,7 +100,7 @@ def named(chosen: Chosen, reducers: Iterable[str], keeps: Iterable[Keep]) -> tup
 
 
 def check_model(chosen: Chosen, reducers: Iterable[str], keeps: Iterable[Keep] = ()) -> None:
-    """ModelError where a model does not support a request, before its weights are read."""
+    """ModelError if a model does not support a request, before its weights are read."""
     from echoingpixels.checkpoints.loading import check_sieve, read_calibration
     from echoingpixels.reducers.adaptive import beyond
 
@@ -109,7 +114,7 @@ def check_model(chosen: Chosen, reducers: Iterable[str], keeps: Iterable[Keep] =
 
 @contextmanager
 def reading() -> Iterator[Worker]:
-    """A worker that starts while the command goes on, and ends with the block."""
+    """A process that reads media, so that no file can crash the command; it ends with the block."""
     from echoingpixels.media import Worker
 
     with Worker() as worker:
@@ -117,28 +122,46 @@ def reading() -> Iterator[Worker]:
         yield worker
 
 
+def encode(
+    model: EchoingPixels, chosen: Chosen, media: Path, read: MediaOptions, worker: Worker, cache: Path | None
+) -> View:
+    """The features of a clip, from the cache in the folder `cache` if they are present. `View.keep` writes them."""
+    from echoingpixels.checkpoints.fingerprint import features_mark, file_mark
+    from echoingpixels.checkpoints.weights import weights_of
+    from echoingpixels.features.cache import FeatureCache, seen_key
+    from echoingpixels.looking import look_at
+
+    pieces = partial(worker.stream, media, replace(read, frame_size=model.frame_size))
+    with console.working(f"Encoding {media.name} …"):
+        if cache is None:
+            return look_at(model, media, pieces)
+        mark = features_mark(media, file_mark(media))
+        key = seen_key(mark, weights_of(chosen.name, chosen.load).towers, read)
+        return look_at(model, media, pieces, FeatureCache(cache), key)
+
+
 def check_outfile(path: Path, option: str, endings: tuple[str, ...], sources: Iterable[Path], force: bool) -> None:
-    """OptionError for an unknown ending or one of the `sources`; DataError where nothing can be written, or where the
-    file exists and `force` is not given."""
+    """OptionError for an unknown ending or a path in `sources`; DataError if the file cannot be written, or exists and
+    `force` is not given."""
     if path.suffix.lower() not in endings:
         raise OptionError(
             f"{option} is {path}, of no known kind.", f"Give a name that ends with {' or '.join(endings)}."
         )
     check_sources(path, option, sources)
-    there = path.exists()
+    present = path.exists()
     try:
         path.open("ab").close()
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise DataError(f"{path} cannot be written: {reason}.", f"Choose another {option}.") from error
-    if not there:
+    if not present:
         path.unlink()
     elif not force:
-        raise DataError(f"{path} is already there.", f"Overwrite it by --force, or choose another {option}.")
+        raise DataError(f"{path} already exists.", f"Overwrite it with --force, or choose another {option}.")
 
 
 def check_sources(path: Path, option: str, sources: Iterable[Path]) -> None:
-    """OptionError where a file to be written is one of those that are read."""
+    """OptionError if a file to be written is one of those to be read."""
     if not path.exists():
         return
     for source in sources:

@@ -1,77 +1,77 @@
-"""`ep calibrate`: measures how many tokens a sieve takes for which quality, for `--keep auto`."""
+"""`ep calibrate`: measures how many tokens a sieve needs for which quality, for `--keep auto`."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from echoingpixels.options import AUTO, GenerateOptions
+from echoingpixels.options import GenerateOptions, MediaOptions
 
 from .. import console
 from .. import options as o
-from ..session import choose, load_model, reading
-from .evaluate import LONGEST, telling
+from ..grouped import grouped
+from ..render.evaluation import reporter
+from ..session import Chosen, choose, load_model, reading
+from .evaluate import LONGEST
 
 if TYPE_CHECKING:
+    from echoingpixels.datasets.questions import Row
     from echoingpixels.evaluation.calibrate import Calibration
 
-OUT = "Folder for a copy of the sieve with its calibration, if not the sieve itself."
+OUT = "Folder for a copy of the sieve with its calibration, in place of the sieve itself."
 
 
+@dataclass(frozen=True, kw_only=True)
+class CalibrateTokens(o.AnswerGroup):
+    """Short answers; the command chooses the keep ratios."""
+
+    max_new_tokens: o.MaxNewTokens = LONGEST
+
+
+@grouped
 def calibrate(
-    data: Annotated[Path, typer.Argument(help="JSONL as `ep evaluate` reads; questions the sieve was not trained on.")],
-    model: o.Model = AUTO,
-    sieve: o.Sieve = None,
-    quant: o.QuantName = AUTO,
-    device: o.Device = AUTO,
-    dtype: o.DtypeName = AUTO,
-    yes: o.Yes = False,
-    fps: o.Fps = o.FPS,
-    max_frames: o.MaxFrames = o.MAX_FRAMES,
-    max_pixels: o.MaxPixels = None,
-    encode: o.EncodeText = o.ENCODE_TEXT,
-    no_audio: o.NoAudio = False,
-    audio_track: o.AudioTrack = None,
-    max_new_tokens: o.MaxNewTokens = LONGEST,
-    format: o.Format = "auto",
-    media: o.Clips = None,
-    limit: o.Limit = None,
-    out: Annotated[Path | None, o.output_option("--out", OUT)] = None,
-    force: o.Force = False,
-    json: o.Json = False,
+    data: Annotated[Path, typer.Argument(help="Questions as `ep evaluate` reads; not the sieve's training questions.")],
+    model: o.ModelGroup,
+    tokens: CalibrateTokens,
+    read: o.MediaGroup,
+    questions: o.QuestionGroup,
+    output: o.FileGroup,
+    out: Annotated[Path | None, o.output_option("--out", "-o", help=OUT)] = None,
 ) -> None:
-    """Calibrate a sieve for --keep auto: how much it has to keep for which question and share of the full accuracy.
+    """Measure how many tokens a sieve needs for each level of accuracy, for --keep auto.
 
-    Answers all questions from all tokens and at ten ratios, in one pass.
+    Answers all questions from all tokens and at ten keep ratios, in one pass.
     Writes the calibration into the sieve's sieve.json.
     """
-    read = o.media_options(fps, max_frames, no_audio, audio_track)
-    load_options = o.load_options(sieve, quant, device, max_pixels, encode, dtype=dtype)
-    generate = GenerateOptions(max_new_tokens)
-    from echoingpixels.datasets.reading import read_questions
-
-    rows = read_questions(data, limit, format, media)
+    media, generate = read.media_options(), tokens.generate_options(model)
+    load = model.load_options(read.max_pixels)
+    rows = questions.rows(data, media)
     from echoingpixels.checkpoints.loading import check_sieve
-    from echoingpixels.evaluation.calibrate import calibrate as run
     from echoingpixels.evaluation.calibrate import sieve_to_write, write_calibration
 
-    chosen = choose(model, load_options, yes)
-    folder = sieve_to_write(check_sieve(chosen.name, chosen.load), out, force)
-    with reading() as worker:
-        loaded = load_model(chosen, ["cs2"])
-        with console.progress("clips") as progress:
-            found = run(loaded, rows, read, generate, on_outcome=telling(), on_progress=progress, reader=worker.stream)
+    chosen = choose(model.model, load, model.yes)
+    folder = sieve_to_write(check_sieve(chosen.name, chosen.load), out, output.force)
+    found = _calibrate(chosen, rows, media, generate)
     write_calibration(folder, found.enough)
-    if json:
+    if output.json:
         points = [asdict(point) for point in found.points]
         measured = {"accuracy": found.accuracy, "points": points}
         console.out_json({"model": chosen.name, "data": str(data), "sieve": str(folder), **measured})
     else:
         console.columns(*_table(found))
     console.pairs([("right from all tokens", f"{100 * found.accuracy:.1f} %"), ("written to", str(folder))])
+
+
+def _calibrate(chosen: Chosen, rows: list[Row], media: MediaOptions, generate: GenerateOptions) -> Calibration:
+    from echoingpixels.evaluation.calibrate import calibrate as run
+
+    with reading() as worker:
+        model = load_model(chosen, ["cs2"])
+        with console.progress("clips") as progress:
+            return run(model, rows, media, generate, reporter(), progress, worker.stream)
 
 
 def _table(found: Calibration) -> tuple[list[str], list[list[str]]]:

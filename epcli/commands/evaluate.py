@@ -1,102 +1,90 @@
-"""`ep evaluate`: how many questions with known answers are answered right, by reducer and keep ratio."""
+"""`ep evaluate`: accuracy on questions with known answers, by reducer and keep ratio."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from echoingpixels.errors import OptionError
-from echoingpixels.options import AUTO, GenerateOptions, LoadOptions, MediaOptions, check_reducer
+from echoingpixels.options import GenerateOptions, LoadOptions, MediaOptions, check_reducer
 
 from .. import console
 from .. import options as o
-from ..render.evaluation import plain, remarks, tables
-from ..session import check_sources, choose, load_model, named, reading
+from ..grouped import grouped
+from ..render.evaluation import plain, remarks, reporter, tables
+from ..session import Chosen, check_model, check_sources, choose, load_model, named, reading
 
 if TYPE_CHECKING:
     from echoingpixels.datasets.questions import Row
     from echoingpixels.evaluation.answerfile import AnswerFile
     from echoingpixels.evaluation.baseline import Baseline
-    from echoingpixels.evaluation.evaluate import Outcome
+    from echoingpixels.evaluation.evaluate import Run
     from echoingpixels.reducers.setting import Setting
 
 ROWS_FAILED = 3  # exit code
-DATA = "JSONL: media, question, answer; also id, kind, regime, choices, start, end. Or a published set's file."
+DATA = (
+    "Questions: JSONL rows (media, question, answer; optionally id, kind, regime, choices, start, end), or the file "
+    "of a published dataset."
+)
 LONGEST = 32  # tokens of an answer
-KEEPS = f"Shares to keep, comma-separated; also {o.AUTO_HELP}."
-BASELINE = "Compare with an earlier evaluation, question by question: what its --out or --json wrote."
-RESUME = "Go on with --out: questions answered there are not asked again, failed ones are."
-BASELINE_RUN = "Which of its runs, such as full:1, if not the one with the same reducer and keep."
+BASELINE = "Compare question by question with an earlier evaluation: a file written by --out or --json."
+BASELINE_RUN = "Run of the baseline to compare with, such as full:1, in place of the same reducer and ratio."
+RESUME = "Continue --out: skip answered questions, retry failed questions."
 
 
+@dataclass(frozen=True, kw_only=True)
+class EvaluateTokens(o.SweepGroup):
+    """Short answers."""
+
+    max_new_tokens: o.MaxNewTokens = LONGEST
+
+
+@grouped
 def evaluate(
     data: Annotated[Path, typer.Argument(help=DATA)],
-    model: o.Model = AUTO,
-    sieve: o.Sieve = None,
-    sections: o.Sections = None,
-    keep: Annotated[str, o.tokens_option("--keep", KEEPS)] = "1,0.2",
-    reducer: Annotated[str, o.tokens_option("--reducer", f"Reducers, comma-separated; {o.AUTO_REDUCER}.")] = AUTO,
-    quant: o.QuantName = AUTO,
-    device: o.Device = AUTO,
-    dtype: o.DtypeName = AUTO,
-    yes: o.Yes = False,
-    fps: o.Fps = o.FPS,
-    max_frames: o.MaxFrames = o.MAX_FRAMES,
-    max_pixels: o.MaxPixels = None,
-    encode: o.EncodeText = o.ENCODE_TEXT,
-    no_audio: o.NoAudio = False,
-    audio_track: o.AudioTrack = None,
-    max_new_tokens: o.MaxNewTokens = LONGEST,
-    format: o.Format = "auto",
-    media: o.Clips = None,
-    limit: o.Limit = None,
-    baseline: Annotated[Path | None, typer.Option("--baseline", help=BASELINE)] = None,
-    baseline_run: Annotated[str | None, typer.Option("--baseline-run", help=BASELINE_RUN)] = None,
-    out: Annotated[Path | None, o.output_option("--out", "Write every answer here, as JSONL.")] = None,
-    resume: Annotated[bool, o.output_option("--resume", RESUME)] = False,
-    force: o.Force = False,
-    json: o.Json = False,
+    model: o.ModelGroup,
+    tokens: EvaluateTokens,
+    read: o.MediaGroup,
+    questions: o.QuestionGroup,
+    output: o.FileGroup,
+    baseline: Annotated[Path | None, o.questions_option("--baseline", help=BASELINE)] = None,
+    baseline_run: Annotated[str | None, o.questions_option("--baseline-run", help=BASELINE_RUN)] = None,
+    out: Annotated[Path | None, o.output_option("--out", "-o", help="File to write all answers to, as JSONL.")] = None,
+    resume: Annotated[bool, o.output_option("--resume", help=RESUME)] = False,
 ) -> int:
-    """Score a model on questions with known answers: exact match, by kind and regime, with 95 % intervals.
+    """Measure a model's accuracy on questions with known answers, by kind and regime, with 95 % intervals.
 
-    Lettered choices are right by letter or text; an answer that names none, or several, is unparsed and wrong.
-    A ratio of 1 in --keep is one run with all tokens (reducer full).
-    Each reducer runs at each ratio below 1.
-    Clips that cannot be read, or need more memory than is free, are reported as failed: neither right nor wrong.
-    The exit code is then 3.
-    Runs of the same questions are compared in pairs: with the run from all tokens, and with --baseline.
+    Every reducer runs at every ratio below 1; a ratio of 1 is one run with all tokens (reducer full).
+    A multiple-choice answer is right by its letter or text; an answer without a choice, or with several, is wrong.
+    Clips that cannot be read or exceed memory are reported as failed, neither right nor wrong; the exit code is then 3.
+    The start and end of a row replace --start and --end.
+    Runs are compared question by question with the run from all tokens, and with --baseline.
     """
-    keeps, reducers = o.keeps(keep), o.reducers(reducer)
-    read = o.media_options(fps, max_frames, no_audio, audio_track)
-    load_options = o.load_options(sieve, quant, device, max_pixels, encode, sections, dtype=dtype)
-    generate = GenerateOptions(max_new_tokens)
-    from echoingpixels.datasets.reading import read_questions
-
-    rows = read_questions(data, limit, format, media)
-    from echoingpixels.evaluation.evaluate import evaluate as run
-    from echoingpixels.evaluation.evaluate import unknown
+    keeps, reducers = o.keeps(tokens.keep), o.reducers(tokens.reducer)
+    media, generate = read.media_options(), tokens.generate_options(model)
+    load = model.load_options(read.max_pixels)
+    rows = questions.rows(data, media)
     from echoingpixels.evaluation.paired import within
     from echoingpixels.reducers.setting import settings
 
-    which = choose(model, load_options, yes)
+    which = choose(model.model, load, model.yes)
     reducers = named(which, reducers, keeps)
     chosen = settings(reducers, keeps)
     other, against = _baseline(baseline, baseline_run)
     if other is not None:
         other.check(rows, chosen, against)
-    made = (which.name, which.load, read, generate)
-    with _answers(out, resume, force, rows, chosen, made, (data, baseline)) as file, reading() as worker:
-        loaded = load_model(which, reducers, keeps)
-        known = unknown if file is None else file.known
-        with console.progress("clips") as progress:
-            runs = run(loaded, rows, chosen, read, generate, telling(file), progress, worker.stream, known)
+    check_model(which, reducers, keeps)
+    made = (which.name, which.load, media, generate)
+    with _answers(out, resume, output.force, rows, chosen, made, (data, baseline)) as file:
+        runs = _evaluate(which, rows, chosen, media, generate, file)
     full = within(runs)
     beside = {} if other is None else {one.setting: other.beside(one, against) for one in runs}
-    if json:
+    if output.json:
         console.out_json({"model": which.name, "data": str(data), "runs": [plain(one, full, beside) for one in runs]})
     else:
         for i, (header, cells) in enumerate(tables(runs, full, beside)):
@@ -107,11 +95,30 @@ def evaluate(
     return ROWS_FAILED if any(one.score.failed for one in runs) else 0
 
 
+def _evaluate(
+    which: Chosen,
+    rows: Sequence[Row],
+    chosen: Sequence[Setting],
+    media: MediaOptions,
+    generate: GenerateOptions,
+    file: AnswerFile | None,
+) -> list[Run]:
+    """A run for each setting, without the answers that the file already holds."""
+    from echoingpixels.evaluation.evaluate import evaluate as run
+    from echoingpixels.evaluation.evaluate import unknown
+
+    with reading() as worker:
+        model = load_model(which)
+        known = unknown if file is None else file.known
+        with console.progress("clips") as progress:
+            return run(model, rows, chosen, media, generate, reporter(file), progress, worker.stream, known)
+
+
 def _baseline(path: Path | None, run: str | None) -> tuple[Baseline | None, Setting | None]:
-    """What to compare with, and which of its runs if one is chosen."""
+    """The evaluation to compare with, and one of its runs if chosen."""
     if path is None:
         if run is not None:
-            raise OptionError("--baseline-run says which run of --baseline.", "Give --baseline FILE, too.")
+            raise OptionError("--baseline-run needs --baseline.", "Add --baseline FILE.")
         return None, None
     from echoingpixels.evaluation.baseline import read_baseline
     from echoingpixels.reducers.setting import Setting
@@ -132,12 +139,12 @@ def _answers(
     made: tuple[str, LoadOptions, MediaOptions, GenerateOptions],
     sources: Sequence[Path | None],
 ) -> AnswerFile | nullcontext[None]:
-    """The file that answers go to, opened before the model is loaded; none without --out."""
+    """The file for answers, opened before the model is loaded; none without --out."""
     if resume and force:
-        raise OptionError("--resume and --force are both given.", "Go on by --resume, or start again by --force.")
+        raise OptionError("--resume and --force are both given.", "Continue with --resume, or overwrite with --force.")
     if path is None:
         if resume or force:
-            raise OptionError(f"{'--resume' if resume else '--force'} is about --out.", "Give --out FILE, too.")
+            raise OptionError(f"{'--resume' if resume else '--force'} needs --out.", "Add --out FILE.")
         return nullcontext()
     media = dict.fromkeys(row.media for row in rows)
     check_sources(path, "--out", [*(source for source in sources if source is not None), *media])
@@ -145,22 +152,5 @@ def _answers(
 
     file = AnswerFile(path, rows, chosen, made_with(*made), resume, force)
     if len(file):
-        console.say(f"going on: {len(file)} answers are in {path} already; times are of the others only")
+        console.say(f"resuming: {path} holds {len(file)} answers; times include only new answers")
     return file
-
-
-def telling(file: AnswerFile | None = None) -> Callable[[Outcome], None]:
-    """Takes each outcome: writes it to the file, if any, and reports each failed clip and each note once."""
-    told: set[str] = set()
-
-    def take(outcome: Outcome) -> None:
-        if outcome.error and outcome.error not in told:
-            told.add(outcome.error)
-            console.say(f"failed: {outcome.error}")
-        for note in set(outcome.notes) - told:
-            told.add(note)
-            console.say(f"note: {note}")
-        if file is not None:
-            file.write(outcome)
-
-    return take

@@ -1,63 +1,52 @@
-"""`ep explain`: which tokens an answer was given from, as a page or a picture."""
+"""`ep explain`: which tokens an answer was generated from, as a page or a picture."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from echoingpixels.explain.target import PAGE, PICTURE, write
-from echoingpixels.options import AUTO, AskOptions, GenerateOptions, MediaOptions, check_question, keep_name
+from echoingpixels.options import AskOptions, MediaOptions, check_question, keep_name
 
 from .. import console
 from .. import options as o
+from ..grouped import grouped
 from ..render.report import big
-from ..session import Chosen, check_outfile, choose, load_model, reading
+from ..session import Chosen, check_outfile, choose, encode, load_model, reading
 
 if TYPE_CHECKING:
     from echoingpixels.explain.explanation import Explanation
 
 
+@grouped
 def explain(
-    media: Annotated[Path, typer.Argument(help="A video, sound or image file.")],
-    question: Annotated[str, typer.Argument(help="What to ask about it.")],
-    out: Annotated[Path, o.output_option("--out", "The file to write: .html for a page, .png for a picture.")],
-    model: o.Model = AUTO,
-    sieve: o.Sieve = None,
-    sections: o.Sections = None,
-    reducer: o.Reducer = AUTO,
-    keep: o.KeepText = o.KEEP_TEXT,
-    quant: o.QuantName = AUTO,
-    device: o.Device = AUTO,
-    dtype: o.DtypeName = AUTO,
-    yes: o.Yes = False,
-    fps: o.Fps = o.FPS,
-    max_frames: o.MaxFrames = o.MAX_FRAMES,
-    max_pixels: o.MaxPixels = None,
-    encode: o.EncodeText = o.ENCODE_TEXT,
-    start: o.Start = None,
-    end: o.End = None,
-    no_audio: o.NoAudio = False,
-    audio_track: o.AudioTrack = None,
-    max_new_tokens: o.MaxNewTokens = o.MAX_NEW_TOKENS,
-    force: o.Force = False,
+    media: Annotated[Path, typer.Argument(help="A video, audio or image file.")],
+    question: Annotated[str, typer.Argument(help="The question.")],
+    model: o.ModelGroup,
+    tokens: o.TokenGroup,
+    read: o.MediaGroup,
+    out: Annotated[Path, o.output_option("--out", "-o", help="File to write: .html for a page, .png for a picture.")],
+    output: o.FileGroup,
 ) -> None:
-    """Show which audio and video tokens an answer was given from.
+    """Show which audio and video tokens an answer was generated from.
 
-    A page plays the clip under its tokens, at several keep ratios; it is one file that needs no network.
-    A picture shows the ratio asked for.
-    Prints the path of what was written, and the answers to stderr.
+    A page plays the clip with its kept tokens, at several keep ratios; it is one file that needs no network.
+    A picture shows one keep ratio.
+    Prints the path of the file to stdout, and the answers to stderr.
     """
     check_question(question)
-    check_outfile(out, "--out", (PAGE, PICTURE), [media], force)
-    read = o.media_options(fps, max_frames, no_audio, audio_track, start, end)
-    asked = AskOptions(reducer, o.keep_of(keep), GenerateOptions(max_new_tokens))
-    load = o.load_options(sieve, quant, device, max_pixels, encode, sections, dtype=dtype)
-    made = _explain(media, question, choose(model, load, yes), read, asked, whole=out.suffix.lower() == PAGE)
+    check_outfile(out, "--out", (PAGE, PICTURE), [media], output.force)
+    options, asked = read.media_options(), tokens.ask_options(model)
+    chosen = choose(model.model, model.load_options(read.max_pixels), model.yes)
+    made = _explain(media, question, chosen, options, asked, model.features, whole=out.suffix.lower() == PAGE)
     with console.working(f"Writing {out.name} …"):
         size = write(made, out)
+    if output.json:
+        console.out_json({"media": str(media), "out": str(out), "bytes": size, **_plain(made)})
+        return
     answers = [
         (f"{c.setting.reducer} {keep_name(c.setting.keep)}", " ".join(c.answer.text.split())) for c in made.choices
     ]
@@ -67,9 +56,9 @@ def explain(
 
 
 def _explain(
-    media: Path, question: str, chosen: Chosen, read: MediaOptions, asked: AskOptions, whole: bool
+    media: Path, question: str, chosen: Chosen, read: MediaOptions, asked: AskOptions, cache: Path | None, whole: bool
 ) -> Explanation:
-    """The explanation, at the ratio asked for or at the `whole` ladder."""
+    """The explanation, at one keep ratio or at the `whole` ladder of ratios."""
     with reading() as worker:
         worker.check(media)
         from echoingpixels.explain.explanation import LADDER
@@ -77,8 +66,26 @@ def _explain(
         from echoingpixels.explain.pictures import shown_size
 
         model = load_model(chosen, [asked.reducer], [asked.keep])
-        with console.working(f"Looking at {media.name} …"):
-            looked = model.look(worker.stream(media, replace(read, frame_size=model.frame_size)))
+        clip = encode(model, chosen, media, read, worker, cache)
+        with console.working(f"Reading {media.name} …"):
             shown = worker.read(media, replace(read, frame_size=shown_size))
     with console.progress("keep ratios") as progress:
-        return run(looked, shown, question, asked, LADDER if whole else (), progress)
+        made = run(clip.looked, shown, question, asked, LADDER if whole else (), progress)
+    clip.keep()
+    return made
+
+
+def _plain(made: Explanation) -> dict[str, Any]:
+    """An explanation as plain values, for JSON."""
+    runs = [
+        {**c.setting.as_dict(), "answer": c.answer.text, "tokens": c.answer.report.tokens.as_dict()}
+        for c in made.choices
+    ]
+    return {
+        "question": made.question,
+        "model": made.model,
+        "form": made.form,
+        "runs": runs,
+        "belief": made.belief,
+        "notes": list(made.clip.source.notes),
+    }

@@ -1,7 +1,8 @@
-"""`ep profile`: what reducers and keep ratios cost and change, against the run from all tokens."""
+"""`ep profile`: speed, memory and agreement of reducers and keep ratios, compared with all tokens."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,9 +13,10 @@ from echoingpixels.options import AUTO, GenerateOptions, MediaOptions, ProfileOp
 
 from .. import console
 from .. import options as o
+from ..grouped import grouped
+from ..render.evaluation import reporter
 from ..render.profile import tables, write_csv
-from ..session import check_outfile, choose, load_model, reading
-from .evaluate import telling
+from ..session import Chosen, check_outfile, choose, load_model, reading
 
 if TYPE_CHECKING:
     from echoingpixels.datasets.questions import Row
@@ -23,70 +25,58 @@ if TYPE_CHECKING:
     from echoingpixels.profiling.profile import Profile
 
 KEEPS = ",".join(f"{keep:g}" for keep in ProfileOptions.keeps)
-REDUCERS = f"Reducers, comma-separated; {o.AUTO_REDUCER}. uniform and random always run."
-REPEAT = "Rounds that are measured."
-WARM_UP = "Rounds before them, not counted."
-DATA = "Questions as `ep evaluate` reads: adds how many are answered right."
+DATA = "Also measure accuracy on these questions, a file as `ep evaluate` reads."
 
 
+@dataclass(frozen=True, kw_only=True)
+class ProfileTokens(o.SweepGroup):
+    """Reducers and ratios to measure."""
+
+    reducer: Annotated[
+        str,
+        o.tokens_option(
+            "--reducer", "-r", help=f"Reducers, comma-separated; uniform and random always run. {o.AUTO_REDUCER}."
+        ),
+    ] = AUTO
+    keep: Annotated[str, o.tokens_option("--keep", "-k", help="Ratios to keep, comma-separated.", metavar="RATIOS")] = (
+        KEEPS
+    )
+
+
+@grouped
 def profile(
-    media: Annotated[Path, typer.Argument(help="A clip, or a folder: all video and sound files in it and below.")],
-    question: Annotated[str, typer.Argument(help="What every clip is asked.")],
-    model: o.Model = AUTO,
-    sieve: o.Sieve = None,
-    sections: o.Sections = None,
-    keep: Annotated[str, o.tokens_option("--keep", "Shares to keep, comma-separated.")] = KEEPS,
-    reducer: Annotated[str, o.tokens_option("--reducer", REDUCERS)] = AUTO,
-    quant: o.QuantName = AUTO,
-    device: o.Device = AUTO,
-    dtype: o.DtypeName = AUTO,
-    yes: o.Yes = False,
-    fps: o.Fps = o.FPS,
-    max_frames: o.MaxFrames = o.MAX_FRAMES,
-    max_pixels: o.MaxPixels = None,
-    encode: o.EncodeText = o.ENCODE_TEXT,
-    start: o.Start = None,
-    end: o.End = None,
-    no_audio: o.NoAudio = False,
-    audio_track: o.AudioTrack = None,
-    max_new_tokens: o.MaxNewTokens = o.MAX_NEW_TOKENS,
-    compile: o.Compile = False,
-    repeat: Annotated[int, typer.Option("--repeat", min=1, help=REPEAT)] = ProfileOptions.repeat,
-    warm_up: Annotated[int, typer.Option("--warm-up", min=0, help=WARM_UP)] = ProfileOptions.warm_up,
-    data: Annotated[Path | None, typer.Option("--data", help=DATA)] = None,
-    format: o.Format = "auto",
-    clips: o.Clips = None,
-    limit: o.Limit = None,
-    json: o.Json = False,
-    csv: Annotated[Path | None, o.output_option("--csv", "Write the figures here, a row a setting.")] = None,
-    plot: Annotated[Path | None, o.output_option("--plot", "Draw speed, memory and agreement: .png or .svg.")] = None,
-    force: o.Force = False,
+    media: Annotated[Path, typer.Argument(help="A media file, or a folder: all video and audio files in it.")],
+    question: Annotated[str, typer.Argument(help="The question about each clip.")],
+    model: o.ModelGroup,
+    tokens: ProfileTokens,
+    read: o.MediaGroup,
+    questions: o.QuestionGroup,
+    output: o.FileGroup,
+    data: Annotated[Path | None, o.questions_option("--data", help=DATA)] = None,
+    csv: Annotated[Path | None, o.output_option("--csv", help="File to write a table to, one row per setting.")] = None,
+    plot: Annotated[
+        Path | None, o.output_option("--plot", help="File to plot speed, memory and agreement to: .png or .svg.")
+    ] = None,
+    repeat: Annotated[int, typer.Option("--repeat", min=1, help="Measured rounds.")] = ProfileOptions.repeat,
+    warm_up: Annotated[
+        int, typer.Option("--warm-up", min=0, help="Rounds before the measured rounds.")
+    ] = ProfileOptions.warm_up,
 ) -> None:
-    """Measure reducers and keep ratios on a clip or a folder, beside the run from all tokens.
+    """Measure speed, memory and agreement of reducers and keep ratios, compared with all tokens.
 
-    Every round runs every setting, each time in another order; figures are medians over the rounds.
-    Ends with the one setting to use, and why.
+    Every round runs every setting, in a different order each time; figures are medians over the rounds.
+    The feature cache is not used, since encoding is measured too.
+    Ends with one recommended setting and the reason for it.
     """
     check_question(question)
-    options = ProfileOptions(o.ratios(keep), o.reducers(reducer), repeat, warm_up)
-    read = o.media_options(fps, max_frames, no_audio, audio_track, start, end)
-    load = o.load_options(sieve, quant, device, max_pixels, encode, sections, dtype=dtype)
-    generate = GenerateOptions(max_new_tokens, compile=compile)
-    rows = _questions(data, format, clips, limit)
-    _check_outputs(csv, plot, [media, *([data] if data else [])], force)
-    chosen = choose(model, load, yes)
-    with reading() as worker:
-        from echoingpixels.media import find_clips
-
-        found_clips = find_clips(media, worker.check)
-        loaded = load_model(chosen, options.reducers)
-        from echoingpixels.profiling.profile import profile as measure
-
-        with console.progress("answers") as progress:
-            found = measure(loaded, found_clips, question, options, read, generate, progress, worker.stream)
-        if rows:
-            found = _scored(found, loaded, rows, read, generate, worker)
-    if json:
+    options = ProfileOptions(o.ratios(tokens.keep), o.reducers(tokens.reducer), repeat, warm_up)
+    options_read, generate = read.media_options(), tokens.generate_options(model)
+    load = model.load_options(read.max_pixels)
+    rows = _questions(data, questions, options_read)
+    _check_outputs(csv, plot, [media, *([data] if data else [])], output.force)
+    chosen = choose(model.model, load, model.yes)
+    found = _profile(chosen, media, question, options, options_read, generate, rows)
+    if output.json:
         console.out_json({"media": str(media), **found.as_dict(), "data": str(data) if data else None})
     else:
         _print(found)
@@ -98,20 +88,44 @@ def profile(
         draw(found, plot)
 
 
-def _questions(data: Path | None, format: str, clips: Path | None, limit: int | None) -> list[Row]:
-    """The questions of --data; none without it."""
-    if data is None:
-        given = {"--format": format != AUTO, "--media": clips is not None, "--limit": limit is not None}
-        for option in (name for name, is_given in given.items() if is_given):
-            raise OptionError(f"{option} is about the questions of --data.", "Give --data FILE, too.")
-        return []
-    from echoingpixels.datasets.reading import read_questions
+def _profile(
+    chosen: Chosen,
+    media: Path,
+    question: str,
+    options: ProfileOptions,
+    read: MediaOptions,
+    generate: GenerateOptions,
+    rows: list[Row],
+) -> Profile:
+    """The measurements, with accuracy if there are questions."""
+    with reading() as worker:
+        from echoingpixels.media import find_clips
 
-    return read_questions(data, limit, format, clips)
+        clips = find_clips(media, worker.check)
+        model = load_model(chosen, options.reducers)
+        from echoingpixels.profiling.profile import profile as run
+
+        with console.progress("answers") as progress:
+            found = run(model, clips, question, options, read, generate, progress, worker.stream)
+        return _scored(found, model, rows, read, generate, worker) if rows else found
+
+
+def _questions(data: Path | None, questions: o.QuestionGroup, read: MediaOptions) -> list[Row]:
+    """The questions of --data; none without it."""
+    if data is not None:
+        return questions.rows(data, read)
+    given = {
+        "--format": questions.format != AUTO,
+        "--media": questions.clips is not None,
+        "--limit": questions.limit is not None,
+    }
+    for option in (name for name, is_given in given.items() if is_given):
+        raise OptionError(f"{option} needs --data.", "Add --data FILE.")
+    return []
 
 
 def _check_outputs(csv: Path | None, plot: Path | None, sources: list[Path], force: bool) -> None:
-    """Before anything is measured."""
+    """Checked before the measurements."""
     if csv:
         check_outfile(csv, "--csv", (".csv",), sources, force)
     if plot:
@@ -129,11 +143,11 @@ def _scored(
     generate: GenerateOptions,
     worker: Worker,
 ) -> Profile:
-    """With the share of right answers, by setting."""
+    """The profile with the accuracy of each setting."""
     from echoingpixels.evaluation.evaluate import evaluate
 
     with console.progress("clips of questions") as progress:
-        runs = evaluate(model, rows, found.settings, read, generate, telling(), progress, worker.stream)
+        runs = evaluate(model, rows, found.settings, read, generate, reporter(), progress, worker.stream)
     return found.scored({run.setting: run.score for run in runs})
 
 

@@ -1,4 +1,4 @@
-"""`ep synth`: labelled clips with known answers."""
+"""`ep synth`: synthetic clips and questions with known answers."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ from .. import console
 
 
 def synth(
-    out_dir: Annotated[Path, typer.Argument(help="Folder to write; a run that was cut short goes on.")],
-    clips: Annotated[int, typer.Option("--clips", help="How many clips to make.")],
-    seed: Annotated[int, typer.Option("--seed", help="The same seed gives the same clips and questions.")],
-    questions_per_clip: Annotated[int, typer.Option("--questions-per-clip", help="At most so many of each.")] = 3,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite other clips and questions there.")] = False,
+    out_dir: Annotated[Path, typer.Argument(help="Folder to write; an interrupted run resumes.")],
+    clips: Annotated[int, typer.Option("--clips", help="Number of clips.")],
+    seed: Annotated[int, typer.Option("--seed", help="Random seed; the same seed gives the same clips and questions.")],
+    questions_per_clip: Annotated[
+        int, typer.Option("--questions-per-clip", help="Maximum number of questions per clip.")
+    ] = 3,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite other clips and questions in the folder.")] = False,
 ) -> None:
-    """Make SyncClips: clips with picture and sound, and questions whose answers are known by construction.
+    """Generate SyncClips: synthetic clips with video and audio, and questions with known answers.
 
-    Prints the path of the questions, which `ep evaluate` reads.
+    Prints the path of the question file, which `ep evaluate` reads.
     """
     from echoingpixels.synth.dataset import generate
 

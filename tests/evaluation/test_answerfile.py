@@ -106,7 +106,7 @@ def test_a_killed_evaluation_resumes(data: Path, out: Path, ep: Program) -> None
     program.kill()
     program.wait()
     resumed = ep("evaluate", data, *SHORT, "--json", "--out", out, "--resume")
-    assert resumed.code == 0 and "going on: " in resumed.err
+    assert resumed.code == 0 and "resuming: " in resumed.err
     assert len(lines(out)) == 12 and untimed(resumed) == untimed(ep("evaluate", data, *SHORT, "--json"))
 
 
@@ -135,7 +135,7 @@ def test_nothing_that_exists_is_overwritten(data: Path, out: Path, ep: Program) 
     refused(ep("evaluate", data, *SHORT, "--out", out), 1, "already there")
     refused(ep("evaluate", data, *SHORT, "--out", out, "--resume"), 1, "line 1 is no answer")
     refused(ep("evaluate", data, *SHORT, "--out", out, "--resume", "--force"), 2, "both given")
-    refused(ep("evaluate", data, *SHORT, "--resume"), 2, "--resume is about --out")
+    refused(ep("evaluate", data, *SHORT, "--resume"), 2, "--resume needs --out")
     refused(ep("evaluate", data, *SHORT, "--out", out.parent, "--force"), 1, "cannot be written")
     assert out.read_text() == "mine\n"
     link = out.with_name("link")
@@ -168,7 +168,8 @@ def test_answers_made_with_other_options_are_refused(data: Path, out: Path, ep: 
         ("--max-frames", "4", "max_frames"),
         ("--max-pixels", "3136", "resolution"),
         ("--max-new-tokens", "3", "max_new_tokens"),
-        ("--encode", "plain", "encode"),
+        ("--reuse", "off", "encode"),
+        ("--temperature", "0.5", "temperature"),
         ("--no-audio", None, "audio"),
     ):
         more = (option,) if value is None else (option, value)
