@@ -5,6 +5,8 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -34,33 +36,63 @@ OUT = "File to write rows to, one per answer: .jsonl, .csv or .parquet."
 ENGINES = ("local", "ray")
 
 
+@dataclass(frozen=True, kw_only=True)
+class BatchQuestions:
+    """The questions about every clip without its own."""
+
+    question: Annotated[
+        list[str] | None, o.questions_option("--question", help="A question about every clip; may be repeated.")
+    ] = None
+    questions: Annotated[
+        Path | None, o.questions_option("--questions", help="A text file with one question per line.")
+    ] = None
+
+    def tasks(self, sources: list[str]) -> list[Task]:
+        """The clips with their questions."""
+        from echoingpixels.batch.sources import find_tasks
+        from echoingpixels.datasets.questions import read_plain
+
+        if self.question and self.questions is not None:
+            raise OptionError("--question and --questions are both given.", "Give one of them.")
+        with console.working("Listing clips …"):
+            return find_tasks(sources, read_plain(self.questions) if self.questions else self.question or [])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Engine:
+    """Where a batch runs. OptionError for an unknown engine."""
+
+    engine: Annotated[str, typer.Option("--engine", help="local: this machine; ray: several GPUs or machines.")] = (
+        "local"
+    )
+    ray_address: Annotated[
+        str | None, typer.Option("--ray-address", help="Address of a Ray cluster, in place of this machine.")
+    ] = None
+    workers: Annotated[
+        int, typer.Option("--workers", min=1, help="Processes that decode media; with ray the maximum.")
+    ] = 1
+
+    def __post_init__(self) -> None:
+        if self.engine not in ENGINES:
+            raise OptionError(f"Unknown engine {self.engine!r}.", f"Known: {', '.join(ENGINES)}.")
+        if self.ray_address is not None and self.engine != "ray":
+            raise OptionError("--ray-address needs --engine ray.", "Add --engine ray.")
+
+
 @grouped
 def batch(
     source: Annotated[list[str], typer.Argument(help=SOURCES)],
     model: o.ModelGroup,
     tokens: o.TokenGroup,
     read: o.MediaGroup,
+    questions: BatchQuestions,
+    engine: Engine,
     out: Annotated[Path, o.output_option("--out", "-o", help=OUT)],
     output: o.OutputGroup,
-    question: Annotated[
-        list[str] | None, o.questions_option("--question", help="A question about every clip; may be repeated.")
-    ] = None,
-    questions: Annotated[
-        Path | None, o.questions_option("--questions", help="A text file with one question per line.")
-    ] = None,
     resume: Annotated[
         bool, o.output_option("--resume", help="Continue --out: skip rows that are done, retry failed rows.")
     ] = False,
     no_retry: Annotated[bool, o.output_option("--no-retry", help="With --resume: do not retry failed rows.")] = False,
-    engine: Annotated[
-        str, typer.Option("--engine", help="local: this machine; ray: several GPUs or machines.")
-    ] = "local",
-    ray_address: Annotated[
-        str | None, typer.Option("--ray-address", help="Address of a Ray cluster, in place of this machine.")
-    ] = None,
-    workers: Annotated[
-        int, typer.Option("--workers", min=1, help="Processes that decode media; with ray the maximum.")
-    ] = 1,
 ) -> int:
     """Answer questions about many clips; an interrupted run resumes without duplicates.
 
@@ -71,12 +103,8 @@ def batch(
     With --json, rows are also printed to stdout, one JSON object per line.
     """
     media, load, ask = read.media_options(), model.load_options(read.max_pixels), tokens.ask_options(model)
-    if engine not in ENGINES:
-        raise OptionError(f"Unknown engine {engine!r}.", f"Known: {', '.join(ENGINES)}.")
-    if ray_address is not None and engine != "ray":
-        raise OptionError("--ray-address needs --engine ray.", "Add --engine ray.")
     journal_at = _journal_path(out, resume)
-    tasks = _tasks(source, question or [], questions)
+    tasks = questions.tasks(source)
     chosen = choose(model.model, load, model.yes)
     check_model(chosen, [ask.reducer], [ask.keep])
     from echoingpixels.batch.job import make_job
@@ -87,31 +115,28 @@ def batch(
     rows = sum(len(task.rows) for task in tasks)
     ids = frozenset(wanted.id for task in tasks for wanted in task.rows)
     with Journal(journal_at, ids, resume, not no_retry) as journal:
-        tally = _run(job, tasks, journal, workers, engine == "ray", ray_address, output.json)
+        tally = _run(job, tasks, journal, engine, output.json)
     console.pairs(summary(tally))
     if tally.done < rows:
-        console.say(
-            f"stopped: {tally.done} of {rows} rows are in {journal_at}; continue with the same command and --resume"
-        )
+        console.say(f"stopped: {tally.done} of {rows} rows are in {journal_at}; repeat the command with --resume")
         return INTERRUPTED
     if journal_at != out:
         write_table(journal_at, out)
     return ROWS_FAILED if tally.failed else 0
 
 
-def _run(
-    job: Job, tasks: list[Task], journal: Journal, workers: int, ray: bool, ray_address: str | None, json: bool
-) -> Tally:
-    """Answer all rows, with a progress bar, and printed if JSON is wanted."""
+def _run(job: Job, tasks: list[Task], journal: Journal, engine: Engine, json: bool) -> Tally:
+    """Answer all rows, with a progress bar; print them with `json`."""
     from echoingpixels.batch.cluster import run_ray
     from echoingpixels.batch.run import nothing, run
     from echoingpixels.from_pretrained import load
 
-    results = _print if json else nothing
-    with _stopping() as stop, bar(sum(len(task.rows) for task in tasks)) as rows:
-        if ray:
-            return run_ray(job, tasks, journal, workers, rows, results, stop, ray_address)
-        return run(job, tasks, journal, lambda: load(job.model, **vars(job.load)), workers, rows, results, stop)
+    on_results = _print if json else nothing
+    with _stopping() as stop, bar(sum(len(task.rows) for task in tasks)) as on_rows:
+        if engine.engine == "ray":
+            return run_ray(job, tasks, journal, engine.workers, on_rows, on_results, stop, engine.ray_address)
+        model = partial(load, job.model, **vars(job.load))
+        return run(job, tasks, journal, model, engine.workers, on_rows, on_results, stop)
 
 
 def _journal_path(out: Path, resume: bool) -> Path:
@@ -126,17 +151,6 @@ def _journal_path(out: Path, resume: bool) -> Path:
         if path.exists() and not resume:
             raise DataError(f"{path} already exists.", "Continue it with --resume, or choose another --out.")
     return journal
-
-
-def _tasks(sources: list[str], asked: list[str], file: Path | None) -> list[Task]:
-    """The clips with their questions."""
-    from echoingpixels.batch.sources import find_tasks
-    from echoingpixels.datasets.questions import read_plain
-
-    if asked and file is not None:
-        raise OptionError("--question and --questions are both given.", "Give one of them.")
-    with console.working("Listing clips …"):
-        return find_tasks(sources, asked if file is None else read_plain(file))
 
 
 def _print(results: list[Result]) -> None:
