@@ -33,7 +33,7 @@ from echoingpixels.train.recipe import Stage, Target
 from echoingpixels.train.saliency import TARGETS, divergence
 from echoingpixels.train.trainer import BETAS, CLIP_NORM, rate
 from epcli.console import progress
-from epcli.scores import plain
+from epcli.render.evaluation import plain
 
 RATE = {"extractive": 1e-3, "fused": 5e-4}
 VARIANTS = {

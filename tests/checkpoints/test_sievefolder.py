@@ -29,7 +29,7 @@ from echoingpixels.reducers.adaptive import Enough
 from echoingpixels.reducers.cs2 import Sieve
 from echoingpixels.train.lora import adapt
 from echoingpixels.train.recipe import Lora
-from epcli.ask import CACHED
+from epcli.commands.ask import CACHED
 from tests.support import tinymodel
 from tests.support.program import Program
 

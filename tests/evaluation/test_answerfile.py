@@ -106,7 +106,7 @@ def test_a_killed_evaluation_resumes(data: Path, out: Path, ep: Program) -> None
     program.kill()
     program.wait()
     resumed = ep("evaluate", data, *SHORT, "--json", "--out", out, "--resume")
-    assert resumed.code == 0 and "going on: " in resumed.err
+    assert resumed.code == 0 and "resuming: " in resumed.err
     assert len(lines(out)) == 12 and untimed(resumed) == untimed(ep("evaluate", data, *SHORT, "--json"))
 
 
@@ -135,7 +135,7 @@ def test_existing_files_are_not_overwritten(data: Path, out: Path, ep: Program) 
     refused(ep("evaluate", data, *SHORT, "--out", out), 1, "already exists")
     refused(ep("evaluate", data, *SHORT, "--out", out, "--resume"), 1, "line 1 is not a valid evaluation answer")
     refused(ep("evaluate", data, *SHORT, "--out", out, "--resume", "--force"), 2, "both given")
-    refused(ep("evaluate", data, *SHORT, "--resume"), 2, "--resume is about --out")
+    refused(ep("evaluate", data, *SHORT, "--resume"), 2, "--resume needs --out")
     refused(ep("evaluate", data, *SHORT, "--out", out.parent, "--force"), 1, "cannot be written")
     assert out.read_text() == "mine\n"
     link = out.with_name("link")
@@ -155,7 +155,7 @@ def test_force_overwrites_nothing_before_the_first_answer(
     data: Path, out: Path, ep: Program, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out.write_text("mine\n")
-    monkeypatch.setattr("epcli.evaluate.load_model", lambda *_: 1 / 0)
+    monkeypatch.setattr("epcli.commands.evaluate.load_model", lambda *_: 1 / 0)
     assert ep("evaluate", data, *SHORT, "--out", out, "--force").code == 1
     assert out.read_text() == "mine\n"
 
@@ -168,7 +168,8 @@ def test_answers_made_with_other_options_are_refused(data: Path, out: Path, ep: 
         ("--max-frames", "4", "max_frames"),
         ("--max-pixels", "3136", "resolution"),
         ("--max-new-tokens", "3", "max_new_tokens"),
-        ("--encode", "plain", "encode"),
+        ("--reuse", "off", "encode"),
+        ("--temperature", "0.5", "temperature"),
         ("--no-audio", None, "audio"),
     ):
         more = (option,) if value is None else (option, value)

@@ -147,7 +147,7 @@ def test_with_yes_a_download_is_announced_and_made(ep: Program, monkeypatch: pyt
 def test_without_consent_auto_on_a_gpu_answers_with_tiny_and_names_what_would_fit(
     ep: Program, gpu: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from epcli import model as commands
+    from epcli import session as commands
 
     monkeypatch.setattr(downloads, "measured", lambda wanted: wanted)
     gpu(40 * GB)

@@ -37,6 +37,7 @@ def made_with(model: str, load: LoadOptions, media: MediaOptions, generate: Gene
         "audio": media.audio,
         "audio_track": media.audio_track,
         "max_new_tokens": generate.max_new_tokens,
+        **({"temperature": generate.temperature} if generate.temperature else {}),  # older files have none
     }
     plain: dict[str, Any] = json.loads(json.dumps(values))
     return plain

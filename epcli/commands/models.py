@@ -1,4 +1,4 @@
-"""`ep models`: the models known by name, and what each needs."""
+"""`ep models`: the models known by name, their size and memory."""
 
 from __future__ import annotations
 
@@ -10,30 +10,32 @@ import typer
 from echoingpixels.errors import OptionError
 from echoingpixels.options import AUTO
 
-from . import console
-from . import options as o
-from .report import big
+from .. import console
+from .. import options as o
+from ..render.report import big
 
 if TYPE_CHECKING:
     from echoingpixels.planning.catalog import Entry
 
 DEFAULT = "default"
-ACTION = f"{DEFAULT}, to show or save the model that --model auto stands for; the list if left out."
+ACTION = f"{DEFAULT}: show or save the model for --model auto. Without it, list the models."
 HEADER = ("model", "here", "download", "quant", "weights", "60 s clip", "runs here", "sieve")
 FITS = {True: "yes", False: "no", None: "?"}
 
 
 def models(
     action: Annotated[str | None, typer.Argument(help=ACTION)] = None,
-    name: Annotated[str | None, typer.Argument(help="The model to save as default; auto removes it.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="Model to save as the default; auto deletes the saved default.")
+    ] = None,
     quant: o.QuantName = AUTO,
     device: o.Device = AUTO,
     json: o.Json = False,
 ) -> None:
-    """List the known models: whether they are on this machine, their size, and the memory they need.
+    """List the known models: whether they are downloaded, their size, and the memory they need.
 
-    Memory is that of a 60 s clip of 720p with sound at 2 frames a second and --keep 0.1, by quantization.
-    `ep models default NAME` saves the model, and with --quant the quantization, that --model auto stands for.
+    Memory is estimated for a 60 s clip of 720p with audio at 2 frames per second and --keep 0.1, by quantization.
+    `ep models default NAME` saves the model, and with --quant the quantization, for --model auto.
     """
     from echoingpixels.options import LoadOptions
     from echoingpixels.planning.auto_model import resolve, save_default
@@ -60,7 +62,7 @@ def models(
 
 
 def rows(entries: Iterable[Entry]) -> list[tuple[str, ...]]:
-    """One row for each model and quantization."""
+    """One row per model and quantization."""
     return [
         (
             entry.name,

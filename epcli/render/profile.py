@@ -1,4 +1,4 @@
-"""A profile as tables to read and as a CSV file. Knows nothing about how it was measured."""
+"""A profile as tables and as a CSV file."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ Table = tuple[list[str], list[list[str]]]  # header and rows
 
 
 def tables(profile: Profile) -> list[Table]:
-    """Three tables with a row a setting: what is read, where the time goes, and what is gained and lost."""
+    """Three tables with one row per setting: size, time, and speedup with agreement."""
     return [_table([cells(run) for run in profile.runs]) for cells in (_size, _times, _gains)]
 
 
 def write_csv(profile: Profile, path: Path) -> None:
-    """Write a row a setting, with the figures of the JSON under their joined names: `time_s.total`."""
+    """Write one row per setting; columns are the JSON keys joined by dots, such as `time_s.total`."""
     rows = [dict(_flat(run.as_dict())) for run in profile.runs]
-    columns = list(dict.fromkeys(name for row in rows for name in row))  # what was not measured has no extremes
+    columns = list(dict.fromkeys(name for row in rows for name in row))  # rows without a measurement lack its extremes
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
@@ -37,7 +37,7 @@ def write_csv(profile: Profile, path: Path) -> None:
 
 
 def _flat(values: dict[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    """The figures of nested objects, an interval as two; lists, which hold no figures, are left out."""
+    """The numbers of nested objects, an interval as two; lists are left out."""
     for name, value in values.items():
         if isinstance(value, dict):
             yield from _flat(value, f"{above}{name}.")
@@ -93,7 +93,7 @@ def _gains(run: Measured) -> dict[str, str]:
 
 
 def _short(text: str) -> str:
-    """On one line, without what a terminal could act on."""
+    """One line without control characters."""
     text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
 

@@ -1,4 +1,4 @@
-"""A small picture of what was kept: a bar for each kind of token, and when the kept ones are. Knows no model."""
+"""A chart of the kept tokens: a bar for each modality, and their distribution over time."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def picture(answer: Answer, duration: float) -> list[tuple[str, str]]:
 
 
 def bar(share: float) -> str:
-    """A bar filled to a share; something kept is never shown as nothing."""
+    """A bar filled to a share; a share above 0 fills at least one character."""
     filled = max(round(WIDTH * share), 1 if share else 0)
     return "█" * filled + "░" * (WIDTH - filled)
 
 
 def sparkline(times: Sequence[float], duration: float) -> str:
-    """How many of the times (s) fall into each of WIDTH equal parts of the duration (s)."""
+    """A histogram of the times (s) in WIDTH equal parts of the duration (s)."""
     counts = [0] * WIDTH
     for time in times:
         counts[min(WIDTH - 1, int(time / duration * WIDTH))] += 1

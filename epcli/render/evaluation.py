@@ -1,27 +1,30 @@
-"""An evaluation as tables to read and as JSON. Knows nothing about how answers are scored."""
+"""An evaluation as tables and as JSON."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from echoingpixels.options import keep_name
 
+from .. import console
+
 if TYPE_CHECKING:
     from echoingpixels.datasets.score import Score
-    from echoingpixels.evaluation.evaluate import Run
+    from echoingpixels.evaluation.answerfile import AnswerFile
+    from echoingpixels.evaluation.evaluate import Outcome, Run
     from echoingpixels.evaluation.paired import Difference, Paired
     from echoingpixels.reducers.setting import Setting
 
-UNKNOWN = "–"  # nothing answered
+UNKNOWN = "–"  # no answers
 
 Table = tuple[list[str], list[list[str]]]  # header and rows
-Beside = Mapping["Setting", "Paired | None"]  # each run's comparison, None where there is nothing to compare with
+Beside = Mapping["Setting", "Paired | None"]  # comparison of each run, None without a counterpart
 
 
 def plain(run: Run, full: Beside, beside: Beside) -> dict[str, Any]:
-    """One entry of `runs`. `marks`: what a later evaluation needs to pair its questions with these."""
+    """One entry of `runs`. `marks`: right or not by question id, for a later --baseline."""
     by = {name: {key: asdict(one) for key, one in scores.items()} for name, scores in _groups(run)}
     both = [found for found in (full.get(run.setting), beside.get(run.setting)) if found]
     return {
@@ -37,7 +40,7 @@ def plain(run: Run, full: Beside, beside: Beside) -> dict[str, Any]:
 
 
 def tables(runs: Sequence[Run], full: Beside, beside: Beside) -> Iterator[Table]:
-    """The runs, their accuracy by kind and by regime, and the same beside the baseline's."""
+    """The runs, their accuracy by kind and by regime, and the differences to the baseline."""
     yield _whole(runs, full)
     for i, title in enumerate(("kind", "regime")):
         groups = [_groups(run)[i][1] for run in runs]
@@ -56,15 +59,17 @@ def tables(runs: Sequence[Run], full: Beside, beside: Beside) -> Iterator[Table]
 
 
 def remarks(beside: Beside) -> list[tuple[str, str]]:
-    """What was not compared, as labelled lines."""
-    said = []
+    """Runs and questions without a counterpart in the baseline, as labelled lines."""
+    notes = []
     for setting, one in beside.items():
         if one is None:
             name = " ".join(_name(setting))
-            said.append(f"the baseline has no run to compare with {name}; choose one with --baseline-run")
+            notes.append(f"the baseline has no run to compare with {name}; choose one with --baseline-run")
         elif one.here or one.there:
-            said.append(f"left out, in one evaluation only: {one.here} questions of this, {one.there} of the baseline")
-    return [("note", text) for text in dict.fromkeys(said)]
+            notes.append(
+                f"not compared: {one.here} questions only in this evaluation, {one.there} only in the baseline"
+            )
+    return [("note", text) for text in dict.fromkeys(notes)]
 
 
 def _whole(runs: Sequence[Run], full: Beside) -> Table:
@@ -120,3 +125,18 @@ def _points(one: Difference | None) -> str:
         return UNKNOWN
     interval = "" if one.interval is None else f" ({100 * one.interval[0]:+.1f} to {100 * one.interval[1]:+.1f})"
     return f"{100 * one.difference:+.1f}{interval}"
+
+
+def reporter(file: AnswerFile | None = None) -> Callable[[Outcome], None]:
+    """Writes each outcome to the file, if any, and prints each error and each note once."""
+    printed: set[str] = set()
+
+    def report(outcome: Outcome) -> None:
+        for label, text in [("failed", outcome.error or ""), *(("note", note) for note in outcome.notes)]:
+            if text and text not in printed:
+                printed.add(text)
+                console.say(f"{label}: {text}")
+        if file is not None:
+            file.write(outcome)
+
+    return report

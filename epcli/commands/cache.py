@@ -1,4 +1,4 @@
-"""`ep cache`: what is kept for later: what the towers made of clips, and quantized weights."""
+"""`ep cache`: the cached features of clips and quantized weights."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ from typing import Annotated
 
 import typer
 
-from . import console
-from . import options as o
+from .. import console
+from .. import options as o
 
 
 def cache(
-    clear: Annotated[bool, typer.Option("--clear", help="Delete everything that was kept.")] = False,
+    clear: Annotated[bool, typer.Option("--clear", help="Delete both caches.")] = False,
     cache_dir: o.CacheDir = None,
     json: o.Json = False,
 ) -> None:
-    """Show the size of the kept features of clips and quantized weights, or delete them.
+    """Show or clear the caches of clip features and quantized weights.
 
-    Features are found by the clip's content, how it is read and the encoders' weights: docs/batch.md.
+    A clip's features are reused for the same file content, media options and encoder weights: docs/batch.md.
     """
     from echoingpixels.checkpoints import quantcache
     from echoingpixels.features.cache import LIMIT, FeatureCache
 
-    folder, weights = o.features_folder(cache_dir), o.weights_folder(cache_dir)
+    folder, weights = o.cache_folders(cache_dir)
     kept = FeatureCache(folder)
     if clear:
         kept.clear()

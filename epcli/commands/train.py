@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from . import console
-from .report import big
+from .. import console
+from .. import options as o
+from ..render.report import big
 
 if TYPE_CHECKING:
     from echoingpixels.train.outlook import Outlook, Prospect
@@ -19,23 +20,23 @@ if TYPE_CHECKING:
 
 
 def train(
-    recipe: Annotated[Path, typer.Argument(help="A TOML file, such as recipes/tiny.toml.")],
+    recipe: Annotated[Path, typer.Argument(help="A recipe: a TOML file, such as recipes/tiny.toml.")],
     stage: Annotated[
         list[str] | None,
-        typer.Option("--stage", help="A stage of the recipe, or bank; several times for several; all if left out."),
+        typer.Option("--stage", help="Stage of the recipe, or bank; may be repeated. Default: all stages."),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Folder for checkpoints and the model; runs/NAME if left out.")
+        Path | None,
+        o.output_option("--out", "-o", help="Folder for checkpoints and the model. Default: runs/NAME."),
     ] = None,
     dry_run: Annotated[
-        bool,
-        typer.Option("--dry-run", help="Say what would be trained, in how many steps and with how much memory."),
+        bool, o.output_option("--dry-run", help="Print the stages, steps and estimated memory without training.")
     ] = False,
 ) -> None:
-    """Train a model stage by stage; a run that was cut short goes on from its last checkpoint.
+    """Train a model stage by stage; an interrupted run resumes from its last checkpoint.
 
-    The recipe names the model to start from, the data and the stages: docs/training.md.
-    Prints the folder of the model, which --model takes, or of the sieve of a quantized one, for --sieve.
+    The recipe names the initial model, the data and the stages: docs/training.md.
+    Prints the folder of the model, for --model, or of the sieve of a quantized model, for --sieve.
     """
     from echoingpixels.train.reading import read_recipe
 
@@ -50,19 +51,19 @@ def train(
     from echoingpixels.train.run import train_model
     from echoingpixels.train.world import world
 
-    first = world().is_main_process  # of several, one speaks
-    with redirect_stdout(sys.stderr if first else StringIO()):  # figures come as the stages go
+    first = world().is_main_process  # only this process prints
+    with redirect_stdout(sys.stderr if first else StringIO()):  # losses are printed during the stages
         model = train_model(wanted, out or Path("runs") / wanted.name, tuple(stage or ()))
     if first:
         console.out(str(model))
 
 
 def _show(recipe: Recipe, prospect: Prospect) -> None:
-    header = ("stage", "task", "learns", "steps", "tokens", "frozen", "learned", "activations", "in all")
+    header = ("stage", "task", "learns", "steps", "tokens", "frozen", "learned", "activations", "total")
     console.columns(header, [_row(stage) for stage in prospect.stages])
     if recipe.data.train is not None:
-        found = f"{prospect.questions} questions about {prospect.clips} clips, {prospect.bad} rows cannot be read"
-        console.say(f"{recipe.data.train.name}: {'not there yet' if prospect.questions is None else found}")
+        found = f"{prospect.questions} questions about {prospect.clips} clips, {prospect.bad} unreadable rows"
+        console.say(f"{recipe.data.train.name}: {'not present yet' if prospect.questions is None else found}")
     needs = [stage.need for stage in prospect.stages if stage.need is not None]
     if recipe.gpu_gb is not None and needs:
         fits = all(need.fits(recipe.gpu_gb * 1e9) for need in needs)
@@ -75,5 +76,5 @@ def _row(stage: Outlook) -> tuple[str, ...]:
     learned = ", ".join(f"{part} {big(n, '')}" for part, n in stage.learned.items())
     need = stage.need
     bytes_ = ("", "", "", "") if need is None else (need.frozen, need.learned, need.activations, need.total)
-    said = [big(n, "B") if isinstance(n, int) else n for n in bytes_]
-    return (stage.stage, stage.task, learned, str(stage.steps or "by epochs"), str(stage.tokens), *said)
+    sizes = [big(n, "B") if isinstance(n, int) else n for n in bytes_]
+    return (stage.stage, stage.task, learned, str(stage.steps or "by epochs"), str(stage.tokens), *sizes)

@@ -1,4 +1,4 @@
-"""What an answer was and cost, as JSON and as labelled lines. Knows nothing about how answers are made."""
+"""An answer and its report, as JSON, as one line, and as labelled lines."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ STAGES = ("decode", "prepare", "encode", "select", "prefill", "generate")
 
 @dataclass(frozen=True)
 class Result:
-    """One question answered, or planned (`answer` None); `full` is the answer from all tokens, if asked for."""
+    """One question with its answer, or a plan (`answer` None). `full`: the answer from all tokens, with --compare."""
 
     media: str
     question: str
@@ -43,7 +43,7 @@ class Result:
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON object of `ep ask --json`."""
-        said: dict[str, Any] = {
+        values: dict[str, Any] = {
             "media": self.media,
             "question": self.question,
             "answer": self.answer.text if self.answer else None,
@@ -59,12 +59,12 @@ class Result:
         }
         if self.plan is not None:
             memory = self.plan.memory
-            said["memory_bytes"] = {**memory.as_dict(), "fits": memory.fits, "advice": list(self.plan.advice)}
+            values["memory_bytes"] = {**memory.as_dict(), "fits": memory.fits, "advice": list(self.plan.advice)}
         if self.full is not None:
             cost = self.full.report
-            said["full"] = {"answer": self.full.text, "time_s": cost.time_s, "memory_bytes": cost.memory_bytes}
-            said["memory_ratio"] = self.memory_ratio
-        return said
+            values["full"] = {"answer": self.full.text, "time_s": cost.time_s, "memory_bytes": cost.memory_bytes}
+            values["memory_ratio"] = self.memory_ratio
+        return values
 
     def lines(self) -> list[tuple[str, str]]:
         """The report as labels and values."""
@@ -72,7 +72,7 @@ class Result:
         memory = ", ".join(f"{name} {big(n, 'B')}" for name, n in self.report.memory_bytes.items() if n is not None)
         flops = ", ".join(f"{name} {big(n, 'FLOP')}" for name, n in self.report.flops.items())
         speedup = self.report.speedup
-        costs += [("memory", memory)] if self.plan is None else foretold(self.plan.memory)
+        costs += [("memory", memory)] if self.plan is None else memory_lines(self.plan.memory)
         costs += [("to fit", text) for text in (() if self.plan is None else self.plan.advice)]
         costs += [("compute", flops), ("speedup (estimate)", ratio(speedup["estimated"]))]
         if self.full is not None:
@@ -80,32 +80,48 @@ class Result:
             costs.append(("memory, full / reduced", ratio(self.memory_ratio)))
             costs.append(("answer, reduced", self.answer.text or "(nothing)" if self.answer else ""))
             costs.append(("answer, all tokens", self.full.text or "(nothing)"))
-        costs += [("warning", text) for text in self.warnings] + [("note", text) for text in self.notes]
-        return [(label, value) for label, value in costs if value]
+        return [(label, value) for label, value in [*costs, *self.remarks()] if value]
+
+    def remarks(self) -> list[tuple[str, str]]:
+        """Warnings and notes as labels and values."""
+        return [("warning", text) for text in self.warnings] + [("note", text) for text in self.notes]
+
+    def summary(self) -> str:
+        """One line: kept tokens by modality, total time, time to first token, estimated speedup."""
+        budget, spent = self.report.tokens, self.report.time_s
+        kinds = ((name, n) for name, n in vars(budget).items() if n.before and name != "text")
+        counts = ", ".join(f"{name} {n.before}→{n.after}" for name, n in kinds)
+        parts = [f"{counts} tokens ({100 * budget.kept_ratio:.1f} %)"]
+        if spent["total"] is not None and spent["first_token"] is not None:
+            parts.append(f"{spent['total']:.2f} s, first token {spent['first_token']:.2f} s")
+        speedup = self.report.speedup["estimated"]
+        if speedup is not None and self.options.reducer != "full":
+            faster = f"about {speedup:.1f}x faster" if speedup >= 1.05 else "no speedup"
+            parts.append(f"{faster} (estimate)")
+        return " · ".join(parts)
 
     def _tokens(self) -> list[tuple[str, str]]:
         budget = self.report.tokens
         counts = [(f"{name} tokens", f"{n.before} → {n.after}") for name, n in vars(budget).items() if n.before]
-        by = "" if self.options.reducer == "full" else f", chosen by {self.options.reducer}"
-        all_of, made = vars(budget), self.report.encoded
-        less = [f"{n} of {all_of[kind].before} {kind}" for kind, n in made.items() if n < all_of[kind].before]
+        by = "" if self.options.reducer == "full" else f", selected by {self.options.reducer}"
+        prompt, encoded = vars(budget), self.report.encoded
+        less = [f"{n} of {prompt[kind].before} {kind}" for kind, n in encoded.items() if n < prompt[kind].before]
         counts += [("encoded", f"{', '.join(less)} tokens")] if less else []
-        return [*counts, ("kept", f"{100 * budget.kept_ratio:.1f} % of what is seen and heard{by}")]
+        return [*counts, ("kept", f"{100 * budget.kept_ratio:.1f} % of the audio and video tokens{by}")]
 
     def _times(self) -> str:
         spent = self.report.time_s
         if spent["total"] is None:
             return ""
         stages = " + ".join(f"{name} {spent[name]:.2f}" for name in STAGES if spent[name] is not None)
-        return f"{spent['total']:.2f} s = {stages}; loading the model took {spent['load'] or 0.0:.1f} s before"
+        return f"{spent['total']:.2f} s = {stages}; loading the model took {spent['load'] or 0.0:.1f} s"
 
     def _speed(self) -> str:
         first, rate = self.report.time_s["first_token"], self.report.tokens_per_s
         if first is None or self.answer is None:
             return ""
         then = "" if rate is None else f", then {rate:.1f} tokens/s"
-        guessed = len(self.answer.token_ids) - 1 - (self.report.steps or 0) if self.options.generate.lookup else 0
-        return f"first token after {first:.2f} s{then}" + (f", {guessed} of them looked up" if guessed else "")
+        return f"first token after {first:.2f} s{then}"
 
 
 def big(n: float, unit: str) -> str:
@@ -116,17 +132,17 @@ def big(n: float, unit: str) -> str:
     return f"{n:.3g} {UNITS[power]}{unit}"
 
 
-def foretold(memory: Memory) -> list[tuple[str, str]]:
-    """Memory by stage, as labels and values; what rests all the while is said once."""
-    resting = f"weights {big(memory.weights, 'B')}"
-    rows = [("memory", resting + (f", program {big(memory.program, 'B')}" if memory.program else ""))]
+def memory_lines(memory: Memory) -> list[tuple[str, str]]:
+    """Estimated memory by stage, as labels and values; constant memory is listed once."""
+    constant = f"weights {big(memory.weights, 'B')}"
+    rows = [("memory", constant + (f", program {big(memory.program, 'B')}" if memory.program else ""))]
     for stage in memory.stages:
         parts = {"held": stage.held, "KV cache": stage.kv_cache, "activations": stage.activations}
-        said = [f"{name} {big(n, 'B')}" for name, n in parts.items() if n]
-        if said:
+        shown = [f"{name} {big(n, 'B')}" for name, n in parts.items() if n]
+        if shown:
             total = memory.weights + memory.program + stage.beside_weights
-            rows.append((f"memory, {stage.name}", f"{big(total, 'B')}: {' + '.join(said)}"))
-    room = "" if memory.free is None else f", {big(memory.free, 'B')} may be used: it "
+            rows.append((f"memory, {stage.name}", f"{big(total, 'B')}: {' + '.join(shown)}"))
+    room = "" if memory.free is None else f", {big(memory.free, 'B')} available: it "
     verdict = {None: "", True: "fits", False: "does not fit"}[memory.fits]
     return [*rows, ("memory, peak", f"{big(memory.peak, 'B')}{room}{verdict}")]
 

@@ -1,4 +1,4 @@
-"""How far a batch is, while it runs, and what it came to. Knows nothing about how it runs."""
+"""The progress and the summary of a batch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from . import console
+from .. import console
 
 if TYPE_CHECKING:
     from echoingpixels.batch.tally import Tally
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def bar(rows: int) -> Iterator[Callable[[Tally], None]]:
-    """A bar on a terminal, else a line every few seconds; the first line says how many rows there are."""
+    """Shows progress: a bar on a terminal, else a line every few seconds."""
     if sys.stderr.isatty():
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
@@ -37,7 +37,7 @@ def bar(rows: int) -> Iterator[Callable[[Tally], None]]:
 
 
 def state(tally: Tally) -> str:
-    """Rate, time left, failures, and what share of the tokens was saved."""
+    """Rate, remaining time, failures, and the share of removed tokens."""
     new = tally.answered + tally.failed
     left = (tally.rows - tally.done) * tally.wall / new if new else None
     parts = [f"{tally.per_minute:.0f} clips/min"]
@@ -46,29 +46,29 @@ def state(tally: Tally) -> str:
     if tally.failed:
         parts.append(f"{tally.failed} failed")
     if tally.tokens:
-        parts.append(f"{tally.saved / tally.tokens:.0%} of tokens saved")
+        parts.append(f"{tally.saved / tally.tokens:.0%} of tokens removed")
     return ", ".join(parts)
 
 
 def summary(tally: Tally) -> list[tuple[str, str]]:
-    """What a batch came to, labelled."""
-    said = tally.as_dict()
+    """The totals of a batch, as labels and values."""
+    totals = tally.as_dict()
     answers = f"{tally.answered} of {tally.rows}" + (f", {tally.skipped} done before" if tally.skipped else "")
     rows = [("answers", answers)]
     rows += [("failed", ", ".join(f"{n} {kind}" for kind, n in tally.failures.items()))] if tally.failed else []
     if tally.answered:
-        saved = f"{tally.saved:,} of {tally.tokens:,} tokens saved"
-        rows.append(("mean keep", f"{said['kept_ratio']:.3g}, {saved}"))
+        removed = f"{tally.saved:,} of {tally.tokens:,} tokens removed"
+        rows.append(("mean keep", f"{totals['kept_ratio']:.3g}, {removed}"))
     if tally.cached:
         rows.append(("from the cache", f"{tally.cached} answers"))
     if tally.clips:
-        rate = "" if tally.tokens_per_s is None else f"; {tally.tokens_per_s:.1f} tokens/s after first ones"
+        rate = "" if tally.tokens_per_s is None else f"; {tally.tokens_per_s:.1f} tokens/s in decoding"
         rows.append(("speed", f"{tally.per_minute:.1f} clips/min over {_clock(tally.wall)}{rate}"))
-        shares = (f"{stage} {share:.0%}" for stage, share in said["share"].items() if share >= 0.005)
+        shares = (f"{stage} {share:.0%}" for stage, share in totals["share"].items() if share >= 0.005)
         rows.append(("stages", ", ".join(shares)))
-        use = said["use"]
+        use = totals["use"]
         slower = max(use, key=lambda name: use[name])
-        rows.append(("slower stage", f"{slower}, at work {min(use[slower], 1):.0%} of the time"))
+        rows.append(("slower stage", f"{slower}, busy {min(use[slower], 1):.0%} of the time"))
     return rows
 
 

@@ -1,4 +1,4 @@
-"""`ep doctor`: whether this machine has what is needed, and what to do where it has not."""
+"""`ep doctor`: checks of the installation, with instructions for what is missing."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ from dataclasses import asdict
 
 import typer
 
-from . import console
-from . import options as o
+from .. import console
+from .. import options as o
 from .models import HEADER, rows
 
 FAILED = 1
 
 
 def doctor(json: o.Json = False) -> None:
-    """Look whether everything works here: packages, decoders, CUDA, quantization, memory, disk, and which models run.
+    """Check the installation: packages, decoders, CUDA, quantization, memory, disk, and which models fit.
 
-    The exit code is 1 if something is missing that is needed. Asks nothing of the network.
+    The exit code is 1 if a requirement is missing. Needs no network.
     """
     from echoingpixels.planning.doctor import checkup
 
-    with console.working("Looking at this machine …"):
+    with console.working("Checking this machine …"):
         found = checkup()
     if json:
         checks = [asdict(check) for check in found.checks]
