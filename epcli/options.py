@@ -6,7 +6,6 @@ default or help text declares a subclass of the group. The library checks the va
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +17,7 @@ from echoingpixels.errors import OptionError
 from echoingpixels.options import (
     AUTO,
     KEEP,
+    OFF,
     QUALITY,
     AskOptions,
     Auto,
@@ -28,12 +28,13 @@ from echoingpixels.options import (
     Quant,
     check_reducer,
     read_keep,
+    read_reuse,
 )
 
 if TYPE_CHECKING:
     from echoingpixels.datasets.questions import Row
+    from echoingpixels.features.cache import FeatureCache
 
-OFF = "off"
 ONE_KEEP, RATIOS = f"Give a ratio such as 0.2, or {AUTO}.", "Give ratios such as 1,0.2,0.05."
 REDUCERS = (  # without those for ablations
     "cs2 (a trained sieve), relevance (attention of the question), fastv (attention of the last token), repeats "
@@ -96,7 +97,7 @@ class ModelGroup:
             sieve=self.sieve,
             max_pixels=max_pixels,
             cache=None if self.quant == "none" or self.no_cache else cache_folders(self.cache_dir)[1],
-            encode=_encode(self.reuse),
+            reuse=read_reuse(self.reuse),
             dtype=self.dtype,
         )
 
@@ -104,6 +105,12 @@ class ModelGroup:
     def features(self) -> Path | None:
         """Folder of the feature cache; None if it is disabled."""
         return None if self.no_cache else cache_folders(self.cache_dir)[0]
+
+    def feature_cache(self) -> FeatureCache | None:
+        """The feature cache; None if it is disabled."""
+        from echoingpixels.features.cache import FeatureCache
+
+        return None if self.features is None else FeatureCache(self.features)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -280,16 +287,3 @@ def seconds(text: str) -> float:
     if not 1 <= len(parts) <= 3:
         raise OptionError(f"{text!r} is not a time.", "Give seconds, such as 12.5, or 1:30.")
     return float(sum(part * 60**power for power, part in enumerate(reversed(parts))))
-
-
-def _encode(reuse: str) -> str:
-    """The library's name of a `--reuse` value."""
-    if reuse in (AUTO, OFF):
-        return AUTO if reuse == AUTO else "plain"
-    try:
-        threshold = float(reuse)
-    except ValueError:
-        threshold = math.nan
-    if not (math.isfinite(threshold) and threshold >= 0):
-        raise OptionError(f"Unknown value of --reuse: {reuse!r}.", f"Known: a threshold such as 0.1, {OFF}, {AUTO}.")
-    return f"repeats:{threshold}"

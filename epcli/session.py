@@ -1,4 +1,4 @@
-"""What a command needs before it runs: a model, a process that reads media, features of a clip, a writable file.
+"""What a command needs before it runs: a model, a process that reads media, a writable file.
 
 Requests are checked before a model's weights are read.
 """
@@ -9,19 +9,17 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
 from echoingpixels.errors import DataError, ModelError, OptionError
-from echoingpixels.options import AUTO, SIEVED, Auto, Keep, LoadOptions, MediaOptions, reducer_of
+from echoingpixels.options import AUTO, SIEVED, Auto, Keep, LoadOptions, reducer_of
 
 from . import console
 
 if TYPE_CHECKING:
-    from echoingpixels.looking import View
     from echoingpixels.media import Worker
     from echoingpixels.model import EchoingPixels
     from echoingpixels.planning.downloads import Download
@@ -85,7 +83,7 @@ def load_model(chosen: Chosen, reducers: Iterable[str] = (), keeps: Iterable[Kee
         from echoingpixels.from_pretrained import load
 
         check_model(chosen, reducers, keeps)
-        return load(chosen.name, **vars(chosen.load))
+        return load(chosen.name, chosen.load)
 
 
 def named(chosen: Chosen, reducers: Iterable[str], keeps: Iterable[Keep]) -> tuple[str, ...]:
@@ -120,24 +118,6 @@ def reading() -> Iterator[Worker]:
     with Worker() as worker:
         worker.start()
         yield worker
-
-
-def encode(
-    model: EchoingPixels, chosen: Chosen, media: Path, read: MediaOptions, worker: Worker, cache: Path | None
-) -> View:
-    """The features of a clip, from the cache in the folder `cache` if they are present. `View.keep` writes them."""
-    from echoingpixels.checkpoints.fingerprint import features_mark, file_mark
-    from echoingpixels.checkpoints.weights import weights_of
-    from echoingpixels.features.cache import FeatureCache, seen_key
-    from echoingpixels.looking import look_at
-
-    pieces = partial(worker.stream, media, replace(read, frame_size=model.frame_size))
-    with console.working(f"Encoding {media.name} …"):
-        if cache is None:
-            return look_at(model, media, pieces)
-        mark = features_mark(media, file_mark(media))
-        key = seen_key(mark, weights_of(chosen.name, chosen.load).towers, read)
-        return look_at(model, media, pieces, FeatureCache(cache), key)
 
 
 def check_outfile(path: Path, option: str, endings: tuple[str, ...], sources: Iterable[Path], force: bool) -> None:

@@ -73,7 +73,7 @@ def train(backbone: QwenOmni, sieves: dict[str, Sieve], draws: Draws, out: Path)
         for name, sieve in sieves.items():
             with torch.autocast(backbone.device.type, dtype=torch.bfloat16):
                 if sieve.options.form == "extractive":
-                    loss: Tensor = divergence(sieve.shares(sieve.rate(sieve.encode(stream)), stream.pool), wanted)
+                    loss: Tensor = divergence(sieve.shares(sieve.score(sieve.encode(stream)), stream.pool), wanted)
                 else:
                     loss, _ = answer_loss(backbone, stream.take(sieve(stream, draw.keep)))
             loss.backward()  # type: ignore[no-untyped-call]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,15 +17,13 @@ from .. import options as o
 from ..grouped import grouped
 from ..render.report import Result
 from ..render.tokens import picture
-from ..session import Chosen, choose, encode, load_model, planned, reading
+from ..session import Chosen, choose, load_model, planned, reading
 
 if TYPE_CHECKING:
     from echoingpixels.encoded_clip import EncodedClip
+    from echoingpixels.features.cache import FeatureCache
     from echoingpixels.generation.answer import Answer
     from echoingpixels.media import Worker
-
-
-CACHED = "The clip's features came from the cache; --no-cache computes them from the file."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +66,7 @@ class Request:
     model: Chosen
     read: MediaOptions
     ask: AskOptions
-    cache: Path | None  # folder of the feature cache
+    cache: FeatureCache | None
 
 
 @grouped
@@ -92,7 +90,7 @@ def ask(
         planned(model.model, load) if output.dry_run else choose(model.model, load, model.yes),
         read.media_options(),
         tokens.ask_options(model),
-        None if output.compare else model.features,  # a comparison times the whole path
+        None if output.compare else model.feature_cache(),  # a comparison times the whole path
     )
     printed: set[tuple[str, str]] = set()
     with reading() as worker:
@@ -115,7 +113,7 @@ def _plans(request: Request, worker: Worker) -> Iterator[Result]:
     from echoingpixels.planning.plan import plan
 
     drawn = outline(request.model.name, request.model.load)
-    extent = extent_of(worker.outline(request.media, replace(request.read, frame_size=drawn.model.frame_size)))
+    extent = extent_of(worker.outline(request.media, request.read, frame_size=drawn.model.frame_size))
     source = extent.ending.source
     for question in request.questions:
         predicted = plan(drawn, extent, question, request.ask)
@@ -136,29 +134,25 @@ def _plans(request: Request, worker: Worker) -> Iterator[Result]:
 def _answers(request: Request, output: AskOutput, worker: Worker) -> Iterator[Result]:
     """Results of real runs; answers are printed as they are generated."""
     model = load_model(request.model, [request.ask.reducer], [request.ask.keep])
-    options = request.ask.settled(model.sieve is not None)
-    clip = encode(model, request.model, request.media, request.read, worker, request.cache)
-    notes = (*clip.source.notes, *model.notes(options.reducer), *((CACHED,) if clip.cached else ()))
-    try:
-        for question in request.questions:
-            answer, full = _answer(clip.looked, question, options, output, several=len(request.questions) > 1)
-            if output.show:
-                console.pairs(picture(answer, clip.duration))
-            yield Result(
-                media=str(request.media),
-                question=question,
-                model=request.model.name,
-                options=options,
-                quant=model.quant,
-                device=model.backbone.device.type,
-                report=answer.report,
-                warnings=(*clip.source.warnings, *answer.warnings),
-                notes=notes,
-                answer=answer,
-                full=full,
-            )
-    finally:
-        clip.keep()
+    with console.working(f"Encoding {request.media.name} …"):
+        clip = model.encode(request.media, request.read, cache=request.cache, reader=worker.stream)
+    for question in request.questions:
+        answer, full = _answer(clip, question, request.ask, output, several=len(request.questions) > 1)
+        if output.show:
+            console.pairs(picture(answer, clip.duration))
+        yield Result(
+            media=str(request.media),
+            question=question,
+            model=request.model.name,
+            options=answer.options,
+            quant=model.quant,
+            device=model.backbone.device.type,
+            report=answer.report,
+            warnings=answer.warnings,
+            notes=answer.notes,
+            answer=answer,
+            full=full,
+        )
 
 
 def _answer(
@@ -172,7 +166,7 @@ def _answer(
         if output.compare:
             answer, full = clip.compare(question, options)
         else:
-            answer = clip.answer(question, options)
+            answer = clip.ask(question, options)
     if not output.json:
         console.out(" ".join(answer.text.split()) if several else answer.text)
     return answer, full

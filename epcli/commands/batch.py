@@ -135,7 +135,7 @@ def _run(job: Job, tasks: list[Task], journal: Journal, engine: Engine, json: bo
     with _stopping() as stop, bar(sum(len(task.rows) for task in tasks)) as on_rows:
         if engine.engine == "ray":
             return run_ray(job, tasks, journal, engine.workers, on_rows, on_results, stop, engine.ray_address)
-        model = partial(load, job.model, **vars(job.load))
+        model = partial(load, job.model, job.load)
         return run(job, tasks, journal, model, engine.workers, on_rows, on_results, stop)
 
 

@@ -20,6 +20,7 @@ from .evaluate import LONGEST
 if TYPE_CHECKING:
     from echoingpixels.datasets.questions import Row
     from echoingpixels.evaluation.calibrate import Calibration
+    from echoingpixels.features.cache import FeatureCache
 
 OUT = "Folder for a copy of the sieve with its calibration, in place of the sieve itself."
 
@@ -54,7 +55,7 @@ def calibrate(
 
     chosen = choose(model.model, load, model.yes)
     folder = sieve_to_write(check_sieve(chosen.name, chosen.load), out, output.force)
-    found = _calibrate(chosen, rows, media, generate)
+    found = _calibrate(chosen, rows, media, generate, model.feature_cache())
     write_calibration(folder, found.enough)
     if output.json:
         points = [asdict(point) for point in found.points]
@@ -65,13 +66,15 @@ def calibrate(
     console.pairs([("right from all tokens", f"{100 * found.accuracy:.1f} %"), ("written to", str(folder))])
 
 
-def _calibrate(chosen: Chosen, rows: list[Row], media: MediaOptions, generate: GenerateOptions) -> Calibration:
+def _calibrate(
+    chosen: Chosen, rows: list[Row], media: MediaOptions, generate: GenerateOptions, cache: FeatureCache | None
+) -> Calibration:
     from echoingpixels.evaluation.calibrate import calibrate as run
 
     with reading() as worker:
         model = load_model(chosen, ["cs2"])
         with console.progress("clips") as progress:
-            return run(model, rows, media, generate, reporter(), progress, worker.stream)
+            return run(model, rows, media, generate, reporter(), progress, worker.stream, cache)
 
 
 def _table(found: Calibration) -> tuple[list[str], list[list[str]]]:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from echoingpixels.evaluation.answerfile import AnswerFile
     from echoingpixels.evaluation.baseline import Baseline
     from echoingpixels.evaluation.evaluate import Run
+    from echoingpixels.features.cache import FeatureCache
     from echoingpixels.reducers.setting import Setting
 
 ROWS_FAILED = 3  # exit code
@@ -81,9 +82,9 @@ def evaluate(
     check_model(which, reducers, keeps)
     made = (which.name, which.load, media, generate)
     with _answers(out, resume, output.force, rows, chosen, made, (data, baseline)) as file:
-        runs = _evaluate(which, rows, chosen, media, generate, file)
+        runs = _evaluate(which, rows, chosen, media, generate, file, model.feature_cache())
     full = within(runs)
-    beside = {} if other is None else {one.setting: other.beside(one, against) for one in runs}
+    beside = {} if other is None else {one.setting: other.compare(one, against) for one in runs}
     if output.json:
         console.out_json({"model": which.name, "data": str(data), "runs": [plain(one, full, beside) for one in runs]})
     else:
@@ -102,6 +103,7 @@ def _evaluate(
     media: MediaOptions,
     generate: GenerateOptions,
     file: AnswerFile | None,
+    cache: FeatureCache | None,
 ) -> list[Run]:
     """A run for each setting, without the answers that the file already holds."""
     from echoingpixels.evaluation.evaluate import evaluate as run
@@ -111,7 +113,9 @@ def _evaluate(
         model = load_model(which)
         known = unknown if file is None else file.known
         with console.progress("clips") as progress:
-            return run(model, rows, chosen, media, generate, reporter(file), progress, worker.stream, known)
+            return run(
+                model, rows, chosen, media, generate, reporter(file), progress, worker.stream, known, cache=cache
+            )
 
 
 def _baseline(path: Path | None, run: str | None) -> tuple[Baseline | None, Setting | None]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,10 +14,11 @@ from .. import console
 from .. import options as o
 from ..grouped import grouped
 from ..render.report import big
-from ..session import Chosen, check_outfile, choose, encode, load_model, reading
+from ..session import Chosen, check_outfile, choose, load_model, reading
 
 if TYPE_CHECKING:
     from echoingpixels.explain.explanation import Explanation
+    from echoingpixels.features.cache import FeatureCache
 
 
 @grouped
@@ -41,7 +41,7 @@ def explain(
     check_outfile(out, "--out", (PAGE, PICTURE), [media], output.force)
     options, asked = read.media_options(), tokens.ask_options(model)
     chosen = choose(model.model, model.load_options(read.max_pixels), model.yes)
-    made = _explain(media, question, chosen, options, asked, model.features, whole=out.suffix.lower() == PAGE)
+    made = _explain(media, question, chosen, options, asked, model.feature_cache(), whole=out.suffix.lower() == PAGE)
     with console.working(f"Writing {out.name} …"):
         size = write(made, out)
     if output.json:
@@ -56,7 +56,13 @@ def explain(
 
 
 def _explain(
-    media: Path, question: str, chosen: Chosen, read: MediaOptions, asked: AskOptions, cache: Path | None, whole: bool
+    media: Path,
+    question: str,
+    chosen: Chosen,
+    read: MediaOptions,
+    asked: AskOptions,
+    cache: FeatureCache | None,
+    whole: bool,
 ) -> Explanation:
     """The explanation, at one keep ratio or at the `whole` ladder of ratios."""
     with reading() as worker:
@@ -66,13 +72,11 @@ def _explain(
         from echoingpixels.explain.pictures import shown_size
 
         model = load_model(chosen, [asked.reducer], [asked.keep])
-        clip = encode(model, chosen, media, read, worker, cache)
-        with console.working(f"Reading {media.name} …"):
-            shown = worker.read(media, replace(read, frame_size=shown_size))
+        with console.working(f"Encoding {media.name} …"):
+            clip = model.encode(media, read, cache=cache, reader=worker.stream)
+            shown = worker.read(media, read, frame_size=shown_size)
     with console.progress("keep ratios") as progress:
-        made = run(clip.looked, shown, question, asked, LADDER if whole else (), progress)
-    clip.keep()
-    return made
+        return run(clip, shown, question, asked, LADDER if whole else (), progress)
 
 
 def _plain(made: Explanation) -> dict[str, Any]:

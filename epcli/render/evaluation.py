@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from echoingpixels.evaluation.evaluate import Outcome, Run
     from echoingpixels.evaluation.paired import Difference, Paired
     from echoingpixels.reducers.setting import Setting
+    from echoingpixels.report import StageTimes
 
+STAGES = ("decode", "prepare", "encode", "select", "prefill", "generate")
 UNKNOWN = "–"  # no answers
 
 Table = tuple[list[str], list[list[str]]]  # header and rows
@@ -33,7 +35,7 @@ def plain(run: Run, full: Beside, beside: Beside) -> dict[str, Any]:
         **by,
         "tokens": run.tokens.as_dict(),
         "tokens_by_regime": {regime: tokens.as_dict() for regime, tokens in run.tokens_by_regime.items()},
-        "time_s": run.time_s,
+        "time_s": _seconds(run.time_s),
         "paired": [one.as_dict() for one in both],
         "marks": [{"id": outcome.row.id, "right": outcome.right} for outcome in run.outcomes],
     }
@@ -81,7 +83,7 @@ def _whole(runs: Sequence[Run], full: Beside) -> Table:
         score = run.score
         interval = "" if score.interval is None else "–".join(f"{100 * x:.1f}" for x in score.interval)
         counts = [score.questions, score.failed, *([score.unparsed] if lettered else [])]
-        cost = [f"{100 * run.tokens.kept_ratio:.1f} %", f"{run.time_s['total']:.1f} s"]
+        cost = [f"{100 * run.tokens.kept_ratio:.1f} %", f"{run.time_s.total:.1f} s"]
         rows.append([*_name(run.setting), _percent(score), interval, *map(str, counts), *cost])
         if full:
             other = full.get(run.setting)
@@ -105,6 +107,12 @@ def _baseline(found: Mapping[Setting, Paired]) -> Table:
         counts = (whole.gained, whole.lost, whole.questions, whole.clips, whole.failed)
         rows.append([*_name(setting), " ".join(_name(one.against)), _points(whole), *map(str, counts)])
     return header, rows
+
+
+def _seconds(spent: StageTimes) -> dict[str, float]:
+    """Seconds by stage without loading the model, and their sum."""
+    known = spent.known()
+    return {**{stage: known.get(stage, 0.0) for stage in STAGES}, "total": spent.total}
 
 
 def _groups(run: Run) -> tuple[tuple[str, dict[str, Score]], ...]:

@@ -60,7 +60,7 @@ def _size(run: Measured) -> dict[str, str]:
     return {
         **_setting(run),
         **{kind: f"{count.before} → {count.after}" for kind, count in vars(run.tokens).items() if count.before},
-        "compute": big(run.flops["reduced"], "FLOP"),
+        "compute": big(run.flops.reduced, "FLOP"),
         "peak memory": _bytes(run.memory_bytes["peak"]),
         "LLM's peak": _bytes(run.memory_bytes["peak_llm"]),
     }

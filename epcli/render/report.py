@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from echoingpixels.report import Report
 
 UNITS = ("", "k", "M", "G", "T", "P", "E")
-STAGES = ("decode", "prepare", "encode", "select", "prefill", "generate")
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class Result:
     @property
     def memory_ratio(self) -> float | None:
         """Peak memory of the full run over that of the reduced one."""
-        mine, full = self.report.memory_bytes["peak"], self.full and self.full.report.memory_bytes["peak"]
+        mine, full = self.report.memory_bytes.peak, self.full and self.full.report.memory_bytes.peak
         return full / mine if mine and full else None
 
     def as_dict(self) -> dict[str, Any]:
@@ -62,21 +61,27 @@ class Result:
             values["memory_bytes"] = {**memory.as_dict(), "fits": memory.fits, "advice": list(self.plan.advice)}
         if self.full is not None:
             cost = self.full.report
-            values["full"] = {"answer": self.full.text, "time_s": cost.time_s, "memory_bytes": cost.memory_bytes}
+            values["full"] = {
+                "answer": self.full.text,
+                "time_s": cost.time_s.as_dict(),
+                "memory_bytes": cost.memory_bytes.as_dict(),
+            }
             values["memory_ratio"] = self.memory_ratio
         return values
 
     def lines(self) -> list[tuple[str, str]]:
         """The report as labels and values."""
         costs = [*self._tokens(), ("time", self._times()), ("speed", self._speed())]
-        memory = ", ".join(f"{name} {big(n, 'B')}" for name, n in self.report.memory_bytes.items() if n is not None)
-        flops = ", ".join(f"{name} {big(n, 'FLOP')}" for name, n in self.report.flops.items())
+        memory = ", ".join(
+            f"{name} {big(n, 'B')}" for name, n in self.report.memory_bytes.as_dict().items() if n is not None
+        )
+        flops = ", ".join(f"{name} {big(n, 'FLOP')}" for name, n in vars(self.report.flops).items())
         speedup = self.report.speedup
         costs += [("memory", memory)] if self.plan is None else memory_lines(self.plan.memory)
         costs += [("to fit", text) for text in (() if self.plan is None else self.plan.advice)]
-        costs += [("compute", flops), ("speedup (estimate)", ratio(speedup["estimated"]))]
+        costs += [("compute", flops), ("speedup (estimate)", ratio(speedup.estimated))]
         if self.full is not None:
-            costs.append(("speedup (measured)", ratio(speedup["measured"])))
+            costs.append(("speedup (measured)", ratio(speedup.measured)))
             costs.append(("memory, full / reduced", ratio(self.memory_ratio)))
             costs.append(("answer, reduced", self.answer.text or "(nothing)" if self.answer else ""))
             costs.append(("answer, all tokens", self.full.text or "(nothing)"))
@@ -92,10 +97,10 @@ class Result:
         kinds = ((name, n) for name, n in vars(budget).items() if n.before and name != "text")
         counts = ", ".join(f"{name} {n.before}→{n.after}" for name, n in kinds)
         parts = [f"{counts} tokens ({100 * budget.kept_ratio:.1f} %)"]
-        if spent["total"] is not None and spent["first_token"] is not None:
-            parts.append(f"{spent['total']:.2f} s, first token {spent['first_token']:.2f} s")
-        speedup = self.report.speedup["estimated"]
-        if speedup is not None and self.options.reducer != "full":
+        if spent.known():
+            parts.append(f"{spent.total:.2f} s, first token {spent.first_token:.2f} s")
+        speedup = self.report.speedup.estimated
+        if self.options.reducer != "full":
             faster = f"about {speedup:.1f}x faster" if speedup >= 1.05 else "no speedup"
             parts.append(f"{faster} (estimate)")
         return " · ".join(parts)
@@ -104,21 +109,26 @@ class Result:
         budget = self.report.tokens
         counts = [(f"{name} tokens", f"{n.before} → {n.after}") for name, n in vars(budget).items() if n.before]
         by = "" if self.options.reducer == "full" else f", selected by {self.options.reducer}"
-        prompt, encoded = vars(budget), self.report.encoded
-        less = [f"{n} of {prompt[kind].before} {kind}" for kind, n in encoded.items() if n < prompt[kind].before]
+        prompt, encoded = vars(budget), vars(self.report.encoded)
+        less = [
+            f"{n} of {prompt[kind].before} {kind}"
+            for kind, n in encoded.items()
+            if kind != "text" and n < prompt[kind].before
+        ]
         counts += [("encoded", f"{', '.join(less)} tokens")] if less else []
         return [*counts, ("kept", f"{100 * budget.kept_ratio:.1f} % of the audio and video tokens{by}")]
 
     def _times(self) -> str:
         spent = self.report.time_s
-        if spent["total"] is None:
+        known = spent.known()
+        if not known:
             return ""
-        stages = " + ".join(f"{name} {spent[name]:.2f}" for name in STAGES if spent[name] is not None)
-        return f"{spent['total']:.2f} s = {stages}; loading the model took {spent['load'] or 0.0:.1f} s"
+        stages = " + ".join(f"{name} {seconds:.2f}" for name, seconds in known.items() if name != "load")
+        return f"{spent.total:.2f} s = {stages}; loading the model took {spent.load or 0.0:.1f} s"
 
     def _speed(self) -> str:
-        first, rate = self.report.time_s["first_token"], self.report.tokens_per_s
-        if first is None or self.answer is None:
+        first, rate = self.report.time_s.first_token, self.report.tokens_per_s
+        if self.answer is None:
             return ""
         then = "" if rate is None else f", then {rate:.1f} tokens/s"
         return f"first token after {first:.2f} s{then}"

@@ -22,7 +22,7 @@ def loss_of(backbone: QwenOmni, sieve: Sieve | None, draw: Draw) -> tuple[Tensor
         return _full_loss(backbone, draw)
     stream = thinned(backbone, draw).stream
     if draw.task == "distil":
-        value = distil_loss(backbone, sieve, stream, sieve.rate(sieve.encode(stream)), draw.target)
+        value = distil_loss(backbone, sieve, stream, sieve.score(sieve.encode(stream)), draw.target)
         return value, {"kl": float(value.detach())}
     if draw.temperature is None:
         value, right = answer_loss(backbone, stream.take(sieve(stream, draw.keep)))
@@ -35,7 +35,7 @@ def _soft_loss(
     backbone: QwenOmni, sieve: Sieve, stream: Stream, draw: Draw, temperature: float
 ) -> tuple[Tensor, Tensor]:
     """Through a soft gate; with a `distil_weight` the scores stay near what they were distilled from."""
-    scores = sieve.rate(sieve.encode(stream))
+    scores = sieve.score(sieve.encode(stream))
     value, right = answer_loss(backbone, stream, sieve.soft_attention(stream, scores, draw.keep, temperature))
     if draw.distil_weight:
         value = value + draw.distil_weight * distil_loss(backbone, sieve, stream, scores, draw.target)
