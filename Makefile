@@ -39,10 +39,10 @@ lint: setup
 
 # The guide and the API reference; without network access, and a broken link is an error.
 site: setup
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 docs: setup
-	$(BIN)/mkdocs serve
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
 
 # A short set of tests on the newest allowed versions, published since `make lock`, and on the oldest.
 newest:
