@@ -1,4 +1,4 @@
-"""Hooks of mkdocs.yml: README, CONTRIBUTING and CHANGELOG become pages, and links to files outside docs/ become text."""
+"""Hooks of mkdocs.yml: README, CONTRIBUTING and CHANGELOG as pages; links to files outside docs/ become text."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.test_architecture import LEVELS
+from tests.core.test_architecture import LEVELS
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs/architecture.md"

@@ -66,7 +66,7 @@ def test_files_of_every_kind_are_checked() -> None:
     names = {path.as_posix() for path in check_prose.tracked()}
     assert {"README.md", "Makefile", "pyproject.toml", "epcli/main.py", "recipes/tiny.toml"} <= names
     assert "tools/check_prose.py" not in names
-    assert not any(name.startswith("tests/media/") for name in names)
+    assert not any(name.startswith("tests/downloads") for name in names)
 
 
 def test_make_lint_runs_it() -> None:

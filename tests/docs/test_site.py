@@ -1,4 +1,4 @@
-"""The documentation site: every link leads somewhere, nothing is loaded from the network, every public name is there."""
+"""The documentation site: links lead somewhere, public names are documented, nothing is loaded from the network."""
 
 from __future__ import annotations
 
