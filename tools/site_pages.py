@@ -8,6 +8,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 PAGES = {"index.md": "README.md", "contributing.md": "CONTRIBUTING.md", "changelog.md": "CHANGELOG.md"}
+FROM = {source: name for name, source in PAGES.items()}
 INLINE = re.compile(r"(?<!!)\[([^\]]+)\]\(([^)\s]+)\)")
 REFERENCE = re.compile(r"^(\[[^\]]+\]: )(\S+)$", re.M)
 IMAGE = re.compile(r"(!\[[^\]]*\]\()docs/")
@@ -23,8 +24,16 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Turn each link to a file outside docs/ into its text."""
-    return INLINE.sub(lambda link: link[1] if link[2].startswith("../") else link[0], markdown)
+    """Link to the pages whose source stands outside docs/; turn each link to another file outside it into its text."""
+    return INLINE.sub(lambda link: outside(*link.group(0, 1, 2)), markdown)
+
+
+def outside(link: str, text: str, target: str) -> str:
+    """A link of a page in docs/ as the site has it."""
+    file, mark, anchor = target.removeprefix("../").partition("#")
+    if not target.startswith("../"):
+        return link
+    return f"[{text}]({FROM[file]}{mark}{anchor})" if file in FROM else text
 
 
 def page_of(source: str) -> str:
@@ -37,8 +46,7 @@ def page_of(source: str) -> str:
 
 def moved(target: str) -> str:
     """A link's target as seen from docs/ instead of the root."""
-    pages = {source: name for name, source in PAGES.items()}
     if ":" in target or target.startswith("#"):
         return target
     file, mark, anchor = target.partition("#")
-    return pages.get(file, file.removeprefix("docs/") if file.startswith("docs/") else f"../{file}") + mark + anchor
+    return FROM.get(file, file.removeprefix("docs/") if file.startswith("docs/") else f"../{file}") + mark + anchor

@@ -41,9 +41,11 @@ def test_links_of_a_page_at_the_root_start_from_the_docs_folder() -> None:
 
 
 def test_a_link_to_a_file_outside_the_docs_folder_becomes_its_text() -> None:
-    markdown = "See [the recipe](../recipes/tiny.toml), [models](models.md) and ![a picture](../a.png)."
+    markdown = (
+        "See [the recipe](../recipes/tiny.toml), [models](models.md), [how](../CONTRIBUTING.md#tests), ![p](../a.png)."
+    )
     shown = site_pages.on_page_markdown(markdown, page=None)
-    assert shown == "See the recipe, [models](models.md) and ![a picture](../a.png)."
+    assert shown == "See the recipe, [models](models.md), [how](contributing.md#tests), ![p](../a.png)."
 
 
 def test_every_public_name_is_in_the_api_reference() -> None:
