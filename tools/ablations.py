@@ -1,4 +1,4 @@
-"""Tables and a plot of several evaluations: `python tools/ablations.py docs/ablations.png NAME=FILE.json …`.
+"""Tables and a plot of several evaluations: `python tools/ablations.py runs/ablations.png NAME=FILE.json …`.
 
 Each file is what `ep evaluate --json` printed over the same questions. A row is a NAME with a reducer, a column a keep
 ratio: right answers in % with their 95 % interval, then by regime the share of the kept tokens that is audio.

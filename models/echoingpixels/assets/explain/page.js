@@ -208,7 +208,7 @@ function open() {
   $("belief").textContent = data.belief;
   $("nested").textContent = data.stops.length < 2 ? "" : data.nested
     ? "Every smaller choice is part of the larger ones: moving the slider left shows what goes first."
-    : "A smaller choice is not part of the larger ones here: each ratio picks anew.";
+    : "A smaller choice is not part of the larger ones here: each ratio has its own selection.";
   $("marks").replaceChildren(...data.stops.map((one) => element("span", {}, named(one))));
   $("keep").max = data.stops.length - 1;
   $("keep").value = data.asked;
