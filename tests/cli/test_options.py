@@ -81,8 +81,8 @@ def test_a_group_is_one_object_for_the_function_and_single_options_for_the_parse
 
 
 def test_reuse_is_a_threshold_off_or_auto() -> None:
-    encode = {reuse: options.ModelGroup(reuse=reuse).load_options().encode for reuse in ("auto", "off", "0.1", "0")}
-    assert encode == {"auto": "auto", "off": "plain", "0.1": "repeats:0.1", "0": "repeats:0.0"}
+    read = {reuse: options.ModelGroup(reuse=reuse).load_options().reuse for reuse in ("auto", "off", "0.1", "0")}
+    assert read == {"auto": "auto", "off": None, "0.1": 0.1, "0": 0.0}
     for wrong in ("plain", "inf", "-0.1", ""):
         with pytest.raises(OptionError) as error:
             options.ModelGroup(reuse=wrong).load_options()
@@ -95,9 +95,9 @@ def spans(monkeypatch: pytest.MonkeyPatch) -> list[tuple[float | None, float | N
     stream: Callable[..., Any] = Worker.stream
     read: list[tuple[float | None, float | None]] = []
 
-    def spy(worker: Worker, path: Path, media: MediaOptions) -> Any:
+    def spy(worker: Worker, path: Path, media: MediaOptions, **more: Any) -> Any:
         read.append((media.start, media.end))
-        return stream(worker, path, media)
+        return stream(worker, path, media, **more)
 
     monkeypatch.setattr(Worker, "stream", spy)
     return read

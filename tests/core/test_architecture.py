@@ -58,10 +58,3 @@ def test_places_of_one_level_form_no_cycle_and_packages_of_one_level_are_indepen
 
 def test_few_files_stand_outside_the_packages() -> None:
     assert len(list(LIBRARY.glob("*.py"))) <= 10
-
-
-def test_the_page_names_every_place() -> None:
-    page = (LIBRARY.parents[1] / "docs/architecture.md").read_text(encoding="utf-8")
-    for number, names in enumerate(LEVELS, 1):
-        (line,) = (line for line in page.splitlines() if line.startswith(f"| {number} |"))
-        assert all(f"`{name}" in line for name in names), line
