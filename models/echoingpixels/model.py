@@ -206,6 +206,15 @@ class EchoingPixels:
     def _stream(
         self, prompts: Sequence[Prompt], options: AskOptions, on_selection: OnSelection | None
     ) -> Iterator[Chunk]:
+        try:
+            yield from self._chunks(prompts, options, on_selection)
+        finally:
+            for clip in {id(prompt.clip): prompt.clip for prompt in prompts}.values():
+                clip.store()
+
+    def _chunks(
+        self, prompts: Sequence[Prompt], options: AskOptions, on_selection: OnSelection | None
+    ) -> Iterator[Chunk]:
         watch = Stopwatch(self.backbone.device)
         reset_peak(self.backbone.device)
         with watch.stage("select"):
@@ -218,11 +227,7 @@ class EchoingPixels:
             on_selection(stream, selection)
         del stream, selection  # a long stream is large
         costs = [prompt.cost(options) for prompt in prompts]
-        try:
-            yield from generate(self.backbone, kept, options, watch, costs, self.weight_bytes())
-        finally:
-            for clip in {id(prompt.clip): prompt.clip for prompt in prompts}.values():
-                clip.store()
+        yield from generate(self.backbone, kept, options, watch, costs, self.weight_bytes())
 
     def generate(self, stream: Stream, options: GenerateOptions | None = None, **keywords: Any) -> Answer:
         """Answer from a stream of one row, reduced or not; the report counts from here on. OptionError for more rows."""

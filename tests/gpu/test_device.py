@@ -12,6 +12,7 @@ from echoingpixels.backbones import kernels
 from echoingpixels.backbones.kernels import REPEATED, VARLEN
 from echoingpixels.backbones.qwen_omni import QwenOmni
 from echoingpixels.from_pretrained import load
+from echoingpixels.inputs.prepare import prepare_media
 from echoingpixels.inputs.stream import Stream
 from echoingpixels.media import read_clip
 from tests.support import tinymodel
@@ -51,12 +52,12 @@ def test_the_peak_memory_is_the_device_s() -> None:
 def test_windows_attended_in_one_call_give_the_features_of_a_call_each() -> None:
     model = load("tiny", device="cuda")
     assert isinstance(model.backbone, QwenOmni)
-    towers = model.backbone.thinker.model.visual, model.backbone.thinker.model.audio_tower
-    assert [tower.config._attn_implementation for tower in towers] == [VARLEN, VARLEN]
+    encoders = model.backbone.thinker.model.visual, model.backbone.thinker.model.audio_tower
+    assert [encoder.config._attn_implementation for encoder in encoders] == [VARLEN, VARLEN]
     media = prepare_media(read_clip(DEMO), model.backbone.resolution)
     found = tinymodel.encode(model.backbone, media)
-    for tower in towers:
-        tower.config._attn_implementation = "sdpa"
+    for encoder in encoders:
+        encoder.config._attn_implementation = "sdpa"
     expected = tinymodel.encode(model.backbone, media)
     for one, other in ((found.video, expected.video), (found.audio, expected.audio)):
         assert one is not None and other is not None

@@ -150,10 +150,10 @@ def test_scores_outside_the_pool_win_nothing() -> None:
 
 def test_tokens_are_counted_by_kind() -> None:
     stream = tinymodel.stream(tinymodel.backbone(), 3.0)
-    counts = stream.counts()
-    assert counts["video"] == int((stream.kind == VIDEO).sum()) > 0
-    assert counts["audio"] == int((stream.kind == AUDIO).sum()) > 0
-    assert counts["image"] == 0 and sum(counts.values()) == stream.kind.numel()
+    (counts,) = stream.row_counts()
+    assert counts.video == int((stream.kind == VIDEO).sum()) > 0
+    assert counts.audio == int((stream.kind == AUDIO).sum()) > 0
+    assert counts.image == 0 and counts.total == stream.kind.numel()
 
 
 @pytest.mark.parametrize("keep", [0.1, (0.1, 0.5, 1.0)])
