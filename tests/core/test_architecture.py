@@ -14,9 +14,10 @@ LEVELS = (
     {"inputs", "datasets", "synth"},
     {"backbones"},
     {"features", "reducers", "generation"},
-    {"checkpoints", "encoded_clip"},
+    {"checkpoints", "batching"},
+    {"encoded_clip"},
     {"model"},
-    {"planning", "batched", "looking"},
+    {"planning"},
     {"from_pretrained", "evaluation", "explain"},
     {"batch", "profiling", "train", "integrations"},
 )

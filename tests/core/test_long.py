@@ -341,7 +341,7 @@ def test_an_explanation_of_a_long_clip_leaves_out_large_budgets(monkeypatch: pyt
         model.encode(clip), clip, "Who?", AskOptions(keep=0.2, generate=SHORT), keeps=(0.05, 0.1, 0.9, 1.0)
     )
     assert [choice.setting.keep for choice in made.choices] == [0.05, 0.1, 0.2] and made.left_out == (0.9, 1.0)
-    assert made.remarks == ("Left out, as they would be more than 50 tokens: 0.9, 1.",)
+    assert made.remarks == ("Skipped, as they would read more than 50 tokens: 0.9, 1.",)
 
 
 def test_many_frames_are_shown_smaller_and_few_at_full_size() -> None:

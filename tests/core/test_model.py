@@ -194,7 +194,7 @@ def test_the_outline_of_a_clip_equals_its_prepared_media() -> None:
 
 @pytest.mark.parametrize("name", ["film.mp4", Path("film.mp4")])
 def test_a_file_that_does_not_exist_is_a_media_error(model: EchoingPixels, name: Any) -> None:
-    with pytest.raises(MediaError, match=r"film\.mp4: no such file"):
+    with pytest.raises(MediaError, match=r"film\.mp4 cannot be read: no such file"):
         model.ask(name, "Who?")
 
 

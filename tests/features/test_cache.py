@@ -383,10 +383,14 @@ def test_a_second_question_of_ask_starts_at_the_selection(
     assert (cleared["clips"], cleared["entries"], cleared["bytes"]) == (0, 0, 0)
 
 
-def test_a_quantized_model_uses_the_features_of_the_unquantized_one(film: Path, ep: Program, tmp_path: Path) -> None:
-    where = ("--cache-dir", tmp_path, "--json", "--device", "cpu", *SHORT)
-    first, second = (json.loads(ep("ask", film, QUESTION, *where, "--quant", one).out) for one in ("none", "nf4"))
-    assert first["time_s"]["encode"] > 0 and second["time_s"]["encode"] is None
+def test_a_quantized_model_uses_the_features_of_the_unquantized_one(
+    tiny_model: EchoingPixels, film: Path, tmp_path: Path
+) -> None:
+    first = tiny_model.encode(film, cache=tmp_path)
+    first.store()
+    second = load("tiny", device="cpu", quant="nf4").encode(film, cache=tmp_path)
+    assert not first.cached and first.time_s.encode is not None
+    assert second.cached and second.time_s.encode is None and second.ask(QUESTION, max_new_tokens=3).token_ids
 
 
 @pytest.fixture
