@@ -42,8 +42,8 @@ def test_the_prefill_of_any_known_models_sizes_can_be_measured() -> None:
     assert printed["runs"][0]["speedup"] == 1.0 and all(run["seconds"] > 0 for run in printed["runs"])
 
 
-def run(reducer: str, keep: float, accuracy: float, heard: dict[str, int]) -> dict[str, object]:
-    by = {regime: {"video": {"after": 100 - n}, "audio": {"after": n}} for regime, n in heard.items()}
+def run(reducer: str, keep: float, accuracy: float, audio: dict[str, int]) -> dict[str, object]:
+    by = {regime: {"video": {"after": 100 - n}, "audio": {"after": n}} for regime, n in audio.items()}
     interval = [accuracy - 0.02, accuracy + 0.02]
     return {"reducer": reducer, "keep": keep, "accuracy": accuracy, "interval": interval, "tokens_by_regime": by}
 
@@ -51,8 +51,8 @@ def run(reducer: str, keep: float, accuracy: float, heard: dict[str, int]) -> di
 def test_evaluations_become_one_table_and_a_plot(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="would prove that the plot of the ablations is drawn")
     file = tmp_path / "a.json"
-    heard = {"watch": 20, "listen": 70}
-    runs = [run("full", 1.0, 0.9, heard), run("cs2", 0.1, 0.85, heard), run("cs2", 0.001, 0.6, heard)]
+    audio = {"watch": 20, "listen": 70}
+    runs = [run("full", 1.0, 0.9, audio), run("cs2", 0.1, 0.85, audio), run("cs2", 0.001, 0.6, audio)]
     file.write_text(json.dumps({"runs": [*runs, {"keep": "auto:0.9"}]}))
     read = ablations.read([f"causal={file}"])
     lines = ablations.table(read, ablations.right).splitlines()

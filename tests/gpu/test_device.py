@@ -15,6 +15,7 @@ from echoingpixels.from_pretrained import load
 from echoingpixels.inputs.prepare import prepare_media
 from echoingpixels.inputs.stream import Stream
 from echoingpixels.media import read_clip
+from echoingpixels.model import EchoingPixels
 from tests.support import tinymodel
 
 DEMO = Path(__file__).parents[2] / "models/echoingpixels/assets/demo.mp4"
@@ -32,9 +33,9 @@ pytestmark = [
 
 
 @pytest.mark.parametrize("quant", ["none", "nf4", "int8"])
-def test_cuda_answers_as_the_cpu_does(quant: str) -> None:
+def test_cuda_answers_as_the_cpu_does(quant: str, tiny_model: EchoingPixels) -> None:
     clip = read_clip(DEMO)
-    expected = load("tiny", device="cpu").ask(clip, QUESTION, keep=0.2).text
+    expected = tiny_model.ask(clip, QUESTION, keep=0.2).text
     assert load("tiny", device="cuda", quant=quant).ask(clip, QUESTION, keep=0.2).text == expected
 
 

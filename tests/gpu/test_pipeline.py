@@ -186,13 +186,14 @@ def test_pieces_are_cut_in_a_thread_beside_the_gpu() -> None:
 
 
 @pytest.mark.parametrize("capability", [(7, 5), (9, 0)])
-def test_the_bundled_model_loads_onto_the_gpu_with_all_its_weights(capability: tuple[int, int]) -> None:
-    expected = load("tiny", device="cpu")
+def test_the_bundled_model_loads_onto_the_gpu_with_all_its_weights(
+    capability: tuple[int, int], tiny_model: EchoingPixels
+) -> None:
     with pretend_cuda(capability) as record:
         model = load("tiny", device="cuda")
         assert model.sieve is not None
         on_gpu = [*model.backbone.parameters(), *model.sieve.parameters()]
         assert {str(weight.device) for weight in on_gpu} == {"cuda:0"}
-        assert model.weight_bytes() * 2 == expected.weight_bytes()  # half precision
+        assert model.weight_bytes() * 2 == tiny_model.weight_bytes()  # half precision
         digests = {"checkpoints/identity.py:_digest"} if capability >= (8, 0) else set()  # float16 has none
         assert set(record.count("sync")) == digests  # which decoder a sieve was trained on

@@ -39,7 +39,7 @@ def lure(path: Path, kind: str, url: str = "") -> Path:
 
 
 def elsewhere(path: Path, target: Path) -> Path:
-    """Writes an MP4 whose samples are said to be in `target` (a data reference of QuickTime's kind, "alis")."""
+    """Writes an MP4 whose index places its samples in `target` (a data reference of QuickTime's kind, "alis")."""
     write(path, Film(seconds=1))
     path.write_bytes(_referring(path.read_bytes(), str(target).encode()))
     return path

@@ -36,9 +36,9 @@ class Program:
         self.capsys.readouterr()
         with pytest.raises(SystemExit) as end:
             main([str(argument) for argument in arguments])
-        said = self.capsys.readouterr()
+        printed = self.capsys.readouterr()
         assert isinstance(end.value.code, int)
-        return Done(end.value.code, said.out, said.err)
+        return Done(end.value.code, printed.out, printed.err)
 
 
 def command(*arguments: object) -> list[str]:
