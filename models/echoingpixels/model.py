@@ -97,13 +97,15 @@ class EchoingPixels:
         `media`: a file, a Clip, or a clip's pieces; memory holds one piece and the features. `options` and keywords
         (those of MediaOptions) apply to a file. `cache`: the folder of cached features of files, `auto` for the user's
         cache folder, None for none. `reader` reads a file's pieces.
-        MediaError where the file gives no token, OptionError for an unknown option, OutOfMemoryError.
+        MediaError where the file gives no token, OutOfMemoryError, OptionError for an unknown keyword, or one for a
+        clip that is already read.
         """
+        (changed,) = split_keywords(read, MediaOptions)
         if not isinstance(media, str | PathLike):
+            _check_unread(changed)
             pieces = media.pieces() if isinstance(media, Clip) else media
             return self.encode_pieces(pieces, {})
         path = Path(media)
-        (changed,) = split_keywords(read, MediaOptions)
         options = replace(options or MediaOptions(), **changed)
         watch = Stopwatch(self.backbone.device)
         with watch.stage("decode"):
@@ -166,14 +168,24 @@ class EchoingPixels:
     # From questions to answers.
 
     def ask(
-        self, media: str | PathLike[str] | Clip | Pieces | EncodedClip, question: str, **options: Any
+        self,
+        media: str | PathLike[str] | Clip | Pieces | EncodedClip,
+        question: str,
+        *,
+        cache: FeatureCache | str | PathLike[str] | None = AUTO,
+        **options: Any,
     ) -> Answer:
         """Answer one question about a file, a clip or an encoded clip.
 
-        Keyword options are those of MediaOptions, AskOptions and GenerateOptions. Errors as of `encode` and `answer`.
+        Keyword options are those of MediaOptions, AskOptions and GenerateOptions. `cache` and errors as of `encode`,
+        errors also as of `answer`.
         """
         read, ask, generate = split_keywords(options, MediaOptions, AskOptions, GenerateOptions)
-        clip = media if isinstance(media, EncodedClip) else self.encode(media, **read)
+        if isinstance(media, EncodedClip):
+            _check_unread(read)
+            clip = media
+        else:
+            clip = self.encode(media, cache=cache, **read)
         return clip.ask(question, **ask, **generate)
 
     def answer(self, asked: Sequence[Asked], options: AskOptions | None = None, **keywords: Any) -> list[Answer]:
@@ -230,7 +242,7 @@ class EchoingPixels:
         yield from generate(self.backbone, kept, options, watch, costs, self.weight_bytes())
 
     def generate(self, stream: Stream, options: GenerateOptions | None = None, **keywords: Any) -> Answer:
-        """Answer from a stream of one row, reduced or not; the report counts from here on. OptionError for more rows."""
+        """Answer from a stream of one row, reduced or not; the report starts here. OptionError for more rows."""
         if len(stream.mask) != 1:
             raise OptionError(f"A stream of {len(stream.mask)} rows has no single answer.", "Use model.answer.")
         chosen = AskOptions(generate=options or GenerateOptions()).updated(keywords)
@@ -270,6 +282,12 @@ class EchoingPixels:
         """Bytes of all parameters as stored, with the scales of quantized ones."""
         parameters = [*self.backbone.parameters(), *(self.sieve.parameters() if self.sieve else ())]
         return sum(map(stored_bytes, parameters))
+
+
+def _check_unread(read: dict[str, Any]) -> None:
+    """OptionError for read options of a clip that is already read."""
+    if read:
+        raise OptionError(f"{next(iter(read))} applies to a file, and this clip is already read.", "Give the file.")
 
 
 def _prompt(asked: Asked) -> Prompt:

@@ -69,19 +69,17 @@ def test_other_errors_pass_as_they_are() -> None:
         guarded(fail, "thinking", CPU, lambda: ())
 
 
-def test_out_of_memory_while_loading_gives_sizes_that_fit_and_no_download_hint(
-    ep: Program, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_out_of_memory_while_loading_gives_sizes_that_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     real = loading.fetch
 
     def fetch(kind: Any, place: str, **options: Any) -> Any:
         return run_out() if "Thinker" in kind.__name__ else real(kind, place, **options)
 
     monkeypatch.setattr(loading, "fetch", fetch)
-    done = ep("ask", DEMO, QUESTION, "--no-cache")
-    assert done.code == 1
-    assert "Memory ran out on cpu while loading tiny" in done.err and "--quant nf4" in done.err
-    assert "hf download" not in done.err and "internal error" not in done.err and "Check the folder" not in done.err
+    with pytest.raises(OutOfMemoryError, match="Memory ran out on cpu while loading tiny") as error:
+        load("tiny", device="cpu")
+    assert "--quant nf4" in error.value.hint
+    assert "hf download" not in error.value.hint and "Check the folder" not in error.value.hint
 
 
 def test_out_of_memory_never_deletes_kept_quantized_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

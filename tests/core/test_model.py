@@ -235,10 +235,8 @@ def test_a_named_cache_folder_is_used_and_none_reads_every_time(
         clip.ask(QUESTION)
         assert clip.cached == (cache is not tmp_path)
     assert len(read) == FeatureCache(tmp_path).clips() == 1
-    for _ in range(2):
-        clip = tiny_model.encode(DEMO, cache=None)
-        assert clip.ask(QUESTION).text and not clip.cached
-    assert len(read) == 3
+    answers = [tiny_model.ask(DEMO, QUESTION, cache=cache) for cache in (None, None, tmp_path)]
+    assert len(read) == 3 and len({answer.token_ids for answer in answers}) == 1
 
 
 def test_a_model_without_a_mark_of_its_encoders_uses_no_cache(
@@ -262,7 +260,8 @@ CALLS: dict[str, tuple[Callable[[EchoingPixels], Any], tuple[type, ...]]] = {
         lambda model: model.answer([(model.encode(tinymodel.clip()), QUESTION)], kept=0.1),
         (AskOptions, GenerateOptions),
     ),
-    "model.encode": (lambda model: model.encode(DEMO, kept=0.1), (MediaOptions,)),
+    "model.encode of a file": (lambda model: model.encode(DEMO, kept=0.1), (MediaOptions,)),
+    "model.encode of a clip": (lambda model: model.encode(tinymodel.clip(), kept=0.1), (MediaOptions,)),
     "load": (lambda model: load("tiny", kept=0.1), (LoadOptions,)),
 }
 
@@ -274,6 +273,12 @@ def test_an_unknown_option_is_an_error_that_lists_the_known_ones(name: str, mode
         call(model)
     known = [field.name for group in groups for field in fields(group)]
     assert error.value.hint == f"Known options: {', '.join(known)}."
+
+
+def test_a_read_option_of_a_clip_that_is_already_read_is_an_error(model: EchoingPixels) -> None:
+    for media in (tinymodel.clip(), tinymodel.clip().pieces(), model.encode(tinymodel.clip())):
+        with pytest.raises(OptionError, match="fps applies to a file"):
+            model.ask(media, QUESTION, fps=1)
 
 
 def test_options_of_every_group_are_keywords_of_ask(tiny_model: EchoingPixels) -> None:
