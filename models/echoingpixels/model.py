@@ -99,13 +99,15 @@ class EchoingPixels:
         `media`: a file, a Clip, or a clip's pieces; memory holds one piece and the features. `options` and keywords
         (those of MediaOptions) apply to a file. `cache`: the folder of cached features of files, `auto` for the user's
         cache folder, None for none. `reader` reads a file's pieces (None: `stream_clip`).
-        MediaError where the file gives no token, OptionError for an unknown option, OutOfMemoryError.
+        MediaError where the file gives no token, OutOfMemoryError, OptionError for an unknown keyword, or one for a
+        clip that is already read.
         """
+        (changed,) = split_keywords(read, MediaOptions)
         if not isinstance(media, str | PathLike):
+            _check_unread(changed)
             pieces = media.pieces() if isinstance(media, Clip) else media
             return self.encode_pieces(pieces, {})
         path = Path(media)
-        (changed,) = split_keywords(read, MediaOptions)
         options = replace(options or MediaOptions(), **changed)
         watch = Stopwatch(self.backbone.device)
         with watch.stage("decode"):
@@ -169,13 +171,25 @@ class EchoingPixels:
 
     # From questions to answers.
 
-    def ask(self, media: str | PathLike[str] | Clip | Pieces | EncodedClip, question: str, **options: Any) -> Answer:
+    def ask(
+        self,
+        media: str | PathLike[str] | Clip | Pieces | EncodedClip,
+        question: str,
+        *,
+        cache: FeatureCache | str | PathLike[str] | None = AUTO,
+        **options: Any,
+    ) -> Answer:
         """Answer one question about a file, a clip or an encoded clip.
 
-        Keyword options are those of MediaOptions, AskOptions and GenerateOptions. Errors as of `encode` and `answer`.
+        Keyword options are those of MediaOptions, AskOptions and GenerateOptions. `cache` and errors as of `encode`,
+        errors also as of `answer`.
         """
         read, ask, generate = split_keywords(options, MediaOptions, AskOptions, GenerateOptions)
-        clip = media if isinstance(media, EncodedClip) else self.encode(media, **read)
+        if isinstance(media, EncodedClip):
+            _check_unread(read)
+            clip = media
+        else:
+            clip = self.encode(media, cache=cache, **read)
         return clip.ask(question, **ask, **generate)
 
     def answer(self, asked: Sequence[Asked], options: AskOptions | None = None, **keywords: Any) -> list[Answer]:
@@ -208,6 +222,15 @@ class EchoingPixels:
     def _stream(
         self, prompts: Sequence[Prompt], options: AskOptions, on_selection: OnSelection | None
     ) -> Iterator[Chunk]:
+        try:
+            yield from self._chunks(prompts, options, on_selection)
+        finally:
+            for clip in {id(prompt.clip): prompt.clip for prompt in prompts}.values():
+                clip.store()
+
+    def _chunks(
+        self, prompts: Sequence[Prompt], options: AskOptions, on_selection: OnSelection | None
+    ) -> Iterator[Chunk]:
         watch = Stopwatch(self.backbone.device)
         reset_peak(self.backbone.device)
         with watch.stage("select"):
@@ -220,11 +243,7 @@ class EchoingPixels:
             on_selection(stream, selection)
         del stream, selection  # a long stream is large
         costs = [prompt.cost(options) for prompt in prompts]
-        try:
-            yield from generate(self.backbone, kept, options, watch, costs, self.weight_bytes())
-        finally:
-            for clip in {id(prompt.clip): prompt.clip for prompt in prompts}.values():
-                clip.store()
+        yield from generate(self.backbone, kept, options, watch, costs, self.weight_bytes())
 
     def generate(self, stream: Stream, options: GenerateOptions | None = None, **keywords: Any) -> Answer:
         """Answer from a stream of one row, reduced or not; the report starts here. OptionError for several rows."""
@@ -267,6 +286,12 @@ class EchoingPixels:
         """Bytes of all parameters as stored, with the scales of quantized ones."""
         parameters = [*self.backbone.parameters(), *(self.sieve.parameters() if self.sieve else ())]
         return sum(map(stored_bytes, parameters))
+
+
+def _check_unread(read: dict[str, Any]) -> None:
+    """OptionError for read options of a clip that is already read."""
+    if read:
+        raise OptionError(f"{next(iter(read))} applies to a file, and this clip is already read.", "Give the file.")
 
 
 def _prompt(asked: Asked) -> Prompt:

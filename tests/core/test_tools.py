@@ -20,16 +20,16 @@ from tools.deepen import deepen
 
 
 @torch.no_grad()
-def test_a_deepened_decoder_says_the_same_until_its_new_layers_learn() -> None:
+def test_a_deepened_decoder_generates_the_same_until_its_new_layers_learn() -> None:
     backbone = copy.deepcopy(tinymodel.backbone())
     stream, options = tinymodel.stream(backbone, 2.0), GenerateOptions(max_new_tokens=6)
-    said = torch.stack(list(stream_tokens(backbone, stream, options)))
+    before = torch.stack(list(stream_tokens(backbone, stream, options)))
     deepen(backbone, 6)
     assert len(backbone.text.layers) == backbone.text.config.num_hidden_layers == 6
-    assert torch.equal(torch.stack(list(stream_tokens(backbone, stream, options))), said)
+    assert torch.equal(torch.stack(list(stream_tokens(backbone, stream, options))), before)
     for layer in backbone.text.layers:
         torch.nn.init.normal_(layer.mlp.down_proj.weight)
-    assert not torch.equal(torch.stack(list(stream_tokens(backbone, stream, options))), said)
+    assert not torch.equal(torch.stack(list(stream_tokens(backbone, stream, options))), before)
 
 
 def test_the_prefill_of_any_known_models_sizes_can_be_measured() -> None:
@@ -37,13 +37,13 @@ def test_the_prefill_of_any_known_models_sizes_can_be_measured() -> None:
     done = subprocess.run(
         [*command, "--repeat", "1", "--keep", "0.1", "--json"], cwd=ROOT, capture_output=True, check=True
     )
-    said = json.loads(done.stdout)
-    assert [run["run"] for run in said["runs"]] == ["full", "cs2 0.1", "bare 0.1"]
-    assert said["runs"][0]["speedup"] == 1.0 and all(run["seconds"] > 0 for run in said["runs"])
+    printed = json.loads(done.stdout)
+    assert [run["run"] for run in printed["runs"]] == ["full", "cs2 0.1", "bare 0.1"]
+    assert printed["runs"][0]["speedup"] == 1.0 and all(run["seconds"] > 0 for run in printed["runs"])
 
 
-def run(reducer: str, keep: float, accuracy: float, heard: dict[str, int]) -> dict[str, object]:
-    by = {regime: {"video": {"after": 100 - n}, "audio": {"after": n}} for regime, n in heard.items()}
+def run(reducer: str, keep: float, accuracy: float, audio: dict[str, int]) -> dict[str, object]:
+    by = {regime: {"video": {"after": 100 - n}, "audio": {"after": n}} for regime, n in audio.items()}
     interval = [accuracy - 0.02, accuracy + 0.02]
     return {"reducer": reducer, "keep": keep, "accuracy": accuracy, "interval": interval, "tokens_by_regime": by}
 
@@ -51,8 +51,8 @@ def run(reducer: str, keep: float, accuracy: float, heard: dict[str, int]) -> di
 def test_evaluations_become_one_table_and_a_plot(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="would prove that the plot of the ablations is drawn")
     file = tmp_path / "a.json"
-    heard = {"watch": 20, "listen": 70}
-    runs = [run("full", 1.0, 0.9, heard), run("cs2", 0.1, 0.85, heard), run("cs2", 0.001, 0.6, heard)]
+    audio = {"watch": 20, "listen": 70}
+    runs = [run("full", 1.0, 0.9, audio), run("cs2", 0.1, 0.85, audio), run("cs2", 0.001, 0.6, audio)]
     file.write_text(json.dumps({"runs": [*runs, {"keep": "auto:0.9"}]}))
     read = ablations.read([f"causal={file}"])
     lines = ablations.table(read, ablations.right).splitlines()

@@ -150,15 +150,15 @@ def test_scores_outside_the_pool_win_nothing() -> None:
 
 def test_tokens_are_counted_by_kind() -> None:
     stream = tinymodel.stream(tinymodel.backbone(), 3.0)
-    counts = stream.counts()
-    assert counts["video"] == int((stream.kind == VIDEO).sum()) > 0
-    assert counts["audio"] == int((stream.kind == AUDIO).sum()) > 0
-    assert counts["image"] == 0 and sum(counts.values()) == stream.kind.numel()
+    (counts,) = stream.row_counts()
+    assert counts.video == int((stream.kind == VIDEO).sum()) > 0
+    assert counts.audio == int((stream.kind == AUDIO).sum()) > 0
+    assert counts.image == 0 and counts.total == stream.kind.numel()
 
 
 @pytest.mark.parametrize("keep", [0.1, (0.1, 0.5, 1.0)])
-def test_choosing_of_a_batch_never_asks_the_device_for_a_number(keep: float | tuple[float, ...]) -> None:
-    with FakeTensorMode():  # tensors without values: whoever wants one to be a number fails
+def test_selecting_in_a_batch_reads_no_number_from_the_device(keep: float | tuple[float, ...]) -> None:
+    with FakeTensorMode():  # tensors without values: any use of one as a number fails
         scores, pool = torch.empty(3, 40), torch.empty(3, 40, dtype=torch.bool)
         assert top_k(scores, pool, budget(pool, keep)).shape == pool.shape
         with pytest.raises(DataDependentOutputException):

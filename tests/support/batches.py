@@ -34,7 +34,7 @@ class Near:
 def job(model: EchoingPixels, cache: Path | None = None, reducer: str = "cs2", keep: float = 0.3) -> Job:
     """A job for a model that no folder holds."""
     on = model.backbone
-    weights = Weights("model", "sieve", "towers", on.resolution, "plain")
+    weights = Weights("model", "sieve", "encoders", on.resolution, None)
     options = AskOptions(reducer, keep, SHORT)
     return Job("random", LoadOptions(), MediaOptions(), options, weights, cache)
 

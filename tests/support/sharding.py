@@ -1,8 +1,8 @@
 """`ep train` in one of several processes on a CPU, in parts (FSDP) if asked:
 `python -m tests.support.sharding train …`.
 
-accelerate turns FSDP on for accelerators alone. Here it is told that processes on a CPU are one of those kinds; all
-else is as under `accelerate launch --config_file recipes/fsdp.yaml`.
+accelerate turns FSDP on for accelerators alone. Here it takes processes on a CPU for one of those kinds; all else is
+as under `accelerate launch --config_file recipes/fsdp.yaml`.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ class Kinds:
 
 def fsdp() -> dict[str, str]:
     """The environment that `accelerate launch` makes of recipes/fsdp.yaml."""
-    said = yaml.safe_load(CONFIG.read_text())
+    config = yaml.safe_load(CONFIG.read_text())
     named = {"fsdp_transformer_layer_cls_to_wrap": "FSDP_TRANSFORMER_CLS_TO_WRAP"}
-    settings = {named.get(name, name.upper()): str(value).lower() for name, value in said["fsdp_config"].items()}
+    settings = {named.get(name, name.upper()): str(value).lower() for name, value in config["fsdp_config"].items()}
     for name in ("FSDP_TRANSFORMER_CLS_TO_WRAP", "FSDP_AUTO_WRAP_POLICY", "FSDP_STATE_DICT_TYPE"):
-        key = next(key for key in said["fsdp_config"] if named.get(key, key.upper()) == name)
-        settings[name] = said["fsdp_config"][key]
-    return {"ACCELERATE_USE_FSDP": "true", "ACCELERATE_MIXED_PRECISION": said["mixed_precision"], **settings}
+        key = next(key for key in config["fsdp_config"] if named.get(key, key.upper()) == name)
+        settings[name] = config["fsdp_config"][key]
+    return {"ACCELERATE_USE_FSDP": "true", "ACCELERATE_MIXED_PRECISION": config["mixed_precision"], **settings}
 
 
 def launch(kind: str, processes: int, *arguments: object) -> None:
-    """Run `ep train ARGUMENTS` in so many processes, kind `fsdp` or `ddp`; AssertionError with what they said."""
+    """Run `ep train ARGUMENTS` in `processes` processes, kind `fsdp` or `ddp`; AssertionError with their output."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -54,8 +54,8 @@ def launch(kind: str, processes: int, *arguments: object) -> None:
         env = {**environment(), **world, **mine, **(fsdp() if kind == "fsdp" else {})}
         command = [sys.executable, "-m", "tests.support.sharding", "train", *map(str, arguments)]
         started.append(subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
-    said = [one.communicate(timeout=280)[0] for one in started]
-    assert [one.returncode for one in started] == [0] * processes, "\n".join(said)
+    output = [one.communicate(timeout=280)[0] for one in started]
+    assert [one.returncode for one in started] == [0] * processes, "\n".join(output)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 
 from ..batching import Prompt, answer_each, batches
-from ..encoded_clip import EncodedClip, from_cache
+from ..encoded_clip import CACHED, EncodedClip, from_cache
 from ..errors import EpError, InternalError, OutOfMemoryError
 from ..features.cache import CachedClip, FeatureCache
 from ..generation.answer import Answer
@@ -167,7 +167,7 @@ class Answerer:
             said=len(answer.token_ids),
             tokens_per_s=report.tokens_per_s,
             warnings=answer.warnings,
-            notes=answer.notes,
+            notes=tuple(note for note in answer.notes if note != CACHED),  # `cached` states it
         )
 
 

@@ -41,6 +41,7 @@ def register(name: str, reducer: Reducer) -> None:
     REDUCERS[name] = reducer
     if name not in REDUCER_NAMES:
         REDUCER_NAMES.append(name)
+    SIEVED.discard(name)
     if reducer.needs_sieve:
         SIEVED.add(name)
 
