@@ -24,7 +24,7 @@ from echoingpixels.inputs import mel
 from echoingpixels.inputs.mel import Mel, log_mel, mel_frames
 from echoingpixels.inputs.positions import overreach
 from echoingpixels.inputs.prepare import extent_of, prepare_media
-from echoingpixels.media import Limits, Worker, read_clip, reading, recording, stream_clip
+from echoingpixels.media import Limits, Worker, read_clip, reading, stream_clip
 from echoingpixels.media import clip as pieces_of
 from echoingpixels.media.clip import NO_SOUND, Clip, Piece, Pieces, whole
 from echoingpixels.media.sampler import Overrun, Sampler
@@ -42,7 +42,7 @@ SHORT = GenerateOptions(max_new_tokens=4)
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pieces of four frames or so, towers that take two or three steps at once, mel blocks of half a second."""
-    for place in (pieces_of, reading, recording):
+    for place in (pieces_of, reading):
         monkeypatch.setattr(place, "PIECE", 80_000)
     monkeypatch.setattr(qwen_omni, "PATCHES_AT_ONCE", 50)
     monkeypatch.setattr(qwen_omni, "MEL_CHUNKS_AT_ONCE", 1)
@@ -196,7 +196,7 @@ def test_frames_handed_over_are_those_of_the_rule_or_reading_begins_anew() -> No
 def test_long_sound_alone_comes_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "a.wav", Film(codec=None, tracks=(Track(beep(30, 3.0), codec="pcm_s16le"),)))
     there = read_clip(path)
-    monkeypatch.setattr(recording, "PIECE", 300_000)
+    monkeypatch.setattr(reading, "PIECE", 300_000)
     came = list(stream_clip(path))
     assert len(came) > 3 and np.array_equal(whole(piece for piece in came).audio, there.audio)  # type: ignore[arg-type]
 

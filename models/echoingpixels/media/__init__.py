@@ -1,4 +1,4 @@
-"""The media path: any file that FFmpeg, soundfile or Pillow can read, to a Clip."""
+"""The media path: any file that FFmpeg or Pillow can read, to a Clip."""
 
 from __future__ import annotations
 

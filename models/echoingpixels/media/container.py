@@ -6,7 +6,9 @@ FFmpeg gets a plain local path, the `file` protocol alone, and only demuxers tha
 
 from __future__ import annotations
 
+import os
 import stat
+import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -30,6 +32,7 @@ PLAYLISTS = (b"#extm3u", b"ffconcat", b"<mpd", b"<!doctype", b"<html", b"v=0\r",
 S = TypeVar("S", av.VideoStream, av.AudioStream)
 LEAD = Fraction(1, 10)  # s; sound may begin this much before the picture by its codec's priming alone
 FAILED_READS = 64  # in a row, before a file counts as ended
+WAV_CHUNKS, UNSTATED = 64, 0xFFFF_0000  # chunks searched for the sound; sizes that live recorders write from here on
 TAIL = 2  # s before the end that a stream's last packets are looked for, as they are not in order of time
 TAIL_PACKETS, TAIL_BYTES = 20_000, 1 << 28  # read at most when looking for where a stream really ends
 
@@ -181,6 +184,23 @@ def states_length(path: Path) -> bool:
             file.seek(0)
         first = file.read(256)
     return b"Xing" in first or b"Info" in first
+
+
+def cut_wav_end(path: Path) -> float | None:
+    """The length (s) that the header of a WAV states, where the file holds less; FFmpeg reports what the file holds."""
+    rate = 0  # bytes/s
+    with path.open("rb") as file:
+        if file.read(12)[:4] != b"RIFF":
+            return None
+        for _ in range(WAV_CHUNKS):
+            name, size = struct.unpack("<4sI", file.read(8).ljust(8, b"\0"))
+            if name == b"data":
+                present = path.stat().st_size - file.tell()
+                return size / rate if rate and present < size < UNSTATED else None
+            body = file.read(12) if name == b"fmt " else b""
+            rate = int.from_bytes(body[8:], "little") or rate
+            file.seek(size + size % 2 - len(body), os.SEEK_CUR)
+    return None
 
 
 def packets(

@@ -6,24 +6,21 @@ Knows nothing about models, nor how each kind of file is decoded.
 from __future__ import annotations
 
 import math
-from collections.abc import Generator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from av.container import InputContainer
 from av.error import FFmpegError
 
 from ..errors import MediaError, OptionError
 from ..options import MediaOptions, from_keywords
 from .blank import UnclearError
 from .clip import Clip, Ending, Piece, Pieces, Source, VideoTrack, whole
-from .container import check_file, comment, file_end, open_media, picture_stream
+from .container import check_file, comment, file_end, open_media
 from .host import FrameSize, Host
 from .image import read_still
-from .reading import NO_FRAMES, NO_TIMES, SHORTFALL, Reading, choose, window
-from .recording import can_read, read_recording
+from .reading import Reading, choose
 from .sampler import Overrun
 from .sound import PREROLL
 from .video import EPS
@@ -84,7 +81,7 @@ def check_media(path: str | Path) -> None:
     try:
         open_media(file).close()
     except MediaError:
-        if read_still(file) is None and not can_read(file):
+        if read_still(file) is None:
             raise
 
 
@@ -104,7 +101,7 @@ def _still(file: Path, options: MediaOptions, host: Host) -> Clip | None:
 
 
 def _timed(file: Path, options: MediaOptions, host: Host) -> Pieces:
-    """A video, or sound from a file that only FFmpeg can read: tried from ever further back until one try succeeds."""
+    """A video or sound: read from a key frame before the start, then from further back until one attempt succeeds."""
     backs = [*(back for back in SEEK_BACK if back < (options.start or 0.0)), None]
     hold = False
     while True:
@@ -127,15 +124,7 @@ def _timed(file: Path, options: MediaOptions, host: Host) -> Pieces:
 
 def _attempt(file: Path, options: MediaOptions, host: Host, back: float | None, hold: bool) -> Pieces:
     """One try, from `back` s before the start, which its first piece `begins`; no ending if that was too late."""
-    try:
-        container = open_media(file)
-    except MediaError:
-        if not (yield from _recording(file, options, None, host)):
-            raise
-        return
-    with container:
-        if _recorded(container) and (yield from _recording(file, options, container, host)):
-            return
+    with open_media(file) as container:
         reading = choose(file, container, options, host, hold)
         begins, run = True, reading.run(back)
         while True:
@@ -146,41 +135,6 @@ def _attempt(file: Path, options: MediaOptions, host: Host, back: float | None, 
                     yield replace(_last(reading), begins=begins, expected=reading.expected)
                 return
             begins = False
-
-
-def _recorded(container: InputContainer) -> bool:
-    """Whether to try libsndfile first. Not for MP3: on a damaged file it writes to the terminal and gives up."""
-    sound_only = picture_stream(container) is None and len(container.streams.audio) == 1
-    return sound_only and container.format.name != "mp3"
-
-
-def _recording(
-    file: Path, options: MediaOptions, container: InputContainer | None, host: Host
-) -> Generator[Piece, None, bool]:
-    """A sound-only file through libsndfile; False if it cannot read all and FFmpeg (`container`) may do better."""
-    if not options.audio or options.audio_track:
-        return False
-    start, limit = window(options)
-    begins, run = True, read_recording(file, start, limit, host.beat)
-    while True:
-        try:
-            yield Piece(NO_FRAMES, NO_TIMES, next(run), begins)
-        except StopIteration as ended:
-            recording = ended.value
-            break
-        begins = False
-    if recording is None:
-        return False
-    declared, reached, warnings = recording.duration, start + recording.end, []
-    if recording.reason or min(declared, start + limit) - reached > SHORTFALL:
-        if container is not None and not recording.final:
-            return False
-        why = recording.reason or "the file may be cut short"
-        warnings.append(f"Decoding the sound stopped at {max(reached, 0):.1f} s of {declared:.1f} s: {why}.")
-    source = Source(str(file), "audio", recording.container, declared, audio=recording.track, warnings=tuple(warnings))
-    ending = _ending(source, False, recording.heard, recording.silent, start, recording.end)
-    yield Piece(NO_FRAMES, NO_TIMES, recording.samples, begins, ending)
-    return True
 
 
 def _last(reading: Reading) -> Piece:

@@ -20,6 +20,7 @@ from .clip import NO_SOUND, PIECE, AudioTrack, Piece, VideoTrack
 from .container import (
     Losses,
     advice,
+    cut_wav_end,
     file_end,
     origin,
     packets,
@@ -168,6 +169,8 @@ class Reading:
                 why = f" ({reader.reason})" if reader.reason else ""
                 said.append(f"Damaged packets of {name} skipped: {reader.damaged} of {reader.packets}{why}.")
             declared = None if guessed else stream_end(stream, self.zero)
+            if self.container.format.name == "wav":
+                declared = cut_wav_end(self.file) or declared
             stated = stated or declared is not None
             said += _shortfall(name, reader.end, self.start, self.limit, declared, self.losses.reason or reader.reason)
         if self.sound is not None and self.sound.missing > SHORTFALL:
@@ -226,7 +229,7 @@ def choose(file: Path, container: InputContainer, options: MediaOptions, host: H
         developer = Developer(*how) if times is None else BlankDeveloper(times, *how)
         picture = PictureReader(video, begin, limit, span, options.fps, options.max_frames, developer, times)
     if audio is not None:
-        sound = SoundReader(begin, limit, audio)
+        sound = SoundReader(audio, begin, limit)
     return Reading(
         file, container, start, limit, zero, video, audio, picture, sound, undecodable, host, options, hold, expected
     )

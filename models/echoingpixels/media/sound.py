@@ -71,16 +71,18 @@ class Waveform:
 
 
 class SoundReader:
-    """Takes an audio stream's packets, or frames with their times, and builds the clip's waveform.
+    """Takes an audio stream's packets and builds the clip's waveform.
 
     `origin`: the stream's time (s) that is the clip's 0; `limit`: where the clip ends (s of the clip), or infinity.
     """
 
-    def __init__(self, origin: Fraction, limit: float, stream: av.AudioStream | None = None) -> None:
+    def __init__(self, stream: av.AudioStream, origin: Fraction, limit: float) -> None:
         self._limit = limit
-        self._context = stream.codec_context if stream is not None else None
-        base = stream.time_base if stream is not None else None
-        self._clock, self._unit = clock(base, origin), float(base or 1)
+        self._context = stream.codec_context
+        self._clock, self._unit = clock(stream.time_base, origin), float(stream.time_base or 1)
+        # FFmpeg flags a short last packet of a WAV as corrupt; `cut_wav_end` reports that with its length.
+        pcm = self._context.name.startswith("pcm_")
+        self._flagged = not (pcm and stream.container.format.name == "wav")
         self._waveform = Waveform(limit)
         self._resampler: av.AudioResampler | None = None
         self._kind: tuple[str, str, int] | None = None  # format, layout and rate that the resampler takes
@@ -102,7 +104,7 @@ class SoundReader:
         if self.done:
             return
         self.packets += 1
-        self.damaged += packet.is_corrupt
+        self.damaged += packet.is_corrupt and self._flagged
         if packet.pts is not None:
             time = self._clock(packet.pts) + self._shift
             self.first = time if self.first is None else self.first
@@ -111,20 +113,6 @@ class SoundReader:
                 self.end = time + length
                 return
         self._decode(packet)
-
-    def add(self, time: float, frame: av.AudioFrame) -> None:
-        """Takes `frame`, which begins at `time` (s of the clip)."""
-        if time >= self._limit:
-            self.done = True
-            return
-        kind = (frame.format.name, frame.layout.name, frame.sample_rate)
-        if self._resampler is None or kind != self._kind or abs(time - self._expected) > JITTER:
-            self._begin(time, kind)
-        assert self._resampler is not None
-        frame.pts = None
-        self._put(self._resampler.resample(frame))
-        self._count += frame.samples
-        self.end = max(self.end, self._expected)
 
     @property
     def ready(self) -> int:
@@ -147,7 +135,7 @@ class SoundReader:
 
     def finish(self) -> Samples:
         """No more packets: the rest of the waveform (S,) float32."""
-        if self._context is not None and not self.done:
+        if not self.done:
             self._decode(None)
         self._flush()
         self.done = True
@@ -160,7 +148,6 @@ class SoundReader:
         return self._begun + (self._count / self._kind[2] if self._kind else 0.0)
 
     def _decode(self, packet: av.Packet[av.AudioStream] | None) -> None:
-        assert self._context is not None
         try:
             frames = self._context.decode(packet)
         except FFmpegError as error:
@@ -173,7 +160,7 @@ class SoundReader:
         for frame in frames:
             self._failed = 0
             if frame.samples and frame.sample_rate:
-                self.add(self._time(frame), frame)
+                self._add(self._time(frame), frame)
 
     def _time(self, frame: av.AudioFrame) -> float:
         """When the frame begins, as far as its time stamp can be believed."""
@@ -186,6 +173,20 @@ class SoundReader:
             self._shift += self._expected - time
             time = self._expected
         return time
+
+    def _add(self, time: float, frame: av.AudioFrame) -> None:
+        """Takes `frame`, which begins at `time` (s of the clip)."""
+        if time >= self._limit:
+            self.done = True
+            return
+        kind = (frame.format.name, frame.layout.name, frame.sample_rate)
+        if self._resampler is None or kind != self._kind or abs(time - self._expected) > JITTER:
+            self._begin(time, kind)
+        assert self._resampler is not None
+        frame.pts = None
+        self._put(self._resampler.resample(frame))
+        self._count += frame.samples
+        self.end = max(self.end, self._expected)
 
     def _begin(self, time: float, kind: tuple[str, str, int]) -> None:
         """A new run of samples without gaps starts at `time`."""
