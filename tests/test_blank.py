@@ -12,7 +12,7 @@ import pytest
 
 from echoingpixels.errors import EpError
 from echoingpixels.inputs.prepare import Extent, Measure, extent_of
-from echoingpixels.media import Worker, entry
+from echoingpixels.media import Worker, reader
 from echoingpixels.media import blank as under_test
 from echoingpixels.media.clip import Piece
 from echoingpixels.media.host import FrameSize, Host
@@ -73,19 +73,19 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Grows with each frame made into pixels."""
-    seen, real = [], under_test.Developer.__call__
+    seen, real = [], under_test.FrameConverter.__call__
 
     def spy(developer: Any, frame: Any) -> Any:
         seen.append(1)
         return real(developer, frame)
 
-    monkeypatch.setattr(under_test.Developer, "__call__", spy)
+    monkeypatch.setattr(under_test.FrameConverter, "__call__", spy)
     return seen
 
 
 def found(path: Path, options: MediaOptions, size: FrameSize | None, blank: bool) -> Extent | str:
     try:
-        return extent_of(entry.stream(path, options, Host(blank=blank, frame_size=size)))
+        return extent_of(reader.stream(path, options, Host(blank=blank, frame_size=size)))
     except EpError as error:
         return error.message
 

@@ -24,9 +24,9 @@ from echoingpixels.inputs import mel
 from echoingpixels.inputs.mel import Mel, log_mel, mel_frames
 from echoingpixels.inputs.positions import overreach
 from echoingpixels.inputs.prepare import extent_of, prepare_media
-from echoingpixels.media import Limits, Worker, read_clip, reading, stream_clip
+from echoingpixels.media import Limits, Worker, decode, read_clip, stream_clip
 from echoingpixels.media import clip as pieces_of
-from echoingpixels.media.clip import NO_SOUND, Clip, Piece, Pieces, whole
+from echoingpixels.media.clip import NO_AUDIO, Clip, Piece, Pieces, whole
 from echoingpixels.media.sampler import Overrun, Sampler
 from echoingpixels.options import AskOptions, GenerateOptions, LoadOptions, MediaOptions
 from echoingpixels.planning import plan
@@ -42,7 +42,7 @@ SHORT = GenerateOptions(max_new_tokens=4)
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pieces of four frames or so, towers that take two or three steps at once, mel blocks of half a second."""
-    for place in (pieces_of, reading):
+    for place in (pieces_of, decode):
         monkeypatch.setattr(place, "PIECE", 80_000)
     monkeypatch.setattr(qwen_omni, "PATCHES_AT_ONCE", 50)
     monkeypatch.setattr(qwen_omni, "MEL_CHUNKS_AT_ONCE", 1)
@@ -52,7 +52,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 def cut(clip: Clip, seed: int) -> Pieces:
     """A clip in pieces of random lengths, after a beginning that comes to nothing."""
     random = np.random.default_rng(seed)
-    heard = NO_SOUND if clip.audio is None else clip.audio
+    heard = NO_AUDIO if clip.audio is None else clip.audio
     yield Piece(clip.frames[:3], clip.times[:3], heard[:999], begins=True)
     f = s = 0
     begins = True
@@ -61,7 +61,7 @@ def cut(clip: Clip, seed: int) -> Pieces:
         yield Piece(clip.frames[f : f + n], clip.times[f : f + n], heard[s : s + m], begins)
         f, s, begins = f + n, s + m, False
     (last,) = clip.pieces()
-    yield Piece(clip.frames[:0], clip.times[:0], NO_SOUND, begins, last.ending)
+    yield Piece(clip.frames[:0], clip.times[:0], NO_AUDIO, begins, last.ending)
 
 
 def clips() -> Iterator[Clip]:
@@ -153,7 +153,7 @@ def test_a_film_comes_in_pieces_and_they_make_the_clip(
     long_film: Path, options: MediaOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     there = read_clip(long_film, options)
-    monkeypatch.setattr(reading, "PIECE", 150_000)
+    monkeypatch.setattr(decode, "PIECE", 150_000)
     came = list(stream_clip(long_film, options))
     assert len(came) > 3 and came[0].begins and not any(piece.begins for piece in came[1:])
     assert max(piece.frames.nbytes + piece.audio.nbytes for piece in came) < 400_000
@@ -165,10 +165,10 @@ def test_a_film_comes_in_pieces_and_they_make_the_clip(
 
 def test_a_film_that_is_longer_than_it_says_is_begun_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "a.mp4", Film(seconds=20, fps=10))
-    monkeypatch.setattr(reading, "_span", lambda *_: 6.0)
+    monkeypatch.setattr(decode, "_span", lambda *_: 6.0)
     there = read_clip(path, fps=2, max_frames=12)
     assert len(there.frames) == 12 and there.times[-1] > 15
-    monkeypatch.setattr(reading, "PIECE", 50_000)
+    monkeypatch.setattr(decode, "PIECE", 50_000)
     came = list(stream_clip(path, fps=2, max_frames=12))
     assert sum(piece.begins for piece in came) == 2
     assert np.array_equal(whole(piece for piece in came).times, there.times)
@@ -196,7 +196,7 @@ def test_frames_handed_over_are_those_of_the_rule_or_reading_begins_anew() -> No
 def test_long_sound_alone_comes_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "a.wav", Film(codec=None, tracks=(Track(beep(30, 3.0), codec="pcm_s16le"),)))
     there = read_clip(path)
-    monkeypatch.setattr(reading, "PIECE", 300_000)
+    monkeypatch.setattr(decode, "PIECE", 300_000)
     came = list(stream_clip(path))
     assert len(came) > 3 and np.array_equal(whole(piece for piece in came).audio, there.audio)  # type: ignore[arg-type]
 
@@ -268,7 +268,7 @@ def test_a_batch_looks_at_a_long_clip_while_it_is_read(
     real = opening.Opener._look
     monkeypatch.setattr(opening.Opener, "_look", lambda *a: looks.append(real(*a)) or looks[-1])
     monkeypatch.setattr(opening, "Worker", Near)  # which reads here, in smaller pieces
-    monkeypatch.setattr(reading, "PIECE", 150_000)
+    monkeypatch.setattr(decode, "PIECE", 150_000)
     tally = answer(model, chosen, asked, tmp_path / "pieces.jsonl")
     assert (tally.answered, tally.failed) == (4, 2) and not any(isinstance(one.look, Clip) for one in looks)
     said = {row["question"]: row["answer"] for row in rows(tmp_path / "pieces.jsonl") if not row["error"]}
@@ -279,7 +279,7 @@ HOUR = """
 import sys
 import numpy as np
 import torch
-from echoingpixels.media.clip import NO_SOUND, Ending, Piece, Source
+from echoingpixels.media.clip import NO_AUDIO, Ending, Piece, Source
 from echoingpixels.options import AskOptions, GenerateOptions
 from echoingpixels.report import peak_memory
 from echoingpixels.inputs.patches import Resolution

@@ -16,7 +16,7 @@ import pytest
 
 from echoingpixels.errors import OptionError
 from echoingpixels.media import read_clip
-from echoingpixels.media.video import PictureReader
+from echoingpixels.media.video import VideoReader
 from tests.clips import Film, Pipe, Track, beep, beeps, corners, lie, number, quadrants, turn, write
 
 HALVES = [0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5]
@@ -224,8 +224,8 @@ def test_frames_that_were_read_do_not_wait_for_the_garbage_collector(tmp_path: P
 
 def test_stretches_without_a_wanted_frame_are_not_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     decoded = []
-    place = PictureReader._place
-    monkeypatch.setattr(PictureReader, "_place", lambda self, frame: (decoded.append(1), place(self, frame))[1])
+    place = VideoReader._place
+    monkeypatch.setattr(VideoReader, "_place", lambda self, frame: (decoded.append(1), place(self, frame))[1])
     path = write(tmp_path / "a.mp4", Film(seconds=20, gop=30))
     clip = read_clip(path, max_frames=3)
     assert numbers(clip.frames) == [0, 200, 400] and len(decoded) < 150

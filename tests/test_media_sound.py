@@ -13,7 +13,7 @@ from PIL import Image
 
 from echoingpixels.errors import OptionError
 from echoingpixels.media import read_clip
-from echoingpixels.media.sound import Waveform, mix
+from echoingpixels.media.audio import Waveform, mix
 from tests.clips import RATE, Film, Track, add_cover, beep, beeps, number, quadrants, write
 
 

@@ -18,10 +18,10 @@ import pytest
 
 from echoingpixels.errors import EpError, MediaError, OptionError
 from echoingpixels.media import Limits, Worker, read_clip
-from echoingpixels.media import worker as under_test
 from echoingpixels.media.clip import PIECE
 from echoingpixels.media.host import FrameSize
-from echoingpixels.media.process import Process
+from echoingpixels.media.sandbox import worker as under_test
+from echoingpixels.media.sandbox.process import Process
 from echoingpixels.media.video import AHEAD, THREADS
 from echoingpixels.options import MediaOptions
 from tests.clips import Film, Track, beep, write
@@ -265,7 +265,7 @@ wait()
 
 @LINUX
 def test_even_a_process_that_hangs_ends_with_the_program() -> None:
-    hang = "import re; from echoingpixels.media.child import end_with_parent; end_with_parent(); print(); "
+    hang = "import re; from echoingpixels.media.sandbox.child import end_with_parent; end_with_parent(); print(); "
     hang += "re.match('(a+)+$', 'a' * 60 + 'b')"  # lets no other thread of Python run
     child = subprocess.Popen(
         [sys.executable, "-uc", hang], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment()

@@ -1,6 +1,6 @@
 """A clip's frames by their packets' times alone: how many, when and how large, without decoding more than the first.
 
-Stands in for the decoder and the developer of a PictureReader, which chooses frames as it always does.
+Stands in for the decoder and the developer of a VideoReader, which chooses frames as it always does.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import av
 import numpy as np
 
-from .developer import Developer, Resizer
-from .host import FrameSize
-from .sampler import Pixels
+from .clip import Pixels
+from .host import FrameSize, Resizer
+from .rgb import FrameConverter
 
 UNCLEAR = ("theora",)  # codecs that refuse packets for reasons which only decoding shows
 REORDER = 32  # packets; the most by which codecs shuffle frames
@@ -24,7 +24,7 @@ class UnclearError(Exception):
 
 
 @dataclass(frozen=True)
-class Stamp:
+class FrameTime:
     """A frame without its pixels; times in the stream's units."""
 
     pts: int | None
@@ -34,7 +34,7 @@ class Stamp:
 
 
 class PacketTimes:
-    """What of a codec context a PictureReader uses: takes packets, and gives a Stamp for each, in order of time.
+    """What of a codec context a VideoReader uses: takes packets, and gives a FrameTime for each, in order of time.
 
     Decodes until there is one `frame`. UnclearError for packets whose frames cannot be foretold.
     """
@@ -46,7 +46,7 @@ class PacketTimes:
         self._context.thread_count = 1  # more would hold back the first frame
         self._vp8 = self._context.name == "vp8"
         self._untimed = stream.container.format.name == "avi"
-        self._held: list[tuple[int, int, Stamp]] = []
+        self._held: list[tuple[int, int, FrameTime]] = []
         self._count = 0
         self._key: int | None = None  # when the frame is shown from which on all can be decoded
         self._frame: av.VideoFrame | None = None
@@ -62,7 +62,7 @@ class PacketTimes:
             raise UnclearError
         return self._frame
 
-    def decode(self, packet: av.Packet[av.VideoStream] | None) -> list[Stamp]:
+    def decode(self, packet: av.Packet[av.VideoStream] | None) -> list[FrameTime]:
         """The frames that are due after a packet, or after the last one."""
         if packet is None:
             return self._due(0)
@@ -72,7 +72,7 @@ class PacketTimes:
             pts = None if self._untimed else packet.pts
             order = self._count if pts is None else pts
             self._count += 1
-            heapq.heappush(self._held, (order, self._count, Stamp(pts, packet.dts, packet.duration or 0)))
+            heapq.heappush(self._held, (order, self._count, FrameTime(pts, packet.dts, packet.duration or 0)))
         return self._due(REORDER)
 
     def flush_buffers(self) -> None:
@@ -91,11 +91,11 @@ class PacketTimes:
             raise UnclearError
         return not (packet.is_discard or (self._vp8 and not memoryview(packet)[0] >> 4 & 1))
 
-    def _due(self, held: int) -> list[Stamp]:
+    def _due(self, held: int) -> list[FrameTime]:
         return [heapq.heappop(self._held)[2] for _ in range(len(self._held) - held)]
 
 
-class BlankDeveloper(Developer):
+class BlankConverter(FrameConverter):
     """Black frames of the size that the first frame has when it is developed."""
 
     def __init__(self, times: PacketTimes, frame_size: FrameSize | None, expected: int, resize: Resizer) -> None:

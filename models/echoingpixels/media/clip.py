@@ -17,7 +17,9 @@ from ..errors import MediaError
 
 SAMPLE_RATE = 16_000  # Hz, of Clip.audio
 PIECE = 16 << 20  # bytes of frames and sound from which on they are handed over, while the rest is still being read
-NO_SOUND = np.zeros(0, np.float32)
+Pixels = npt.NDArray[np.uint8]  # (H, W, 3) or (F, H, W, 3), RGB
+Samples = npt.NDArray[np.float32]  # (S,)
+NO_AUDIO: Samples = np.zeros(0, np.float32)
 
 S = TypeVar("S", bound=np.generic)
 
@@ -75,16 +77,16 @@ class Clip:
     longer of picture and sound ends (0 for a still). `expected`: as in Piece; 0 where all frames are as they were.
     """
 
-    frames: npt.NDArray[np.uint8]
+    frames: Pixels
     times: npt.NDArray[np.float64]
-    audio: npt.NDArray[np.float32] | None
+    audio: Samples | None
     duration: float
     source: Source
     expected: int = 0
 
     def pieces(self) -> Pieces:
         """All of it, as one piece."""
-        heard = NO_SOUND if self.audio is None else self.audio
+        heard = NO_AUDIO if self.audio is None else self.audio
         ending, expected = Ending(self.duration, self.source), self.expected or len(self.frames)
         yield Piece(self.frames, self.times, heard, begins=True, ending=ending, expected=expected)
 
@@ -107,9 +109,9 @@ class Piece:
     their size is chosen for that many (0: for few).
     """
 
-    frames: npt.NDArray[np.uint8]
+    frames: Pixels
     times: npt.NDArray[np.float64]
-    audio: npt.NDArray[np.float32]
+    audio: Samples
     begins: bool = False
     ending: Ending | None = None
     expected: int = 0
@@ -142,7 +144,7 @@ def whole(pieces: Pieces) -> Clip:
         raise taken()
     shown = _joined([part.frames for part in parts if len(part.frames)] or [parts[-1].frames])
     times = _joined([part.times for part in parts])
-    heard = _joined([part.audio for part in parts if len(part.audio)] or [NO_SOUND])
+    heard = _joined([part.audio for part in parts if len(part.audio)] or [NO_AUDIO])
     audio = heard if len(heard) and not ending.source.silent else None
     return Clip(shown, times, audio, **vars(ending), expected=parts[-1].expected)
 

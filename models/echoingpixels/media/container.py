@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import stat
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -147,6 +147,14 @@ def origin(container: InputContainer, picture: av.VideoStream | None, sound: av.
     first = Fraction(min(starts.values()))
     shown = Fraction(starts.get(id(picture), first))
     return shown if shown - first <= LEAD else first
+
+
+def clock(base: Fraction | None, origin: Fraction) -> Callable[[int], float]:
+    """A function from time stamps, in units of `base` s, to seconds after `origin` (s), rounded once."""
+    base = base or Fraction(1)
+    scale, shift = base.numerator * origin.denominator, origin.numerator * base.denominator
+    unit = base.denominator * origin.denominator
+    return lambda stamp: (stamp * scale - shift) / unit
 
 
 def stream_end(stream: av.VideoStream | av.AudioStream, zero: Fraction) -> float | None:

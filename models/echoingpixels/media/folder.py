@@ -23,7 +23,7 @@ def find_clips(path: Path, check: Callable[[Path], None] | None = None) -> list[
         if check is not None:
             check(path)
         else:
-            from .entry import check_media
+            from .reader import check_media
 
             check_media(path)
         return [path]

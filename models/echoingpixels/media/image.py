@@ -6,10 +6,10 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from ..errors import MediaError
+from .clip import Pixels
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM", "ICO", "JPEG2000")
 ORIENTATION = 0x0112  # EXIF tag
@@ -17,7 +17,7 @@ ROTATIONS = {3: 180, 4: 180, 5: 270, 6: 270, 7: 90, 8: 90}  # EXIF orientation â
 MOVING = ("GIF", "PNG", "AVIF")  # formats that FFmpeg reads as video when they hold several pictures
 
 
-def read_still(path: Path) -> tuple[npt.NDArray[np.uint8], str, int, tuple[str, ...]] | None:
+def read_still(path: Path) -> tuple[Pixels, str, int, tuple[str, ...]] | None:
     """Pixels (H, W, 3) uint8, format, degrees turned, warnings; None if `path` holds no image, or an animated one."""
     if path.suffix.lower() in (".mjpeg", ".mjpg"):  # a video that begins like a photograph
         return None

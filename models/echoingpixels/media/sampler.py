@@ -10,10 +10,11 @@ from typing import Generic, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from .clip import Pixels
+
 ROUNDING = 5e-4  # s; the most by which a container's clock, in milliseconds at worst, rounds a time
 
 Frame = TypeVar("Frame")
-Pixels = npt.NDArray[np.uint8]
 
 
 @dataclass

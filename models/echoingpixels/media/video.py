@@ -20,9 +20,10 @@ from av.error import EOFError as DrainedError
 from av.error import FFmpegError
 
 from .blank import PacketTimes
-from .clock import clock
-from .developer import Developer
-from .sampler import ROUNDING, Pixels, Sampler
+from .clip import Pixels
+from .container import clock
+from .rgb import FrameConverter
+from .sampler import ROUNDING, Sampler
 
 THREADS = 4  # that decode, however few cores: while a frame is converted, resized or handed over, others are decoded
 BACKLOG = 1 << 26  # bytes of packets kept back at most
@@ -32,7 +33,7 @@ FAILURES = 300  # packets in a row that cannot be decoded, before giving up
 AHEAD = 4  # packets that are looked at before one is decoded, to know when the next frame is shown
 
 
-class PictureReader:
+class VideoReader:
     """Takes a video stream's packets in file order and keeps the frames wanted.
 
     `origin`: the stream's time (s) that is the clip's 0. `limit`: where the clip ends, or infinity. `span`: how long
@@ -47,7 +48,7 @@ class PictureReader:
         span: float | None,
         fps: float,
         max_frames: int,
-        developer: Developer,
+        developer: FrameConverter,
         times: PacketTimes | None = None,
     ) -> None:
         """`times` in place of a decoder: see there."""

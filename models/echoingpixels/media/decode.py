@@ -15,8 +15,9 @@ from av.error import FFmpegError
 
 from ..errors import MediaError, OptionError
 from ..options import MediaOptions
-from .blank import BlankDeveloper, PacketTimes
-from .clip import NO_SOUND, PIECE, AudioTrack, Piece, VideoTrack
+from .audio import JITTER, AudioReader
+from .blank import BlankConverter, PacketTimes
+from .clip import NO_AUDIO, PIECE, AudioTrack, Piece, VideoTrack
 from .container import (
     Losses,
     advice,
@@ -30,10 +31,9 @@ from .container import (
     states_length,
     stream_end,
 )
-from .developer import Developer
 from .host import Host
-from .sound import JITTER, SoundReader
-from .video import EPS, PictureReader
+from .rgb import FrameConverter
+from .video import EPS, VideoReader
 
 NO_FRAMES, NO_TIMES = np.zeros((0, 0, 0, 3), np.uint8), np.zeros(0)
 OVERRUN = 10.0  # s past the clip's end after which a stream that has not got there is given up
@@ -53,8 +53,8 @@ class Reading:
     zero: Fraction  # the file's own time (s) of its beginning
     video: av.VideoStream | None
     audio: av.AudioStream | None
-    picture: PictureReader | None
-    sound: SoundReader | None
+    picture: VideoReader | None
+    sound: AudioReader | None
     undecodable: list[str]  # streams without a decoder
     host: Host
     options: MediaOptions
@@ -101,12 +101,12 @@ class Reading:
     def drain(self) -> Piece:
         """What may be handed over now."""
         times, frames = (NO_TIMES, NO_FRAMES) if self.hold or self.picture is None else self.picture.drain()
-        return Piece(frames, times, NO_SOUND if self.sound is None else self.sound.drain())
+        return Piece(frames, times, NO_AUDIO if self.sound is None else self.sound.drain())
 
     def rest(self) -> Piece:
         """No more packets: what has not been handed over."""
         times, frames = (NO_TIMES, NO_FRAMES) if self.picture is None else self.picture.finish()
-        return Piece(frames, times, NO_SOUND if self.sound is None else self.sound.finish())
+        return Piece(frames, times, NO_AUDIO if self.sound is None else self.sound.finish())
 
     def _late(self, started: bool) -> bool:
         """Whether a seek landed after the clip's start; `started`: streams not heard of yet may still come."""
@@ -226,10 +226,10 @@ def choose(file: Path, container: InputContainer, options: MediaOptions, host: H
             expected = min(expected, math.ceil(span * options.fps))
         times = PacketTimes(video) if host.blank else None
         how = host.frame_size, expected, host.resize
-        developer = Developer(*how) if times is None else BlankDeveloper(times, *how)
-        picture = PictureReader(video, begin, limit, span, options.fps, options.max_frames, developer, times)
+        developer = FrameConverter(*how) if times is None else BlankConverter(times, *how)
+        picture = VideoReader(video, begin, limit, span, options.fps, options.max_frames, developer, times)
     if audio is not None:
-        sound = SoundReader(audio, begin, limit)
+        sound = AudioReader(audio, begin, limit)
     return Reading(
         file, container, start, limit, zero, video, audio, picture, sound, undecodable, host, options, hold, expected
     )

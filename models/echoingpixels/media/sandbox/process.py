@@ -14,7 +14,7 @@ from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 from typing import Any
 
-from .exchange import Shelf
+from .protocol import SharedBuffer
 
 try:
     import fcntl  # noqa: F401
@@ -26,7 +26,7 @@ else:
 BOOT = """
 import sys
 *sys.path, connection, shelf, limit = sys.argv[1:]
-from echoingpixels.media.child import serve
+from echoingpixels.media.sandbox.child import serve
 serve(int(connection), int(shelf), int(limit))
 """
 PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 0  # bytes
@@ -37,7 +37,7 @@ class Process:
     """A child that reads files within `limit` bytes of memory. What it prints goes nowhere."""
 
     def __init__(self, limit: int) -> None:
-        self.shelf = Shelf.make(limit)
+        self.shelf = SharedBuffer.make(limit)
         self.connection: Connection[Any, Any]
         self.connection, theirs = Pipe()
         fds = (theirs.fileno(), self.shelf.fd)

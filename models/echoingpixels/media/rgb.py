@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, cast
 
 import av
@@ -12,15 +12,13 @@ from av.buffer import Buffer
 from av.sidedata.sidedata import SideDataContainer
 from av.video.reformatter import VideoReformatter
 
-from .host import FrameSize
-from .sampler import Pixels
+from .clip import Pixels
+from .host import FrameSize, Resizer
 
 HDR = (16, 18)  # transfer characteristics PQ and HLG
 
-Resizer = Callable[[Pixels, tuple[int, int]], Pixels]
 
-
-class Developer:
+class FrameConverter:
     """Turns decoded frames, of which `expected` are to be kept, into RGB pixels, upright and all of one size."""
 
     def __init__(self, frame_size: FrameSize | None, expected: int, resize: Resizer) -> None:

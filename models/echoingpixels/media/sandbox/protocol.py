@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import EpError, MediaError
-from ..options import MediaOptions
-from .clip import Ending
+from ...errors import EpError, MediaError
+from ...options import MediaOptions
+from ..clip import Ending
 
 GIB = 1 << 30
 HEAD = 4096  # bytes before the arrays; the first eight count the child's signs of life
@@ -90,7 +90,7 @@ def too_large(path: str, limit: int) -> MediaError:
     return MediaError(seen, "It may be damaged; else scale it down, or read a part of it with --start and --end.")
 
 
-class Shelf:
+class SharedBuffer:
     """A nameless file that two processes share: one puts arrays there, the other takes copies. At most `limit` bytes.
 
     Read and written rather than mapped, so that a file cut short by the other side is an error here and no signal.
@@ -102,7 +102,7 @@ class Shelf:
         self._beats = 0
 
     @classmethod
-    def make(cls, limit: int) -> Shelf:
+    def make(cls, limit: int) -> SharedBuffer:
         """A new one: in memory on Linux, else a deleted temporary file."""
         if hasattr(os, "memfd_create"):
             return cls(os.memfd_create("ep-frames"), limit)

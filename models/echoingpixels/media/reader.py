@@ -15,14 +15,14 @@ from av.error import FFmpegError
 
 from ..errors import MediaError, OptionError
 from ..options import MediaOptions, from_keywords
+from .audio import PREROLL
 from .blank import UnclearError
 from .clip import Clip, Ending, Piece, Pieces, Source, VideoTrack, whole
 from .container import check_file, comment, file_end, open_media
+from .decode import Reading, choose
 from .host import FrameSize, Host
 from .image import read_still
-from .reading import Reading, choose
 from .sampler import Overrun
-from .sound import PREROLL
 from .video import EPS
 
 DEFAULTS = MediaOptions()

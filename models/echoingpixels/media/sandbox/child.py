@@ -19,19 +19,19 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import EpError, MediaError
-from .clip import Pieces
-from .exchange import Failed, Part, Request, Resize, Shelf, SizeOf, too_large
-from .host import Host, Pixels
+from ...errors import EpError, MediaError
+from ..clip import Pieces, Pixels
+from ..host import Host
+from .protocol import Failed, Part, Request, Resize, SharedBuffer, SizeOf, too_large
 
 
 def serve(connection_fd: int, shelf_fd: int, limit: int) -> None:
     """Answer requests until the other end is gone; `limit`: bytes of memory to live with."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal; the worker decides
     end_with_parent()
-    shelf = Shelf(shelf_fd, limit)
+    shelf = SharedBuffer(shelf_fd, limit)
     connection: Connection[Any, Any] = Connection(connection_fd)
-    from .entry import check_media, stream  # while the worker does something else
+    from ..reader import check_media, stream  # while the worker does something else
 
     limit_memory(limit + limit // 4)  # at `limit` the worker ends it; decoders take a refusal for damage
     with suppress(EOFError, OSError):
@@ -44,7 +44,7 @@ def serve(connection_fd: int, shelf_fd: int, limit: int) -> None:
 def _answer(
     request: Request,
     connection: Connection[Any, Any],
-    shelf: Shelf,
+    shelf: SharedBuffer,
     limit: int,
     stream: Callable[..., Pieces],
     check: Callable[[str], None],

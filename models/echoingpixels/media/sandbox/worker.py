@@ -15,12 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from ..errors import MediaError
-from ..options import MediaOptions
-from .clip import Clip, Piece, Pieces, whole
-from .exchange import Failed, Part, Request, Resize, SizeOf, too_large
-from .host import FrameSize, Host, nothing, resize_here
+from ...errors import MediaError
+from ...options import MediaOptions
+from ..clip import Clip, Piece, Pieces, whole
+from ..host import FrameSize, Host, no_op
+from ..resize import resize
 from .process import ISOLATED, Process
+from .protocol import Failed, Part, Request, Resize, SizeOf, too_large
 
 START = 300.0  # s until the process is ready: a busy machine may take seconds to import NumPy
 PACE = 1 << 14  # bytes of a file a second, at the very least
@@ -54,7 +55,7 @@ class Worker:
         self.limits = limits or Limits()
         self._lock = threading.Lock()
         self._process: Process | None = None
-        self._end: Callable[[], object] = nothing
+        self._end: Callable[[], object] = no_op
 
     def __enter__(self) -> Worker:
         return self
@@ -80,7 +81,7 @@ class Worker:
         before that end the process.
         """
         if not ISOLATED:
-            from .entry import stream_clip
+            from ..reader import stream_clip
 
             return stream_clip(path, options, frame_size=frame_size)
         return self._limited(path, self._ask(str(path), options, frame_size), frames=False)
@@ -90,7 +91,7 @@ class Worker:
     ) -> Pieces:
         """As `stream`, but with black frames: their times and sizes come from the file's packets where these tell."""
         if not ISOLATED:
-            from .entry import stream
+            from ..reader import stream
 
             return stream(path, options, Host(blank=True, frame_size=frame_size))
         return self._limited(path, self._ask(str(path), options, frame_size, blank=True), frames=False)
@@ -98,7 +99,7 @@ class Worker:
     def check(self, path: str | Path) -> None:
         """What `check_media` raises; MediaError also as from `read`."""
         if not ISOLATED:
-            from .entry import check_media
+            from ..reader import check_media
 
             return check_media(path)
         for _ in self._ask(str(path), None):
@@ -131,7 +132,7 @@ class Worker:
 
     def _forget(self) -> None:
         self._end()
-        self._process, self._end = None, nothing
+        self._process, self._end = None, no_op
 
     def _limited(self, path: str | Path, pieces: Pieces, frames: bool) -> Pieces:
         """The same, up to the limit of what is handed over."""
@@ -192,7 +193,7 @@ class Worker:
                         assert frame_size is not None
                         connection.send(frame_size(height, width, frames, image))
                     case Resize(place, size):
-                        connection.send(*shelf.put([resize_here(shelf.take(place), size)]))
+                        connection.send(*shelf.put([resize(shelf.take(place), size)]))
                     case Part(places, begins, ending, expected):
                         pixels, times, audio = map(shelf.take, places)
                         yield Piece(pixels, times, audio, begins, ending, expected)

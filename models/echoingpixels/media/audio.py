@@ -7,11 +7,10 @@ from fractions import Fraction
 
 import av
 import numpy as np
-import numpy.typing as npt
 from av.error import FFmpegError
 
-from .clip import SAMPLE_RATE
-from .clock import clock
+from .clip import SAMPLE_RATE, Samples
+from .container import clock
 
 JITTER = 0.05  # s; time stamps may be off the sample count by this much before a gap or an overlap is believed
 JUMP = 1.0  # s; time going back by more is a new beginning
@@ -26,8 +25,6 @@ WEIGHTS = {  # of each channel in the mono mix (ITU-R BS.775, as FFmpeg); all ot
     "LFE": 0.0, "LFE2": 0.0,
 }  # fmt: skip
 UNNAMED = {6: ("FL", "FR", "FC", "LFE", "BL", "BR"), 8: ("FL", "FR", "FC", "LFE", "BL", "BR", "SL", "SR")}  # WAVE order
-
-Samples = npt.NDArray[np.float32]
 
 
 def mix(samples: Samples, names: tuple[str, ...]) -> Samples:
@@ -70,7 +67,7 @@ class Waveform:
         return np.concatenate(parts) if parts else np.zeros(0, np.float32)
 
 
-class SoundReader:
+class AudioReader:
     """Takes an audio stream's packets and builds the clip's waveform.
 
     `origin`: the stream's time (s) that is the clip's 0; `limit`: where the clip ends (s of the clip), or infinity.
