@@ -75,9 +75,9 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Grows with each frame made into pixels."""
     seen, real = [], under_test.FrameConverter.__call__
 
-    def spy(developer: Any, frame: Any) -> Any:
+    def spy(converter: Any, frame: Any) -> Any:
         seen.append(1)
-        return real(developer, frame)
+        return real(converter, frame)
 
     monkeypatch.setattr(under_test.FrameConverter, "__call__", spy)
     return seen

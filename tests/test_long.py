@@ -113,7 +113,7 @@ def test_pieces_that_were_taken_before_are_told() -> None:
     model, pieces = tinymodel.model(), tinymodel.clip(2.0).pieces()
     model.ask(pieces, "Who?", generate=GenerateOptions(max_new_tokens=2))
     for again in (lambda: model.ask(pieces, "Who?"), lambda: whole(pieces)):
-        with pytest.raises(MediaError, match="can be taken once"):
+        with pytest.raises(MediaError, match="can be read once"):
             again()
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..errors import MediaError
-from ..media.clip import Clip, Ending, Piece, Pieces, taken
+from ..media.clip import Clip, Ending, Piece, Pieces, already_read
 from . import patches as F
 from .mel import MEL_BINS, log_mel, mel_frames
 from .positions import Layout, Placed, Span, place
@@ -97,7 +97,7 @@ class Measure:
     def extent(self) -> Extent:
         """Of all pieces; MediaError where they were taken before."""
         if self._ending is None:
-            raise taken()
+            raise already_read()
         samples = 0 if self._ending.source.silent else self._samples
         return Extent(self._size, tuple(self._times), samples, self._ending, self._expected)
 

@@ -1,4 +1,4 @@
-"""The media path: any file that FFmpeg or Pillow can read, to a Clip."""
+"""Media files to clips: every file that FFmpeg or Pillow reads becomes a Clip."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> Any:
-    """Imported when first used: whoever has a worker read does not need FFmpeg itself."""
+    """Import a public name when it is first used: a program that reads through a worker needs no FFmpeg."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f".{_HOMES[name]}", __name__), name)

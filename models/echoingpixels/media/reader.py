@@ -1,7 +1,4 @@
-"""Any media file to a Clip: `stream_clip`, which `read_clip` folds.
-
-Knows nothing about models, nor how each kind of file is decoded.
-"""
+"""A media file to a Clip: `stream_clip` yields its pieces, `read_clip` joins them."""
 
 from __future__ import annotations
 
@@ -19,18 +16,18 @@ from .audio import PREROLL
 from .blank import UnclearError
 from .clip import Clip, Ending, Piece, Pieces, Source, VideoTrack, whole
 from .container import check_file, comment, file_end, open_media
-from .decode import Reading, choose
+from .decode import DecodePass, choose
 from .host import FrameSize, Host
 from .image import read_still
 from .sampler import Overrun
 from .video import EPS
 
 DEFAULTS = MediaOptions()
-SEEK_BACK = (PREROLL, 10.0)  # s before the start to look for a key frame, before reading from the beginning
+SEEK_BACK = (PREROLL, 10.0)  # s before the start where reading begins, before it falls back to the file's beginning
 
 
 class Reader(Protocol):
-    """Reads a file: `stream_clip`, or the `stream` of a worker."""
+    """A function that reads files: `stream_clip`, or the `stream` method of a worker."""
 
     def __call__(self, path: Path, options: MediaOptions, *, frame_size: FrameSize | None = None) -> Pieces:
         """The pieces of the clip."""
@@ -39,14 +36,14 @@ class Reader(Protocol):
 def read_clip(
     path: str | Path, options: MediaOptions = DEFAULTS, *, frame_size: FrameSize | None = None, **overrides: Any
 ) -> Clip:
-    """Reads a video, a sound file or a still image; `overrides` are fields of MediaOptions.
+    """Read a video, an audio file or a still image; `overrides` are fields of MediaOptions.
 
     `frame_size` returns the (height, width) of the frames kept, such as `model.frame_size`; None keeps their size.
 
-    Frames are those on show at start + i / fps (s), with the times at which they are first shown; more than
-    `max_frames` are spread over the whole span. Sound is mixed to 16 kHz mono on the same clock. One pass, memory
-    bounded by what is kept. Where a file is damaged, what could be read is returned and `source.warnings` says what
-    was lost.
+    Frames are those displayed at start + i / fps (s), with the times at which they are first displayed; if they are
+    more than `max_frames`, they are sampled more sparsely over the whole span. Audio is mixed to 16 kHz mono on the
+    same clock. Memory is bounded by the frames and samples kept. A damaged file returns its readable parts, and
+    `source.warnings` lists the losses.
 
     Raises MediaError if nothing can be read, OptionError if the options do not fit the file.
     """
@@ -56,7 +53,7 @@ def read_clip(
 def stream_clip(
     path: str | Path, options: MediaOptions = DEFAULTS, *, frame_size: FrameSize | None = None, **overrides: Any
 ) -> Pieces:
-    """What `read_clip` reads and raises, piece by piece: of a long clip memory holds one of them."""
+    """As `read_clip`, piece by piece: memory holds one piece of a long clip."""
     return stream(path, from_keywords(MediaOptions, {**vars(options), **overrides}), Host(frame_size=frame_size))
 
 
@@ -76,7 +73,7 @@ def stream(path: str | Path, options: MediaOptions, host: Host) -> Pieces:
 
 
 def check_media(path: str | Path) -> None:
-    """Raises the MediaError that `read_clip` would for a file that is missing, empty or not media; decodes little."""
+    """Raise the MediaError of `read_clip` for a file that is missing, empty or not media; decodes little of it."""
     file = check_file(path)
     try:
         open_media(file).close()
@@ -91,8 +88,8 @@ def _still(file: Path, options: MediaOptions, host: Host) -> Clip | None:
         return None
     if options.start:
         raise OptionError(f"{file} is a still image: it has no second {options.start:g}.", "Leave start out.")
-    pixels, kind, turned, warnings = still
-    track = VideoTrack(kind, None, (pixels.shape[0], pixels.shape[1]), turned)
+    pixels, kind, rotation, warnings = still
+    track = VideoTrack(kind, None, (pixels.shape[0], pixels.shape[1]), rotation)
     if host.frame_size is not None:
         size = host.frame_size(*track.size, 1, True)
         pixels = pixels if size == track.size else host.resize(pixels, size)
@@ -101,7 +98,7 @@ def _still(file: Path, options: MediaOptions, host: Host) -> Clip | None:
 
 
 def _timed(file: Path, options: MediaOptions, host: Host) -> Pieces:
-    """A video or sound: read from a key frame before the start, then from further back until one attempt succeeds."""
+    """Video or audio, read from shortly before the start, then from further back until one attempt succeeds."""
     backs = [*(back for back in SEEK_BACK if back < (options.start or 0.0)), None]
     hold = False
     while True:
@@ -109,8 +106,8 @@ def _timed(file: Path, options: MediaOptions, host: Host) -> Pieces:
         try:
             for piece in _attempt(file, options, host, backs[0], hold):
                 yield piece
-        except Overrun:  # as if it were longer than it says
-            assert not hold, "where all frames are held, none has been handed over"
+        except Overrun:  # the file is longer than it states
+            assert not hold, "where all frames are held, none has been returned"
             hold = True
             continue
         except UnclearError:
@@ -119,49 +116,49 @@ def _timed(file: Path, options: MediaOptions, host: Host) -> Pieces:
         if piece is not None and piece.ending is not None:
             return
         del backs[0]
-        assert backs, "the last try reads from the beginning"
+        assert backs, "the last attempt reads from the beginning"
 
 
 def _attempt(file: Path, options: MediaOptions, host: Host, back: float | None, hold: bool) -> Pieces:
-    """One try, from `back` s before the start, which its first piece `begins`; no ending if that was too late."""
+    """One attempt, from `back` s before the start; its first piece `begins`. No ending if that was too late."""
     with open_media(file) as container:
-        reading = choose(file, container, options, host, hold)
-        begins, run = True, reading.run(back)
+        current = choose(file, container, options, host, hold)
+        begins, pieces = True, current.run(back)
         while True:
             try:
-                yield replace(next(run), begins=begins, expected=reading.expected)
+                yield replace(next(pieces), begins=begins, expected=current.expected)
             except StopIteration as ended:
                 if ended.value:
-                    yield replace(_last(reading), begins=begins, expected=reading.expected)
+                    yield replace(_last(current), begins=begins, expected=current.expected)
                 return
             begins = False
 
 
-def _last(reading: Reading) -> Piece:
-    """The rest of a finished pass, and what is known of the whole."""
-    rest, picture, sound = reading.rest(), reading.picture, reading.sound
-    if reading.host.blank and reading.losses.reads:
+def _last(current: DecodePass) -> Piece:
+    """The remaining frames and samples of a finished pass, with the ending."""
+    rest, video, audio = current.rest(), current.video_reader, current.audio_reader
+    if current.host.blank and current.losses.reads:
         raise UnclearError
     source = Source(
-        path=str(reading.file),
-        kind="audio" if reading.video is None else "video",
-        container=reading.container.format.name,
-        duration=file_end(reading.container, reading.zero),
-        video=reading.video_track(),
-        audio=reading.audio_track(),
-        comment=comment(reading.container),
-        warnings=tuple(reading.warnings()),
-        notes=tuple(reading.notes()),
+        path=str(current.file),
+        kind="audio" if current.video is None else "video",
+        container=current.container.format.name,
+        duration=file_end(current.container, current.zero),
+        video=current.video_track(),
+        audio=current.audio_track(),
+        comment=comment(current.container),
+        warnings=tuple(current.warnings()),
+        notes=tuple(current.notes()),
     )
-    seen, heard = picture is not None and picture.kept > 0, sound is not None and sound.heard
-    silent = sound is not None and sound.silent
-    return replace(rest, ending=_ending(source, seen, heard, silent, reading.start, reading.end))
+    has_video, has_audio = video is not None and video.kept > 0, audio is not None and audio.has_samples
+    silent = audio is not None and audio.silent
+    return replace(rest, ending=_ending(source, has_video, has_audio, silent, current.start, current.end))
 
 
-def _ending(source: Source, seen: bool, heard: bool, silent: bool, start: float, end: float) -> Ending:
-    """Says what a clip lacks; `start` is in seconds of the file, `end` in seconds of the clip."""
+def _ending(source: Source, has_video: bool, has_audio: bool, silent: bool, start: float, end: float) -> Ending:
+    """The ending, with warnings for missing tracks; `start` is in seconds of the file, `end` in seconds of the clip."""
     name = Path(source.path).name
-    if not seen and not heard:
+    if not has_video and not has_audio:
         if math.isfinite(end) and start > 0 and end <= EPS:
             raise OptionError(
                 f"start ({start:g} s) is past the end of {name}, which lasts {start + end:.2f} s.",
@@ -170,11 +167,11 @@ def _ending(source: Source, seen: bool, heard: bool, silent: bool, start: float,
         why = " ".join(source.warnings) or "No packet could be decoded."
         raise MediaError(f"{source.path} holds no frame or sound that can be read. {why}", "Copy or convert it again.")
     warnings, notes = list(source.warnings), list(source.notes)
-    if source.video is not None and not seen:
+    if source.video is not None and not has_video:
         warnings.append("No picture could be read in this part; only the sound is used.")
-    if source.audio is not None and not heard:
+    if source.audio is not None and not has_audio:
         warnings.append("No sound could be read in this part; only the picture is used.")
-    silent = source.audio is not None and heard and silent
+    silent = source.audio is not None and has_audio and silent
     if silent:
         notes.append("Its sound track is digitally silent, so it is left out.")
     return Ending(max(end, 0.0), replace(source, silent=silent, warnings=tuple(warnings), notes=tuple(notes)))
