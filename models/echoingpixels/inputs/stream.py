@@ -1,7 +1,4 @@
-"""The joint stream of text, video and audio tokens, and what it means to keep some of them.
-
-Knows nothing about how tokens are chosen: reducers make a Selection, only Stream.take applies it.
-"""
+"""The joint stream of text, video and audio tokens. Reducers make a Selection; only Stream.take applies it."""
 
 from __future__ import annotations
 
@@ -18,7 +15,7 @@ from .positions import IMAGE, KINDS, TEXT, VIDEO
 
 @dataclass(frozen=True)
 class Stream:
-    """Embedded prompts, padded to one length. Every token carries where it came from."""
+    """Embedded prompts, padded to one length, with the kind, time and grid cell of every token."""
 
     embeds: Tensor  # (B, L, D)
     positions: Tensor  # (3, B, L) int64: time, height, width
@@ -26,11 +23,11 @@ class Stream:
     time: Tensor  # (B, L) float32 s, nan for text
     cell: Tensor  # (B, L, 2) int64 row and column of a video token, else -1
     mask: Tensor  # (B, L) bool, False at padding
-    next_position: Tensor  # (B,) int64, where decoding goes on: one past the whole prompt's largest position
+    next_position: Tensor  # (B,) int64, where decoding continues: one past the full prompt's largest position
     labels: Tensor | None = None  # (B, L) int64 answer ids, -100 elsewhere; only in training
-    before: dict[str, int] | None = None  # counts() as they were before the first take()
-    ids: Tensor | None = None  # (B, L) int64 of the text; None where they are not known, and in what pad() joins
-    question: Tensor | None = None  # (B, L) bool, the question's own words; None where they are not known
+    before: dict[str, int] | None = None  # counts() before the first take()
+    ids: Tensor | None = None  # (B, L) int64 of the text; None where unknown, and after pad()
+    question: Tensor | None = None  # (B, L) bool, tokens of the question itself; None where unknown
 
     @property
     def pool(self) -> Tensor:
@@ -45,7 +42,7 @@ class Stream:
 
     @property
     def words(self) -> Tensor:
-        """(B, L) bool: the question's own words; in a row where none are known, all that is `asked`."""
+        """(B, L) bool: the tokens of the question itself; `asked` in a row where they are unknown."""
         if self.question is None:
             return self.asked
         return torch.where(self.question.any(1, keepdim=True), self.question, self.asked)
@@ -62,17 +59,17 @@ class Stream:
 
     def row_counts(self) -> list[dict[str, int]]:
         """Number of tokens of each kind, row by row."""
-        found = torch.stack([(self.mask & (self.kind == i)).sum(1) for i in range(len(KINDS))], dim=1)  # (B, kinds)
-        return [dict(zip(KINDS, row, strict=True)) for row in found.tolist()]
+        counts = torch.stack([(self.mask & (self.kind == i)).sum(1) for i in range(len(KINDS))], dim=1)  # (B, kinds)
+        return [dict(zip(KINDS, row, strict=True)) for row in counts.tolist()]
 
     def moments(self) -> dict[str, tuple[float, ...]]:
-        """When its audio, video and image tokens are, in s from the clip's start, by kind, over all rows."""
+        """Times of the audio, video and image tokens by kind, in s from the clip's start, over all rows."""
         mask, kind, time = self.mask.cpu(), self.kind.cpu(), self.time.cpu()
         kinds = ((name, mask & (kind == i)) for i, name in enumerate(KINDS) if i != TEXT)
-        return {name: tuple(time[there].tolist()) for name, there in kinds if bool(there.any())}
+        return {name: tuple(time[tokens].tolist()) for name, tokens in kinds if bool(tokens.any())}
 
     def rows(self, rows: Sequence[int], longest: int) -> Stream:
-        """Some rows (R,), without the padding before the last `longest` tokens."""
+        """The given rows (R,), cut to their last `longest` tokens, which removes common padding."""
         index = torch.tensor(rows).to(self.mask.device, non_blocking=True)
 
         def part(x: Tensor, dim: int = 0) -> Tensor:
@@ -92,7 +89,7 @@ class Stream:
         )
 
     def take(self, selection: Selection) -> Stream:
-        """Keep the selected tokens: order and positions stay, rows are padded again on the left."""
+        """The selected tokens, in their order and at their positions; rows are padded on the left."""
         embeds = self.embeds if selection.fused is None else selection.fused
         if selection.gate is not None:
             embeds = embeds * selection.gate[..., None].to(embeds.dtype)
@@ -115,11 +112,11 @@ class Stream:
 
 @dataclass(frozen=True)
 class Selection:
-    """Which tokens stay, and why. `keep` is True for all text."""
+    """The tokens to keep, with their scores. `keep` is True for all text."""
 
     keep: Tensor  # (B, L) bool
     scores: Tensor | None = None  # (B, L) float32, meaningful inside the pool
-    fused: Tensor | None = None  # (B, L, D) what the decoder reads in place of the stream's embeds, or None
+    fused: Tensor | None = None  # (B, L, D) replaces the stream's embeds, or None
     gate: Tensor | None = None  # (B, L) factor on the kept embeddings that carries the gradient, or None
 
 
@@ -133,7 +130,7 @@ def pad(streams: list[Stream]) -> Stream:
     if len({s.labels is None for s in streams}) > 1:
         raise ValueError("some streams have labels and some have none")
     labels = [s.labels for s in streams if s.labels is not None]
-    words = [torch.zeros_like(s.mask) if s.question is None else s.question for s in streams]
+    questions = [torch.zeros_like(s.mask) if s.question is None else s.question for s in streams]
     return Stream(
         embeds=torch.cat([left(s.embeds, 0.0) for s in streams]),
         positions=torch.cat([left(s.positions, 0, dim=2) for s in streams], dim=1),
@@ -143,14 +140,14 @@ def pad(streams: list[Stream]) -> Stream:
         mask=torch.cat([left(s.mask, False) for s in streams]),
         next_position=torch.cat([s.next_position for s in streams]),
         labels=torch.cat([left(x, -100) for x in labels]) if labels else None,
-        question=torch.cat([left(x, False) for x in words]),
+        question=torch.cat([left(x, False) for x in questions]),
     )
 
 
 def budget(pool: Tensor, keep: float | Sequence[float]) -> Tensor:
     """k of each row (B,): ceil(n * keep) in double precision, at least 1, at most the row's pool (B, L).
 
-    `keep` is one ratio, or one a row. Nothing waits for the device.
+    `keep` is one ratio, or one per row. Does not synchronize with the device.
     """
     n = pool.sum(1)  # (B,)
     if isinstance(keep, int | float):
