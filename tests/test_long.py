@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from echoingpixels.backbones import qwen_omni
 from echoingpixels.batch import opening
@@ -125,20 +127,31 @@ def test_a_silent_track_is_left_out_however_it_comes() -> None:
     assert whole(cut(silent, 1)).audio is None
 
 
-@pytest.mark.parametrize("samples", [1, 161, 7_999, 8_000, 24_001, 200_000])
-def test_log_mel_is_the_same_however_the_sound_is_cut(samples: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    sound = np.random.default_rng(samples).normal(0, 0.1, samples).astype(np.float32)
-    sound[samples // 2 :] *= 30  # the loudest comes late
-    at_once = log_mel(sound)
-    monkeypatch.setattr(mel, "BLOCK", 50)
-    by_blocks, random, at = Mel(), np.random.default_rng(0), 0
-    while at < samples:
-        n = int(random.integers(1, 9_000))
-        by_blocks.add(sound[at : at + n])
-        at += n
-    m = mel_frames(samples)
-    parts = by_blocks.parts([(i, min(i + 37, m)) for i in range(0, m, 37)])
-    torch.testing.assert_close(torch.cat(list(parts), dim=1), at_once, rtol=0, atol=2e-6)
+@settings(max_examples=50, deadline=None)
+@given(
+    pieces=st.lists(st.integers(1, 9_000), min_size=1, max_size=12),
+    block=st.integers(1, 80),
+    step=st.integers(1, 90),
+    loudest=st.floats(0, 1),
+)
+@example(pieces=[1], block=50, step=37, loudest=0.5)
+@example(pieces=[161], block=50, step=37, loudest=0.5)
+@example(pieces=[4_000, 3_999], block=50, step=37, loudest=0.5)
+@example(pieces=[8_000], block=50, step=37, loudest=0.5)
+@example(pieces=[8_000] * 25, block=50, step=37, loudest=0.9)
+def test_log_mel_is_the_same_for_audio_in_any_pieces(pieces: list[int], block: int, step: int, loudest: float) -> None:
+    samples = sum(pieces)
+    audio = np.random.default_rng(samples).normal(0, 0.1, samples).astype(np.float32)
+    audio[int(samples * loudest) :] *= 30  # what is too quiet is known late
+    at_once = log_mel(audio)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mel, "BLOCK", block)
+        by_blocks = Mel()
+        for end, size in zip(np.cumsum(pieces), pieces, strict=True):
+            by_blocks.add(audio[end - size : end])
+        m = mel_frames(samples)
+        parts = by_blocks.parts([(i, min(i + step, m)) for i in range(0, m, step)])
+        torch.testing.assert_close(torch.cat(list(parts), dim=1), at_once, rtol=0, atol=2e-6)
 
 
 @pytest.fixture(scope="module")
