@@ -93,13 +93,13 @@ def outcome(worker: Worker, path: Path, asked: MediaOptions, tally: Tally) -> st
         tally.clips += 1
         tally.warned += bool(clip.source.warnings)
     except EpError as error:
-        said = str(error)
-        wrong = next((name for name, pattern in WRONG.items() if pattern.search(said)), "")
-        if "\n" in said or not error.hint or path.name not in said or "Traceback" in said:
+        text = str(error)
+        wrong = next((name for name, pattern in WRONG.items() if pattern.search(text)), "")
+        if "\n" in text or not error.hint or path.name not in text or "Traceback" in text:
             wrong = wrong or "unclear"
         tally.refused[re.sub(r"\S*/\S*|\d[\d.]*", "…", error.message)[:90]] += 1
         if wrong:
-            wrong = f"{wrong}: {said} {' '.join(getattr(error, '__notes__', []))}"
+            wrong = f"{wrong}: {text} {' '.join(getattr(error, '__notes__', []))}"
     except AssertionError:
         wrong = f"no sound clip: {traceback.format_exc()}"
     tally.seconds.append(time.monotonic() - began)

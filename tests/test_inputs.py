@@ -101,10 +101,10 @@ def test_an_answer_changes_nothing_before_it() -> None:
 
 
 def test_the_parts_of_a_chat_make_up_the_whole_prompt() -> None:
-    before, after, said = chat_ids(tinymodel.tokenizer(), "Why?", "So.")
+    before, after, reply = chat_ids(tinymodel.tokenizer(), "Why?", "So.")
     inputs = prompt_of(tinymodel.clip(1.0), "Why?", answer="So.")
     ids = inputs.input_ids[0].tolist()
-    assert ids[: len(before)] == before and ids[-len(after + said) :] == after + said
+    assert ids[: len(before)] == before and ids[-len(after + reply) :] == after + reply
 
 
 @pytest.mark.parametrize("limits", LIMITS)
@@ -185,13 +185,13 @@ def test_sound_too_short_for_a_token_is_left_out() -> None:
 
 def test_sound_alone_an_image_and_a_silent_clip_are_prompts_too() -> None:
     clip = tinymodel.clip(2.0)
-    heard = prompt_of(of_kind(replace(clip, frames=clip.frames[:0], times=clip.times[:0]), "audio"))
-    assert set(heard.kind.unique().tolist()) == {TEXT, AUDIO}
+    audio_only = prompt_of(of_kind(replace(clip, frames=clip.frames[:0], times=clip.times[:0]), "audio"))
+    assert set(audio_only.kind.unique().tolist()) == {TEXT, AUDIO}
     shown = prompt_of(of_kind(replace(clip, frames=clip.frames[:1], times=clip.times[:1], audio=None), "image"))
     assert set(shown.kind.unique().tolist()) == {TEXT, IMAGE}
     assert int((shown.input_ids == tinymodel.mark("<|IMAGE|>")).sum()) == 6
-    seen = prompt_of(tinymodel.clip(2.0, sound=False))
-    assert set(seen.kind.unique().tolist()) == {TEXT, VIDEO}
+    video_only = prompt_of(tinymodel.clip(2.0, sound=False))
+    assert set(video_only.kind.unique().tolist()) == {TEXT, VIDEO}
 
 
 def test_a_temporal_step_has_the_time_of_its_first_frame() -> None:

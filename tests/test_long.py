@@ -43,7 +43,7 @@ SHORT = GenerateOptions(max_new_tokens=4)
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pieces of four frames or so, towers that take two or three steps at once, mel blocks of half a second."""
+    """Pieces of four frames or so, encoders that take two or three steps at once, mel blocks of half a second."""
     for place in (pieces_of, decode):
         monkeypatch.setattr(place, "PIECE", 80_000)
     monkeypatch.setattr(qwen_omni, "PATCHES_AT_ONCE", 50)
@@ -54,13 +54,13 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 def cut(clip: Clip, seed: int) -> Pieces:
     """A clip in pieces of random lengths, after a beginning that comes to nothing."""
     random = np.random.default_rng(seed)
-    heard = NO_AUDIO if clip.audio is None else clip.audio
-    yield Piece(clip.frames[:3], clip.times[:3], heard[:999], begins=True)
+    audio = NO_AUDIO if clip.audio is None else clip.audio
+    yield Piece(clip.frames[:3], clip.times[:3], audio[:999], begins=True)
     f = s = 0
     begins = True
-    while f < len(clip.frames) or s < len(heard):
+    while f < len(clip.frames) or s < len(audio):
         n, m = int(random.integers(0, 6)), int(random.integers(0, 30_000))
-        yield Piece(clip.frames[f : f + n], clip.times[f : f + n], heard[s : s + m], begins)
+        yield Piece(clip.frames[f : f + n], clip.times[f : f + n], audio[s : s + m], begins)
         f, s, begins = f + n, s + m, False
     (last,) = clip.pieces()
     yield Piece(clip.frames[:0], clip.times[:0], NO_AUDIO, begins, last.ending)
@@ -81,7 +81,7 @@ def clips() -> Iterator[Clip]:
 
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("ahead", [False, True])
-def test_in_pieces_the_towers_make_what_they_make_of_the_whole(ahead: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_features_of_pieces_equal_those_of_the_whole_clip(ahead: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if ahead:  # as beside a GPU
         monkeypatch.setattr(encoding, "_cutter", lambda device: ThreadPoolExecutor(1))
     model = tinymodel.model()
@@ -90,14 +90,14 @@ def test_in_pieces_the_towers_make_what_they_make_of_the_whole(ahead: bool, monk
         media = prepare_media(clip, on.resolution)
         with torch.no_grad():
             features = on.encode(media)
-        looked = model.look(cut(clip, seed))
-        assert looked.media.span == media.span and looked.media.grid == media.grid
-        assert (looked.ending.duration, looked.ending.source) == (clip.duration, clip.source)
-        for one, other in ((looked.features.video, features.video), (looked.features.audio, features.audio)):
+        encoded = model.look(cut(clip, seed))
+        assert encoded.media.span == media.span and encoded.media.grid == media.grid
+        assert (encoded.ending.duration, encoded.ending.source) == (clip.duration, clip.source)
+        for one, other in ((encoded.features.video, features.video), (encoded.features.audio, features.audio)):
             assert (one is None) == (other is None)
             assert one is None or torch.equal(one, other)  # type: ignore[arg-type]
-        assert on.tower_flops(looked.media) == on.tower_flops(media)
-        stream = model.embed(model.prepare(looked.media, "Who?"), (looked.features,))
+        assert on.tower_flops(encoded.media) == on.tower_flops(media)
+        stream = model.embed(model.prepare(encoded.media, "Who?"), (encoded.features,))
         plain = model.embed(model.prepare(media, "Who?"), (features,))
         assert torch.equal(stream.embeds, plain.embeds) and torch.equal(stream.positions, plain.positions)
 
@@ -111,7 +111,7 @@ def test_an_answer_from_pieces_is_the_answer_from_the_clip() -> None:
     assert in_pieces.report.tokens == at_once.report.tokens
 
 
-def test_pieces_that_were_taken_before_are_told() -> None:
+def test_pieces_that_have_been_read_are_refused() -> None:
     model, pieces = tinymodel.model(), tinymodel.clip(2.0).pieces()
     model.ask(pieces, "Who?", generate=GenerateOptions(max_new_tokens=2))
     for again in (lambda: model.ask(pieces, "Who?"), lambda: whole(pieces)):
@@ -122,8 +122,8 @@ def test_pieces_that_were_taken_before_are_told() -> None:
 def test_a_silent_track_is_left_out_however_it_comes() -> None:
     clip = tinymodel.clip(4.0)
     silent = replace(clip, source=replace(clip.source, silent=True))
-    looked = tinymodel.model().look(cut(silent, 1))
-    assert looked.features.audio is None and looked.media.span.audio_tokens == 0
+    encoded = tinymodel.model().look(cut(silent, 1))
+    assert encoded.features.audio is None and encoded.media.span.audio_tokens == 0
     assert whole(cut(silent, 1)).audio is None
 
 
@@ -176,7 +176,7 @@ def test_a_film_comes_in_pieces_and_they_make_the_clip(
     assert (made.duration, made.source) == (there.duration, there.source)
 
 
-def test_a_film_that_is_longer_than_it_says_is_begun_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_film_that_is_longer_than_stated_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "a.mp4", Film(seconds=20, fps=10))
     monkeypatch.setattr(decode, "_span", lambda *_: 6.0)
     there = read_clip(path, fps=2, max_frames=12)
@@ -187,7 +187,7 @@ def test_a_film_that_is_longer_than_it_says_is_begun_anew(tmp_path: Path, monkey
     assert np.array_equal(whole(piece for piece in came).times, there.times)
 
 
-def test_frames_handed_over_are_those_of_the_rule_or_reading_begins_anew() -> None:
+def test_drained_frames_are_those_of_the_rule_or_reading_starts_again() -> None:
     for seed in range(30):
         random = np.random.default_rng(seed)
         times = np.sort(random.uniform(0, 20, 100)).round(3).tolist()
@@ -239,23 +239,23 @@ def test_a_crash_between_pieces_is_an_error(long_film: Path) -> None:
             list(pieces)
 
 
-def test_a_cap_on_frames_is_said(long_film: Path) -> None:
+def test_a_cap_on_frames_is_a_note(long_film: Path) -> None:
     assert read_clip(long_film).source.notes == ()
-    (said,) = read_clip(long_film, max_frames=8).source.notes
+    (text,) = read_clip(long_film, max_frames=8).source.notes
     assert (
-        said.startswith("At most 8 frames are taken, one every 5 s in place of 2 a second") and "--max-frames" in said
+        text.startswith("At most 8 frames are taken, one every 5 s in place of 2 a second") and "--max-frames" in text
     )
 
 
-def test_positions_beyond_the_models_are_said_before_and_after(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_positions_beyond_the_models_cause_a_warning_before_and_after(monkeypatch: pytest.MonkeyPatch) -> None:
     assert overreach(32_768, 32_768, 25) == ()
-    (said,) = overreach(90_061, 32_768, 25)
-    assert "90,061 positions" in said and "21.8 minutes" in said and "--start" in said
+    (text,) = overreach(90_061, 32_768, 25)
+    assert "90,061 positions" in text and "21.8 minutes" in text and "--start" in text
     model = tinymodel.model()
     assert model.ask(tinymodel.clip(), "Who?", generate=SHORT).warnings == ()
     monkeypatch.setattr(model.backbone, "max_positions", 60)
-    (told,) = model.ask(tinymodel.clip(), "Who?", generate=SHORT).warnings
-    assert "made for 60, 0.0 minutes" in told
+    (text,) = model.ask(tinymodel.clip(), "Who?", generate=SHORT).warnings
+    assert "made for 60, 0.0 minutes" in text
 
 
 def test_positions_of_an_hour_are_exact_whole_numbers() -> None:
@@ -284,8 +284,8 @@ def test_a_batch_looks_at_a_long_clip_while_it_is_read(
     monkeypatch.setattr(decode, "PIECE", 150_000)
     tally = answer(model, chosen, asked, tmp_path / "pieces.jsonl")
     assert (tally.answered, tally.failed) == (4, 2) and not any(isinstance(one.look, Clip) for one in looks)
-    said = {row["question"]: row["answer"] for row in rows(tmp_path / "pieces.jsonl") if not row["error"]}
-    assert said == {row["question"]: row["answer"] for row in rows(tmp_path / "whole.jsonl")}
+    answers = {row["question"]: row["answer"] for row in rows(tmp_path / "pieces.jsonl") if not row["error"]}
+    assert answers == {row["question"]: row["answer"] for row in rows(tmp_path / "whole.jsonl")}
 
 
 HOUR = """
@@ -312,7 +312,7 @@ model = tinymodel.model(form="extractive")
 model.backbone.resolution = Resolution.plain(280 * 280)
 model.look(pieces(160))
 before = peak_memory(torch.device("cpu"))
-looked = model.look(pieces(int(sys.argv[1])))
+encoded = model.look(pieces(int(sys.argv[1])))
 print(peak_memory(torch.device("cpu")) - before)
 """
 
@@ -336,11 +336,11 @@ def test_the_plan_of_a_long_clip_needs_its_extent_alone(long_film: Path) -> None
     read = read_clip(long_film, frame_size=size)
     assert planned.report.tokens == plan.plan(drawn, read, "Who?", AskOptions()).report.tokens
     hour = replace(extent, times=tuple(i / 2 for i in range(7200)), samples=16_000 * 3600)
-    (said,) = plan.plan(drawn, hour, "Who?", AskOptions()).warnings
-    assert "the model was made for 32,768" in said
+    (text,) = plan.plan(drawn, hour, "Who?", AskOptions()).warnings
+    assert "the model was made for 32,768" in text
 
 
-def test_what_rating_costs_grows_with_the_length_and_not_faster() -> None:
+def test_the_cost_of_scoring_grows_with_the_length_and_not_faster() -> None:
     model = tinymodel.model()
     one, four = (model.choice_flops("cs2", n, 50) for n in (100_000, 400_000))
     assert four < 4.2 * one

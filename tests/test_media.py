@@ -122,7 +122,7 @@ def test_a_picture_that_starts_late_keeps_its_place(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("matrix", "shape", "seen", "degrees"),
+    ("matrix", "shape", "upright", "degrees"),
     [
         ((0, 1, -1, 0), (96, 64), "brwg", 270),  # as a phone held upright writes it
         ((-1, 0, 0, -1), (64, 96), "wbgr", 180),
@@ -132,12 +132,12 @@ def test_a_picture_that_starts_late_keeps_its_place(tmp_path: Path) -> None:
     ],
 )
 def test_rotation_and_mirroring_are_undone(
-    tmp_path: Path, matrix: tuple[int, int, int, int], shape: tuple[int, int], seen: str, degrees: int | None
+    tmp_path: Path, matrix: tuple[int, int, int, int], shape: tuple[int, int], upright: str, degrees: int | None
 ) -> None:
     path = write(tmp_path / "a.mp4", Film(seconds=1, draw=quadrants))
     turn(path, matrix)
     clip = read_clip(path)
-    assert clip.frames.shape[1:3] == shape and corners(clip.frames[0]) == seen
+    assert clip.frames.shape[1:3] == shape and corners(clip.frames[0]) == upright
     assert clip.source.video is not None and clip.source.video.size == shape
     assert degrees is None or clip.source.video.rotation == degrees
 
@@ -168,7 +168,7 @@ def test_a_raw_stream_without_time_stamps_covers_its_whole_length(tmp_path: Path
     assert len(few.times) == 4 and few.times[-1] >= 5
 
 
-def test_joined_recordings_run_on_where_their_clocks_start_anew(tmp_path: Path) -> None:
+def test_joined_recordings_have_one_clock(tmp_path: Path) -> None:
     film = Film(tracks=(Track(beep(4, 1.5)),))
     part = io.BytesIO()
     write(part, film, "mpegts")

@@ -43,7 +43,7 @@ def test_an_empty_file_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.mp3", "a.wav", "a.png", "a.txt"])
-def test_text_is_refused_whatever_its_name(tmp_path: Path, name: str) -> None:
+def test_text_is_refused_under_any_name(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("This is not a film.\n" * 200)
     assert "looks like text" in refused(tmp_path / name).hint
 
@@ -87,7 +87,7 @@ def test_a_truncated_file_gives_what_is_left_and_says_how_much_was_lost(tmp_path
     if clip.source.kind == "video":
         assert [number(frame) for frame in clip.frames] == [round(30 * time) for time in clip.times]
         assert beeps(clip.audio if clip.audio is not None else np.zeros(9)) == pytest.approx([1.5], abs=0.03)
-    if suffix != ".avi":  # whose index, at its end, is the only place where its length is told
+    if suffix != ".avi":  # whose index, at its end, alone states its length
         text = " ".join(clip.source.warnings)
         assert f"stopped at {clip.duration:.1f} s of 10." in text or "of 10.0 s" in text
 
@@ -116,7 +116,7 @@ def test_a_wav_from_a_live_recorder_states_no_length(tmp_path: Path, size: int) 
     assert clip.duration == 4 and clip.source.warnings == ()
 
 
-def test_an_mp4_without_its_index_is_said_to_be_cut_short(tmp_path: Path) -> None:
+def test_an_mp4_without_its_index_is_reported_as_cut_short(tmp_path: Path) -> None:
     path = write(tmp_path / "a.mp4", Film(seconds=10, tracks=SOUND))
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 3])
     assert "cut short" in refused(path).hint
@@ -169,13 +169,13 @@ def test_a_still_image_is_one_frame_at_time_zero(tmp_path: Path, kind: str) -> N
         read_clip(path, start=1)
 
 
-@pytest.mark.parametrize(("orientation", "seen"), [(1, "rgbw"), (2, "grwb"), (3, "wbgr"), (6, "brwg"), (8, "gwrb")])
-def test_exif_orientation_is_honoured(tmp_path: Path, orientation: int, seen: str) -> None:
+@pytest.mark.parametrize(("orientation", "upright"), [(1, "rgbw"), (2, "grwb"), (3, "wbgr"), (6, "brwg"), (8, "gwrb")])
+def test_exif_orientation_is_honoured(tmp_path: Path, orientation: int, upright: str) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     Image.fromarray(quadrants()).save(tmp_path / "a.jpg", exif=exif)
     clip = read_clip(tmp_path / "a.jpg")
-    assert corners(clip.frames[0]) == seen
+    assert corners(clip.frames[0]) == upright
     assert clip.frames.shape[1:3] == ((96, 64) if orientation > 4 else (64, 96))
 
 

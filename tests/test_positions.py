@@ -35,7 +35,7 @@ def rope_index(placed: Placed, grids: dict[str, Any], on: Any, interleaved: bool
     return positions[:, 0]
 
 
-def processor_ids(fps: float, steps: int, heard: int, layout: Layout) -> list[int]:
+def processor_ids(fps: float, steps: int, audio: int, layout: Layout) -> list[int]:
     """A clip's ids as transformers' processor lays them out: one token a step."""
     ids = {"[": layout.audio_bos, "]": layout.audio_eos, "V": layout.video, "A": layout.audio}
     itself = SimpleNamespace(
@@ -48,7 +48,7 @@ def processor_ids(fps: float, steps: int, heard: int, layout: Layout) -> list[in
     )
     video = {"video_grid_thw": np.array([[steps, 2, 2]]), "video_second_per_grid": [2 / fps]}
     text = Qwen2_5OmniProcessor.replace_video_with_audio_token(
-        itself, video, 0, {"num_audio_tokens": [heard]}, 0, position_id_per_seconds=25, seconds_per_chunk=2.0
+        itself, video, 0, {"num_audio_tokens": [audio]}, 0, position_id_per_seconds=25, seconds_per_chunk=2.0
     )
     return [layout.vision_bos, *(ids[letter] for letter in text), layout.vision_eos]
 
@@ -58,15 +58,15 @@ def test_order_and_positions_equal_transformers_at_every_constant_rate_at_which_
     differ = set()
     for fps in (k / 20 for k in range(1, 600)):
         steps = 60
-        heard = min(int(steps * 2 / fps * 25 * 0.9) + 1, 1500)
-        placed = place([[9], Span(tuple(2 * i / fps for i in range(steps)), 1, 1, heard), [9]], on.layout)
+        audio = min(int(steps * 2 / fps * 25 * 0.9) + 1, 1500)
+        placed = place([[9], Span(tuple(2 * i / fps for i in range(steps)), 1, 1, audio), [9]], on.layout)
         grids = {
             "video_grid_thw": torch.tensor([[steps, 2, 2]]),
-            "audio_seqlens": torch.tensor([heard * 4]),
+            "audio_seqlens": torch.tensor([audio * 4]),
             "second_per_grids": torch.tensor([2 / fps]),
         }
         assert torch.equal(placed.positions, rope_index(placed, grids, on, interleaved=True)), f"{fps} fps"
-        if placed.ids.tolist()[1:-1] != processor_ids(fps, steps, heard, on.layout):
+        if placed.ids.tolist()[1:-1] != processor_ids(fps, steps, audio, on.layout):
             differ.add(fps)
     assert differ == DISAGREES_WITH_ITSELF
 
@@ -107,9 +107,9 @@ def test_each_chunk_of_two_seconds_holds_its_video_and_then_its_sound() -> None:
 def test_frames_at_uneven_times_are_placed_by_their_true_times() -> None:
     times = (0.0, 0.6, 0.64, 3.0, 3.5)
     placed = place([Span(times, 1, 1, 100)], LAYOUT)
-    seen = placed.kind == VIDEO
+    video = placed.kind == VIDEO
     start = int(placed.positions[0, 2])
-    assert (placed.positions[0, seen] - start).tolist() == [0, 15, 16, 75, 87]
+    assert (placed.positions[0, video] - start).tolist() == [0, 15, 16, 75, 87]
     assert placed.ids.tolist()[2:-2] == [1] * 3 + [2] * 50 + [1] * 2 + [2] * 50
 
 

@@ -165,9 +165,9 @@ def test_frames_are_of_one_size_however_they_come(tmp_path: Path, seconds: float
     want = span_of(extent_of(sized.pieces()), scarce)
     assert (want.rows * 28, want.columns * 28) == sized.frames.shape[1:3]
     with Worker() as worker:
-        told = worker.read(path, frame_size=model.frame_size)
-    assert np.array_equal(told.frames, sized.frames) and told.expected == sized.expected
-    for clip in (raw, sized, told):
+        by_worker = worker.read(path, frame_size=model.frame_size)
+    assert np.array_equal(by_worker.frames, sized.frames) and by_worker.expected == sized.expected
+    for clip in (raw, sized, by_worker):
         assert prepare_media(clip, scarce).span == want
         assert model.look(clip).media.span == want
     assert model.look(stream_clip(path, frame_size=model.frame_size)).media.span == want
@@ -207,19 +207,19 @@ def test_a_plan_has_the_tokens_that_a_run_has() -> None:
         planned = plan(drawn, clip, "Who?", SHORT)
         real = model.look(clip).answer("Who?", SHORT)
         assert planned.report.tokens == real.report.tokens
-        assert [said for said in planned.warnings if "frame pairs" in said] == list(real.warnings) != []
+        assert [text for text in planned.warnings if "frame pairs" in text] == list(real.warnings) != []
 
 
-def test_frames_below_the_minimum_are_spoken_of() -> None:
-    def said(frames: int, resolution: Resolution = QWEN) -> str:
+def test_frames_below_the_minimum_cause_a_warning() -> None:
+    def warning(frames: int, resolution: Resolution = QWEN) -> str:
         extent = replace(clip_like(qwen()), times=tuple(np.arange(frames) / 2), expected=frames)
         return " ".join(resolution.warnings(span_of(extent, resolution)))
 
-    assert said(120) == said(1600) == said(1800) == ""
-    assert "3,600 frame pairs share 115,200 tokens: 28 each; the model expects 128 or more." in said(7200)
-    assert "--max-frames" in said(7200)
-    assert "made for 115,200 tokens of video" in said(20_000)
-    assert said(7200, QWEN.limited(12_544)) == "" and said(7200, Resolution.plain(3136)) == ""
+    assert warning(120) == warning(1600) == warning(1800) == ""
+    assert "3,600 frame pairs share 115,200 tokens: 28 each; the model expects 128 or more." in warning(7200)
+    assert "--max-frames" in warning(7200)
+    assert "made for 115,200 tokens of video" in warning(20_000)
+    assert warning(7200, QWEN.limited(12_544)) == "" and warning(7200, Resolution.plain(3136)) == ""
 
 
 def test_the_known_models_are_planned_for_a_minute_of_720p_at_their_own_resolution() -> None:

@@ -184,7 +184,7 @@ def test_tokens_are_counted_by_kind() -> None:
 
 @pytest.mark.parametrize("keep", [0.1, (0.1, 0.5, 1.0)])
 def test_choosing_of_a_batch_never_asks_the_device_for_a_number(keep: float | tuple[float, ...]) -> None:
-    with FakeTensorMode():  # tensors without values: whoever wants one to be a number fails
+    with FakeTensorMode():  # tensors without values: reading one as a number fails
         scores, pool = torch.empty(3, 40), torch.empty(3, 40, dtype=torch.bool)
         assert top_k(scores, pool, budget(pool, keep)).shape == pool.shape
         with pytest.raises(DataDependentOutputException):

@@ -23,7 +23,7 @@ REDUCERS = ("cs2", "cs2-half", "cs2-video", "fastv", "relevance")
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Windows of 40 tokens, 60 rated together."""
+    """Windows of 40 tokens, 60 scored together."""
     monkeypatch.setattr(windows, "AT_ONCE", 60)
     monkeypatch.setattr(windows, "WINDOW", 40)
 
@@ -88,11 +88,11 @@ def places_of(made: Stream, where: Where) -> Tensor:
 
 @pytest.mark.usefixtures("small")
 def test_no_more_than_the_limit_is_rated_at_once_and_text_is_always_there() -> None:
-    made, seen = stream(), []
+    made, scored = stream(), []
     text = int((made.mask & ~made.pool).sum())
 
     def rate(part: Stream, where: Where) -> Tensor:
-        seen.append(part)
+        scored.append(part)
         assert int((part.mask & ~part.pool).sum()) == text
         assert torch.equal(part.embeds[0], made.embeds[where]) and torch.equal(
             part.positions[:, 0], made.positions[(slice(None), *where)]
@@ -100,16 +100,16 @@ def test_no_more_than_the_limit_is_rated_at_once_and_text_is_always_there() -> N
         return torch.rand(part.mask.shape)
 
     rated(made, rate)
-    lengths = [part.mask.shape[1] for part in seen]
+    lengths = [part.mask.shape[1] for part in scored]
     assert max(lengths[:-1]) <= 40 and lengths[-1] <= 60
     pool = int(made.pool.sum())
     assert lengths == passes(pool, text) and sum(lengths[:-1]) == pool + text * (len(lengths) - 1)
-    covered = torch.cat([part.embeds[part.pool] for part in seen[:-1]])
+    covered = torch.cat([part.embeds[part.pool] for part in scored[:-1]])
     assert torch.equal(covered, made.embeds[made.pool])  # every token once, in order
 
 
 @pytest.mark.usefixtures("small")
-def test_those_that_are_not_passed_on_come_last_and_the_second_rating_decides() -> None:
+def test_those_that_are_not_passed_on_come_last_and_the_second_scores_decide() -> None:
     made, ratings = stream(), []
 
     def rate(part: Stream, where: Where) -> Tensor:
@@ -129,7 +129,7 @@ def test_those_that_are_not_passed_on_come_last_and_the_second_rating_decides() 
 
 
 @pytest.mark.usefixtures("small")
-def test_a_fused_token_is_what_the_last_rating_made_of_it() -> None:
+def test_a_fused_token_has_the_embedding_of_its_last_scoring() -> None:
     made = stream()
     model = model_of("fused")
     sieve = model.sieve

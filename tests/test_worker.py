@@ -1,4 +1,4 @@
-"""The process that reads files: the same clips as in this one, and whatever happens to it is one clear error."""
+"""The worker process: the same clips as in this process, and one clear error for every failure."""
 
 from __future__ import annotations
 
@@ -209,7 +209,7 @@ def test_an_error_of_the_caller_passes_through(worker: Worker, film: Path) -> No
     assert len(worker.read(film).frames) == 6
 
 
-def test_our_own_mistake_is_told_with_its_place(worker: Worker, film: Path) -> None:
+def test_an_internal_error_carries_its_traceback(worker: Worker, film: Path) -> None:
     with pytest.raises(MediaError, match="broke the reader: ValueError") as caught:
         worker.read(film, frame_size=lambda h, w, *_: (h, w, 3))  # type: ignore[arg-type, return-value]
     assert "Traceback" in caught.value.__notes__[0]
