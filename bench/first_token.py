@@ -25,7 +25,7 @@ from echoingpixels import load
 from echoingpixels.backbones.qwen_omni import QwenOmni
 from echoingpixels.inputs.prepare import prepare_media
 from echoingpixels.media.clip import whole
-from echoingpixels.media.worker import Worker
+from echoingpixels.media.sandbox.worker import Worker
 from echoingpixels.model import EchoingPixels
 from echoingpixels.options import AskOptions, GenerateOptions, MediaOptions, read_encode
 from echoingpixels.reducers.cs2 import SieveOptions

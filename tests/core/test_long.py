@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from echoingpixels.backbones import qwen_omni
 from echoingpixels.batch import opening
@@ -24,9 +26,9 @@ from echoingpixels.inputs import mel
 from echoingpixels.inputs.mel import Mel, log_mel, mel_frames
 from echoingpixels.inputs.positions import overreach
 from echoingpixels.inputs.prepare import extent_of, prepare_media
-from echoingpixels.media import Limits, Worker, read_clip, reading, recording, stream_clip
+from echoingpixels.media import Limits, Worker, decode, read_clip, stream_clip
 from echoingpixels.media import clip as pieces_of
-from echoingpixels.media.clip import NO_SOUND, Clip, Piece, Pieces, whole
+from echoingpixels.media.clip import NO_AUDIO, Clip, Piece, Pieces, whole
 from echoingpixels.media.sampler import Overrun, Sampler
 from echoingpixels.options import AskOptions, GenerateOptions, LoadOptions, MediaOptions
 from echoingpixels.planning import plan
@@ -41,8 +43,8 @@ SHORT = GenerateOptions(max_new_tokens=4)
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pieces of about four frames, encoders that take two or three steps at once, mel blocks of half a second."""
-    for place in (pieces_of, reading, recording):
+    """Pieces of four frames or so, encoders that take two or three steps at once, mel blocks of half a second."""
+    for place in (pieces_of, decode):
         monkeypatch.setattr(place, "PIECE", 80_000)
     monkeypatch.setattr(qwen_omni, "PATCHES_AT_ONCE", 50)
     monkeypatch.setattr(qwen_omni, "MEL_CHUNKS_AT_ONCE", 1)
@@ -52,7 +54,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 def cut(clip: Clip, seed: int) -> Pieces:
     """A clip in pieces of random lengths, after a beginning that comes to nothing."""
     random = np.random.default_rng(seed)
-    audio = NO_SOUND if clip.audio is None else clip.audio
+    audio = NO_AUDIO if clip.audio is None else clip.audio
     yield Piece(clip.frames[:3], clip.times[:3], audio[:999], begins=True)
     f = s = 0
     begins = True
@@ -61,7 +63,7 @@ def cut(clip: Clip, seed: int) -> Pieces:
         yield Piece(clip.frames[f : f + n], clip.times[f : f + n], audio[s : s + m], begins)
         f, s, begins = f + n, s + m, False
     (last,) = clip.pieces()
-    yield Piece(clip.frames[:0], clip.times[:0], NO_SOUND, begins, last.ending)
+    yield Piece(clip.frames[:0], clip.times[:0], NO_AUDIO, begins, last.ending)
 
 
 def clips() -> Iterator[Clip]:
@@ -113,7 +115,7 @@ def test_pieces_that_were_read_before_are_an_error() -> None:
     model, pieces = tinymodel.model(), tinymodel.clip(2.0).pieces()
     model.ask(pieces, "Who?", generate=GenerateOptions(max_new_tokens=2))
     for again in (lambda: model.ask(pieces, "Who?"), lambda: whole(pieces)):
-        with pytest.raises(MediaError, match="can be taken once"):
+        with pytest.raises(MediaError, match="can be read once"):
             again()
 
 
@@ -125,20 +127,31 @@ def test_a_silent_track_is_left_out_however_it_comes() -> None:
     assert whole(cut(silent, 1)).audio is None
 
 
-@pytest.mark.parametrize("samples", [1, 161, 7_999, 8_000, 24_001, 200_000])
-def test_log_mel_is_the_same_however_the_sound_is_cut(samples: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    sound = np.random.default_rng(samples).normal(0, 0.1, samples).astype(np.float32)
-    sound[samples // 2 :] *= 30  # the loudest comes late
-    at_once = log_mel(sound)
-    monkeypatch.setattr(mel, "BLOCK", 50)
-    by_blocks, random, at = Mel(), np.random.default_rng(0), 0
-    while at < samples:
-        n = int(random.integers(1, 9_000))
-        by_blocks.add(sound[at : at + n])
-        at += n
-    m = mel_frames(samples)
-    parts = by_blocks.parts([(i, min(i + 37, m)) for i in range(0, m, 37)])
-    torch.testing.assert_close(torch.cat(list(parts), dim=1), at_once, rtol=0, atol=2e-6)
+@settings(max_examples=50, deadline=None)
+@given(
+    pieces=st.lists(st.integers(1, 9_000), min_size=1, max_size=12),
+    block=st.integers(1, 80),
+    step=st.integers(1, 90),
+    loudest=st.floats(0, 1),
+)
+@example(pieces=[1], block=50, step=37, loudest=0.5)
+@example(pieces=[161], block=50, step=37, loudest=0.5)
+@example(pieces=[4_000, 3_999], block=50, step=37, loudest=0.5)
+@example(pieces=[8_000], block=50, step=37, loudest=0.5)
+@example(pieces=[8_000] * 25, block=50, step=37, loudest=0.9)
+def test_log_mel_is_the_same_for_audio_in_any_pieces(pieces: list[int], block: int, step: int, loudest: float) -> None:
+    samples = sum(pieces)
+    audio = np.random.default_rng(samples).normal(0, 0.1, samples).astype(np.float32)
+    audio[int(samples * loudest) :] *= 30  # what is too quiet is known late
+    at_once = log_mel(audio)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mel, "BLOCK", block)
+        by_blocks = Mel()
+        for end, size in zip(np.cumsum(pieces), pieces, strict=True):
+            by_blocks.add(audio[end - size : end])
+        m = mel_frames(samples)
+        parts = by_blocks.parts([(i, min(i + step, m)) for i in range(0, m, step)])
+        torch.testing.assert_close(torch.cat(list(parts), dim=1), at_once, rtol=0, atol=2e-6)
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +166,7 @@ def test_a_film_comes_in_pieces_and_they_make_the_clip(
     long_film: Path, options: MediaOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     there = read_clip(long_film, options)
-    monkeypatch.setattr(reading, "PIECE", 150_000)
+    monkeypatch.setattr(decode, "PIECE", 150_000)
     came = list(stream_clip(long_film, options))
     assert len(came) > 3 and came[0].begins and not any(piece.begins for piece in came[1:])
     assert max(piece.frames.nbytes + piece.audio.nbytes for piece in came) < 400_000
@@ -165,10 +178,10 @@ def test_a_film_comes_in_pieces_and_they_make_the_clip(
 
 def test_a_film_longer_than_its_header_states_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "a.mp4", Film(seconds=20, fps=10))
-    monkeypatch.setattr(reading, "_span", lambda *_: 6.0)
+    monkeypatch.setattr(decode, "_span", lambda *_: 6.0)
     there = read_clip(path, fps=2, max_frames=12)
     assert len(there.frames) == 12 and there.times[-1] > 15
-    monkeypatch.setattr(reading, "PIECE", 50_000)
+    monkeypatch.setattr(decode, "PIECE", 50_000)
     came = list(stream_clip(path, fps=2, max_frames=12))
     assert sum(piece.begins for piece in came) == 2
     assert np.array_equal(whole(piece for piece in came).times, there.times)
@@ -196,7 +209,7 @@ def test_drained_frames_are_those_of_the_rule_or_reading_restarts() -> None:
 def test_long_sound_alone_comes_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "a.wav", Film(codec=None, tracks=(Track(beep(30, 3.0), codec="pcm_s16le"),)))
     there = read_clip(path)
-    monkeypatch.setattr(recording, "PIECE", 300_000)
+    monkeypatch.setattr(decode, "PIECE", 300_000)
     came = list(stream_clip(path))
     assert len(came) > 3 and np.array_equal(whole(piece for piece in came).audio, there.audio)  # type: ignore[arg-type]
 
@@ -268,7 +281,7 @@ def test_a_batch_encodes_a_long_clip_while_it_is_read(
     real = opening.Opener._found
     monkeypatch.setattr(opening.Opener, "_found", lambda *a: found.append(real(*a)) or found[-1])
     monkeypatch.setattr(opening, "Worker", Near)  # which reads here, in smaller pieces
-    monkeypatch.setattr(reading, "PIECE", 150_000)
+    monkeypatch.setattr(decode, "PIECE", 150_000)
     tally = answer(model, chosen, asked, tmp_path / "pieces.jsonl")
     assert (tally.answered, tally.failed) == (4, 2) and found and not any(isinstance(one.clip, Clip) for one in found)
     answers = {row["question"]: row["answer"] for row in rows(tmp_path / "pieces.jsonl") if not row["error"]}
@@ -279,7 +292,7 @@ HOUR = """
 import sys
 import numpy as np
 import torch
-from echoingpixels.media.clip import NO_SOUND, Ending, Piece, Source
+from echoingpixels.media.clip import NO_AUDIO, Ending, Piece, Source
 from echoingpixels.options import AskOptions, GenerateOptions
 from echoingpixels.report import peak_memory
 from echoingpixels.inputs.patches import Resolution

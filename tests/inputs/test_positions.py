@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 from transformers.models.qwen2_5_omni.processing_qwen2_5_omni import Qwen2_5OmniProcessor
 
@@ -111,6 +113,32 @@ def test_frames_at_uneven_times_are_placed_by_their_true_times() -> None:
     assert placed.ids.tolist()[2:-2] == [1] * 3 + [2] * 50 + [1] * 2 + [2] * 50
 
 
+def token_by_token(span: Span, layout: Layout) -> list[tuple[int, list[int]]]:
+    """Ids and positions from the clip's start, by one sort of all tokens: by chunk, then video before audio."""
+    ticks = [int(time * layout.positions_per_s + 1e-6) for time in span.times]
+    size = int(layout.positions_per_s * layout.seconds_per_chunk)
+    cells = [(row, column) for row in range(span.rows) for column in range(span.columns)]
+    video = [(t // size, 0, layout.video, [t, row, column]) for t in ticks for row, column in cells]
+    audio = [(t // size, 1, layout.audio, [t] * 3) for t in range(span.audio_tokens)]
+    return [(token, at) for _, _, token, at in sorted(video + audio, key=lambda one: one[:2])]
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    gaps=st.lists(st.integers(1, 200), min_size=1, max_size=20),
+    rows=st.integers(1, 3),
+    columns=st.integers(1, 3),
+    audio=st.integers(1, 600),
+)
+def test_a_clip_of_any_times_is_placed_as_token_by_token(gaps: list[int], rows: int, columns: int, audio: int) -> None:
+    times = tuple(0.003 + 0.01 * sum(gaps[:i]) for i in range(len(gaps)))  # at most 2 s apart, and never quite even
+    span = Span(times, rows, columns, audio)
+    placed = place([[9], span, [9]], LAYOUT)
+    start = int(placed.positions[0, 1]) + 1
+    got = list(zip(placed.ids.tolist()[3:-3], (placed.positions[:, 3:-3] - start).T.tolist(), strict=True))
+    assert got == token_by_token(span, LAYOUT)
+
+
 def test_the_two_opening_marks_share_a_position_and_so_do_the_two_closing_ones() -> None:
     placed = place([[9, 9], Span((0.0, 1.0), 1, 1, 40), [9]], LAYOUT)
     rows = placed.positions.T.tolist()
@@ -143,15 +171,27 @@ def test_a_clip_with_nothing_in_it_is_refused() -> None:
         place([[9], Span()], LAYOUT)
 
 
-@pytest.mark.parametrize("sections", [[16, 24, 24], [16, 16, 16, 8, 8], [18, 18, 18, 11], [70, -2, -2, -2], []])
-def test_a_split_that_is_not_four_numbers_summing_to_half_the_head_size_is_refused(sections: list[int]) -> None:
-    with pytest.raises(ModelError, match="four numbers that sum to 64"):
-        check_sections(sections, 64)
+@settings(max_examples=50, deadline=None)
+@given(sections=st.lists(st.integers(-3, 40), max_size=6))
+@example(sections=[16, 24, 24])
+@example(sections=[16, 16, 16, 8, 8])
+@example(sections=[70, -2, -2, -2])
+@example(sections=[18, 18, 18, 10])
+@example(sections=[16, 24, 24, 0])
+def test_a_split_is_four_numbers_from_zero_that_sum_to_half_the_head_size(sections: list[int]) -> None:
+    if len(sections) == 4 and sum(sections) == 64 and min(sections) >= 0:
+        assert check_sections(sections, 64) == sections
+    else:
+        with pytest.raises(ModelError, match="four numbers that sum to 64"):
+            check_sections(sections, 64)
 
 
-@pytest.mark.parametrize("sections", [(18, 18, 18, 10), (16, 16, 16, 16), (16, 24, 24, 0)])
-def test_a_split_of_four_numbers_that_fit_is_taken(sections: tuple[int, ...]) -> None:
-    assert check_sections(sections, 64) == list(sections)
+@settings(max_examples=20, deadline=None)
+@given(first=st.integers(0, 64), second=st.integers(0, 64), third=st.integers(0, 64))
+def test_every_split_that_fits_is_taken(first: int, second: int, third: int) -> None:
+    a, b, c = sorted((first, second, third))
+    sections = [a, b - a, c - b, 64 - c]
+    assert check_sections(sections, 64) == sections
 
 
 def test_a_split_of_four_gives_the_slowest_pairs_to_time() -> None:

@@ -1,4 +1,4 @@
-"""One pass over a container: picture and sound side by side, on one clock. Knows nothing about stills or the Clip."""
+"""One decoding pass over a container: video and audio side by side, on one clock."""
 
 from __future__ import annotations
 
@@ -15,56 +15,57 @@ from av.error import FFmpegError
 
 from ..errors import MediaError, OptionError
 from ..options import MediaOptions
-from .blank import BlankDeveloper, PacketTimes
-from .clip import NO_SOUND, PIECE, AudioTrack, Piece, VideoTrack
+from .audio import JITTER, AudioReader
+from .blank import BlankConverter, PacketTimes
+from .clip import NO_AUDIO, PIECE, AudioTrack, Piece, VideoTrack
 from .container import (
     Losses,
     advice,
+    audio_stream,
+    cut_wav_end,
     file_end,
     origin,
     packets,
-    picture_stream,
     real_end,
-    sound_stream,
     states_length,
     stream_end,
+    video_stream,
 )
-from .developer import Developer
 from .host import Host
-from .sound import JITTER, SoundReader
-from .video import EPS, PictureReader
+from .rgb import FrameConverter
+from .video import EPS, VideoReader
 
 NO_FRAMES, NO_TIMES = np.zeros((0, 0, 0, 3), np.uint8), np.zeros(0)
-OVERRUN = 10.0  # s past the clip's end after which a stream that has not got there is given up
-SHORTFALL = 0.25  # s missing at the end before it is worth a word
+OVERRUN = 10.0  # s past the clip's end after which a stream that has not reached it is abandoned
+SHORTFALL = 0.25  # s missing at the end before a warning
 # Formats that do not state their length: FFmpeg guesses it from the bit rate.
 ESTIMATED = ("aac", "mp3", "ac3", "eac3", "dts", "loas", "amr", "h264", "hevc", "mpegvideo", "m4v", "obu")
 
 
 @dataclass
-class Reading:
-    """The streams chosen from one file, their readers, and what is to be said about them."""
+class DecodePass:
+    """The streams chosen from one file, their readers, and the warnings and notes about them."""
 
     file: Path
     container: InputContainer
     start: float  # s of the file
     limit: float  # s of the clip, or infinity
-    zero: Fraction  # the file's own time (s) of its beginning
+    zero: Fraction  # time stamp (s) of the file's beginning
     video: av.VideoStream | None
     audio: av.AudioStream | None
-    picture: PictureReader | None
-    sound: SoundReader | None
+    video_reader: VideoReader | None
+    audio_reader: AudioReader | None
     undecodable: list[str]  # streams without a decoder
     host: Host
     options: MediaOptions
-    hold: bool  # no frame is handed over before the end
-    expected: int  # frames that will be kept, at most
+    hold: bool  # no frame is returned before the end
+    expected: int  # largest number of frames that will be kept
     losses: Losses = field(default_factory=Losses)
 
     def run(self, back: float | None) -> Generator[Piece, None, bool]:
-        """Reads from `back` s before the start (None: the file's beginning). False if that was not early enough.
+        """Read from `back` s before the start (None: the file's beginning); False if that was not early enough.
 
-        Gives what is read by PIECE; the rest is with `rest`.
+        Yields pieces of PIECE bytes; `rest` returns the remainder.
         """
         origin = self.zero + Fraction(self.start)
         if back is not None:
@@ -74,13 +75,13 @@ class Reading:
                 return False
         overrun = float(origin) + self.limit + OVERRUN
         streams = [stream for stream in (self.video, self.audio) if stream is not None]
-        readers = [reader for reader in (self.picture, self.sound) if reader is not None]
+        readers = [reader for reader in (self.video_reader, self.audio_reader) if reader is not None]
         for packet in packets(self.container, streams, self.losses):
             self.host.beat()
-            if packet.stream is self.video and self.picture is not None:
-                self.picture.feed(packet)
-            elif self.sound is not None:
-                self.sound.feed(packet)
+            if packet.stream is self.video and self.video_reader is not None:
+                self.video_reader.feed(packet)
+            elif self.audio_reader is not None:
+                self.audio_reader.feed(packet)
             if back is not None and self._late(started=True):
                 return False
             if self._ready >= PIECE:
@@ -93,42 +94,42 @@ class Reading:
 
     @property
     def _ready(self) -> int:
-        """Bytes that may be handed over now."""
-        readers = (None if self.hold else self.picture, self.sound)
+        """Bytes that `drain` would return."""
+        readers = (None if self.hold else self.video_reader, self.audio_reader)
         return sum(reader.ready for reader in readers if reader is not None)
 
     def drain(self) -> Piece:
-        """What may be handed over now."""
-        times, frames = (NO_TIMES, NO_FRAMES) if self.hold or self.picture is None else self.picture.drain()
-        return Piece(frames, times, NO_SOUND if self.sound is None else self.sound.drain())
+        """The frames and samples that are final by now."""
+        times, frames = (NO_TIMES, NO_FRAMES) if self.hold or self.video_reader is None else self.video_reader.drain()
+        return Piece(frames, times, NO_AUDIO if self.audio_reader is None else self.audio_reader.drain())
 
     def rest(self) -> Piece:
-        """No more packets: what has not been handed over."""
-        times, frames = (NO_TIMES, NO_FRAMES) if self.picture is None else self.picture.finish()
-        return Piece(frames, times, NO_SOUND if self.sound is None else self.sound.finish())
+        """No more packets: the frames and samples not yet returned."""
+        times, frames = (NO_TIMES, NO_FRAMES) if self.video_reader is None else self.video_reader.finish()
+        return Piece(frames, times, NO_AUDIO if self.audio_reader is None else self.audio_reader.finish())
 
     def _late(self, started: bool) -> bool:
-        """Whether a seek landed after the clip's start; `started`: streams not heard of yet may still come."""
-        for reader, slack in ((self.picture, EPS), (self.sound, JITTER)):
+        """Whether a seek landed after the clip's start; `started`: streams without a packet so far may follow."""
+        for reader, slack in ((self.video_reader, EPS), (self.audio_reader, JITTER)):
             if reader is not None and (not started if reader.first is None else reader.first > slack):
                 return True
         return False
 
     @property
     def end(self) -> float:
-        """Where the longer of picture and sound ends, in s of the clip; minus infinity if nothing was decoded."""
-        return max(reader.end for reader in (self.picture, self.sound) if reader is not None)
+        """The end of the longer of video and audio, in s of the clip; minus infinity if nothing was decoded."""
+        return max(reader.end for reader in (self.video_reader, self.audio_reader) if reader is not None)
 
     def video_track(self) -> VideoTrack | None:
-        """The facts of the picture."""
-        if self.video is None or self.picture is None:
+        """The facts of the video track."""
+        if self.video is None or self.video_reader is None:
             return None
-        rate, developer = self.video.average_rate or self.video.guessed_rate, self.picture.developer
-        size = developer.shape or (self.video.height, self.video.width)
-        return VideoTrack(self.video.codec_context.name, float(rate) if rate else None, size, developer.rotation)
+        rate, converter = self.video.average_rate or self.video.guessed_rate, self.video_reader.converter
+        size = converter.shape or (self.video.height, self.video.width)
+        return VideoTrack(self.video.codec_context.name, float(rate) if rate else None, size, converter.rotation)
 
     def audio_track(self) -> AudioTrack | None:
-        """The facts of the sound."""
+        """The facts of the audio track."""
         if self.audio is None:
             return None
         context, tracks = self.audio.codec_context, self.container.streams.audio
@@ -143,43 +144,50 @@ class Reading:
         )
 
     def notes(self) -> list[str]:
-        """What is so by nature and worth knowing."""
+        """Properties of the file that affect the answer."""
         notes = [] if self.container.streams.audio else ["It has no sound track."]
         aspect = self.video.sample_aspect_ratio if self.video is not None else None
         if aspect and aspect != 1:
             notes.append(f"Its pixels are not square ({aspect}); the picture is used as stored.")
-        if self.picture is not None and self.picture.developer.hdr:
+        if self.video_reader is not None and self.video_reader.converter.hdr:
             notes.append("It is HDR video, used without tone mapping: colours look flatter than on an HDR screen.")
-        if self.picture is not None and self.picture.apart is not None:
+        if self.video_reader is not None and self.video_reader.apart is not None:
             most, fps = self.options.max_frames, self.options.fps
-            said = f"one every {self.picture.apart:.3g} s in place of {fps:g} a second"
-            notes.append(f"At most {most} frames are taken, {said}; --max-frames allows more.")
+            rate = f"one every {self.video_reader.apart:.3g} s in place of {fps:g} a second"
+            notes.append(f"At most {most} frames are taken, {rate}; --max-frames allows more.")
         return notes
 
     def warnings(self) -> list[str]:
-        """What was lost: damaged packets, and ends that came before the file said they would."""
-        said, ends, stated = list(self.undecodable), [], False
+        """Losses: damaged packets, gaps, and streams that end before their stated end."""
+        warnings, ends, stated = list(self.undecodable), [], False
         guessed = self.container.format.name in ESTIMATED and not states_length(self.file)
-        for name, stream, reader in (("picture", self.video, self.picture), ("sound", self.audio, self.sound)):
+        for name, stream, reader in (
+            ("picture", self.video, self.video_reader),
+            ("sound", self.audio, self.audio_reader),
+        ):
             if stream is None or reader is None:
                 continue
             ends.append(reader.end)
             if reader.damaged:
                 why = f" ({reader.reason})" if reader.reason else ""
-                said.append(f"Damaged packets of {name} skipped: {reader.damaged} of {reader.packets}{why}.")
+                warnings.append(f"Damaged packets of {name} skipped: {reader.damaged} of {reader.packets}{why}.")
             declared = None if guessed else stream_end(stream, self.zero)
+            if self.container.format.name == "wav":
+                declared = cut_wav_end(self.file) or declared
             stated = stated or declared is not None
-            said += _shortfall(name, reader.end, self.start, self.limit, declared, self.losses.reason or reader.reason)
-        if self.sound is not None and self.sound.missing > SHORTFALL:
-            said.append(f"Gaps of {self.sound.missing:.1f} s in the sound were filled with silence.")
+            warnings += _shortfall(
+                name, reader.end, self.start, self.limit, declared, self.losses.reason or reader.reason
+            )
+        if self.audio_reader is not None and self.audio_reader.missing > SHORTFALL:
+            warnings.append(f"Gaps of {self.audio_reader.missing:.1f} s in the sound were filled with silence.")
         if not stated and len(self.container.streams) == len(ends):
             declared = None if guessed else file_end(self.container, self.zero)
-            said += _shortfall("content", max(ends), self.start, self.limit, declared, self.losses.reason)
-        return said
+            warnings += _shortfall("content", max(ends), self.start, self.limit, declared, self.losses.reason)
+        return warnings
 
 
 def _shortfall(name: str, end: float, start: float, limit: float, declared: float | None, trouble: str) -> list[str]:
-    """What to say when a stream ends (`end`, s of the clip) well before its `declared` end (s of the file)."""
+    """The warning for a stream that ends (`end`, s of the clip) well before its `declared` end (s of the file)."""
     reached = max(end + start, 0.0)
     if declared is None:
         stopped = trouble and name == "content"
@@ -191,16 +199,16 @@ def _shortfall(name: str, end: float, start: float, limit: float, declared: floa
 
 
 def window(options: MediaOptions) -> tuple[float, float]:
-    """Where the clip starts (s of the file) and how long it may last (s, or infinity)."""
+    """The start of the clip (s of the file) and its largest duration (s, or infinity)."""
     start = float(options.start or 0)
     return start, math.inf if options.end is None else round(options.end - start, 9)
 
 
-def choose(file: Path, container: InputContainer, options: MediaOptions, host: Host, hold: bool) -> Reading:
-    """Picks the streams to read and makes their readers. MediaError when there is nothing to decode."""
+def choose(file: Path, container: InputContainer, options: MediaOptions, host: Host, hold: bool) -> DecodePass:
+    """Select the streams to read and make their readers. MediaError when there is nothing to decode."""
     start, limit = window(options)
-    video, default = picture_stream(container), sound_stream(container, None, file.name)
-    audio = sound_stream(container, options.audio_track, file.name) if options.audio else None
+    video, default = video_stream(container), audio_stream(container, None, file.name)
+    audio = audio_stream(container, options.audio_track, file.name) if options.audio else None
     zero = origin(container, video, default)
     undecodable: list[str] = []
     for name, stream in (("picture", video), ("sound", audio)):
@@ -215,20 +223,33 @@ def choose(file: Path, container: InputContainer, options: MediaOptions, host: H
         hint = " ".join(undecodable) or advice(file)
         raise MediaError(f"{file} has no picture or sound to decode (it holds: {found}).", hint)
     begin = zero + Fraction(start)
-    picture, sound, expected = None, None, 0
+    video_reader, audio_reader, expected = None, None, 0
     if video is not None:
         span = _span(file, container, video, zero, start, limit, options)
         expected = options.max_frames
-        if span is not None and not hold:  # where frames are held, there were more than the file says
+        if span is not None and not hold:  # frames are held where there are more than the file states
             expected = min(expected, math.ceil(span * options.fps))
         times = PacketTimes(video) if host.blank else None
         how = host.frame_size, expected, host.resize
-        developer = Developer(*how) if times is None else BlankDeveloper(times, *how)
-        picture = PictureReader(video, begin, limit, span, options.fps, options.max_frames, developer, times)
+        converter = FrameConverter(*how) if times is None else BlankConverter(times, *how)
+        video_reader = VideoReader(video, begin, limit, span, options.fps, options.max_frames, converter, times)
     if audio is not None:
-        sound = SoundReader(begin, limit, audio)
-    return Reading(
-        file, container, start, limit, zero, video, audio, picture, sound, undecodable, host, options, hold, expected
+        audio_reader = AudioReader(audio, begin, limit)
+    return DecodePass(
+        file=file,
+        container=container,
+        start=start,
+        limit=limit,
+        zero=zero,
+        video=video,
+        audio=audio,
+        video_reader=video_reader,
+        audio_reader=audio_reader,
+        undecodable=undecodable,
+        host=host,
+        options=options,
+        hold=hold,
+        expected=expected,
     )
 
 
@@ -241,8 +262,10 @@ def _span(
     limit: float,
     options: MediaOptions,
 ) -> float | None:
-    """How long (s) the picture lasts within the clip, or None. Containers lie: where the answer decides how densely to
-    sample, the stream's last packets are looked at."""
+    """Duration (s) of the video within the clip, or None.
+
+    Stated durations may be wrong: where the result decides the sampling rate, the last packets are read.
+    """
     declared = stream_end(video, zero) or file_end(container, zero)
     if declared is None or min(declared - start, limit) * options.fps > options.max_frames:
         declared = real_end(file, video.index, declared, zero)

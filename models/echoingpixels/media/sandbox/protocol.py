@@ -1,7 +1,4 @@
-"""What passes between a worker and its decoding process: small messages, and arrays through a file in memory.
-
-Knows nothing about decoding.
-"""
+"""The messages between a program and its worker process, and the shared buffer for arrays."""
 
 from __future__ import annotations
 
@@ -15,20 +12,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import EpError, MediaError
-from ..options import MediaOptions
-from .clip import Ending
+from ...errors import EpError, MediaError
+from ...options import MediaOptions
+from ..clip import Ending
 
 GIB = 1 << 30
-HEAD = 4096  # bytes before the arrays; the first eight count the child's signs of life
+HEAD = 4096  # bytes before the arrays; the first eight count the heartbeats
 Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
 class Request:
-    """Read `path`, which may be relative to `folder`. `options` None: only check that it is media.
+    """To the worker: read `path`, which may be relative to `folder`. `options` None: only check that it is media.
 
-    `sized`: the worker says how large frames are kept. `blank`: frames may be black.
+    `sized`: ask the program for the size of the frames. `blank`: frames may be black.
     """
 
     path: str
@@ -40,7 +37,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Place:
-    """Where an array is in the shared file."""
+    """The place of an array in the shared buffer."""
 
     shape: tuple[int, ...]
     dtype: str
@@ -49,7 +46,7 @@ class Place:
 
 @dataclass(frozen=True)
 class SizeOf:
-    """The child asks how large to keep that many frames, or a still image, that are shown at (height, width)."""
+    """From the worker: which size to keep for that many frames, or a still image, displayed at (height, width)?"""
 
     height: int
     width: int
@@ -59,7 +56,7 @@ class SizeOf:
 
 @dataclass(frozen=True)
 class Resize:
-    """The child asks for a frame at another (height, width); it comes back in the same file."""
+    """From the worker: resize a frame to another (height, width); the reply is in the same buffer."""
 
     frame: Place
     size: tuple[int, int]
@@ -67,7 +64,7 @@ class Resize:
 
 @dataclass(frozen=True)
 class Part:
-    """The child has read a piece of a clip: frames, times and audio. Without an ending, it waits until it may go on."""
+    """From the worker: a piece of a clip (frames, times, audio). Without an ending, it waits for a reply."""
 
     arrays: tuple[Place, ...]
     begins: bool
@@ -77,7 +74,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Failed:
-    """The child could not. `spent`: nor can it read on; `trace`: where, if it was our own mistake."""
+    """From the worker: the file failed. `spent`: the process must end; `trace`: the place of an internal error."""
 
     error: EpError
     spent: bool = False
@@ -85,15 +82,15 @@ class Failed:
 
 
 def too_large(path: str, limit: int) -> MediaError:
-    """What to say when `limit` bytes of memory are not enough."""
-    seen = f"Reading {path} was given up: it takes more than {limit / GIB:.3g} GiB of memory."
-    return MediaError(seen, "It may be damaged; else scale it down, or read a part of it with --start and --end.")
+    """The error where `limit` bytes of memory are not enough."""
+    message = f"Reading {path} was stopped: it takes more than {limit / GIB:.3g} GiB of memory."
+    return MediaError(message, "It may be damaged; else scale it down, or read a part of it with --start and --end.")
 
 
-class Shelf:
-    """A nameless file that two processes share: one puts arrays there, the other takes copies. At most `limit` bytes.
+class SharedBuffer:
+    """An anonymous file that two processes share: one writes arrays, the other reads copies. At most `limit` bytes.
 
-    Read and written rather than mapped, so that a file cut short by the other side is an error here and no signal.
+    It is not mapped to memory, so that a file truncated by the other side is an error here and not a signal.
     """
 
     def __init__(self, fd: int, limit: int) -> None:
@@ -102,15 +99,15 @@ class Shelf:
         self._beats = 0
 
     @classmethod
-    def make(cls, limit: int) -> Shelf:
-        """A new one: in memory on Linux, else a deleted temporary file."""
+    def make(cls, limit: int) -> SharedBuffer:
+        """A new buffer: in memory on Linux, else a deleted temporary file."""
         if hasattr(os, "memfd_create"):
             return cls(os.memfd_create("ep-frames"), limit)
         with tempfile.TemporaryFile() as file:
             return cls(os.dup(file.fileno()), limit)
 
     def put(self, arrays: Sequence[Array]) -> tuple[Place, ...]:
-        """Write arrays side by side, over what was there; MemoryError past the limit."""
+        """Write arrays one after the other, over earlier ones; MemoryError past the limit."""
         places, offset = [], HEAD
         for array in arrays:
             array = np.ascontiguousarray(array)
@@ -121,38 +118,38 @@ class Shelf:
         return tuple(places)
 
     def take(self, place: Place) -> Array:
-        """A copy of the array at `place`; ValueError if it is not all there."""
+        """A copy of the array at `place`; ValueError if the buffer is shorter."""
         size = int(np.prod(place.shape, dtype=object)) * np.dtype(place.dtype).itemsize
         if not 0 <= place.offset <= place.offset + size <= os.fstat(self.fd).st_size:
-            raise ValueError(f"{place} is outside the shared file")
+            raise ValueError(f"{place} is outside the shared buffer")
         array = np.empty(place.shape, place.dtype)
         _all(os.preadv, self.fd, array, place.offset)
         return array
 
     def clear(self) -> None:
-        """Give the memory back."""
+        """Free the memory of the arrays."""
         os.ftruncate(self.fd, HEAD)
 
     def beat(self) -> None:
-        """A sign of life."""
+        """Count a heartbeat."""
         self._beats += 1
         os.pwrite(self.fd, struct.pack("Q", self._beats), 0)
 
     def beats(self) -> bytes:
-        """Other bytes than before when there was a sign of life in between."""
+        """The count of heartbeats, as bytes."""
         return os.pread(self.fd, 8, 0)
 
     def close(self) -> None:
-        """The file is gone once both sides have closed it."""
+        """Close this side; the system frees the file when both sides are closed."""
         os.close(self.fd)
 
 
 def _all(move: Any, fd: int, array: Array, offset: int) -> int:
-    """Move all bytes of an array, which the system may do in pieces; returns the offset after them."""
+    """Read or write all bytes of an array, in as many calls as the system needs; returns the offset after them."""
     left = memoryview(array.reshape(-1).view(np.uint8).data)
     while len(left):
         done = move(fd, [left], offset)
         if not done:
-            raise ValueError("the shared file is cut short")
+            raise ValueError("the shared buffer is cut short")
         left, offset = left[done:], offset + done
     return offset

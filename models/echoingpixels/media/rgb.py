@@ -1,8 +1,8 @@
-"""Decoded frames to pixels: RGB, upright, of one size. Knows nothing about time."""
+"""Decoded frames to RGB pixels, upright and of one size."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, cast
 
 import av
@@ -12,23 +12,21 @@ from av.buffer import Buffer
 from av.sidedata.sidedata import SideDataContainer
 from av.video.reformatter import VideoReformatter
 
-from .host import FrameSize
-from .sampler import Pixels
+from .clip import Pixels
+from .host import FrameSize, Resizer
 
 HDR = (16, 18)  # transfer characteristics PQ and HLG
 
-Resizer = Callable[[Pixels, tuple[int, int]], Pixels]
 
-
-class Developer:
-    """Turns decoded frames, of which `expected` are to be kept, into RGB pixels, upright and all of one size."""
+class FrameConverter:
+    """Converts decoded frames to upright RGB pixels, all of the size chosen for `expected` frames."""
 
     def __init__(self, frame_size: FrameSize | None, expected: int, resize: Resizer) -> None:
         self._frame_size, self._expected, self._resize = frame_size, expected, resize
         self._reformatter = VideoReformatter()
         self._size: tuple[int, int] | None = None
-        self.shape: tuple[int, int] | None = None  # (height, width) of the first frame as shown, before resizing
-        self.rotation = 0  # degrees counterclockwise that the first frame was turned
+        self.shape: tuple[int, int] | None = None  # (height, width) of the first frame as displayed, before resizing
+        self.rotation = 0  # degrees counterclockwise, of the first frame
         self.hdr = False
 
     def __call__(self, frame: av.VideoFrame) -> Pixels:
@@ -48,13 +46,13 @@ class Developer:
 
 def display_matrix(frame: av.VideoFrame) -> npt.NDArray[np.int32] | None:
     """FFmpeg's 3 × 3 display matrix (9,), or None."""
-    # `frame.side_data` would make frame and side data hold each other, and every frame wait for the garbage collector.
+    # `frame.side_data` would create a reference cycle, and every frame would wait for the garbage collector.
     data = cast(Mapping[str, Buffer], cast(Any, SideDataContainer)(frame)).get("DISPLAYMATRIX")
     return None if data is None else np.frombuffer(bytes(data), dtype=np.int32)
 
 
 def upright(pixels: Pixels, matrix: npt.NDArray[np.int32] | None) -> Pixels:
-    """Applies a display matrix's quarter turns and mirrorings: x' = a x + c y, y' = b x + d y."""
+    """Apply the quarter turns and reflections of a display matrix: x' = a x + c y, y' = b x + d y."""
     if matrix is None or len(matrix) != 9:
         return pixels
     a, b, c, d = (int(matrix[i]) for i in (0, 1, 3, 4))

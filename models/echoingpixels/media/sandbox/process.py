@@ -1,7 +1,7 @@
-"""One decoding process: started, spoken to, ended. Knows nothing about limits on time, nor what is said.
+"""Start and end of one worker process.
 
-A fresh interpreter, as a forked one would share torch's threads; not multiprocessing's, which would run the program's
-main module again.
+It is a new interpreter, as a forked one would share torch's threads; multiprocessing would run the program's main
+module again.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 from typing import Any
 
-from .exchange import Shelf
+from .protocol import SharedBuffer
 
 try:
     import fcntl  # noqa: F401
@@ -25,72 +25,72 @@ else:
     ISOLATED = True
 BOOT = """
 import sys
-*sys.path, connection, shelf, limit = sys.argv[1:]
-from echoingpixels.media.child import serve
-serve(int(connection), int(shelf), int(limit))
+*sys.path, connection, buffer, limit = sys.argv[1:]
+from echoingpixels.media.sandbox.child import serve
+serve(int(connection), int(buffer), int(limit))
 """
 PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 0  # bytes
-LAST_WORDS = 1.0  # s that a process has to end by itself after it has closed its side
+EXIT_TIME = 1.0  # s for a process to end by itself after it has closed its side
 
 
 class Process:
-    """A child that reads files within `limit` bytes of memory. What it prints goes nowhere."""
+    """A child process that reads files within `limit` bytes of memory. Its output is discarded."""
 
     def __init__(self, limit: int) -> None:
-        self.shelf = Shelf.make(limit)
+        self.buffer = SharedBuffer.make(limit)
         self.connection: Connection[Any, Any]
         self.connection, theirs = Pipe()
-        fds = (theirs.fileno(), self.shelf.fd)
+        fds = (theirs.fileno(), self.buffer.fd)
         paths = [os.path.abspath(entry) for entry in sys.path]
         try:
             self._popen = subprocess.Popen(
                 [sys.executable, "-P", "-c", BOOT, *paths, *map(str, (*fds, limit))],
-                stdin=subprocess.PIPE,  # never written to: its end tells the child of ours
+                stdin=subprocess.PIPE,  # never written to: it closes when this process ends
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 pass_fds=fds,
-                env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},  # its threads would only take time to start
+                env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},  # its threads would only delay the start
             )
         except BaseException:
             self.connection.close()
-            self.shelf.close()
+            self.buffer.close()
             raise
         finally:
             theirs.close()
         self.pid = self._popen.pid
-        self.ready = False  # whether it has said so
+        self.ready = False  # whether it has reported that it is ready
 
     @property
     def alive(self) -> bool:
-        """Whether it still runs."""
+        """Whether the process runs."""
         return self._popen.poll() is None
 
     def memory(self) -> int:
-        """Bytes that it has allocated by now; 0 where the system does not tell."""
+        """Bytes allocated by the process; 0 where the system does not report it."""
         try:
             pages = Path(f"/proc/{self.pid}/statm").read_text().split()[5]
-        except (OSError, IndexError):  # not Linux, or just ended
+        except (OSError, IndexError):  # not Linux, or the process has just ended
             return 0
         return int(pages) * PAGE
 
     def kill(self) -> None:
-        """Has it end at once."""
+        """End the process at once."""
         self._popen.kill()
 
     def end(self) -> str:
-        """How it ended, or was ended now: such as `SIGSEGV` or `exit code 1`."""
+        """End the process if it still runs; how it ended, such as `SIGSEGV` or `exit code 1`."""
         try:
-            code = self._popen.wait(LAST_WORDS)
+            code = self._popen.wait(EXIT_TIME)
         except subprocess.TimeoutExpired:
             self.kill()
             code = self._popen.wait()
         return signal.Signals(-code).name if code < 0 else f"exit code {code}"
 
     def close(self) -> None:
-        """Ends it at once, and forgets what was shared."""
+        """End the process at once, and free the connection and the shared buffer."""
         self.kill()
         self._popen.wait()
         if self._popen.stdin:
             self._popen.stdin.close()
         self.connection.close()
-        self.shelf.close()
+        self.buffer.close()
