@@ -58,7 +58,6 @@ def ask(
     question: Annotated[list[str], typer.Argument(help="One or more; the clip is read and encoded once.")],
     model: o.Model = AUTO,
     sieve: o.Sieve = None,
-    sections: o.Sections = None,
     reducer: o.Reducer = AUTO,
     keep: o.KeepText = o.KEEP_TEXT,
     quant: o.QuantName = AUTO,
@@ -91,7 +90,7 @@ def ask(
     With --json, stdout gets one JSON object a question, one a line.
     """
     generate = GenerateOptions(max_new_tokens, temperature, compile=compile, lookup=prompt_lookup)
-    load = o.load_options(sieve, quant, device, max_pixels, encode, sections, cache_dir, no_cache, dtype=dtype)
+    load = o.load_options(sieve, quant, device, max_pixels, encode, cache_dir, no_cache, dtype=dtype)
     request = Request(
         media,
         tuple(map(check_question, question)),
@@ -140,7 +139,7 @@ def _answers(request: Request, view: View, worker: Worker) -> Iterator[Result]:
     """Results of real runs; answers are printed as they come."""
     worker.check(request.media)
     from echoingpixels.checkpoints.fingerprint import features_mark, file_mark
-    from echoingpixels.checkpoints.weights import weights_of
+    from echoingpixels.checkpoints.loading import weights_of
     from echoingpixels.features.cache import FeatureCache, seen_key
     from echoingpixels.looking import look_at
 

@@ -66,7 +66,7 @@ def batch(
     With --json, rows go to stdout, too, one object a line.
     """
     read = o.media_options(fps, max_frames, no_audio, audio_track)
-    load_options = o.load_options(sieve, quant, device, max_pixels, encode, None, cache_dir, no_cache, dtype=dtype)
+    load_options = o.load_options(sieve, quant, device, max_pixels, encode, cache_dir, no_cache, dtype=dtype)
     ask = AskOptions(reducer, o.keep_of(keep), GenerateOptions(max_new_tokens, compile=compile))
     if engine not in ("local", "ray"):
         raise OptionError(f"Unknown engine {engine!r}.", "Known: local, ray.")

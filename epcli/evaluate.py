@@ -39,7 +39,6 @@ def evaluate(
     data: Annotated[Path, typer.Argument(help=DATA)],
     model: o.Model = AUTO,
     sieve: o.Sieve = None,
-    sections: o.Sections = None,
     keep: Annotated[str, o.tokens_option("--keep", KEEPS)] = "1,0.2",
     reducer: Annotated[str, o.tokens_option("--reducer", f"Reducers, comma-separated; {o.AUTO_REDUCER}.")] = AUTO,
     quant: o.QuantName = AUTO,
@@ -74,7 +73,7 @@ def evaluate(
     """
     keeps, reducers = o.keeps(keep), o.reducers(reducer)
     read = o.media_options(fps, max_frames, no_audio, audio_track)
-    load_options = o.load_options(sieve, quant, device, max_pixels, encode, sections, dtype=dtype)
+    load_options = o.load_options(sieve, quant, device, max_pixels, encode, dtype=dtype)
     generate = GenerateOptions(max_new_tokens)
     from echoingpixels.datasets.reading import read_questions
 

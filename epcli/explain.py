@@ -28,7 +28,6 @@ def explain(
     out: Annotated[Path, o.output_option("--out", "The file to write: .html for a page, .png for a picture.")],
     model: o.Model = AUTO,
     sieve: o.Sieve = None,
-    sections: o.Sections = None,
     reducer: o.Reducer = AUTO,
     keep: o.KeepText = o.KEEP_TEXT,
     quant: o.QuantName = AUTO,
@@ -56,7 +55,7 @@ def explain(
     check_outfile(out, "--out", (PAGE, PICTURE), [media], force)
     read = o.media_options(fps, max_frames, no_audio, audio_track, start, end)
     asked = AskOptions(reducer, o.keep_of(keep), GenerateOptions(max_new_tokens))
-    load = o.load_options(sieve, quant, device, max_pixels, encode, sections, dtype=dtype)
+    load = o.load_options(sieve, quant, device, max_pixels, encode, dtype=dtype)
     made = _explain(media, question, choose(model, load, yes), read, asked, whole=out.suffix.lower() == PAGE)
     with console.working(f"Writing {out.name} …"):
         size = write(made, out)

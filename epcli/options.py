@@ -32,7 +32,6 @@ AUTO_REDUCER = f"{AUTO} takes cs2 where the model has a sieve, else relevance"
 AUTO_HELP = f"{AUTO}[:QUALITY] (cs2): what it takes for that share of the full accuracy, {QUALITY:g} if not said"
 ENCODE_TEXT = LoadOptions.encode
 FPS, MAX_FRAMES, MAX_NEW_TOKENS = MediaOptions.fps, MediaOptions.max_frames, GenerateOptions.max_new_tokens
-SPLIT = "Rotary split of a sieve inside a checkpoint, if not the published 18,18,18,10."
 ENCODE = (
     "What the towers encode: plain (all), repeats[:THRESHOLD] (what looks as before is not encoded again, silence "
     "once), or glance[:SHARE] (all coarsely, that share of it closely); auto takes the model's own, else plain."
@@ -68,7 +67,6 @@ Sieve = Annotated[
     str | None,
     model_option("--sieve", "Folder or hub id of trained CS2 weights, or the name of another one the model has."),
 ]
-Sections = Annotated[str | None, model_option("--sections", SPLIT)]
 QuantName = Annotated[str, model_option("--quant", QUANT)]
 Device = Annotated[str, model_option("--device", "auto, cpu, cuda or cuda:N.")]
 DtypeName = Annotated[str, model_option("--dtype", DTYPE)]
@@ -136,18 +134,13 @@ def load_options(
     device: str,
     max_pixels: int | None,
     encode: str,
-    sections: str | None = None,
     cache_dir: Path | None = None,
     no_cache: bool = False,
     dtype: str = AUTO,
 ) -> LoadOptions:
     """How to load a model, checked. Quantized weights are kept, beside the features."""
-    try:
-        split = None if sections is None else tuple(int(part) for part in sections.split(","))
-    except ValueError:
-        raise OptionError(f"--sections has {sections!r}.", "Give four whole numbers, such as 18,18,18,10.") from None
     cache = None if quant == "none" or no_cache else weights_folder(cache_dir)
-    return LoadOptions(cast(Quant, quant), device, sieve, max_pixels, split, cache, encode, dtype)
+    return LoadOptions(cast(Quant, quant), device, sieve, max_pixels, cache, encode, dtype)
 
 
 def weights_folder(given: Path | None) -> Path:

@@ -36,7 +36,6 @@ def profile(
     question: Annotated[str, typer.Argument(help="What every clip is asked.")],
     model: o.Model = AUTO,
     sieve: o.Sieve = None,
-    sections: o.Sections = None,
     keep: Annotated[str, o.tokens_option("--keep", "Shares to keep, comma-separated.")] = KEEPS,
     reducer: Annotated[str, o.tokens_option("--reducer", REDUCERS)] = AUTO,
     quant: o.QuantName = AUTO,
@@ -72,7 +71,7 @@ def profile(
     check_question(question)
     options = ProfileOptions(o.ratios(keep), o.reducers(reducer), repeat, warm_up)
     read = o.media_options(fps, max_frames, no_audio, audio_track, start, end)
-    load = o.load_options(sieve, quant, device, max_pixels, encode, sections, dtype=dtype)
+    load = o.load_options(sieve, quant, device, max_pixels, encode, dtype=dtype)
     generate = GenerateOptions(max_new_tokens, compile=compile)
     rows = _questions(data, format, clips, limit)
     _check_outputs(csv, plot, [media, *([data] if data else [])], force)

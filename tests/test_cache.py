@@ -19,8 +19,7 @@ import torch
 from echoingpixels.batch import opening
 from echoingpixels.checkpoints import fingerprint
 from echoingpixels.checkpoints.fingerprint import WHOLE, features_mark, file_mark, folder_mark
-from echoingpixels.checkpoints.loading import KNOWN
-from echoingpixels.checkpoints.weights import weights_of
+from echoingpixels.checkpoints.loading import KNOWN, weights_of
 from echoingpixels.encoded_clip import EncodedClip
 from echoingpixels.errors import InternalError, ModelError
 from echoingpixels.features.cache import CLIP, ENDING, FORMAT, FeatureCache, Seen, default_folder, seen_key

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from echoingpixels.checkpoints import hub
 from echoingpixels.checkpoints.loading import KNOWN
 from echoingpixels.options import LoadOptions
 from echoingpixels.planning import catalog
@@ -145,19 +146,19 @@ def test_a_model_is_here_once_all_its_files_are(no_hub: Path) -> None:
     snapshot.mkdir(parents=True)
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text("abc")
-    (snapshot / catalog.INDEX).write_text(json.dumps({"weight_map": {"a": "1.safetensors", "b": "2.safetensors"}}))
+    (snapshot / hub.INDEX).write_text(json.dumps({"weight_map": {"a": "1.safetensors", "b": "2.safetensors"}}))
     (snapshot / "1.safetensors").write_bytes(bytes(10))
-    assert catalog.local_folder(place) is None
+    assert hub.local_folder(place) is None
     (snapshot / "2.safetensors").write_bytes(bytes(32))
-    found = catalog._entry("qwen2.5-omni-3b", place, "cpu")
+    found = catalog.entry_of("qwen2.5-omni-3b", place, "cpu")
     assert found.folder == snapshot and found.download == 42
 
 
 def test_what_fits_is_told_by_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = outline("qwen2.5-omni-3b", LoadOptions(device="cuda"))
-    peaks = {need.quant: need.peak for need in catalog._needs(drawn)}
-    monkeypatch.setattr("echoingpixels.planning.plan.free_memory", lambda device: peaks["int8"])
-    assert {need.quant: need.fits for need in catalog._needs(drawn)} == {"none": False, "int8": True, "nf4": True}
+    peaks = {need.quant: need.peak for need in catalog.needs_of(drawn)}
+    monkeypatch.setattr("echoingpixels.planning.estimate.free_memory", lambda device: peaks["int8"])
+    assert {need.quant: need.fits for need in catalog.needs_of(drawn)} == {"none": False, "int8": True, "nf4": True}
 
 
 def test_a_torch_without_kernels_for_the_card_is_found_by_a_trial(monkeypatch: pytest.MonkeyPatch) -> None:

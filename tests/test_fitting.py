@@ -8,9 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from echoingpixels.planning import advice as fitting
-from echoingpixels.planning import device_memory as headroom
-from echoingpixels.planning import forecast, plan
+from echoingpixels.planning import advice, estimate
 from tests import clips
 from tests.program import Program
 
@@ -20,11 +18,11 @@ QUESTION = "Which object appears first?"
 @pytest.fixture
 def dry(ep: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
     """`dry(free, *options)`: the 7B's plan, as JSON, with so many bytes free: its memory."""
-    monkeypatch.setattr(forecast, "resident", lambda: 0)
+    monkeypatch.setattr(estimate, "resident", lambda: 0)
     film = clips.write(tmp_path / "film.mp4", clips.Film(seconds=5.0, fps=24, size=(240, 320)))
 
     def ask(free: int | None, *options: str) -> dict:  # type: ignore[type-arg]
-        monkeypatch.setattr(plan, "free_memory", lambda device: free)
+        monkeypatch.setattr(estimate, "free_memory", lambda device: free)
         base = ("ask", film, QUESTION, "--dry-run", "--json", "--model", "qwen2.5-omni-7b", "--device", "cpu")
         done = ep(*base, "--fps", "24", "--keep", "1", *options)
         assert done.code == 0, done.err
@@ -67,21 +65,21 @@ def test_fewer_tokens_are_advised_where_the_kept_ones_are_too_many(dry) -> None:
 
 
 def test_the_mildest_change_comes_first() -> None:
-    assert list(fitting.KEEPS) == sorted(fitting.KEEPS, reverse=True)
-    assert list(fitting.FEWER) == sorted(fitting.FEWER)
+    assert list(advice.KEEPS) == sorted(advice.KEEPS, reverse=True)
+    assert list(advice.FEWER) == sorted(advice.FEWER)
 
 
 def test_a_limit_of_the_control_group_is_obeyed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
-    monkeypatch.setattr(headroom, "PROC", tmp_path)
-    monkeypatch.setattr(headroom, "GROUP", tmp_path)
-    assert headroom.free_memory(torch.device("cpu")) is None and headroom.resident() == 0
+    monkeypatch.setattr(estimate, "PROC", tmp_path)
+    monkeypatch.setattr(estimate, "GROUP", tmp_path)
+    assert estimate.free_memory(torch.device("cpu")) is None and estimate.resident() == 0
     (tmp_path / "meminfo").write_text("MemTotal: 9 kB\nMemAvailable:    4000 kB\n")
-    assert headroom.free_memory(torch.device("cpu")) == 4000 * 1024
+    assert estimate.free_memory(torch.device("cpu")) == 4000 * 1024
     files = {"memory.max": "max\n", "memory.current": "1000000\n", "memory.stat": "anon 5\ninactive_file 500000\n"}
     for name, text in files.items():
         (tmp_path / name).write_text(text)
-    assert headroom.free_memory(torch.device("cpu")) == 4000 * 1024
+    assert estimate.free_memory(torch.device("cpu")) == 4000 * 1024
     (tmp_path / "memory.max").write_text("2000000\n")
-    assert headroom.free_memory(torch.device("cpu")) == 1_500_000
+    assert estimate.free_memory(torch.device("cpu")) == 1_500_000

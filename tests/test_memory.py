@@ -23,9 +23,9 @@ from echoingpixels.inputs.positions import Span
 from echoingpixels.inputs.prepare import Media
 from echoingpixels.model import EchoingPixels
 from echoingpixels.options import AskOptions, GenerateOptions, LoadOptions
-from echoingpixels.planning import estimate as memory
+from echoingpixels.planning import estimate
 from echoingpixels.planning.catalog import known_models
-from echoingpixels.planning.forecast import Case, memory_of
+from echoingpixels.planning.estimate import Case, memory_of
 from echoingpixels.planning.meta_model import Outline, outline
 from tests.live import Live
 from tests.program import GIVEN_BACK, ROOT, environment
@@ -125,7 +125,7 @@ def test_attention_of_a_long_question_is_planned_and_bounded(reducer: str, monke
     all_at_once = shape.heads * words * stream.mask.numel() * 4
     measured, _ = peak(lambda: one.select(stream, reducer, 0.3))
     assert words > 128 and measured < 2 * all_at_once, "before: two layers' weights, a copy and logits"
-    for module in (attention, memory):  # large enough to be what takes the most
+    for module in (attention, estimate):  # large enough to be what takes the most
         monkeypatch.setattr(module, "QUERIES_AT_ONCE", 128)
     options = AskOptions(reducer, 0.3, GenerateOptions(max_new_tokens=1))
     planned = memory_of(Case(case(torch.bfloat16, reducer, 0.3).outline, media, question, options))

@@ -13,9 +13,9 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
-from echoingpixels.checkpoints import loading
+from echoingpixels.checkpoints import loading, quantization
 from echoingpixels.checkpoints.loading import KNOWN
-from echoingpixels.checkpoints.quantcache import clear, entries, keep_quantized, kept_at
+from echoingpixels.checkpoints.quantization import clear, entries, keep_quantized, kept_at
 from echoingpixels.from_pretrained import load
 from echoingpixels.model import EchoingPixels
 from echoingpixels.storage.atomic import UNFINISHED
@@ -28,7 +28,7 @@ from tests.program import Program
 def quantized(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What each load was quantized from."""
     made: list[str] = []
-    before = loading._quantization
+    before = quantization.bitsandbytes_config
 
     def spy(quant: Any, dtype: Any) -> Any:
         made.append(quant)
@@ -40,7 +40,7 @@ def quantized(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return fetch(kind, place, **options)
 
     fetch = loading.fetch
-    monkeypatch.setattr(loading, "_quantization", spy)
+    monkeypatch.setattr(quantization, "bitsandbytes_config", spy)
     monkeypatch.setattr(loading, "fetch", fetched)
     return made
 

@@ -17,7 +17,7 @@ from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundEr
 from echoingpixels.backbones.qwen_omni import QwenOmni
 from echoingpixels.checkpoints import hub, loading
 from echoingpixels.checkpoints import sieve_io as sievefolder
-from echoingpixels.checkpoints.identity import Identity, identity_of
+from echoingpixels.checkpoints.fingerprint import Identity, identity_of
 from echoingpixels.checkpoints.sieve_io import load_sieve, read_sieve_options, save_sieve, sieve_folder
 from echoingpixels.errors import ModelError
 from echoingpixels.evaluation.calibrate import write_calibration

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -15,9 +15,10 @@ from .checkpoints.sieve_io import save_sieve
 from .errors import ModelError
 from .memory_errors import guarded
 from .model import EchoingPixels
-from .options import LoadOptions
-from .planning import memory_advice
-from .planning.auto_model import resolve
+from .options import AUTO, AskOptions, LoadOptions
+
+if TYPE_CHECKING:
+    from .inputs.prepare import Media
 
 
 def load(name: str = "tiny", **options: Any) -> EchoingPixels:
@@ -27,13 +28,33 @@ def load(name: str = "tiny", **options: Any) -> EchoingPixels:
     Raises ModelError when it cannot be found, quantized, or placed on the device, or when its sieve does not fit;
     OutOfMemoryError where memory runs out.
     """
-    choice = resolve(name, LoadOptions(**options), downloads=False)
-    name, chosen, device = choice.name, choice.options, device_of(choice.options.device)
-    model = guarded(
-        partial(_load, name, chosen, device), f"loading {name}", device, partial(memory_advice.for_load, name, chosen)
-    )
-    model.advise = partial(memory_advice.for_answer, name, chosen)
+    chosen = LoadOptions(**options).concrete()
+    if name.lower() == AUTO:
+        from .planning.auto_model import resolve
+
+        choice = resolve(name, LoadOptions(**options), downloads=False)
+        name, chosen = choice.name, choice.options
+    device = device_of(chosen.device)
+    load = partial(_load, name, chosen, device)
+    model = guarded(load, f"loading {name}", device, partial(_advise_load, name, chosen))
+    model.advise = partial(_advise_answer, name, chosen)
     return model
+
+
+def _advise_load(name: str, chosen: LoadOptions) -> tuple[str, ...]:
+    """Models and quantizations that would fit. The planner is imported only if memory ran out."""
+    from .planning.advice import for_load
+
+    return for_load(name, chosen)
+
+
+def _advise_answer(
+    name: str, chosen: LoadOptions, media: Media | None, question: str, options: AskOptions
+) -> tuple[str, ...]:
+    """Options that would fit, for a question about a clip."""
+    from .planning.advice import for_answer
+
+    return for_answer(name, chosen, media, question, options)
 
 
 def _load(name: str, chosen: LoadOptions, device: torch.device) -> EchoingPixels:

@@ -202,7 +202,7 @@ def _decodes(av: object, name: str) -> bool:
 def _memory() -> Iterator[Check]:
     import torch
 
-    from .device_memory import free_memory
+    from .estimate import free_memory
 
     free = free_memory(torch.device("cpu"))
     seen = "this system does not tell" if free is None else f"{free / 1e9:.1f} GB may be used"
