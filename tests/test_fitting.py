@@ -1,4 +1,4 @@
-"""Where an answer does not fit, what is said to change makes it fit."""
+"""If an answer does not fit, the advised changes make it fit."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ def test_advice_that_is_followed_makes_it_fit(dry) -> None:  # type: ignore[no-u
     seen = set()
     for share in (0.9, 0.5):
         free = int(weights + share * (peak - weights))
-        said = dry(free)
-        assert said["fits"] is False and said["advice"]
-        for line in said["advice"]:
+        planned = dry(free)
+        assert planned["fits"] is False and planned["advice"]
+        for line in planned["advice"]:
             options, _ = line.split(":")
             assert "to spare" in line
             assert dry(free, *options.split())["fits"], (share, line)
@@ -48,20 +48,20 @@ def test_advice_that_is_followed_makes_it_fit(dry) -> None:  # type: ignore[no-u
     assert seen == {"--quant", "--keep", "--fps", "--max-pixels"}
 
 
-def test_where_nothing_alone_is_enough_everything_together_is_told(dry) -> None:  # type: ignore[no-untyped-def]
+def test_where_nothing_alone_is_enough_all_options_are_advised_together(dry) -> None:  # type: ignore[no-untyped-def]
     (line,) = dry(1_000_000_000)["advice"]
     assert "too much" in line and all(name in line for name in ("--quant nf4", "--keep 0.02", "--fps", "--max-pixels"))
-    told = float(re.findall(r"([\d.]+) GB", line)[0])
+    peak = float(re.findall(r"([\d.]+) GB", line)[0])
     followed = dry(1_000_000_000, *line.split(":")[0].split())
-    assert followed["peak"] / 1e9 <= told + 0.01
+    assert followed["peak"] / 1e9 <= peak + 0.01
 
 
 def test_fewer_tokens_are_advised_where_the_kept_ones_are_too_many(dry) -> None:  # type: ignore[no-untyped-def]
     options = ("--reducer", "full", "--device", "cuda")  # where patches wait on the host, the decoder is the largest
     full = dry(None, *options)
     assert full["peak"] == full["stages"]["prefill"]
-    said = dry(full["peak"] - 10_000_000, *options)
-    assert any(line.startswith("--keep") and "--reducer uniform" in line for line in said["advice"])
+    planned = dry(full["peak"] - 10_000_000, *options)
+    assert any(line.startswith("--keep") and "--reducer uniform" in line for line in planned["advice"])
 
 
 def test_the_mildest_change_comes_first() -> None:

@@ -1,4 +1,4 @@
-"""Whole checkpoints as published: EchoingPixels' sieve inside them, and a talker that nobody reads."""
+"""Whole checkpoints as released: with EchoingPixels' sieve inside, and a talker that is not read."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def folder(sieve: Sieve, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_published_sieve_is_read_out_of_its_checkpoint(folder: Path, sieve: Sieve) -> None:
     model = load(str(folder), device="cpu")
     assert model.sieve is not None and isinstance(model.backbone, QwenOmni)
-    said = model.sieve.options
-    assert (said.layers, said.keep, said.form, said.sections) == (2, 0.3, "fused", SPLIT)
+    about = model.sieve.options
+    assert (about.layers, about.keep, about.form, about.sections) == (2, 0.3, "fused", SPLIT)
     assert model.backbone.text.rotary_emb.mrope_section == list(SPLIT)
     assert all(torch.equal(value, sieve.state_dict()[name]) for name, value in model.sieve.state_dict().items())
     assert len(model.sieve.state_dict()) == len(sieve.state_dict())
@@ -95,7 +95,7 @@ def test_a_checkpoint_without_a_sieve_has_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "error"),
     [
         ({"compression_ratio": None}, "no compression_ratio"),
         ({"av_refiner_layers": None}, "no av_refiner_layers"),
@@ -103,8 +103,8 @@ def test_a_checkpoint_without_a_sieve_has_none(tmp_path: Path) -> None:
         ({"compression_ratio": 1.5}, "outside"),
     ],
 )
-def test_fields_that_do_not_describe_the_weights_are_told(
-    change: dict[str, Any], said: str, folder: Path, tmp_path: Path
+def test_fields_that_do_not_describe_the_weights_are_reported(
+    change: dict[str, Any], error: str, folder: Path, tmp_path: Path
 ) -> None:
     for path in folder.iterdir():
         (tmp_path / path.name).symlink_to(path)
@@ -112,5 +112,5 @@ def test_fields_that_do_not_describe_the_weights_are_told(
     config["thinker_config"]["text_config"] |= change
     (tmp_path / "config.json").unlink()
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises((ModelError, OptionError), match=said):
+    with pytest.raises((ModelError, OptionError), match=error):
         load(str(tmp_path), device="cpu")

@@ -71,7 +71,7 @@ def folder(on: QwenOmni, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def hidden(model: EchoingPixels) -> torch.Tensor:
-    """What the decoder makes of a clip and a question."""
+    """The decoder's hidden states for a clip and a question."""
     with torch.no_grad():
         media = prepare_media(tinymodel.clip(2.0), tinymodel.RESOLUTION)
         stream = model.embed(model.prepare(media, "Who?"))
@@ -81,8 +81,8 @@ def hidden(model: EchoingPixels) -> torch.Tensor:
 def test_encoder_head_split_and_keep_come_back(folder: Path, base: Path, on: QwenOmni) -> None:
     model = load(str(base), device="cpu", sieve=str(folder))
     assert model.sieve is not None and isinstance(model.backbone, QwenOmni)
-    said = model.sieve.options
-    assert (said.layers, said.sections, said.keep, said.form) == (2, SPLIT, 0.35, "extractive")
+    about = model.sieve.options
+    assert (about.layers, about.sections, about.keep, about.form) == (2, SPLIT, 0.35, "extractive")
     assert model.backbone.text.rotary_emb.mrope_section == list(SPLIT)
     made = tinymodel.sieve(on)
     for name, value in model.sieve.state_dict().items():
@@ -249,7 +249,7 @@ def test_what_the_hubs_cache_has_is_used_without_a_network(cache: Any, base: Pat
     assert model.sieve is not None and model.sieve.options == read_sieve_options(folder)
 
 
-def test_what_is_nowhere_is_told_with_the_command_that_fetches_it(cache: Any, base: Path) -> None:
+def test_a_missing_model_is_reported_with_the_command_that_fetches_it(cache: Any, base: Path) -> None:
     with pytest.raises(ModelError, match=r"qwen2\.5-omni-3b could not be loaded") as error:
         load("qwen2.5-omni-3b")
     assert "`hf download Qwen/Qwen2.5-Omni-3B`" in error.value.hint and "\n" not in error.value.message
