@@ -34,8 +34,8 @@ def choose(name: str, options: LoadOptions, yes: bool = False) -> Chosen:
     is raised for any other name.
     """
     from echoingpixels.checkpoints.hub import download, measured
-    from echoingpixels.checkpoints.loading import KNOWN
-    from echoingpixels.planning.auto_model import SMALLEST, resolve
+    from echoingpixels.checkpoints.loading import KNOWN, SMALLEST
+    from echoingpixels.from_pretrained import resolve
 
     found = resolve(name, options)
     if found.download is not None:
@@ -57,7 +57,7 @@ def choose(name: str, options: LoadOptions, yes: bool = False) -> Chosen:
 
 def planned(name: str, options: LoadOptions) -> Chosen:
     """The model that `--model` stands for, for a plan: nothing is downloaded or asked."""
-    from echoingpixels.planning.auto_model import resolve
+    from echoingpixels.from_pretrained import resolve
 
     found = resolve(name, options)
     return Chosen(found.name, found.options)

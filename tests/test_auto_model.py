@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from echoingpixels.from_pretrained import load
 from echoingpixels.options import LoadOptions
 from echoingpixels.planning import auto_model, estimate
 from echoingpixels.planning.auto_model import resolve, save_default, saved_default
-from tests.program import Program
+from tests.program import Program, environment
 
 DEMO = Path(__file__).parent.parent / "models/echoingpixels/assets/demo.mp4"
 QUESTION = "Which object appears first?"
@@ -37,6 +39,21 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Any:
             monkeypatch.setattr(module, "local_folder", lambda place: Path(place) if place in places else None)
 
     return make
+
+
+def test_a_model_given_by_name_imports_no_planner_and_auto_one_module_of_it() -> None:
+    code = f"""
+import sys
+from epcli.main import main
+for model, expected in (("tiny", set()), ("auto", {{"", ".auto_model"}})):
+    try:
+        main(["ask", {str(DEMO)!r}, {QUESTION!r}, "--model", model, "--no-cache", "--max-new-tokens", "2"])
+    except SystemExit as end:
+        assert not end.code, end.code
+    found = {{name.removeprefix("echoingpixels.planning") for name in sys.modules if "echoingpixels.planning" in name}}
+    assert found == expected, (model, found)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment(), timeout=120)
 
 
 def test_auto_is_tiny_without_a_gpu() -> None:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from .backbones.qwen_omni import QwenOmni
-from .checkpoints.loading import device_of, load_parts
+from .checkpoints.hub import ModelChoice
+from .checkpoints.loading import device_of, load_parts, named
 from .checkpoints.sieve_io import save_sieve
 from .errors import ModelError
 from .memory_errors import guarded
@@ -28,17 +29,24 @@ def load(name: str = "tiny", **options: Any) -> EchoingPixels:
     Raises ModelError when it cannot be found, quantized, or placed on the device, or when its sieve does not fit;
     OutOfMemoryError where memory runs out.
     """
-    chosen = LoadOptions(**options).concrete()
-    if name.lower() == AUTO:
-        from .planning.auto_model import resolve
-
-        choice = resolve(name, LoadOptions(**options), downloads=False)
-        name, chosen = choice.name, choice.options
-    device = device_of(chosen.device)
+    choice = resolve(name, LoadOptions(**options), downloads=False)
+    name, chosen, device = choice.name, choice.options, device_of(choice.options.device)
     load = partial(_load, name, chosen, device)
     model = guarded(load, f"loading {name}", device, partial(_advise_load, name, chosen))
     model.advise = partial(_advise_answer, name, chosen)
     return model
+
+
+def resolve(name: str, options: LoadOptions, downloads: bool = True) -> ModelChoice:
+    """The model and quantization that a name stands for; ModelError if it is unknown.
+
+    `downloads`: whether `auto` may be a model that is not on this machine. Only `auto` needs the planner.
+    """
+    if name.lower() != AUTO:
+        return named(name, options)
+    from .planning import auto_model
+
+    return auto_model.resolve(name, options, downloads)
 
 
 def _advise_load(name: str, chosen: LoadOptions) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..errors import ModelError
+from ..options import LoadOptions
 
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 DAMAGE = (json.JSONDecodeError, UnicodeDecodeError, SafetensorError)
@@ -132,6 +133,17 @@ class Download:
         size = "of unknown size" if self.size is None else f"about {self.size / 1e9:.0f} GB"
         licence = self.licence or "see its page"
         return f"{self.repository} from the Hugging Face hub, {size}, licence: {licence}, to {self.folder}"
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """A model by name with concrete options. `reason`: why it was chosen. `download`: None if it is on this machine."""
+
+    name: str
+    options: LoadOptions
+    reason: str
+    download: Download | None = None
+    automatic: bool = False  # chosen for the GPU: tiny may replace it
 
 
 def missing(name: str, place: str) -> Download | None:

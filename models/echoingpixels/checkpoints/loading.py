@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import re
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,7 +23,18 @@ from ..options import AUTO, Encode, LoadOptions, read_encode
 from ..reducers.adaptive import Enough
 from ..reducers.cs2 import Sieve, SieveOptions, no_sieve, no_table
 from .fingerprint import files_mark, folder_mark
-from .hub import HUB_ID, check_contents, fetch, files_of, own_code, read_tensors, unloadable
+from .hub import (
+    HUB_ID,
+    ModelChoice,
+    check_contents,
+    fetch,
+    files_of,
+    missing,
+    own_code,
+    read_tensors,
+    snapshot,
+    unloadable,
+)
 from .sieve_io import load_sieve, read_sieve_options, sieve_folder, sieve_inside
 
 ASSETS = Path(__file__).parents[1] / "assets"
@@ -33,6 +43,7 @@ KNOWN = {
     "qwen2.5-omni-3b": "Qwen/Qwen2.5-Omni-3B",
     "qwen2.5-omni-7b": "Qwen/Qwen2.5-Omni-7B",
 }
+SMALLEST = "tiny"
 UNREADABLE = (OSError, ValueError, RuntimeError, SafetensorError)
 SMALL = 100_000_000  # parameters below which float32 is the better choice on a CPU
 ENCODERS = re.compile(r"(?:thinker\.)?(?:model\.)?(?:visual|audio_tower)\..+")  # weights, as published or saved
@@ -88,6 +99,11 @@ def place_of(name: str) -> str:
     raise ModelError(
         f"Unknown model {name!r}.", f"Known: {', '.join(KNOWN)}; or give a hub id, or a folder with weights."
     )
+
+
+def named(name: str, options: LoadOptions, reason: str = "given") -> ModelChoice:
+    """A model given by name; ModelError if it is unknown."""
+    return ModelChoice(name, options.concrete(), reason, missing(name, place_of(name)))
 
 
 def has_sieve(name: str, options: LoadOptions) -> bool:
@@ -274,16 +290,7 @@ def weights_of(name: str, options: LoadOptions) -> Weights:
 def _marks(place: str, config: Any) -> tuple[str, str]:
     """Fingerprints of all files of a model, and of the encoders' weights and sizes; from the hub, the commit twice."""
     if not Path(place).is_dir():
-        commit = _commit(place)
+        commit = snapshot(place, "config.json").name
         return commit, commit
     sizes = [part.to_dict() for part in (config.vision_config, config.audio_config)]
     return folder_mark(Path(place)), json.dumps([files_mark(files_of(place, ENCODERS)), sizes], default=str)
-
-
-def _commit(repository: str) -> str:
-    """The commit of a model on the hub, the one on this machine if there is one, which `load` uses."""
-    from huggingface_hub import hf_hub_download
-
-    with suppress(OSError):
-        return Path(hf_hub_download(repository, "config.json", local_files_only=True)).parent.name
-    return Path(hf_hub_download(repository, "config.json")).parent.name

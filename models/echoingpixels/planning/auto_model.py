@@ -10,26 +10,14 @@ from pathlib import Path
 
 from platformdirs import user_config_path
 
-from ..checkpoints.hub import Download, local_folder, missing
-from ..checkpoints.loading import KNOWN, device_of, place_of
+from ..checkpoints.hub import ModelChoice, local_folder
+from ..checkpoints.loading import KNOWN, SMALLEST, device_of, named, place_of
 from ..errors import DataError, ModelError
 from ..options import AUTO, QUANTS, LoadOptions, Quant
 from ..storage.atomic import write_text_atomically
 
-SMALLEST = "tiny"
 LARGEST_FIRST = ("qwen2.5-omni-7b", "qwen2.5-omni-3b")
 AUTOMATIC: tuple[Quant, ...] = ("none", "nf4")  # int8 only on request: it casts activations to float16
-
-
-@dataclass(frozen=True)
-class ModelChoice:
-    """A model by name with concrete options. `reason`: why it was chosen. `download`: None if it is on this machine."""
-
-    name: str
-    options: LoadOptions
-    reason: str
-    download: Download | None = None
-    automatic: bool = False  # chosen for the GPU: tiny may replace it
 
 
 def resolve(name: str, options: LoadOptions, downloads: bool = True) -> ModelChoice:
@@ -38,23 +26,23 @@ def resolve(name: str, options: LoadOptions, downloads: bool = True) -> ModelCho
     With `downloads`, `auto` may be a model that is not on this machine: the largest that fits, if no local one does.
     """
     if name.lower() != AUTO:
-        return _named(name, options, "given")
+        return named(name, options)
     saved = saved_default()
     if saved is not None:
         quant: Quant = saved.quant if options.quant == AUTO else options.quant
-        return _named(saved.name, replace(options, quant=quant), f"the default saved in {saved.file}")
+        return named(saved.name, replace(options, quant=quant), f"the default saved in {saved.file}")
     device = device_of(options.device)
     if device.type != "cuda":
-        return _named(SMALLEST, options, "no CUDA device")
+        return named(SMALLEST, options, "no CUDA device")
     from .catalog import fitting
 
     local = [name for name in LARGEST_FIRST if local_folder(place_of(name)) is not None]
     absent = [name for name in LARGEST_FIRST if name not in local] if downloads else []
     for chosen, need in fitting(_candidates([*local, *absent], options.quant), options):
         reason = f"the largest that fits {device}"
-        return replace(_named(chosen, replace(options, quant=need.quant), reason), automatic=True)
+        return replace(named(chosen, replace(options, quant=need.quant), reason), automatic=True)
     where = f"no Qwen2.5-Omni fits {device}" if downloads else f"no Qwen2.5-Omni that fits {device} is on this machine"
-    return _named(SMALLEST, options, where)
+    return named(SMALLEST, options, where)
 
 
 def _candidates(names: list[str], quant: str) -> Iterator[tuple[str, Quant]]:
@@ -63,10 +51,6 @@ def _candidates(names: list[str], quant: str) -> Iterator[tuple[str, Quant]]:
     for name in names:
         for one in [one for one in QUANTS if one == quant] or usable:
             yield name, one
-
-
-def _named(name: str, options: LoadOptions, reason: str) -> ModelChoice:
-    return ModelChoice(name, options.concrete(), reason, missing(name, place_of(name)))
 
 
 @dataclass(frozen=True)
