@@ -149,7 +149,7 @@ def _answers(request: Request, view: View, worker: Worker) -> Iterator[Result]:
     if request.cache is not None and not view.compare:  # a comparison times the whole way
         cache = FeatureCache(request.cache)
         mark = features_mark(request.media, file_mark(request.media))
-        key = seen_key(mark, weights_of(request.model.name, request.model.load).towers, request.read)
+        key = seen_key(mark, weights_of(request.model.name, request.model.load).encoders, request.read)
     with console.working(f"Looking at {request.media.name} …"):
         read = partial(worker.stream, request.media, replace(request.read, frame_size=model.frame_size))
         seen = look_at(model, request.media, read, cache, key)

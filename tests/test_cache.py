@@ -162,10 +162,10 @@ def test_other_weights_of_the_same_name_are_others(copy: Path) -> None:
     sieve = copy / "sieve" / "sieve.safetensors"
     sieve.write_bytes(sieve.read_bytes()[:-1] + b"x")
     changed = weights_of(str(copy), options)
-    assert changed.sieve != before.sieve and changed.towers == before.towers
-    assert weights_of("tiny", LoadOptions(max_pixels=56 * 56)).towers != before.towers
-    ways = [weights_of("tiny", LoadOptions(encode=how)).towers for how in ("plain", "repeats:0.1", "repeats:0.2")]
-    assert len(set(ways)) == 3 and weights_of("tiny", LoadOptions(encode="repeats")).towers == ways[1]
+    assert changed.sieve != before.sieve and changed.encoders == before.encoders
+    assert weights_of("tiny", LoadOptions(max_pixels=56 * 56)).encoders != before.encoders
+    ways = [weights_of("tiny", LoadOptions(encode=how)).encoders for how in ("plain", "repeats:0.1", "repeats:0.2")]
+    assert len(set(ways)) == 3 and weights_of("tiny", LoadOptions(encode="repeats")).encoders == ways[1]
     assert before.encode == "repeats:0.1"  # its own
     assert folder_mark(copy) == before.model
 
@@ -180,19 +180,19 @@ def test_a_changed_weight_file_of_the_same_size_is_another_model(header: bool, c
     os.utime(file, ns=times)
     after = weights_of(str(copy), LoadOptions())
     assert file.stat().st_size == about.st_size
-    assert after.model != before.model and after.towers != before.towers
+    assert after.model != before.model and after.encoders != before.encoders
 
 
 def test_neither_quantization_nor_tokenizer_nor_decoder_changes_the_key_of_features(copy: Path) -> None:
     before = weights_of(str(copy), LoadOptions())
-    assert weights_of(str(copy), LoadOptions(quant="nf4", sieve="fused")).towers == before.towers
+    assert weights_of(str(copy), LoadOptions(quant="nf4", sieve="fused")).encoders == before.encoders
     os.utime(copy / "tokenizer.json", (1, 1))
     _shard(copy)
     sharded = weights_of(str(copy), LoadOptions())
     os.utime(copy / "decoder.safetensors", (1, 1))
     assert sharded.model != before.model
     after = weights_of(str(copy), LoadOptions())
-    assert after.model != sharded.model and after.towers == sharded.towers
+    assert after.model != sharded.model and after.encoders == sharded.encoders
 
 
 def _shard(folder: Path) -> None:

@@ -225,5 +225,5 @@ def test_the_known_models_are_planned_for_a_minute_of_720p_at_their_own_resoluti
 
 def test_what_is_kept_of_a_clip_is_known_by_the_resolution_too() -> None:
     plain, other = (weights_of("tiny", LoadOptions(device="cpu", max_pixels=most)) for most in (None, 12_544))
-    assert plain.towers != other.towers and plain.resolution != other.resolution
+    assert plain.encoders != other.encoders and plain.resolution != other.resolution
     assert pickle.loads(pickle.dumps(plain.resolution.size))(720, 1280, 120, False) == (112, 196)

@@ -81,7 +81,7 @@ class Opener:
         options = opened.task.options(self.job.read)
         if self.cache is None:
             return replace(opened, look=self._read(opened, options))
-        key = seen_key(mark, self.job.weights.towers, options)
+        key = seen_key(mark, self.job.weights.encoders, options)
         with _timed(opened.seconds, "decode"):
             seen = self.cache.get(key, opened.task.media)
         return replace(opened, look=seen or self._read(opened, options), features=key)

@@ -255,13 +255,13 @@ class Weights:
     """A model as it will run.
 
     `model`: fingerprint of its files, or its commit on the hub; `sieve`: fingerprint of its sieve's files, None without
-    one; `towers`: everything the encoders' features depend on beside the clip (not quantization, tokenizer, decoder or
-    sieve); `resolution`: of its frames; `encode`: how much the encoders encode.
+    one; `encoders`: everything the encoders' features depend on beside the clip (not quantization, tokenizer, decoder
+    or sieve); `resolution`: of its frames; `encode`: how much the encoders encode.
     """
 
     model: str
     sieve: str | None
-    towers: str
+    encoders: str
     resolution: Resolution
     encode: str
 
@@ -275,16 +275,16 @@ def weights_of(name: str, options: LoadOptions) -> Weights:
     place = place_of(name)
     config = read_config(name, place)
     try:
-        model, encoders = _marks(place, config)
+        model, mark = _marks(place, config)
         folder = sieve_folder(place, options)
         sieve = folder_mark(folder) if folder is not None and folder.is_dir() else None
     except (OSError, ValueError, KeyError, AttributeError) as error:
         raise unloadable(name, place, error) from error
     device, resolution = device_of(options.device), resolution_of(config, options)
     encode = str(encode_of(config, options))
-    what = [encoders, str(dtype_of(config, device, options.dtype)), device.type, str(resolution), encode]
-    towers = json.dumps([*what, __version__, torch.__version__, transformers.__version__])
-    return Weights(model, sieve, towers, resolution, encode)
+    what = [mark, str(dtype_of(config, device, options.dtype)), device.type, str(resolution), encode]
+    encoders = json.dumps([*what, __version__, torch.__version__, transformers.__version__])
+    return Weights(model, sieve, encoders, resolution, encode)
 
 
 def _marks(place: str, config: Any) -> tuple[str, str]:

@@ -58,7 +58,7 @@ def default_folder() -> Path:
 
 
 def seen_key(mark: str, towers: str, read: MediaOptions) -> str:
-    """The key of a clip's features: its mark (`features_mark`), the encoders' (`Weights.towers`), and how it is read.
+    """The key of a clip's features: its mark (`features_mark`), the encoders' (`Weights.encoders`), and how it is read.
 
     Keys of one clip begin with the same CLIP digits.
     """
