@@ -1,0 +1,294 @@
+"""`ep train`, stage by stage on the small model: what learns, what stays, resuming, and the Trainer against a loop."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from echoingpixels.errors import DataError, ModelError, OptionError
+from echoingpixels.from_pretrained import load
+from echoingpixels.train import checkpoint
+from echoingpixels.train.draws import Draws
+from echoingpixels.train.recipe import Gate, Lora, Recipe, Stage
+from echoingpixels.train.run import Run, train_model
+from echoingpixels.train.start import start
+from echoingpixels.train.trainer import rate
+from tests.support.program import environment
+from tests.support.smalltrain import DISTIL, FULL, SIEVE, TOWERS, learned, recipe
+
+WHOLE = recipe(TOWERS, FULL, DISTIL, SIEVE)
+NOISY = replace(SIEVE, name="noisy", gate="gumbel", steps=6)
+ALONE = replace(SIEVE, name="alone", train=("sieve",), full_every=0, form="extractive")
+KILL = """
+import os, signal, sys
+from pathlib import Path
+from echoingpixels.train import run
+from tests.train import test_train_stages as t
+
+def dies(backbone, sieve, draw, plain=run.loss_of):
+    if draw.item == 4:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return plain(backbone, sieve, draw)
+
+run.loss_of = dies
+run.train_model(t.recipe(t.TOWERS, t.FULL, t.NOISY), Path(sys.argv[1]), ("noisy",))
+"""
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a whole run."""
+    out = tmp_path_factory.mktemp("trained")
+    assert train_model(WHOLE, out) == out / "model"
+    return out
+
+
+@pytest.fixture
+def begun(trained: Path, tmp_path: Path) -> Path:
+    """A folder in which the towers, the bank and stage full are done."""
+    for name in ("towers", "bank", "full"):
+        shutil.copytree(trained / name, tmp_path / "begun" / name)
+        if name != "bank":
+            shutil.copy(trained / f"{name}.csv", tmp_path / "begun")
+    return tmp_path / "begun"
+
+
+def steps(path: Path) -> list[str]:
+    with path.open() as file:
+        return [row["step"] for row in csv.DictReader(file)]
+
+
+def weights(model: Path) -> dict[str, Tensor]:
+    return load_file(model / "model.safetensors")
+
+
+def changed(before: dict[str, Tensor], after: dict[str, Tensor]) -> set[str]:
+    """The parts, by name, whose weights differ."""
+    assert before.keys() == after.keys()
+    names = [name for name in before if not torch.equal(before[name], after[name])]
+    return {part for part in ("visual", "audio_tower", "lm_head") if any(part in n for n in names)} | {
+        "text" for n in names if ".layers." in n and "visual" not in n and "audio" not in n
+    }
+
+
+def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_every_stage_leaves_figures_and_a_model_that_loads(trained: Path) -> None:
+    for stage in WHOLE.stage:
+        assert steps(trained / f"{stage.name}.csv") == [str(n) for n in sorted({2, stage.steps})]
+        assert len(list((trained / stage.name).glob("checkpoint-*"))) == 1
+        assert load(str(trained / stage.name / "model")).backbone.shape.layers == 2
+    assert (trained / "model").resolve() == (trained / "sieve" / "model").resolve()
+    assert load(str(trained / "full" / "model")).sieve is None
+    sieve = load(str(trained / "model")).sieve
+    assert sieve is not None and sieve.options.form == "extractive" and sieve.options.sections == (3, 3, 3, 3)
+    with (trained / "sieve.csv").open() as file:
+        row = next(csv.DictReader(file))
+    assert list(row)[:2] == ["step", "seconds"]
+    assert {"loss", "right", "right_full", "keep_0.2", "keep_0.05", "all", "valid_loss"} <= row.keys()
+
+
+def test_only_the_parts_that_learn_change(trained: Path) -> None:
+    towers, full, distil, sieve = (weights(trained / stage.name / "model") for stage in WHOLE.stage)
+    assert changed(towers, full) == {"text", "lm_head"}
+    assert changed(full, distil) == set()
+    assert changed(distil, sieve) == {"text", "lm_head"}
+    rated = [load_file(trained / name / "model" / "sieve" / "sieve.safetensors") for name in ("distil", "sieve")]
+    assert not same(*rated)
+
+
+@pytest.mark.parametrize("gate", ["straight-through", "soft"])
+def test_a_frozen_decoder_stays_as_it_is_while_its_sieve_learns_answers(begun: Path, gate: Gate) -> None:
+    train_model(recipe(TOWERS, FULL, replace(ALONE, gate=gate)), begun, ("alone",))
+    assert changed(weights(begun / "full" / "model"), weights(begun / "alone" / "model")) == set()
+    assert all(name.startswith("parts.sieve.") for name in learned(begun / "alone"))
+
+
+def test_a_soft_gate_is_refused_where_the_encoders_output_enters_the_decoder(begun: Path) -> None:
+    with pytest.raises(DataError, match="soft gate and a fused sieve"):
+        train_model(recipe(TOWERS, FULL, replace(ALONE, gate="soft", form="fused")), begun, ("alone",))
+
+
+def test_a_soft_gate_narrows_from_the_first_temperature_to_the_last() -> None:
+    stage = replace(ALONE, gate="soft", steps=100, temperature=(0.8, 0.1))
+    assert [stage.temperature_at(step) for step in (0, 50, 100)] == pytest.approx([0.8, (0.8 * 0.1) ** 0.5, 0.1])
+    assert ALONE.temperature_at(0) is None
+
+
+def test_a_bfloat16_model_learns_in_float32(trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained / "bank", tmp_path / "bank")
+    stages = (DISTIL, replace(SIEVE, lora=Lora(rank=2), form="fused"), replace(FULL, share=(1.0,)))
+    wanted = recipe(*stages, model=str(trained / "full" / "model"))
+    run = Run(wanted, tmp_path, *start(wanted))
+    run.backbone.thinker.to(torch.bfloat16)  # as a large model is, on any device
+    for number, stage in enumerate(stages, 1):
+        run.stage(stage, number, train=True)
+        assert {weight.dtype for weight in learned(tmp_path / stage.name).values()} == {torch.float32}
+        assert {weight.dtype for weight in run.backbone.thinker.model.visual.parameters()} == {torch.bfloat16}
+        if stage.name != "full":
+            assert run.backbone.dtype == torch.bfloat16
+
+
+def test_a_complete_run_is_only_read(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("echoingpixels.train.run.teach", lambda *_: pytest.fail("a complete stage was trained"))
+    assert train_model(WHOLE, trained) == trained / "model"
+
+
+def test_the_same_seed_gives_the_same_weights(tmp_path: Path) -> None:
+    for name, seed in (("a", 3), ("b", 3), ("c", 4)):
+        train_model(recipe(TOWERS, seed=seed), tmp_path / name, ("towers",))
+    a, b, c = (learned(tmp_path / name / "towers") for name in "abc")
+    assert same(a, b) and not same(a, c)
+
+
+def test_the_trainer_equals_a_plain_loop(trained: Path) -> None:
+    run = Run(WHOLE, trained, *start(WHOLE))
+    run.stage(TOWERS, 1, train=False)
+    modules, loss, _ = run.parts(FULL)
+    train, _ = run.sources()
+    draws = Draws(train, FULL, WHOLE.seed, 2)
+    optimizer = torch.optim.AdamW(modules.parameters(), lr=FULL.lr, weight_decay=0.01, betas=(0.9, 0.98))
+    for step in range(FULL.steps):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            value, _ = loss(draws[step])
+        optimizer.zero_grad()
+        value.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(modules.parameters(), 1.0)
+        optimizer.param_groups[0]["lr"] = FULL.lr * rate(FULL, step)
+        optimizer.step()
+    expected = learned(trained / "full")
+    for name, weight in modules.named_parameters():
+        torch.testing.assert_close(weight.detach(), expected["parts." + name])
+
+
+def test_a_killed_run_goes_on_as_if_it_had_not_been(begun: Path, tmp_path: Path) -> None:
+    killed = tmp_path / "killed"
+    shutil.copytree(begun, killed)
+    whole = recipe(TOWERS, FULL, NOISY)
+    train_model(whole, begun, ("noisy",))
+    done = subprocess.run([sys.executable, "-c", KILL, str(killed)], env=environment(), check=False, timeout=300)
+    assert done.returncode == -signal.SIGKILL
+    saved = checkpoint.last(killed / "noisy")
+    assert checkpoint.step_of(saved) == 4
+    (killed / "noisy" / "checkpoint-6").mkdir()  # what a kill in the middle of saving leaves
+    with (killed / "noisy.csv").open("a") as file:
+        file.write("6,9,1\n7,")
+    train_model(whole, killed, ("noisy",))
+    assert same(learned(killed / "noisy"), learned(begun / "noisy"))
+    a, b = ([row.split(",") for row in (out / "noisy.csv").read_text().splitlines()] for out in (killed, begun))
+    assert [row[:1] + row[2:] for row in a] == [row[:1] + row[2:] for row in b]  # all but the seconds
+    assert steps(killed / "noisy.csv") == ["2", "4", "6"]
+    seconds = [int(row[1]) for row in a[1:]]
+    assert seconds == sorted(seconds)
+
+
+def test_a_stage_may_be_made_longer(begun: Path) -> None:
+    longer = recipe(TOWERS, replace(FULL, steps=5))
+    train_model(longer, begun, ("full",))
+    assert steps(begun / "full.csv") == ["2", "3", "4", "5"]
+    assert load(str(begun / "model")).sieve is None
+
+
+def test_small_batches_accumulate_to_a_step(begun: Path) -> None:
+    stage = replace(FULL, name="slow", accumulate=2, steps=2)
+    train_model(recipe(TOWERS, FULL, stage), begun, ("slow",))
+    assert steps(begun / "slow.csv") == ["2"]
+
+
+def test_a_stage_waits_for_those_before_it(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="'towers' is not complete"):
+        train_model(WHOLE, tmp_path, ("full",))
+
+
+def test_an_unknown_stage_is_refused_and_the_known_ones_are_named(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match=r"'cs2'.*towers, bank, full, distil, sieve"):
+        train_model(WHOLE, tmp_path, ("cs2",))
+
+
+def test_a_checkpoint_of_another_recipe_is_refused(begun: Path) -> None:
+    with pytest.raises(DataError, match=r"checkpoint-3 does not fit.*another --out"):
+        train_model(replace(WHOLE, sizes=replace(WHOLE.sizes, mlp=32)), begun, ("distil",))
+
+
+def test_lora_trains_adapters_alone_and_merges_them(trained: Path, tmp_path: Path) -> None:
+    base = trained / "full" / "model"
+    stage = replace(FULL, name="lora", lora=Lora(rank=2, targets=("q_proj", "down_proj")), share=(1.0,))
+    shutil.copytree(trained / "bank", tmp_path / "bank")
+    model = train_model(recipe(stage, model=str(base)), tmp_path, ("lora",))
+    assert all("lora_" in name for name in learned(tmp_path / "lora"))
+    before, after = weights(base), weights(model)
+    differ = {name for name in before if not torch.equal(before[name], after[name])}
+    assert before.keys() == after.keys()
+    assert {name.split(".")[-2] for name in differ} == {"q_proj", "down_proj"}
+
+
+def test_lora_names_modules_that_there_are(trained: Path, tmp_path: Path) -> None:
+    stage = replace(FULL, lora=Lora(targets=("query",)))
+    with pytest.raises(DataError, match="no module named query"):
+        train_model(recipe(stage, model=str(trained / "full" / "model")), tmp_path, ("full",))
+
+
+def test_tensorboard_gets_the_figures(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    train_model(recipe(TOWERS, log="tensorboard"), tmp_path, ("towers",))
+    events = EventAccumulator(str(tmp_path / "tensorboard" / "towers")).Reload()
+    assert [event.step for event in events.Scalars("loss")] == [2, 3]
+    assert not (tmp_path / "towers.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("package", "wanted"),
+    [
+        ("tensorboard", recipe(TOWERS, log="tensorboard")),
+        ("peft", recipe(TOWERS, replace(FULL, lora=Lora()))),
+    ],
+)
+def test_a_missing_package_names_the_extra(
+    package: str, wanted: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("echoingpixels.train.log.find_spec", lambda _: None)
+    with pytest.raises(ModelError, match=rf"needs the package {package}.*echoingpixels\[train\]"):
+        train_model(wanted, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def sieve_stage(**options: object) -> Stage:
+    return replace(SIEVE, **options)  # type: ignore[arg-type]
+
+
+def test_a_stage_goes_on_from_the_sieve_before_it(trained: Path) -> None:
+    from echoingpixels.train.start import sieve_of
+
+    model = load(str(trained / "model"))
+    before = model.sieve
+    assert before is not None
+    taken = recipe(SIEVE, model="x")
+    options = {"form": "fused", "tau": 2.0, "gate": "gumbel", "bidirectional": False, "question": False}
+    after = sieve_of(model.backbone, before, sieve_stage(layers=None, **options), taken)  # type: ignore[arg-type]
+    assert same(before.state_dict(), after.state_dict())
+    assert after.options == replace(
+        before.options, form="fused", tau=2.0, gumbel=True, bidirectional=False, question=False
+    )
+    assert sieve_of(model.backbone, before, sieve_stage(layers=None), taken).options == before.options  # type: ignore[arg-type]
+    with pytest.raises(DataError, match=r"layers = 2.*has 1"):
+        sieve_of(model.backbone, before, sieve_stage(layers=2), taken)  # type: ignore[arg-type]
+
+
+def test_the_rate_climbs_stays_and_falls() -> None:
+    stage = Stage("s", "answers", steps=100, warm_up=0.1, steady=0.5)
+    rates = [rate(stage, step) for step in range(101)]
+    assert rates[0] == pytest.approx(0.1) and rates[9:50] == [1.0] * 41
+    assert rates[50:] == sorted(rates[50:], reverse=True) and rates[-1] == pytest.approx(0.02)
