@@ -20,9 +20,9 @@ from echoingpixels.options import AUTO, SIEVED, Auto, Keep, LoadOptions, reducer
 from . import console
 
 if TYPE_CHECKING:
+    from echoingpixels.checkpoints.hub import Download
     from echoingpixels.media import Worker
     from echoingpixels.model import EchoingPixels
-    from echoingpixels.planning.downloads import Download
 
 
 @dataclass(frozen=True)
@@ -39,15 +39,15 @@ def choose(name: str, options: LoadOptions, yes: bool = False) -> Chosen:
     A download is announced, and on a terminal the user is asked unless `yes`. Without consent `auto` is tiny, and
     ModelError is raised for any other name.
     """
-    from echoingpixels.checkpoints.loading import KNOWN
-    from echoingpixels.planning.auto_model import SMALLEST, resolve
-    from echoingpixels.planning.downloads import fetch, measured
+    from echoingpixels.checkpoints.hub import download, measured
+    from echoingpixels.checkpoints.loading import KNOWN, SMALLEST
+    from echoingpixels.from_pretrained import resolve
 
     found = resolve(name, options)
     if found.download is not None:
         wanted = measured(found.download)
         if _agreed(wanted, yes):
-            fetch(wanted, progress=sys.stderr.isatty())
+            download(wanted, progress=sys.stderr.isatty())
         elif found.automatic:
             console.say(f"note: {found.name} fits this GPU; add --yes to download it: {wanted}.")
             found = resolve(SMALLEST, replace(options, quant=AUTO))
@@ -63,7 +63,7 @@ def choose(name: str, options: LoadOptions, yes: bool = False) -> Chosen:
 
 def planned(name: str, options: LoadOptions) -> Chosen:
     """The model that `--model` stands for, for a plan: without a download or a question to the user."""
-    from echoingpixels.planning.auto_model import resolve
+    from echoingpixels.from_pretrained import resolve
 
     found = resolve(name, options)
     return Chosen(found.name, found.options)

@@ -19,24 +19,24 @@ def cache(
 
     A clip's features are reused for the same file content, media options and encoder weights: docs/batch.md.
     """
-    from echoingpixels.checkpoints import quantcache
+    from echoingpixels.checkpoints import quantization
     from echoingpixels.features.cache import LIMIT, FeatureCache
 
     folder, weights = o.cache_folders(cache_dir)
     kept = FeatureCache(folder)
     if clear:
         kept.clear()
-        quantcache.clear(weights)
-    entries, models, clips = kept.entries(), quantcache.entries(weights), kept.clips()
+        quantization.clear(weights)
+    entries, models, clips = kept.entries(), quantization.entries(weights), kept.clips()
     size, large = (sum(entry.bytes for entry in found) for found in (entries, models))
     if json:
-        about = {"folder": str(weights), "models": len(models), "bytes": large, "limit_bytes": quantcache.LIMIT}
+        about = {"folder": str(weights), "models": len(models), "bytes": large, "limit_bytes": quantization.LIMIT}
         counts = {"clips": clips, "entries": len(entries), "bytes": size, "limit_bytes": LIMIT}
         console.out_json({"folder": str(folder), **counts, "quantized": about})
         return
     counted = f"{_count(clips, 'clip')} in {_count(len(entries), 'entry', 'entries')}"
     console.out(f"{folder}: {counted}, {_of(size, LIMIT)}")
-    console.out(f"{weights}: {_count(len(models), 'quantized model')}, {_of(large, quantcache.LIMIT)}")
+    console.out(f"{weights}: {_count(len(models), 'quantized model')}, {_of(large, quantization.LIMIT)}")
 
 
 def _count(n: int, one: str, several: str = "") -> str:

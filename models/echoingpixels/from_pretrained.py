@@ -6,20 +6,21 @@ import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from .backbones.qwen_omni import QwenOmni
-from .checkpoints.loading import device_of, load_parts
+from .checkpoints.hub import ModelChoice
+from .checkpoints.loading import device_of, load_parts, named, weights_of
 from .checkpoints.sieve_io import save_sieve
-from .checkpoints.weights import weights_of
 from .errors import ModelError
 from .memory_errors import guarded
 from .model import EchoingPixels
-from .options import LoadOptions, split_keywords
-from .planning import memory_advice
-from .planning.auto_model import resolve
+from .options import AUTO, AskOptions, LoadOptions, split_keywords
+
+if TYPE_CHECKING:
+    from .inputs.prepare import Media
 
 
 def load(name: str = "tiny", options: LoadOptions | None = None, **keywords: Any) -> EchoingPixels:
@@ -32,8 +33,36 @@ def load(name: str = "tiny", options: LoadOptions | None = None, **keywords: Any
     (changed,) = split_keywords(keywords, LoadOptions)
     choice = resolve(name, replace(options or LoadOptions(), **changed), downloads=False)
     name, chosen, device = choice.name, choice.options, device_of(choice.options.device)
-    advise = partial(memory_advice.for_load, name, chosen)
-    return guarded(partial(_load, name, chosen, device), f"loading {name}", device, advise)
+    load = partial(_load, name, chosen, device)
+    return guarded(load, f"loading {name}", device, partial(_advise_load, name, chosen))
+
+
+def resolve(name: str, options: LoadOptions, downloads: bool = True) -> ModelChoice:
+    """The model and quantization that a name stands for; ModelError if it is unknown.
+
+    `downloads`: whether `auto` may be a model that is not on this machine. Only `auto` needs the planner.
+    """
+    if name.lower() != AUTO:
+        return named(name, options)
+    from .planning import auto_model
+
+    return auto_model.resolve(name, options, downloads)
+
+
+def _advise_load(name: str, chosen: LoadOptions) -> tuple[str, ...]:
+    """Models and quantizations that would fit. The planner is imported only if memory ran out."""
+    from .planning.advice import for_load
+
+    return for_load(name, chosen)
+
+
+def _advise_answer(
+    name: str, chosen: LoadOptions, media: Media | None, question: str, options: AskOptions
+) -> tuple[str, ...]:
+    """Options that would fit, for a question about a clip."""
+    from .planning.advice import for_answer
+
+    return for_answer(name, chosen, media, question, options)
 
 
 def _load(name: str, chosen: LoadOptions, device: torch.device) -> EchoingPixels:
@@ -45,7 +74,7 @@ def _load(name: str, chosen: LoadOptions, device: torch.device) -> EchoingPixels
         chosen.quant,
         time.perf_counter() - began,
         encoders=weights_of(name, chosen).encoders,
-        advise=partial(memory_advice.for_answer, name, chosen),
+        advise=partial(_advise_answer, name, chosen),
     )
 
 

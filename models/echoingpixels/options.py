@@ -260,7 +260,6 @@ class LoadOptions:
     `dtype`: of the weights that are not quantized. auto is bfloat16 on CUDA, float16 where bfloat16 is emulated
     (compute capability below 8); on a CPU bfloat16, or float32 for a small model.
     `sieve`: folder or hub id of a trained sieve, or the name of one the model has; None takes the model's own, if any.
-    `sections`: rotary split [T, H, W, T] of a sieve inside a checkpoint; None takes the published one.
     `max_pixels`: of each frame or image; None takes the model's own limits.
     `cache`: folder where quantized weights are kept for the next load, up to half as large as the model; None for none.
     `reuse`: the encoders reuse the features of windows whose pixels differ from the last encoded ones by at most this
@@ -272,7 +271,6 @@ class LoadOptions:
     device: str = AUTO
     sieve: str | None = None
     max_pixels: int | None = None
-    sections: tuple[int, ...] | None = None
     cache: Path | None = None
     reuse: Reuse | Literal["auto"] = AUTO
     dtype: str = AUTO
@@ -292,3 +290,7 @@ class LoadOptions:
             raise OptionError(f"Unknown dtype {self.dtype!r}.", f"Known: {', '.join((AUTO, *DTYPES))}.")
         if self.max_pixels is not None and self.max_pixels < MIN_PIXELS:
             raise OptionError(f"max_pixels is {self.max_pixels}.", f"Give at least {MIN_PIXELS} (56 x 56).")
+
+    def concrete(self) -> LoadOptions:
+        """The same with the quantization of a model given by name: auto is none."""
+        return replace(self, quant="none") if self.quant == AUTO else self

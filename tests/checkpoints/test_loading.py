@@ -39,7 +39,7 @@ def model(tiny: str) -> EchoingPixels:
 
 @pytest.fixture
 def copy(tiny: str, tmp_path: Path) -> Path:
-    """The model's folder, to be spoiled."""
+    """The model's folder, to be damaged."""
     return Path(shutil.copytree(KNOWN.get(tiny, tiny), tmp_path / "copy"))
 
 
@@ -225,7 +225,7 @@ def test_another_sieve_of_the_model_is_used_by_its_name(copy: Path) -> None:
     assert taus == [about["tau"], about["tau"] / 2]
 
 
-def test_a_missing_sieve_is_told_before_weights_are_read(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_sieve_is_reported_before_weights_are_read(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loading, "load_parts", None)
     shutil.rmtree(copy / "sieve")
     (copy / "model.safetensors").unlink()

@@ -102,10 +102,10 @@ def test_out_of_memory_never_deletes_kept_quantized_weights(tmp_path: Path, monk
 def test_out_of_memory_with_a_clip_is_an_error_with_the_planner_s_advice(
     where: str, tiny_model: EchoingPixels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from echoingpixels.planning import memory_advice, plan
+    from echoingpixels.planning import advice, estimate
 
-    clip = read_clip(DEMO)
-    for module in (memory_advice, plan):
+    tiny, clip = load("tiny", device="cpu"), read_clip(DEMO)
+    for module in (advice, estimate):
         monkeypatch.setattr(module, "free_memory", lambda device: 400_000_000)
     if where == "answering":
         monkeypatch.setattr(model, "generate", run_out)

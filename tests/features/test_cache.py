@@ -20,8 +20,7 @@ from echoingpixels import model as under_test
 from echoingpixels.batch import opening
 from echoingpixels.checkpoints import fingerprint
 from echoingpixels.checkpoints.fingerprint import WHOLE, features_mark, file_mark, folder_mark
-from echoingpixels.checkpoints.loading import KNOWN
-from echoingpixels.checkpoints.weights import weights_of
+from echoingpixels.checkpoints.loading import KNOWN, weights_of
 from echoingpixels.errors import InternalError, ModelError
 from echoingpixels.features.cache import CLIP, ENDING, FORMAT, CachedClip, FeatureCache, default_folder, feature_key
 from echoingpixels.from_pretrained import load

@@ -195,5 +195,5 @@ def test_the_bundled_model_loads_onto_the_gpu_with_all_its_weights(
         on_gpu = [*model.backbone.parameters(), *model.sieve.parameters()]
         assert {str(weight.device) for weight in on_gpu} == {"cuda:0"}
         assert model.weight_bytes() * 2 == tiny_model.weight_bytes()  # half precision
-        digests = {"checkpoints/identity.py:_digest"} if capability >= (8, 0) else set()  # float16 has none
+        digests = {"checkpoints/fingerprint.py:_digest"} if capability >= (8, 0) else set()  # float16 has none
         assert set(record.count("sync")) == digests  # which decoder a sieve was trained on

@@ -12,8 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from echoingpixels.backbones.qwen_omni import QwenOmni
-from echoingpixels.checkpoints.loading import KNOWN
-from echoingpixels.checkpoints.weights import weights_of
+from echoingpixels.checkpoints.loading import KNOWN, weights_of
 from echoingpixels.errors import OptionError
 from echoingpixels.inputs.patches import LEAST_TOKENS, STEP, TOKEN, Resolution, fit
 from echoingpixels.inputs.positions import Span

@@ -1,4 +1,4 @@
-"""Plans: what an answer will cost, predicted without weights, holds when it is made."""
+"""Plans: the cost of an answer, predicted without weights, equals that of the run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from echoingpixels.errors import ModelError
 from echoingpixels.from_pretrained import load
 from echoingpixels.media import read_clip
 from echoingpixels.options import REDUCER_NAMES, AskOptions, GenerateOptions, LoadOptions
-from echoingpixels.planning.forecast import RATED
+from echoingpixels.planning.estimate import SCORED
 from echoingpixels.planning.meta_model import Words, outline
 from echoingpixels.planning.plan import plan
 from tests.support import tinymodel
@@ -30,7 +30,7 @@ def test_a_plan_holds(reducer: str, tiny: str, film: Path) -> None:
     real = model.encode(read_clip(film, frame_size=model.frame_size)).answer(QUESTION, options).report
     mine, theirs = planned.report.tokens, real.tokens
     assert mine.kept_ratio == theirs.kept_ratio
-    if reducer in RATED:  # how it shares the budget is not known before
+    if reducer in SCORED:  # how it shares the budget is not known before
         mine = replace(mine, video=theirs.video, audio=theirs.audio)
     assert mine == theirs
     assert planned.report.flops == pytest.approx(real.flops)
@@ -43,7 +43,7 @@ def test_a_plan_holds(reducer: str, tiny: str, film: Path) -> None:
 
 
 @pytest.mark.parametrize("quant", ["nf4", "int8"])
-def test_quantized_weights_are_foretold(quant: str, tiny: str) -> None:
+def test_quantized_weights_are_predicted(quant: str, tiny: str) -> None:
     drawn = outline(tiny, LoadOptions(quant=quant, device="cpu"))  # type: ignore[arg-type]
     planned = plan(drawn, tinymodel.clip(1.0), QUESTION, AskOptions("full", 1.0, ONE))
     assert planned.report.memory_bytes.weights == load(tiny, quant=quant, device="cpu").weight_bytes()

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ..checkpoints.weights import weights_of
+from ..checkpoints.loading import weights_of
 from ..datasets.questions import Row
 from ..errors import DataError
 from ..options import GenerateOptions, LoadOptions, MediaOptions, read_keep, reuse_name

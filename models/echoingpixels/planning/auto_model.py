@@ -1,4 +1,4 @@
-"""Which model and quantization `auto` stands for: the saved default, the largest that fits the GPU, or tiny."""
+"""The model and quantization that `auto` stands for: the saved default, the largest that fits the GPU, or tiny."""
 
 from __future__ import annotations
 
@@ -10,69 +10,52 @@ from pathlib import Path
 
 from platformdirs import user_config_path
 
-from ..checkpoints.loading import KNOWN, device_of, place_of
+from ..checkpoints.hub import ModelChoice, local_folder
+from ..checkpoints.loading import KNOWN, SMALLEST, device_of, named, place_of
 from ..errors import DataError, ModelError
 from ..options import AUTO, QUANTS, LoadOptions, Quant
 from ..storage.atomic import write_text_atomically
-from .catalog import fitting, local_folder
-from .downloads import Download, missing
 
-SMALLEST = "tiny"
 LARGEST_FIRST = ("qwen2.5-omni-7b", "qwen2.5-omni-3b")
-TRIED: tuple[Quant, ...] = ("none", "nf4")  # int8 only on request: it casts activations to float16
-
-
-@dataclass(frozen=True)
-class ModelChoice:
-    """A model by name with concrete options. `reason`: why it was chosen. `download`: what is not on this machine."""
-
-    name: str
-    options: LoadOptions
-    reason: str
-    download: Download | None = None
-    automatic: bool = False  # chosen for the GPU: tiny may stand in for it
+AUTOMATIC: tuple[Quant, ...] = ("none", "nf4")  # int8 only on request: it casts activations to float16
 
 
 def resolve(name: str, options: LoadOptions, downloads: bool = True) -> ModelChoice:
     """The model and quantization that a name stands for; ModelError for an unknown name.
 
-    With `downloads`, `auto` may be a model that is not on this machine: the largest that fits, where none is that does.
+    With `downloads`, `auto` may be a model that is not on this machine: the largest that fits, if no local one does.
     """
     if name.lower() != AUTO:
-        return _named(name, options, "given")
+        return named(name, options)
     saved = saved_default()
     if saved is not None:
         quant: Quant = saved.quant if options.quant == AUTO else options.quant
-        return _named(saved.name, replace(options, quant=quant), f"the default saved in {saved.file}")
+        return named(saved.name, replace(options, quant=quant), f"the default saved in {saved.file}")
     device = device_of(options.device)
     if device.type != "cuda":
-        return _named(SMALLEST, options, "no CUDA device")
+        return named(SMALLEST, options, "no CUDA device")
+    from .catalog import fitting
+
     local = [name for name in LARGEST_FIRST if local_folder(place_of(name)) is not None]
     absent = [name for name in LARGEST_FIRST if name not in local] if downloads else []
     for chosen, need in fitting(_candidates([*local, *absent], options.quant), options):
         reason = f"the largest that fits {device}"
-        return replace(_named(chosen, replace(options, quant=need.quant), reason), automatic=True)
+        return replace(named(chosen, replace(options, quant=need.quant), reason), automatic=True)
     where = f"no Qwen2.5-Omni fits {device}" if downloads else f"no Qwen2.5-Omni that fits {device} is on this machine"
-    return _named(SMALLEST, options, where)
+    return named(SMALLEST, options, where)
 
 
 def _candidates(names: list[str], quant: str) -> Iterator[tuple[str, Quant]]:
-    tried = [one for one in QUANTS if one == quant] or [
-        one for one in TRIED if one == "none" or find_spec("bitsandbytes") is not None
-    ]
+    """Each model with the given quantization, or with those that `auto` may choose."""
+    usable = [one for one in AUTOMATIC if one == "none" or find_spec("bitsandbytes") is not None]
     for name in names:
-        for one in tried:
+        for one in [one for one in QUANTS if one == quant] or usable:
             yield name, one
-
-
-def _named(name: str, options: LoadOptions, reason: str) -> ModelChoice:
-    options = replace(options, quant="none") if options.quant == AUTO else options
-    return ModelChoice(name, options, reason, missing(name, place_of(name)))
 
 
 @dataclass(frozen=True)
 class SavedDefault:
-    """What `ep models default` saved, and where."""
+    """The model that `ep models default` saved, and its file."""
 
     name: str
     quant: Quant
@@ -81,7 +64,7 @@ class SavedDefault:
 
 def default_file() -> Path:
     """The file of the saved default, in the user's configuration folder."""
-    return user_config_path("echoingpixels") / "default_model.json"
+    return user_config_path("echoingpixels", appauthor=False) / "default_model.json"
 
 
 def saved_default() -> SavedDefault | None:
@@ -99,7 +82,7 @@ def saved_default() -> SavedDefault | None:
 
 
 def save_default(name: str, quant: str = AUTO) -> Path | None:
-    """Save what `auto` stands for from now on; `auto` itself removes it. ModelError for an unknown name.
+    """Save the model that `auto` stands for; `auto` itself removes it. ModelError for an unknown name.
 
     Returns the file, None if it was removed.
     """
@@ -110,7 +93,7 @@ def save_default(name: str, quant: str = AUTO) -> Path | None:
     place = place_of(name)
     if name.lower() not in KNOWN and Path(place).exists():
         name = str(Path(place).resolve())
-    concrete = LoadOptions(quant="none" if quant == AUTO else quant).quant  # type: ignore[arg-type]
+    concrete = LoadOptions(quant=quant).concrete().quant  # type: ignore[arg-type]
     try:
         write_text_atomically(file, json.dumps({"model": name, "quant": concrete}) + "\n")
     except OSError as error:

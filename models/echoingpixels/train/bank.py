@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 
 from ..backbones.base import Backbone, Features
 from ..backbones.qwen_omni import QwenOmni
-from ..checkpoints.identity import encoders_mark
+from ..checkpoints.fingerprint import encoders_mark
 from ..errors import DataError
 from ..features.cache import FORMAT
 from ..features.encode import encode

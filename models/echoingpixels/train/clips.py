@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 
 from ..backbones.base import Features
 from ..backbones.qwen_omni import QwenOmni
-from ..checkpoints.identity import encoders_mark
+from ..checkpoints.fingerprint import encoders_mark
 from ..datasets.questions import Row
 from ..errors import DataError, EpError, MediaError
 from ..features.cache import FORMAT

@@ -15,7 +15,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from ..backbones.qwen_omni import QwenOmni
-from ..checkpoints.identity import encoders_mark, identity_of
+from ..checkpoints.fingerprint import encoders_mark, identity_of
 from ..checkpoints.sieve_io import save_sieve
 from ..errors import DataError, OptionError
 from ..from_pretrained import save
