@@ -21,7 +21,7 @@ from echoingpixels.features.coarse_to_fine import Glance, chosen, glance_at, loo
 from bench.stack import random_tower
 from echoingpixels.backbones.base import Features
 from echoingpixels.backbones.qwen_omni import QwenOmni
-from echoingpixels.backbones.temporal_reuse import Repeats
+from echoingpixels.backbones.encoders import Repeats
 from echoingpixels.features.encode import encode
 from echoingpixels.inputs.patches import patches
 from echoingpixels.media import read_clip

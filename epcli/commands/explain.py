@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from echoingpixels.explain.target import PAGE, PICTURE, write
 from echoingpixels.options import AskOptions, MediaOptions, check_question, keep_name
 
 from .. import console
@@ -37,6 +36,8 @@ def explain(
     A picture shows one keep ratio.
     Prints the path of the file to stdout, and the answers to stderr.
     """
+    from echoingpixels.explain.target import PAGE, PICTURE, write
+
     check_question(question)
     check_outfile(out, "--out", (PAGE, PICTURE), [media], output.force)
     options, asked = read.media_options(), tokens.ask_options(model)

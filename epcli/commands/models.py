@@ -37,8 +37,8 @@ def models(
     Memory is estimated for a 60 s clip of 720p with audio at 2 frames per second and --keep 0.1, by quantization.
     `ep models default NAME` saves the model, and with --quant the quantization, for --model auto.
     """
+    from echoingpixels.from_pretrained import resolve, save_default
     from echoingpixels.options import LoadOptions
-    from echoingpixels.planning.auto_model import resolve, save_default
 
     options = LoadOptions(quant=cast(Any, quant), device=device)
     if action not in (None, DEFAULT):

@@ -12,18 +12,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from .backbones.base import Backbone
-from .backbones.quantized import stored_bytes
+from .backbones.sizes import stored_bytes
 from .batching import Prompt, batches
 from .checkpoints.fingerprint import features_mark, file_mark
 from .encoded_clip import EncodedClip, OnSelection, encode_pieces, from_cache
-from .errors import OptionError
+from .errors import OptionError, guarded, guarded_stream
 from .features.cache import FeatureCache, Slot, default_folder, feature_key
 from .generation.answer import Answer, Chunk, Cost, generate, joined
 from .inputs.positions import overreach
 from .inputs.prepare import Inputs, Media, prepare_prompt
 from .inputs.stream import Selection, Stream, pad
 from .media.clip import Clip, Ending, Pieces, Source
-from .memory_errors import guarded, guarded_stream
 from .options import (
     AUTO,
     KEEP,

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from echoingpixels.backbones import qwen_omni
-from echoingpixels.backbones.chunked_mlp import InParts
+from echoingpixels.backbones.decoder import InParts
 from echoingpixels.inputs.positions import AUDIO, IMAGE, TEXT, VIDEO, Span
 from echoingpixels.inputs.prepare import Media, audio_tokens, prepare_media
 from tests.support import tinymodel
@@ -106,7 +106,7 @@ def test_an_mlp_in_parts_gives_what_the_whole_gives_under_the_same_names(monkeyp
     mlp.up_proj.register_forward_hook(lambda _, given, __: rows.append(given[0].shape[1]))
     assert parted.state_dict().keys() == mlp.state_dict().keys()
     whole = parted(hidden)
-    monkeypatch.setattr("echoingpixels.backbones.chunked_mlp.TOKENS", 10)
+    monkeypatch.setattr("echoingpixels.backbones.decoder.TOKENS", 10)
     torch.testing.assert_close(parted(hidden), whole, rtol=0, atol=NOISE)
     assert rows == [37, 10, 10, 10, 7]
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from echoingpixels.backbones.temporal_reuse import TemporalReuse, sources
+from echoingpixels.backbones.encoders import TemporalReuse, sources
 
 GRID = (5, 4, 6)
 CELLS = 6

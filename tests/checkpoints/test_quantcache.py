@@ -18,8 +18,8 @@ from echoingpixels.checkpoints.loading import KNOWN
 from echoingpixels.checkpoints.quantization import clear, entries, keep_quantized, kept_at
 from echoingpixels.from_pretrained import load
 from echoingpixels.model import EchoingPixels
-from echoingpixels.storage.atomic import UNFINISHED
-from echoingpixels.storage.lru import STALE
+from echoingpixels.storage.folders import UNFINISHED
+from echoingpixels.storage.folders import STALE
 from tests.support import tinymodel
 from tests.support.program import Program
 

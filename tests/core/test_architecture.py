@@ -9,7 +9,7 @@ import grimp
 
 LIBRARY = Path(__file__).parents[2] / "models/echoingpixels"
 LEVELS = (
-    {"errors", "options", "report", "memory_errors", "storage"},
+    {"errors", "options", "report", "storage"},
     {"media"},
     {"inputs", "datasets", "synth"},
     {"backbones"},

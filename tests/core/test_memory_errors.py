@@ -17,7 +17,7 @@ from echoingpixels.checkpoints import loading
 from echoingpixels.errors import OutOfMemoryError
 from echoingpixels.from_pretrained import load
 from echoingpixels.media import read_clip
-from echoingpixels.memory_errors import guarded, guarded_stream
+from echoingpixels.errors import guarded, guarded_stream
 from echoingpixels.model import EchoingPixels
 from tests.support.program import Program
 

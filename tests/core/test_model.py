@@ -15,7 +15,7 @@ import torch
 
 import tools.quotas  # noqa: F401  the ablations are reducers too
 from echoingpixels import encoded_clip
-from echoingpixels.backbones.flops import layer_flops
+from echoingpixels.backbones.sizes import layer_flops
 from echoingpixels.encoded_clip import CACHED
 from echoingpixels.errors import MediaError, ModelError, OptionError
 from echoingpixels.features.cache import FeatureCache

@@ -29,7 +29,7 @@ from echoingpixels.inputs.prepare import prepare_media
 from echoingpixels.media import read_clip
 from echoingpixels.model import EchoingPixels
 from echoingpixels.options import AskOptions, GenerateOptions, LoadOptions, MediaOptions
-from echoingpixels.storage.atomic import UNFINISHED, filling, write_text_atomically
+from echoingpixels.storage.folders import UNFINISHED, filling, write_text_atomically
 from tests.support import tinymodel
 from tests.support.batches import Near, answer, job, rows, tasks
 from tests.support.program import Program

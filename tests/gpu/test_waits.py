@@ -67,7 +67,7 @@ def test_a_clip_waits_once_however_many_chunks_it_has(
     noise = np.random.default_rng(3).integers(0, 256, (int(2 * seconds), 140, 168, 3), dtype=np.uint8)
     with on_cuda(reusing(on_cpu(dtype), reuse, 168 * 168)) as (model, record):
         model.encode(replace(tinymodel.clip(seconds), frames=noise))
-    chunks = record.count("async upload")["backbones/vision.py:encode"]
+    chunks = record.count("async upload")["backbones/encoders.py:encode"]
     assert chunks == seconds / 2  # each of 2 frames' 120 patches, twice
     assert waits(record) == Counter(CLIP) + times(int(chunks), CHUNK)
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from echoingpixels.backbones.chunked_mlp import TOKENS
+from echoingpixels.backbones.decoder import TOKENS
 from echoingpixels.backbones.qwen_omni import QwenOmni
 from echoingpixels.errors import OptionError
 from echoingpixels.generation.decode import stream_tokens

@@ -18,14 +18,10 @@ from ..inputs.positions import AUDIO, IMAGE, VIDEO
 from ..inputs.prepare import Inputs, Media, Tokenizer
 from ..inputs.stream import Stream
 from ..options import Reuse
-from .audio import encode_audio
 from .base import AudioShape, Features, VisionShape
-from .chunked_mlp import InParts
-from .flops import audio_flops, vision_flops
-from .kernels import choose_kernels
-from .kv_cache import join, kv_name, step_mask
-from .sizes import audio_shape_of, layout_of, shape_of, stop_ids_of, vision_shape_of
-from .vision import VisionEncoder
+from .decoder import InParts, join, kv_name, step_mask
+from .encoders import VisionEncoder, encode_audio
+from .sizes import audio_flops, audio_shape_of, layout_of, shape_of, stop_ids_of, vision_flops, vision_shape_of
 
 PATCHES_AT_ONCE = 4096  # bounds the vision encoder's activations; whole temporal steps: nothing attends across a cut
 MEL_CHUNKS_AT_ONCE = 64  # of the audio encoder's own 2 s windows
@@ -48,7 +44,10 @@ class QwenOmni:
         self.text = thinker.model.language_model
         self.checkpointing = False
         self._kv = kv_name()  # found here: a compiled step cannot look it up
-        choose_kernels(thinker, self.device, self.dtype)
+        if self.device.type == "cuda":
+            from .kernels import choose_kernels
+
+            choose_kernels(thinker, self.device, self.dtype)
         config = thinker.config
         self.layout = layout_of(config)
         self.shape = shape_of(config.text_config)

@@ -16,9 +16,8 @@ import torch
 from safetensors import SafetensorError
 
 from ..backbones.qwen_omni import QwenOmni
-from ..errors import ModelError
+from ..errors import ModelError, is_out_of_memory
 from ..inputs.patches import Resolution
-from ..memory_errors import is_out_of_memory
 from ..options import AUTO, LoadOptions, Reuse, check_reuse, reuse_name
 from ..reducers.adaptive import Enough
 from ..reducers.cs2 import Sieve, SieveOptions, no_sieve, no_table

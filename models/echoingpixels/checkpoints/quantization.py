@@ -20,10 +20,8 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
-from ..errors import DataError, ModelError
-from ..memory_errors import is_out_of_memory
-from ..storage.atomic import UNFINISHED, filling
-from ..storage.lru import Entry, delete, entries_of, shrink
+from ..errors import DataError, ModelError, is_out_of_memory
+from ..storage.folders import UNFINISHED, Entry, delete, entries_of, filling, shrink
 from .hub import on_hub, snapshot
 
 LIMIT = 32 << 30  # bytes

@@ -21,7 +21,7 @@ from ..inputs.positions import check_sections
 from ..options import LoadOptions
 from ..reducers.adaptive import Enough
 from ..reducers.cs2 import Sieve, SieveOptions
-from ..storage.atomic import filling
+from ..storage.folders import filling
 from .fingerprint import Identity, identity_of
 from .hub import on_hub, snapshot
 

@@ -27,7 +27,7 @@ from ..options import AUTO, KEEP, GenerateOptions, Keep, MediaOptions
 from ..reducers.adaptive import RATIOS, Enough, features
 from ..reducers.regression import fit
 from ..reducers.setting import Setting
-from ..storage.atomic import write_text_atomically
+from ..storage.folders import write_text_atomically
 from .evaluate import Outcome, evaluate
 
 # Probability of a right answer per 100 % of the tokens.

@@ -27,8 +27,7 @@ from ..inputs.positions import Span
 from ..inputs.prepare import Media
 from ..media.clip import AudioTrack, Source, VideoTrack
 from ..options import MediaOptions
-from ..storage.atomic import UNFINISHED, filling
-from ..storage.lru import Entry, delete, entries_of, shrink
+from ..storage.folders import UNFINISHED, Entry, delete, entries_of, filling, shrink
 
 LIMIT = 8 << 30  # bytes
 ENDING = ".safetensors"

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from ..backbones.base import Backbone
-from ..backbones.flops import llm_flops
+from ..backbones.sizes import llm_flops
 from ..inputs.stream import Stream
 from ..options import AskOptions
 from ..report import (

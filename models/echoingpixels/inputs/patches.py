@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..media.resize import resize
+from ..media.host import resize
 from ..options import MIN_PIXELS
 from .positions import Span
 

@@ -1,12 +1,13 @@
-"""What the reader of a file needs from the process that asked for it, which may be another one."""
+"""Callbacks to the process that asked for a file, and the resize of frames."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+
 from .clip import Pixels
-from .resize import resize
 
 FrameSize = Callable[[int, int, int, bool], tuple[int, int]]
 Resizer = Callable[[Pixels, tuple[int, int]], Pixels]
@@ -14,6 +15,17 @@ Resizer = Callable[[Pixels, tuple[int, int]], Pixels]
 
 def no_op() -> None:
     """Does nothing."""
+
+
+def resize(frame: Pixels, size: tuple[int, int]) -> Pixels:
+    """Resize one frame (H, W, 3) uint8 to (h, w, 3) uint8."""
+    import torch  # takes seconds to import, and the worker process does without it
+
+    if frame.shape[:2] == size:
+        return frame
+    planes = torch.from_numpy(np.ascontiguousarray(frame)).permute(2, 0, 1)[None]  # (1, 3, H, W)
+    planes = torch.nn.functional.interpolate(planes, size=size, mode="bicubic", antialias=True)
+    return np.ascontiguousarray(planes[0].permute(1, 2, 0).numpy())  # torch would start its threads for the copy
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from typing import Any
 import torch
 
 from ..backbones.attention import QUERIES_AT_ONCE
-from ..backbones.chunked_mlp import TOKENS as MLP_TOKENS
-from ..backbones.quantized import product_bytes
+from ..backbones.decoder import TOKENS as MLP_TOKENS
+from ..backbones.sizes import product_bytes
 from ..inputs.mel import BLOCK, MEL_BINS
 from ..inputs.patches import MERGE, PATCH, STEP
 from ..inputs.prepare import Media, prepare_prompt

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..backbones import quantized
+from ..backbones import sizes
 from ..backbones.qwen_omni import QwenOmni
 from ..checkpoints.loading import KNOWN, dtype_of, place_of, read_config, resolution_of, reuse_of
 from ..checkpoints.sieve_io import read_sieve_options, sieve_folder, sieve_inside
@@ -71,15 +71,15 @@ def outline(name: str, options: LoadOptions) -> Outline:
     from transformers import AutoTokenizer, Qwen2_5OmniThinkerConfig, Qwen2_5OmniThinkerForConditionalGeneration
 
     place = place_of(name)
-    sizes = SIZES.get(place)
-    config = read_config(name, place) if sizes is None else Qwen2_5OmniThinkerConfig(**sizes, **MARKS)
+    known = SIZES.get(place)
+    config = read_config(name, place) if known is None else Qwen2_5OmniThinkerConfig(**known, **MARKS)
     tokenizer: Tokenizer = (
         AutoTokenizer.from_pretrained(place, trust_remote_code=False) if Path(place).is_dir() else Words()
     )
     folder = sieve_folder(place, options, weights=False)
     about = read_sieve_options(folder) if folder else sieve_inside(config)
     own = about is not None
-    if about is None and sizes is not None:
+    if about is None and known is not None:
         about = SieveOptions()
     cuda = torch.cuda.is_available() if options.device == AUTO else options.device != "cpu"
     device = torch.device("cpu" if not cuda else "cuda" if options.device == AUTO else options.device)
@@ -98,5 +98,5 @@ def weight_bytes(model: EchoingPixels) -> int:
     for module in model.backbone.text.modules():
         if isinstance(module, nn.Linear):
             (rows, columns), value = module.weight.shape, module.weight.element_size()
-            total += quantized.weight_bytes(rows, columns, model.quant, value) - rows * columns * value
+            total += sizes.weight_bytes(rows, columns, model.quant, value) - rows * columns * value
     return total

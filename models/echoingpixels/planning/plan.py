@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from ..backbones.flops import llm_flops
+from ..backbones.sizes import llm_flops
 from ..inputs.prepare import Extent, extent_of, media_of, span_of
 from ..inputs.stream import Stream, budget
 from ..media.clip import PIECE, Clip

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..backbones.base import Backbone, Shape
-from ..backbones.flops import layer_flops
+from ..backbones.sizes import layer_flops
 from ..inputs.stream import Selection, Stream, budget
 from .basic import by_scores, novelty
 from .chunked_scoring import Where, scored

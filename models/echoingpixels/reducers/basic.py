@@ -5,8 +5,6 @@ Each is `(stream, keep) -> Selection`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -14,7 +12,6 @@ from torch.nn import functional as F
 from ..inputs.positions import AUDIO, TEXT
 from ..inputs.stream import Selection, Stream, budget, top_k
 
-Reducer = Callable[[Stream, float], Selection]
 SEED = 0
 TOKENS_AT_ONCE = 16_384  # compared at once: memory holds no second copy of a long stream
 
@@ -79,6 +76,3 @@ def _predecessor(stream: Stream) -> Tensor:
     same = where.gather(1, order) == where.gather(1, last)
     later = stream.time.gather(1, order) > stream.time.gather(1, last)  # False where another clip begins, and for text
     return torch.empty_like(order).scatter_(1, order, torch.where(same & later, last, -1))
-
-
-REDUCERS: dict[str, Reducer] = {"full": full, "uniform": uniform, "random": random, "repeats": repeats}

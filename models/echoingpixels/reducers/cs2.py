@@ -14,7 +14,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from ..backbones.base import Backbone
-from ..backbones.chunked_mlp import TOKENS
+from ..backbones.decoder import TOKENS
 from ..errors import ModelError, OptionError
 from ..inputs.stream import Selection, Stream, budget, top_k
 from ..options import REDUCER_NAMES, SIEVED

@@ -30,7 +30,7 @@ from ..inputs.positions import Span
 from ..media.clip import Clip, Source
 from ..options import reuse_name
 from ..report import Stopwatch
-from ..storage.atomic import filling
+from ..storage.folders import filling
 from ..synth.plan import plan
 from ..synth.questions import Question, pick, questions
 from ..synth.sample import sample

@@ -28,7 +28,7 @@ from ..media import read_clip
 from ..media.clip import Clip
 from ..options import MediaOptions, reuse_name
 from ..report import Stopwatch
-from ..storage.atomic import filling
+from ..storage.folders import filling
 from ..synth.questions import Question
 from .bank import Example, alike
 from .length import clip_tokens, cut, text_tokens

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
+from ..backbones.encoders import encode_cells
 from ..backbones.qwen_omni import QwenOmni
-from ..backbones.vision import encode_cells
 from ..datasets.questions import Row
 from ..errors import DataError, EpError
 from ..inputs import patches as frames

@@ -15,8 +15,7 @@ from types import TracebackType
 from ...errors import MediaError
 from ...options import MediaOptions
 from ..clip import Clip, Piece, Pieces, whole
-from ..host import FrameSize, Host, no_op
-from ..resize import resize
+from ..host import FrameSize, Host, no_op, resize
 from .process import ISOLATED, Process
 from .protocol import Failed, Part, Request, Resize, SizeOf, too_large
 

@@ -1,4 +1,4 @@
-"""KV caches of transformers: the name of their argument, the mask of a cached step, and their concatenation."""
+"""KV caches, the mask of a cached step, and the MLP in parts, for transformers' decoder layers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from inspect import signature
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 
@@ -41,3 +41,24 @@ def join(joined: Any, caches: list[Any], order: Tensor) -> Any:
         for layer in layers:
             layer.keys = layer.values = None
     return joined
+
+
+TOKENS = 1024  # of a part: enough to keep a processor busy
+
+
+class InParts(nn.Module):
+    """An MLP whose weights keep their names, and which takes at most TOKENS tokens of (B, L, D) at once."""
+
+    def __init__(self, mlp: nn.Module) -> None:
+        super().__init__()
+        for name, child in mlp.named_children():
+            self.add_module(name, child)
+        self._whole = [mlp]  # in a list it is no module of this one
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """As the whole gives it: tokens do not see one another here."""
+        (whole,) = self._whole
+        if hidden.shape[1] <= TOKENS:
+            made: Tensor = whole(hidden)
+            return made
+        return torch.cat([whole(part) for part in torch.split(hidden, TOKENS, 1)], 1)
