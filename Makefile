@@ -77,8 +77,8 @@ train: setup
 bench: setup
 	$(BIN)/python -m bench.prefill --model tiny --layers 2 --tokens 400
 	MALLOC_MMAP_THRESHOLD_=262144 $(BIN)/python -m bench.memory --keep 0.1
-	$(BIN)/python -m bench.towers $(DEMO) --seconds 10 --count --encode repeats:0.05,repeats:0.1
-	$(BIN)/python -m bench.decode --ways static,lookup,echo
+	$(BIN)/python -m bench.encoders $(DEMO) --seconds 10 --count --reuse 0.05,0.1
+	$(BIN)/python -m bench.decode --ways static
 	$(BIN)/python -m bench.films $(DEMO) --repeat 1
 	$(BIN)/python -m bench.first_token $(DEMO) --model tiny --seconds 6 --repeat 3
 

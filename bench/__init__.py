@@ -1,1 +1,1 @@
-"""Measurements of the whole path and its parts, one file a question: `python -m bench.NAME --help`."""
+"""Measurements of the whole path and its parts, one file for each question: `python -m bench.NAME --help`."""

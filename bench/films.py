@@ -1,4 +1,4 @@
-"""How long reading the picture of a film takes, beside decoding every frame of it.
+"""Time to read the video of a film, compared with decoding every frame of it.
 
 Every round runs all rates, each in the program itself and by a worker; ratios are of processor time within a round, as
 wall time depends on what else the machine does. Reading by a worker counts both processes.
@@ -25,21 +25,21 @@ from echoingpixels.media.video import THREADS
 from echoingpixels.options import MediaOptions
 from epcli import console
 
-MOST = 1_000_000  # frames: as many as the rate asks for
+MOST = 1_000_000  # frames: the rate decides
 SIZE = Resolution.plain(224 * 224).size
 
 
 def main(
     film: Annotated[Path, typer.Argument(help="A film.")],
     fps: Annotated[str, typer.Option(help="Frames a second, comma-separated.")] = "2,0.5,0.1",
-    seconds: Annotated[float | None, typer.Option(help="Only so many of it.")] = None,
-    audio: Annotated[bool, typer.Option(help="Read the sound, too.")] = True,
+    seconds: Annotated[float | None, typer.Option(help="Length of the part to read; default all.")] = None,
+    audio: Annotated[bool, typer.Option(help="Also read the audio.")] = True,
     repeat: Annotated[int, typer.Option(help="Rounds.")] = 3,
 ) -> None:
-    """Frames given, wall and processor seconds, and processor time beside decoding every frame; JSON, one a line."""
+    """Frames, wall and processor seconds, and their share of the time to decode every frame; JSON, one a line."""
     ways: dict[str, Callable[[], tuple[int, float]]] = {
         "every frame": partial(plain, film, seconds, "DEFAULT"),
-        "frames built upon": partial(plain, film, seconds, "NONREF"),
+        "reference frames": partial(plain, film, seconds, "NONREF"),
     }
     for rate in map(float, fps.split(",")):
         options = MediaOptions(fps=rate, max_frames=MOST, end=seconds, audio=audio)
@@ -72,7 +72,7 @@ def measured(run: Callable[[], tuple[int, float]]) -> dict[str, Any]:
 
 
 def plain(film: Path, seconds: float | None, skip: str) -> tuple[int, float]:
-    """Decodes with nothing done to the frames; `skip` as FFmpeg's skip_frame."""
+    """Decode, and discard the frames; `skip` as FFmpeg's skip_frame."""
     frames = 0
     with av.open(str(film)) as container:
         stream = container.streams.video[0]
@@ -87,13 +87,13 @@ def plain(film: Path, seconds: float | None, skip: str) -> tuple[int, float]:
 
 
 def read(film: Path, options: MediaOptions) -> tuple[int, float]:
-    """As the library reads, in this process."""
+    """Read in this process, as the library does."""
     with closing(stream_clip(film, options, frame_size=SIZE)) as pieces:
         return sum(len(piece.frames) for piece in pieces), 0.0
 
 
 def work(film: Path, options: MediaOptions) -> tuple[int, float]:
-    """As the commands read: in a process of its own."""
+    """Read in a process of its own, as the commands do."""
     before = os.times()
     with Worker() as worker:
         frames = sum(len(piece.frames) for piece in worker.stream(film, options, frame_size=SIZE))

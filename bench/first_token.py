@@ -1,9 +1,9 @@
-"""How long it takes from a file to the first token of an answer, stage by stage: plain transformers with all tokens,
-all tokens here, plain CS2, and CS2 that encodes less.
+"""Seconds from a file to the first token, stage by stage: transformers with all tokens, and our reducers with and
+without reuse of unchanged windows.
 
-A real clip, and real sizes with random weights: what is chosen means nothing then, what it takes is right. Every round
-runs all ways; speedups are ratios within a round. Plain transformers gets our frames, log-mel and ids, which equal its
-processor's, and runs towers and decoder by its own generate().
+A real clip, and real sizes with random weights: the times are real, the choice of tokens means nothing. Every round
+runs all ways; speedups are ratios within a round. transformers gets our frames, log-mel and token ids, which equal its
+processor's, and runs its own generate().
 """
 
 from __future__ import annotations
@@ -27,11 +27,12 @@ from echoingpixels.inputs.prepare import prepare_media
 from echoingpixels.media.clip import whole
 from echoingpixels.media.sandbox.worker import Worker
 from echoingpixels.model import EchoingPixels
-from echoingpixels.options import AskOptions, GenerateOptions, MediaOptions, read_encode
+from echoingpixels.options import OFF, AskOptions, GenerateOptions, MediaOptions, check_reuse
 from echoingpixels.reducers.cs2 import SieveOptions
+from echoingpixels.report import STAGES
 from epcli import console
 
-QUESTION = "What is heard when the bird falls?"
+QUESTION = "Which sound plays when the bird falls?"
 CPU = torch.device("cpu")
 THEIRS = "transformers"
 Seconds = dict[str, float]
@@ -40,13 +41,13 @@ Seconds = dict[str, float]
 def main(
     clip: Annotated[Path, typer.Argument(help="A clip.")],
     model: Annotated[str, typer.Option(help="tiny, or a known model for its sizes.")] = "qwen2.5-omni-3b",
-    start: Annotated[float, typer.Option(help="Begin here, in s.")] = 0.0,
-    seconds: Annotated[float, typer.Option(help="So many of it, at 2 frames a second.")] = 18.5,
-    ways: Annotated[str, typer.Option(help="Comma-separated: transformers, or REDUCER[+ENCODE].")] = (
-        "transformers,full,cs2,cs2+repeats:0.1,cs2+glance:0.25,cs2+glance:0.1"
+    start: Annotated[float, typer.Option(help="Start of the part to read, in s.")] = 0.0,
+    seconds: Annotated[float, typer.Option(help="Length of the part, at 2 frames a second.")] = 18.5,
+    ways: Annotated[str, typer.Option(help="Comma-separated: transformers, or REDUCER[+REUSE].")] = (
+        "transformers,full,full+0.1,cs2,cs2+0.1"
     ),
     keep: Annotated[float, typer.Option(help="Share of the tokens to keep.")] = 0.1,
-    layers: Annotated[int, typer.Option(help="Of the sieve.")] = 4,
+    layers: Annotated[int, typer.Option(help="Layers of the sieve.")] = 4,
     repeat: Annotated[int, typer.Option(help="Rounds that count.")] = 1,
 ) -> None:
     """Seconds to the first token and in each stage, speedup over the first way, and peak memory; JSON, a line a way."""
@@ -67,35 +68,34 @@ def main(
 def _way(
     on: EchoingPixels, worker: Worker, clip: Path, options: MediaOptions, name: str, keep: float
 ) -> Callable[[], Seconds]:
-    """What runs one way and returns its seconds by stage."""
+    """A function that runs one way and returns its seconds by stage."""
     if name == THEIRS:
         return lambda: _theirs(on, worker, clip, options)
-    reducer, _, how = name.partition("+")
+    reducer, _, reuse = name.partition("+")
     backbone = copy(on.backbone)
     assert isinstance(backbone, QwenOmni)
-    backbone.how = read_encode(how or "plain")
+    backbone.reuse = None if reuse in ("", OFF) else check_reuse(float(reuse))
     model = EchoingPixels(backbone, on.sieve)
     ask = AskOptions(reducer, 1.0 if reducer == "full" else keep, GenerateOptions(max_new_tokens=1))
     return lambda: _ours(model, worker, clip, options, ask)
 
 
 def _ours(model: EchoingPixels, worker: Worker, clip: Path, options: MediaOptions, ask: AskOptions) -> Seconds:
-    report = model.look(worker.stream(clip, options, frame_size=model.frame_size)).answer(QUESTION, ask).report
-    stages = ("decode", "prepare", "encode", "select", "prefill")
-    tokens = {"tokens": sum(report.encoded.values()), "operations": report.flops["reduced"] / 1e12}
-    return {name: report.time_s[name] or 0.0 for name in stages} | tokens
+    report = model.encode(clip, options, cache=None, reader=worker.stream).ask(QUESTION, ask).report
+    spent = {name: report.time_s.as_dict()[name] or 0.0 for name in STAGES[1:-1]}
+    return {**spent, "tokens": report.encoded.pool, "operations": report.flops.reduced / 1e12}
 
 
 @torch.no_grad()
 def _theirs(on: EchoingPixels, worker: Worker, clip: Path, options: MediaOptions) -> Seconds:
-    """The same file, read by us and answered by transformers."""
+    """The same file, read by our worker and answered by transformers."""
     backbone: Any = on.backbone
     began = time.perf_counter()
     read = whole(worker.stream(clip, options, frame_size=on.frame_size))
     decoded = time.perf_counter()
     media = prepare_media(read, backbone.resolution)
     inputs = on.prepare(media, QUESTION)
-    assert media.patches is not None and media.mel is not None, "the comparison needs picture and sound"
+    assert media.patches is not None and media.mel is not None, "the comparison needs video and audio"
     prepared = time.perf_counter()
     backbone.thinker.generate(
         input_ids=inputs.input_ids,
@@ -113,13 +113,13 @@ def _theirs(on: EchoingPixels, worker: Worker, clip: Path, options: MediaOptions
     return {
         "decode": decoded - began,
         "prepare": prepared - decoded,
-        "towers and decoder": answered - prepared,
+        "encoders and decoder": answered - prepared,
         "tokens": media.span.tokens,
     }
 
 
 def _measured(run: Callable[[], Seconds]) -> dict[str, float]:
-    """Its stages, the seconds of all, and the peak above what was there before in MB."""
+    """The stages of a run, its seconds, and its peak memory above the memory before, in MB."""
     stages, seconds, peak = measured(run)
     return {"total": seconds, **stages, "peak_mb": peak / 1e6}
 

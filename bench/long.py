@@ -1,7 +1,7 @@
-"""`ep ask` on one film made ever longer: seconds by stage and peak memory, each length in a process of its own.
+"""`ep ask` on one film at several lengths: seconds by stage and peak memory, each length in its own process.
 
-The film is repeated or cut by copying its packets, so that every length is the same to decode. One process answers from
-the clip; its memory is its own, without the one that decodes, which is told beside it.
+The film is repeated or cut by copying its packets, so that every length decodes alike. The memory of the process that
+decodes is reported apart.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ import typer
 
 from epcli import console
 
-QUESTION = "What is heard before the bird falls?"
+QUESTION = "Which sound plays before the bird falls?"
 STAGES = ("decode", "prepare", "encode", "select", "prefill", "total")
-TICK = 0.05  # s between looks at a process
+TICK = 0.05  # s between two readings of a process's memory
 
 
 def main(
     film: Annotated[Path, typer.Argument(help="A film with sound, such as the one in moviepy 2.2.1's source package.")],
     minutes: Annotated[str, typer.Option(help="Lengths, comma-separated.")] = "1,2,5,10,30,60",
     keep: Annotated[str, typer.Option(help="Share of the tokens to keep.")] = "0.05",
-    reducer: Annotated[str, typer.Option(help="How they are chosen.")] = "cs2",
-    height: Annotated[int | None, typer.Option(help="Scale the film to so many pixels first: less to decode.")] = None,
+    reducer: Annotated[str, typer.Option(help="The reducer.")] = "cs2",
+    height: Annotated[int | None, typer.Option(help="Scale the film to this height first: less to decode.")] = None,
     json_out: Annotated[bool, typer.Option("--json", help="Print JSON, a line a length.")] = False,
 ) -> None:
-    """Ask about the film at every length, at 2 frames a second without a cap."""
+    """Ask about the film at every length, at 2 frames a second without a limit."""
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         film = film if height is None else scaled(film, height, Path(folder) / "small.mp4")
@@ -52,21 +52,21 @@ def main(
 
 
 def scaled(film: Path, height: int, out: Path) -> Path:
-    """The film with a smaller picture, encoded anew once; its sound as it is."""
+    """The film with its video transcoded to a smaller height, and its audio copied."""
     with av.open(str(film)) as source, av.open(str(out), "w") as target:
-        seen, heard = source.streams.video[0], source.streams.audio[0]
-        picture = target.add_stream("libx264", rate=seen.average_rate)
+        video, audio = source.streams.video[0], source.streams.audio[0]
+        picture = target.add_stream("libx264", rate=video.average_rate)
         picture.width, picture.height, picture.pix_fmt = (
-            2 * round(seen.width * height / seen.height / 2),
+            2 * round(video.width * height / video.height / 2),
             height,
             "yuv420p",
         )
-        sound = target.add_stream_from_template(heard)
-        for packet in source.demux(seen, heard):
-            if packet.stream is heard and packet.dts is not None:
+        sound = target.add_stream_from_template(audio)
+        for packet in source.demux(video, audio):
+            if packet.stream is audio and packet.dts is not None:
                 packet.stream = sound
                 target.mux(packet)
-            elif packet.stream is seen:
+            elif packet.stream is video:
                 for frame in packet.decode():
                     target.mux(picture.encode(frame.reformat(picture.width, picture.height, "yuv420p")))
         target.mux(picture.encode(None))
@@ -74,7 +74,7 @@ def scaled(film: Path, height: int, out: Path) -> Path:
 
 
 def repeated(film: Path, seconds: float, out: Path) -> Path:
-    """The film over and over, as long as asked for, its packets copied as they are."""
+    """The film repeated or cut to `seconds`, by copying its packets."""
     with av.open(str(out), "w") as target:
         streams: dict[int, Any] = {}
         shift, length = Fraction(0), Fraction(0)
@@ -99,9 +99,7 @@ def repeated(film: Path, seconds: float, out: Path) -> Path:
 
 
 def measured(clip: Path, seconds: float, reducer: str, keep: str, *more: str) -> dict[str, Any]:
-    """What `ep ask` says it took, with `more` options, and the most memory of its process and of the one that decodes,
-    in bytes.
-    """
+    """The report of `ep ask` with `more` options, and the peak bytes of its process and of the one that decodes."""
     asked = [sys.executable, "-m", "epcli.main", "ask", str(clip), QUESTION, "--reducer", reducer, "--keep", keep]
     asked += [
         "--fps",
@@ -117,35 +115,35 @@ def measured(clip: Path, seconds: float, reducer: str, keep: str, *more: str) ->
     peaks: dict[str, int] = {"own": 0, "decoder": 0}
     watcher = threading.Thread(target=watch, args=(program, peaks), daemon=True)
     watcher.start()
-    earlier = worked()
+    earlier = processor_seconds()
     out, err = program.communicate()
     watcher.join()
     if program.returncode:
         raise SystemExit(err)
-    said = json.loads(out)
-    tokens = said["tokens"]
+    report = json.loads(out)
+    tokens = report["tokens"]
     before, after = (sum(tokens[kind][when] for kind in ("video", "audio")) for when in ("before", "after"))
     return {
         "tokens": before,
         "kept": after,
-        **{name: said["time_s"][name] for name in STAGES},
-        "cpu": worked() - earlier,
-        "peak": said["memory_bytes"]["peak"],
+        **{name: report["time_s"][name] for name in STAGES},
+        "cpu": processor_seconds() - earlier,
+        "peak": report["memory_bytes"]["peak"],
         "rss": peaks["own"],
         "decoder": peaks["decoder"],
-        "answer": said["answer"],
-        "warnings": said["warnings"],
+        "answer": report["answer"],
+        "warnings": report["warnings"],
     }
 
 
-def worked() -> float:
-    """Seconds of processor time of all programs that have ended, theirs included: the same however busy the machine."""
+def processor_seconds() -> float:
+    """Processor seconds of all child processes that have ended."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
 
 def watch(program: subprocess.Popen[str], peaks: dict[str, int]) -> None:
-    """Note the most resident memory of a program and of its children, until it ends."""
+    """Record the peak resident bytes of a program and of its children until it ends."""
     while program.poll() is None:
         for pid, name in [(program.pid, "own"), *((pid, "decoder") for pid in children(program.pid))]:
             peaks[name] = max(peaks[name], resident(pid))
@@ -153,7 +151,7 @@ def watch(program: subprocess.Popen[str], peaks: dict[str, int]) -> None:
 
 
 def children(pid: int) -> list[int]:
-    """Of a process, on Linux."""
+    """The children of a process, on Linux."""
     try:
         return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     except OSError:
@@ -161,7 +159,7 @@ def children(pid: int) -> list[int]:
 
 
 def resident(pid: int) -> int:
-    """Bytes of a process in memory now; 0 where it has ended."""
+    """Resident bytes of a process; 0 where it has ended."""
     try:
         return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except (OSError, IndexError):
@@ -176,7 +174,7 @@ def line(row: dict[str, Any]) -> str:
 
 
 def exponent(rows: list[dict[str, Any]], of: str, name: str) -> float:
-    """Of the power of one figure that fits another best: 1 is linear."""
+    """The exponent of the power law between two figures that fits best: 1 is linear."""
     points = [(math.log(row[of]), math.log(max(row[name], 1e-6))) for row in rows]
     x, y = (sum(values) / len(points) for values in zip(*points, strict=True))
     return sum((a - x) * (b - y) for a, b in points) / sum((a - x) ** 2 for a, _ in points)

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from bench.stack import random_stack
-from echoingpixels.backbones.base import Features
+from echoingpixels.backbones.base import Features, concatenated
 from echoingpixels.from_pretrained import load
 from echoingpixels.inputs.positions import AUDIO_TOKENS_PER_S, Span
 from echoingpixels.inputs.prepare import Media, prepare_media
@@ -85,9 +85,13 @@ def noise(seconds: float, side: int) -> Clip:
 def encode(model: EchoingPixels, clip: Clip, peaks: Peaks) -> tuple[Span, Features]:
     """Prepare and encode a clip, of which only the features stay."""
     backbone = model.backbone
-    media = peaks.of("prepare", lambda: prepare_media(clip, backbone.resolution))
-    video = peaks.of("vision", lambda: backbone.encode(Media(media.span, media.patches, media.grid))).video
-    audio = peaks.of("audio", lambda: backbone.encode(Media(media.span, mel=media.mel))).audio
+    media: Media = peaks.of("prepare", lambda: prepare_media(clip, backbone.resolution))
+    assert media.patches is not None and media.grid is not None and media.mel is not None
+    _, rows, columns = media.grid
+    parts = torch.split(media.patches, backbone.steps_at_once(rows, columns) * rows * columns)
+    vision, cuts, mel = backbone.vision_encoder(), backbone.mel_cuts(media.mel.shape[1]), media.mel
+    video, _ = peaks.of("vision", lambda: concatenated([vision.encode(part, rows, columns) for part in parts]))
+    audio, _ = peaks.of("audio", lambda: concatenated([backbone.encode_audio(mel[:, a:b]) for a, b in cuts]))
     return media.span, Features(video, audio)
 
 

@@ -1,7 +1,7 @@
-"""How long and how much memory it takes from the joint stream to the first token: all tokens, and a sieve's choice.
+"""Time and memory from the joint stream to the first token: with all tokens, and with the sieve's choice.
 
-Random weights of real sizes. Every round runs all settings, so that speedups are ratios within a round; beside them the
-bare layers: the sieve's over all tokens and the decoder's over as many as are kept, with nothing chosen between.
+Random weights of real sizes. Every round runs all settings; speedups are ratios within a round. `bare` is the layers
+alone: the sieve's over all tokens and the decoder's over the number of kept tokens, with no selection between.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from echoingpixels.model import EchoingPixels
 from echoingpixels.options import GenerateOptions
 from echoingpixels.reducers.cs2 import SieveOptions
 from epcli import console
-from epcli.options import ratios
 
 FIRST = GenerateOptions(max_new_tokens=1)
 
@@ -31,16 +30,16 @@ def main(
     model: Annotated[str, typer.Option(help="A known model, for its sizes.")] = "qwen2.5-omni-3b",
     tokens: Annotated[int, typer.Option(help="Tokens of the prompt, text included.")] = 2048,
     keep: Annotated[str, typer.Option(help="Shares to keep, comma-separated.")] = "0.2,0.1,0.05",
-    layers: Annotated[int, typer.Option(help="Of the sieve.")] = 4,
-    repeat: Annotated[int, typer.Option(help="Rounds that count; one before them does not.")] = 3,
-    bare: Annotated[bool, typer.Option(help="Time the bare layers, too.")] = True,
+    layers: Annotated[int, typer.Option(help="Layers of the sieve.")] = 4,
+    repeat: Annotated[int, typer.Option(help="Rounds that count; a round before them does not.")] = 3,
+    bare: Annotated[bool, typer.Option(help="Also time the layers alone.")] = True,
     json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Seconds, speedup and peak memory above the weights, by share kept."""
     stack = random_stack(model, SieveOptions(layers, "extractive"))
     stream = random_stream(stack, tokens)
     runs: dict[str, Callable[[], object]] = {"full": lambda: _answer(stack, stream, "full", 1.0)}
-    for share in ratios(keep):
+    for share in map(float, keep.split(",")):
         runs[f"cs2 {share:g}"] = lambda share=share: _answer(stack, stream, "cs2", share)
         if bare:
             runs[f"bare {share:g}"] = lambda share=share: _bare(stack, stream, share)

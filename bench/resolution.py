@@ -1,6 +1,6 @@
-"""`ep ask` on one film at ever more pixels, all of which the model sees: seconds by stage and peak memory.
+"""`ep ask` on one film at several heights, without a limit on pixels: seconds by stage and peak memory.
 
-The film is encoded anew at each height, so that what is decoded grows as what is seen. Each in a process of its own.
+The film is transcoded to each height, so that decoding grows with encoding. Each height runs in its own process.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from epcli import console
 
 def main(
     film: Annotated[Path, typer.Argument(help="A film with sound, such as the one in moviepy 2.2.1's source package.")],
-    heights: Annotated[str, typer.Option(help="In pixels, comma-separated.")] = "126,180,252,360,504,720",
-    seconds: Annotated[float, typer.Option(help="So long is the clip.")] = 20.0,
+    heights: Annotated[str, typer.Option(help="Heights in pixels, comma-separated.")] = "126,180,252,360,504,720",
+    seconds: Annotated[float, typer.Option(help="Length of the clip.")] = 20.0,
     keep: Annotated[str, typer.Option(help="Share of the tokens to keep.")] = "0.1",
-    reducer: Annotated[str, typer.Option(help="How they are chosen.")] = "cs2",
+    reducer: Annotated[str, typer.Option(help="The reducer.")] = "cs2",
     json_out: Annotated[bool, typer.Option("--json", help="Print JSON, a line a height.")] = False,
 ) -> None:
-    """Ask about the film at every height, at 2 frames a second, with no cap on the pixels."""
+    """Ask about the film at every height, at 2 frames a second, without a limit on pixels."""
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for height in map(int, heights.split(",")):
@@ -40,8 +40,8 @@ def main(
 def area(clip: Path) -> int:
     """Pixels of a frame."""
     with av.open(str(clip)) as source:
-        seen = source.streams.video[0]
-        return seen.width * seen.height
+        video = source.streams.video[0]
+        return video.width * video.height
 
 
 if __name__ == "__main__":

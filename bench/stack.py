@@ -1,7 +1,4 @@
-"""A model with its real sizes and random weights, made straight in its own type.
-
-Knows nothing about what is measured.
-"""
+"""Models of real sizes with random weights, made on the CPU in their own dtype."""
 
 from __future__ import annotations
 
@@ -17,55 +14,56 @@ from echoingpixels.planning.meta_model import Words, outline
 from echoingpixels.reducers.cs2 import Sieve, SieveOptions
 
 SPREAD = 0.02  # of the weights, as such models are initialised
-WORDS, CELLS, HEARD = 48, 112, 50  # text tokens of a prompt; video and audio tokens a chunk of 2 s, at 224 x 392, 2 fps
+WORDS = 48  # text tokens of a prompt
+CELLS, AUDIO_TOKENS = 112, 50  # video tokens of a step at 224 x 392, and audio tokens of a chunk of 2 s
 
 
 def random_stack(name: str, sieve: SieveOptions | None = None) -> EchoingPixels:
-    """The text stack of a known model with random weights on the CPU, and a sieve of its first layers; no towers."""
+    """The decoder of a known model with random weights, and a sieve of its first layers; no encoders."""
     drawn = outline(name, LoadOptions(device="cpu")).model
     assert isinstance(drawn.backbone, QwenOmni)
     text, thinker = drawn.backbone.text, drawn.backbone.thinker
     real(text, thinker.lm_head)
-    text.rotary_emb = type(text.rotary_emb)(text.config)  # its frequencies are no weights
+    text.rotary_emb = type(text.rotary_emb)(text.config)  # its frequencies are not among the weights
     return EchoingPixels(drawn.backbone, Sieve(drawn.backbone, sieve or SieveOptions(4, "extractive")).to(text.dtype))
 
 
-def random_tower(name: str) -> EchoingPixels:
-    """A known model without weights, but for its vision tower, which has random ones on the CPU."""
+def random_vision_encoder(name: str) -> EchoingPixels:
+    """A known model without weights, except the random ones of its vision encoder."""
     drawn = outline(name, LoadOptions(device="cpu")).model
     assert isinstance(drawn.backbone, QwenOmni)
-    _see(drawn.backbone)
+    _fill_vision(drawn.backbone)
     return drawn
 
 
 def random_model(name: str, sieve: SieveOptions | None = None) -> EchoingPixels:
-    """All of a known model with random weights on the CPU, a sieve with it, and a tokenizer that says nothing."""
+    """A whole known model with random weights, a sieve, and a tokenizer that decodes to no text."""
     made = random_stack(name, sieve)
     assert isinstance(made.backbone, QwenOmni)
-    _see(made.backbone)
-    hearing = made.backbone.thinker.model.audio_tower
-    real(hearing)
-    there = hearing.positional_embedding
-    hearing.positional_embedding = type(there)(there.length, there.channels, there.max_timescale)
+    _fill_vision(made.backbone)
+    encoder = made.backbone.thinker.model.audio_tower
+    real(encoder)
+    places = encoder.positional_embedding
+    encoder.positional_embedding = type(places)(places.length, places.channels, places.max_timescale)
     made.backbone.tokenizer = Mute()
     return made
 
 
 class Mute(Words):
-    """What random weights say is nothing to read."""
+    """A tokenizer whose text is empty: the tokens of random weights mean nothing."""
 
     def decode(self, ids: list[int]) -> str:
         return ""
 
 
-def _see(backbone: QwenOmni) -> None:
-    seeing = backbone.thinker.model.visual
-    real(seeing)
-    seeing.rotary_pos_emb = type(seeing.rotary_pos_emb)(seeing.config)  # its frequencies are no weights
+def _fill_vision(backbone: QwenOmni) -> None:
+    encoder = backbone.thinker.model.visual
+    real(encoder)
+    encoder.rotary_pos_emb = type(encoder.rotary_pos_emb)(encoder.config)  # its frequencies are not among the weights
 
 
 def real(*modules: nn.Module) -> None:
-    """Random weights in place of none, on the CPU."""
+    """Give modules random weights on the CPU."""
     for module in modules:
         fill(module.to_empty(device="cpu"))
 
@@ -85,8 +83,8 @@ def fill(module: nn.Module) -> None:
 
 
 def random_stream(model: EchoingPixels, tokens: int) -> Stream:
-    """A prompt of `tokens` in all: chunks of picture and sound as of a real clip, then text; (1, L, D) embeddings."""
-    chunk = torch.tensor([VIDEO] * 2 * CELLS + [AUDIO] * HEARD)
+    """A prompt of `tokens` tokens: chunks of video and audio as of a real clip, then text; embeddings (1, L, D)."""
+    chunk = torch.tensor([VIDEO] * 2 * CELLS + [AUDIO] * AUDIO_TOKENS)
     media = tokens - WORDS
     kind = torch.cat([chunk.repeat(media // len(chunk) + 1)[:media], torch.full((WORDS,), TEXT)])[None]
     place = torch.arange(tokens)[None]

@@ -1,6 +1,6 @@
-"""What rating by windows costs in accuracy: short clips, with windows made as small for them as they are for an hour.
+"""Accuracy of scoring by windows: short clips, with windows as small for them as they are for an hour of video.
 
-Every row of the table answers the same questions; the first rates all tokens at once.
+Every row of the table answers the same questions; the first scores all tokens at once.
 """
 
 from __future__ import annotations
@@ -13,29 +13,32 @@ import typer
 from echoingpixels import load
 from echoingpixels.datasets.reading import read_questions
 from echoingpixels.evaluation.evaluate import evaluate
-from echoingpixels.options import GenerateOptions
-from echoingpixels.reducers import chunked_scoring as windows
+from echoingpixels.options import GenerateOptions, read_keep
+from echoingpixels.reducers import chunked_scoring
 from echoingpixels.reducers.setting import settings
 from epcli import console
-from epcli.options import keeps as read_keeps
 
-LIMITS = ((windows.AT_ONCE, windows.WINDOW), (160, 100), (100, 60))  # rated together, and of one window
+LIMITS = (
+    (chunked_scoring.AT_ONCE, chunked_scoring.WINDOW),
+    (160, 100),
+    (100, 60),
+)  # tokens scored at once, and tokens of one window
 
 
 def main(
     data: Annotated[Path, typer.Argument(help="JSONL as `ep evaluate` reads.")],
-    limit: Annotated[int | None, typer.Option(help="Only the first so many questions.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Number of questions; default all.")] = None,
     reducers: Annotated[str, typer.Option(help="Comma-separated.")] = "cs2,relevance",
     keeps: Annotated[str, typer.Option(help="Comma-separated.")] = "0.1,0.05",
 ) -> None:
     """Evaluate the tiny model under every limit."""
     model, rows = load("tiny"), read_questions(data, limit)
-    chosen = settings(reducers.split(","), read_keeps(keeps))
-    for windows.AT_ONCE, windows.WINDOW in LIMITS:
+    chosen = settings(reducers.split(","), [read_keep(keep) for keep in keeps.split(",")])
+    for chunked_scoring.AT_ONCE, chunked_scoring.WINDOW in LIMITS:
         for run in evaluate(model, rows, chosen, generate=GenerateOptions(max_new_tokens=8)):
             name = f"{run.setting.reducer} {run.setting.keep}"
             score = f"{100 * (run.score.accuracy or 0):.1f} % of {run.score.questions}"
-            console.out(f"| {windows.AT_ONCE:,} | {windows.WINDOW:,} | {name} | {score} |")
+            console.out(f"| {chunked_scoring.AT_ONCE:,} | {chunked_scoring.WINDOW:,} | {name} | {score} |")
 
 
 if __name__ == "__main__":

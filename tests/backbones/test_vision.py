@@ -12,9 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from echoingpixels.backbones.encoders import SILENCE, encode_audio
+from echoingpixels.backbones.encoders import SILENCE, VisionEncoder, attending, encode_audio, encode_cells, window
 from echoingpixels.backbones.qwen_omni import QwenOmni
-from echoingpixels.backbones.encoders import VisionEncoder, attending, encode_cells, window
 from echoingpixels.errors import OptionError
 from echoingpixels.inputs.prepare import audio_tokens
 from echoingpixels.media.clip import Clip

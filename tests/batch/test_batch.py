@@ -13,14 +13,16 @@ from typing import Any
 import pytest
 import torch
 
-from echoingpixels import batched as padded
+from echoingpixels import batching
+from echoingpixels import model as model_module
 from echoingpixels.batch import opening
 from echoingpixels.batch.journal import Journal
 from echoingpixels.batch.run import run
 from echoingpixels.batch.task import Task, Wanted
+from echoingpixels.encoded_clip import EncodedClip
 from echoingpixels.errors import DataError, ModelError
 from echoingpixels.media import read_clip
-from echoingpixels.media.clip import Clip, Pieces
+from echoingpixels.media.clip import Pieces, whole
 from echoingpixels.model import EchoingPixels
 from tests.support import clips, tinymodel
 from tests.support.batches import QUESTIONS, SHORT, Near, answer, job, rows, tasks
@@ -66,15 +68,15 @@ def test_a_batch_answers_as_each_question_alone(
     films: list[Path], model: EchoingPixels, reducer: str, at_once: int, workers: int, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(padded, "TOKENS_AT_ONCE", at_once)
+    monkeypatch.setattr(batching, "TOKENS_AT_ONCE", at_once)
     chosen = job(model, reducer=reducer)
     tally = answer(model, chosen, tasks(*films), tmp_path / "out.jsonl", workers=workers)
     got = {(row["media"], row["question"]): row for row in rows(tmp_path / "out.jsonl")}
     assert tally.answered == len(got) == 9 and tally.failed == 0
     for film in films:
-        clip = read_clip(film, chosen.read)
-        alone = model.ask_all(clip, QUESTIONS, reducer=reducer, keep=0.3, generate=SHORT)
-        for question, said in zip(QUESTIONS, alone, strict=True):
+        clip = model.encode(read_clip(film, chosen.read))
+        for question in QUESTIONS:
+            said = clip.ask(question, reducer=reducer, keep=0.3, generate=SHORT)
             row = got[str(film), question]
             assert (row["answer"], row["finish_reason"]) == (said.text, said.finish_reason)
             assert row["kept_ratio"] == said.report.tokens.kept_ratio
@@ -91,8 +93,8 @@ def test_a_batch_answers_as_each_question_alone(
 def test_a_clip_with_many_questions_is_decoded_and_encoded_once(
     films: list[Path], model: EchoingPixels, near: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    encoded, real = [], model.look
-    monkeypatch.setattr(model, "look", lambda clip: encoded.append(clip) or real(clip))
+    encoded, real = [], model.encode_pieces
+    monkeypatch.setattr(model, "encode_pieces", lambda clip, *rest: encoded.append(clip) or real(clip, *rest))
     answer(model, job(model), tasks(*films), tmp_path / "out.jsonl")
     assert sorted(near) == ["0.mp4", "1.mp4", "2.mp4"] and len(encoded) == 3
     counted = [row for row in rows(tmp_path / "out.jsonl") if row["time_s"]["decode"] > 0]
@@ -176,21 +178,22 @@ def test_rows_keep_their_own_ids(films: list[Path], model: EchoingPixels, tmp_pa
     assert [row["id"] for row in rows(tmp_path / "out.jsonl")] == ["a", "b", "c"]
 
 
-def frames_that_fit(model: EchoingPixels, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = model._look
+def limit_frames(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = model_module.encode_pieces
 
-    def look(clip: Clip, *arguments: Any) -> Any:
+    def encode(model: EchoingPixels, pieces: Pieces, *rest: Any) -> EncodedClip:
+        clip = whole(pieces)
         if len(clip.frames) > most:
             raise torch.OutOfMemoryError("CUDA out of memory.")
-        return real(clip, *arguments)
+        return real(model, clip.pieces(), *rest)
 
-    monkeypatch.setattr(model, "_look", look)
+    monkeypatch.setattr(model_module, "encode_pieces", encode)
 
 
 def test_a_clip_that_does_not_fit_in_memory_is_tried_with_half_its_frames(
     films: list[Path], model: EchoingPixels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    frames_that_fit(model, 4, monkeypatch)  # the films have 4, 6 and 2
+    limit_frames(4, monkeypatch)  # the films have 4, 6 and 2
     asked = tasks(*films)
     answer(model, job(model), asked, tmp_path / "out.jsonl")
     told = {row["media"]: row for row in rows(tmp_path / "out.jsonl")}
@@ -205,7 +208,7 @@ def test_a_clip_that_does_not_fit_in_memory_is_tried_with_half_its_frames(
 def test_a_clip_whose_half_does_not_fit_either_fails(
     films: list[Path], model: EchoingPixels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    frames_that_fit(model, 2, monkeypatch)
+    limit_frames(2, monkeypatch)
     tally = answer(model, job(model), tasks(*films), tmp_path / "out.jsonl")
     assert dict(tally.failures) == {"OutOfMemoryError": 3} and tally.answered == 6
     (said,) = {row["error"]["hint"] for row in rows(tmp_path / "out.jsonl") if row["error"]}
@@ -261,7 +264,7 @@ def test_a_model_that_cannot_be_loaded_ends_the_batch(films: list[Path], model: 
 def test_once_told_to_stop_it_finishes_what_it_has_begun(
     films: list[Path], model: EchoingPixels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(padded, "TOKENS_AT_ONCE", 1)
+    monkeypatch.setattr(batching, "TOKENS_AT_ONCE", 1)
     out, seen = tmp_path / "out.jsonl", []
     tally = answer(model, job(model), tasks(*films), out, on_results=seen.append, stop=lambda: len(seen) >= 1)
     assert 1 <= tally.answered < 9 and len(rows(out)) == tally.answered
@@ -272,7 +275,7 @@ def test_once_told_to_stop_it_finishes_what_it_has_begun(
 def test_a_full_disk_loses_nothing_that_was_written(
     films: list[Path], model: EchoingPixels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(padded, "TOKENS_AT_ONCE", 1)
+    monkeypatch.setattr(batching, "TOKENS_AT_ONCE", 1)
     out, room, real = tmp_path / "out.jsonl", [3000], os.write
 
     def write(file: int, data: Any) -> int:
@@ -291,3 +294,70 @@ def test_a_full_disk_loses_nothing_that_was_written(
     assert 0 < written < 9
     tally = answer(model, job(model), tasks(*films), out, resume=True)
     assert tally.skipped == written and len(rows(out)) == 9
+
+
+def select_fails(model: EchoingPixels, monkeypatch: pytest.MonkeyPatch, tokens: int, error: Exception) -> None:
+    """Fail where the model selects among more than `tokens` tokens."""
+    real = model.select
+
+    def select(stream: Any, *rest: Any) -> Any:
+        if stream.mask.numel() > tokens:
+            raise error
+        return real(stream, *rest)
+
+    monkeypatch.setattr(model, "select", select)
+
+
+def test_an_answer_that_does_not_fit_in_memory_is_retried_with_half_the_frames(
+    films: list[Path], model: EchoingPixels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    longest = max(model.encode(film).prompt(QUESTIONS[1]).tokens for film in films)
+    select_fails(model, monkeypatch, longest - 1, MemoryError())
+    asked = tasks(*films, questions=QUESTIONS[1:2])
+    tally = answer(model, job(model), asked, tmp_path / "out.jsonl")
+    found = {row["media"]: row for row in rows(tmp_path / "out.jsonl")}
+    assert (tally.answered, tally.failed) == (3, 0)
+    assert [media for media, row in found.items() if row["retried"]] == [
+        str(film) for film in films if model.encode(film).prompt(QUESTIONS[1]).tokens == longest
+    ]
+    assert answer(model, job(model), asked, tmp_path / "out.jsonl", resume=True).skipped == 3
+
+
+def test_a_clip_without_frames_is_not_retried(
+    model: EchoingPixels, near: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    track = clips.Track(clips.beep(2.0, 1.0))
+    sound = clips.write(tmp_path / "sound.mka", clips.Film(seconds=2.0, codec=None, tracks=(track,)))
+    limit_frames(-1, monkeypatch)
+    tally = answer(model, job(model), tasks(sound), tmp_path / "out.jsonl")
+    assert dict(tally.failures) == {"OutOfMemoryError": 3} and near == ["sound.mka"]
+
+
+def test_a_clips_seconds_count_in_its_first_row_even_if_that_fails(
+    films: list[Path], model: EchoingPixels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for fails, name in ((False, "a.jsonl"), (True, "b.jsonl")):
+        if fails:
+            select_fails(model, monkeypatch, 0, RuntimeError("a fault"))
+        answer(model, job(model), tasks(films[0]), tmp_path / name)
+        first, *others = (row["time_s"] for row in rows(tmp_path / name))
+        assert first["decode"] > 0 and first["encode"] > 0
+        assert all(row["decode"] == row["encode"] == 0 for row in others)
+        assert all((row["prefill"] > 0) != fails for row in (first, *others))
+
+
+def test_features_are_stored_after_answers_even_if_these_fail(
+    films: list[Path], model: EchoingPixels, near: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cached = job(model, tmp_path / "cache")
+    with monkeypatch.context() as patch:
+        select_fails(model, patch, 0, RuntimeError("a fault"))
+        tally = answer(model, cached, tasks(films[0]), tmp_path / "a.jsonl")
+        assert dict(tally.failures) == {"InternalError": 3} and near == ["0.mp4"]
+    tally = answer(model, cached, tasks(films[0]), tmp_path / "b.jsonl")
+    assert (tally.answered, tally.cached, near) == (3, 3, ["0.mp4"])
+    plain = tmp_path / "c.jsonl"
+    answer(model, job(model), tasks(films[0]), plain)
+    for row, fresh in zip(rows(tmp_path / "b.jsonl"), rows(plain), strict=True):
+        assert row["cached"] and not fresh["cached"] and row["time_s"]["encode"] == 0
+        assert (row["answer"], row["notes"], row["warnings"]) == (fresh["answer"], fresh["notes"], fresh["warnings"])

@@ -240,7 +240,7 @@ def test_pixels_of_a_frame_are_as_asked_else_the_models_own(tiny: str, model: Ec
 
 
 def test_an_unknown_option_of_load_fails_loudly(tiny: str) -> None:
-    with pytest.raises(TypeError, match="colour"):
+    with pytest.raises(OptionError, match="colour"):
         load(tiny, colour="red")
     with pytest.raises(OptionError, match="int3"):
         load(tiny, quant="int3")

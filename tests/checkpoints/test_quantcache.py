@@ -18,8 +18,7 @@ from echoingpixels.checkpoints.loading import KNOWN
 from echoingpixels.checkpoints.quantization import clear, entries, keep_quantized, kept_at
 from echoingpixels.from_pretrained import load
 from echoingpixels.model import EchoingPixels
-from echoingpixels.storage.folders import UNFINISHED
-from echoingpixels.storage.folders import STALE
+from echoingpixels.storage.folders import STALE, UNFINISHED
 from tests.support import tinymodel
 from tests.support.program import Program
 

@@ -16,6 +16,7 @@ from transformers import Qwen2_5OmniForConditionalGeneration
 
 from echoingpixels.errors import ModelError
 from echoingpixels.from_pretrained import load
+from echoingpixels.inputs.prepare import prepare_media
 from echoingpixels.media.clip import Clip
 from echoingpixels.model import EchoingPixels
 from echoingpixels.options import GenerateOptions
@@ -54,8 +55,8 @@ def reference(folder: Path) -> Any:
 
 def as_transformers(model: EchoingPixels, clip: Clip) -> dict[str, Any]:
     """The arguments of transformers' model for a question about a clip."""
-    inputs = model.encode(clip).prompt("Who rings?").inputs
-    (media,) = inputs.media
+    media = prepare_media(clip, model.backbone.resolution)
+    inputs = model.prepare(media, "Who rings?")
     given: dict[str, Any] = {"input_ids": inputs.input_ids, "attention_mask": torch.ones_like(inputs.input_ids)}
     if media.patches is not None:
         given |= {"pixel_values_videos": media.patches, "video_grid_thw": torch.tensor([media.grid])}

@@ -14,10 +14,9 @@ import torch
 
 from echoingpixels import encoded_clip, model
 from echoingpixels.checkpoints import loading
-from echoingpixels.errors import OutOfMemoryError
+from echoingpixels.errors import OutOfMemoryError, guarded, guarded_stream
 from echoingpixels.from_pretrained import load
 from echoingpixels.media import read_clip
-from echoingpixels.errors import guarded, guarded_stream
 from echoingpixels.model import EchoingPixels
 from tests.support.program import Program
 
@@ -104,7 +103,7 @@ def test_out_of_memory_with_a_clip_is_an_error_with_the_planner_s_advice(
 ) -> None:
     from echoingpixels.planning import advice, estimate
 
-    tiny, clip = load("tiny", device="cpu"), read_clip(DEMO)
+    clip = read_clip(DEMO)
     for module in (advice, estimate):
         monkeypatch.setattr(module, "free_memory", lambda device: 400_000_000)
     if where == "answering":

@@ -18,14 +18,14 @@ from echoingpixels.evaluation.answerfile import AnswerFile, made_with
 from echoingpixels.evaluation.evaluate import Outcome
 from echoingpixels.options import GenerateOptions, LoadOptions, MediaOptions
 from echoingpixels.reducers.setting import Setting
-from echoingpixels.report import Tokens
+from echoingpixels.report import TokenCounts, Tokens
 from tests.support import clips
 from tests.support.program import Done, Program, command, environment
 
 SHORT = ("--model", "tiny", "--max-new-tokens", "2", "--keep", "1,0.3", "--fps", "1")
 QUESTIONS = ("Who?", "Which object appears first?", "Is the bell heard?")
 FULL, CS2 = Setting("full", 1.0), Setting("cs2", 0.3)
-TOKENS = Tokens.of(*2 * [dict.fromkeys(("video", "audio", "image", "text"), 1)])
+TOKENS = Tokens.of(*2 * [TokenCounts(1, 1, 1, 1)])
 ROWS = [Row("q0", Path("a.mp4"), "Who?", "cat"), Row("q1", Path("b.mp4"), "Who?", "dog", start=1.0)]
 MADE = {"fps": 2.0, "weights": "w", "model": "tiny"}
 
@@ -76,8 +76,8 @@ def test_an_interrupted_evaluation_resumes_to_the_same_report(
     whole = out.with_name("whole.jsonl")
     expected = ep("evaluate", data, *SHORT, "--json", "--out", whole)
     with monkeypatch.context() as patch:
-        patch.setattr("echoingpixels.batched.TOKENS_AT_ONCE", 1)
-        real, calls = asking.answers, []
+        patch.setattr("echoingpixels.batching.TOKENS_AT_ONCE", 1)
+        real, calls = asking.answer_each, []
 
         def answers(*arguments: Any) -> Any:
             calls.append(1)
@@ -85,7 +85,7 @@ def test_an_interrupted_evaluation_resumes_to_the_same_report(
                 raise KeyboardInterrupt
             return real(*arguments)
 
-        patch.setattr(asking, "answers", answers)
+        patch.setattr(asking, "answer_each", answers)
         assert ep("evaluate", data, *SHORT, "--out", out).code == 130
     assert (len(out.read_text().splitlines()) if out.exists() else 0) == questions
     if questions > 1:
@@ -168,8 +168,8 @@ def test_answers_made_with_other_options_are_refused(data: Path, out: Path, ep: 
         ("--max-frames", "4", "max_frames"),
         ("--max-pixels", "3136", "resolution"),
         ("--max-new-tokens", "3", "max_new_tokens"),
-        ("--reuse", "off", "encode"),
         ("--temperature", "0.5", "temperature"),
+        ("--reuse", "off", "reuse"),
         ("--no-audio", None, "audio"),
     ):
         more = (option,) if value is None else (option, value)
@@ -243,7 +243,7 @@ def test_all_options_that_change_answers_are_noted(monkeypatch: pytest.MonkeyPat
     changed: list[Callable[[], dict[str, Any]]] = [
         lambda: made(LoadOptions(quant="nf4")),
         lambda: made(LoadOptions(max_pixels=5000)),
-        lambda: made(LoadOptions(encode="plain")),
+        lambda: made(LoadOptions(reuse=None)),
         lambda: made(fps=1.0),
         lambda: made(max_frames=3),
         lambda: made(audio=False),

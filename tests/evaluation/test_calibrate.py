@@ -31,6 +31,8 @@ from echoingpixels.evaluation.calibrate import (
 )
 from echoingpixels.evaluation.evaluate import evaluate
 from echoingpixels.from_pretrained import load
+from echoingpixels.media import stream_clip
+from echoingpixels.media.clip import Pieces
 from echoingpixels.model import EchoingPixels
 from echoingpixels.options import AskOptions, Auto, GenerateOptions, LoadOptions
 from echoingpixels.planning.meta_model import outline
@@ -94,11 +96,17 @@ def test_questions_with_equal_features_get_one_ratio() -> None:
 def test_every_ratio_is_measured_in_one_pass(film: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = tinymodel.model(tau=0.3)
     rows = [Row(f"q{i}", film, f"Who {i}?", "cat") for i in range(MIN_QUESTIONS)]
-    read, real = [], scoring.stream_clip
-    monkeypatch.setattr(scoring, "stream_clip", lambda *a, **o: read.append(a) or real(*a, **o))  # type: ignore[func-returns-value]
+    read: list[Path] = []
+
+    def reader(path: Path, *rest: Any, **options: Any) -> Pieces:
+        read.append(path)
+        return stream_clip(path, *rest, **options)
+
     monkeypatch.setattr(scoring, "is_right", lambda answer, expected: True)
     asked: list[float] = []
-    found = calibrate(model, rows, generate=SHORT, on_outcome=lambda one: asked.append(one.setting.ratio))
+    found = calibrate(
+        model, rows, generate=SHORT, on_outcome=lambda one: asked.append(one.setting.ratio), reader=reader
+    )
     assert len(read) == 1 and sorted(set(asked)) == [*RATIOS, 1.0] and len(asked) == MIN_QUESTIONS * (len(RATIOS) + 1)
     assert found.accuracy == 1.0 and {point.accuracy for point in found.points} == {1.0}
     assert found.enough.table == ((1.0, PRICES[0]),) and len(found.enough.level) == model.backbone.shape.width + 3

@@ -10,15 +10,16 @@ from typing import Any
 
 import pytest
 
-from echoingpixels import batched as padded
+from echoingpixels import batching
 from echoingpixels.datasets.questions import Row
 from echoingpixels.errors import ModelError, OptionError, OutOfMemoryError
 from echoingpixels.evaluation import evaluate as under_test
 from echoingpixels.evaluation.evaluate import Outcome, evaluate
+from echoingpixels.media import stream_clip
 from echoingpixels.model import EchoingPixels
 from echoingpixels.options import GenerateOptions, MediaOptions
 from echoingpixels.reducers.setting import Setting, settings
-from echoingpixels.report import Tokens
+from echoingpixels.report import STAGES, StageTimes, Tokens
 from tests.support import clips, tinymodel
 from tests.support.program import Program
 
@@ -41,17 +42,15 @@ def model() -> EchoingPixels:
     return tinymodel.model()
 
 
-@pytest.fixture
-def read(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """The clips that were decoded, in order."""
-    seen, real = [], under_test.stream_clip
+class Recorder:
+    """A reader that records the clips it reads."""
 
-    def spy(path: Path, options: MediaOptions, **more: Any) -> Any:
-        seen.append((path.name, options.start, options.end))
-        return real(path, options, **more)
+    def __init__(self) -> None:
+        self.clips: list[tuple[str, float | None, float | None]] = []
 
-    monkeypatch.setattr(under_test, "stream_clip", spy)
-    return seen
+    def __call__(self, path: Path, options: MediaOptions, **more: Any) -> Any:
+        self.clips.append((path.name, options.start, options.end))
+        return stream_clip(path, options, **more)
 
 
 def rows(films: list[Path], questions: tuple[str, ...] = QUESTIONS) -> list[Row]:
@@ -64,9 +63,9 @@ def rows(films: list[Path], questions: tuple[str, ...] = QUESTIONS) -> list[Row]
     ]
 
 
-def collect(model: EchoingPixels, asked: list[Row], chosen: list[Setting]) -> list[Outcome]:
+def collect(model: EchoingPixels, asked: list[Row], chosen: list[Setting], **more: Any) -> list[Outcome]:
     found: list[Outcome] = []
-    evaluate(model, asked, chosen, generate=SHORT, on_outcome=found.append)
+    evaluate(model, asked, chosen, generate=SHORT, on_outcome=found.append, **more)
     return found
 
 
@@ -96,38 +95,40 @@ def test_settings_are_checked() -> None:
 
 
 def test_every_clip_is_decoded_and_encoded_once(
-    films: list[Path], model: EchoingPixels, read: list[Any], monkeypatch: pytest.MonkeyPatch
+    films: list[Path], model: EchoingPixels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    encoded, real = [], model.look
-    monkeypatch.setattr(model, "look", lambda clip: encoded.append(clip) or real(clip))
-    evaluate(model, rows(films), [*HALF, Setting("uniform", 0.2)], generate=SHORT)
-    assert read == [("0.mp4", None, None), ("1.mp4", None, None)]
+    encoded, real, reader = [], model.encode_pieces, Recorder()
+    monkeypatch.setattr(model, "encode_pieces", lambda *clip: encoded.append(clip) or real(*clip))
+    evaluate(model, rows(films), [*HALF, Setting("uniform", 0.2)], generate=SHORT, reader=reader)
+    assert reader.clips == [("0.mp4", None, None), ("1.mp4", None, None)]
     assert len(encoded) == 2
 
 
-def test_parts_of_a_clip_are_clips_of_their_own(films: list[Path], model: EchoingPixels, read: list[Any]) -> None:
+def test_parts_of_a_clip_are_clips_of_their_own(films: list[Path], model: EchoingPixels) -> None:
     asked = [
         Row("a", films[0], "Who?", "cat", start=0.0, end=1.0),
         Row("b", films[0], "Who?", "cat", start=1.0, end=2.0),
         Row("c", films[0], "Is the bell heard?", "yes", start=0.0, end=1.0),
     ]
-    assert len(collect(model, asked, HALF[:1])) == 3
-    assert read == [("0.mp4", 0.0, 1.0), ("0.mp4", 1.0, 2.0)]
+    reader = Recorder()
+    assert len(collect(model, asked, HALF[:1], reader=reader)) == 3
+    assert reader.clips == [("0.mp4", 0.0, 1.0), ("0.mp4", 1.0, 2.0)]
 
 
-@pytest.mark.parametrize("reducer", ["full", "cs2", "cs2-video", "uniform", "random", "repeats", "fastv", "relevance"])
+@pytest.mark.parametrize("reducer", ["full", "cs2", "uniform", "random", "repeats", "fastv", "relevance"])
 @pytest.mark.parametrize("at_once", [16_384, 1000, 1])
 def test_a_batch_of_questions_is_answered_as_each_alone(
     films: list[Path], model: EchoingPixels, reducer: str, at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chosen = Setting(reducer, 0.3)
-    monkeypatch.setattr(padded, "TOKENS_AT_ONCE", at_once)
+    monkeypatch.setattr(batching, "TOKENS_AT_ONCE", at_once)
     asked = rows(films)
     together = {outcome.row.id: outcome.answer for outcome in collect(model, asked, [chosen])}
     alone = {row.id: collect(model, [row], [chosen])[0].answer for row in asked}
     assert together == alone
-    clip = under_test.stream_clip(films[0], frame_size=model.frame_size)
-    by_ask = model.ask_all(clip, QUESTIONS, reducer=chosen.reducer, keep=chosen.keep, generate=SHORT)
+    clip = model.encode(films[0])
+    asked_of = [(clip, question) for question in QUESTIONS]
+    by_ask = model.answer(asked_of, reducer=chosen.reducer, keep=chosen.keep, generate=SHORT)
     assert [answer.text for answer in by_ask] == [together[row.id] for row in asked if row.media == films[0]]
 
 
@@ -200,7 +201,7 @@ def test_a_clip_that_does_not_fit_fails_alone(
 ) -> None:
     asked = rows(films)
     (whole,) = evaluate(model, asked, HALF[:1], generate=SHORT)
-    longest = max(len(model.encode(under_test.stream_clip(film)).prompt("Who?").inputs.kind[0]) for film in films)
+    longest = max(model.encode(stream_clip(film)).prompt("Who?").tokens for film in films)
     out_of_memory(model, monkeypatch, lambda stream: stream.kind.shape[1] < longest)
     (run,) = evaluate(model, asked, HALF[:1], generate=SHORT)
     failed = [outcome for outcome in run.outcomes if outcome.error]
@@ -210,21 +211,19 @@ def test_a_clip_that_does_not_fit_fails_alone(
     assert answered == [one for one in whole.outcomes if one.row.media != failed[0].row.media]
 
 
-def test_what_is_known_before_is_not_asked_again(
-    films: list[Path], model: EchoingPixels, read: list[Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_known_before_is_not_asked_again(films: list[Path], model: EchoingPixels) -> None:
     asked = rows(films)
     whole = evaluate(model, asked, HALF, generate=SHORT)
     before = {(one.row.id, one.setting): one for run in whole for one in run.outcomes}
     rest = {("1-2", HALF[1]), ("1-3", HALF[0])}
     found: list[Outcome] = []
-    read.clear()
+    reader = Recorder()
     again = evaluate(
-        model, asked, HALF, generate=SHORT, on_outcome=found.append,
+        model, asked, HALF, generate=SHORT, on_outcome=found.append, reader=reader,
         known=lambda row, setting: None if (row.id, setting) in rest else before[row.id, setting],
     )  # fmt: skip
-    assert {(one.row.id, one.setting) for one in found} == rest and read == [("1.mp4", None, None)]
-    assert [replace(run, time_s={}) for run in again] == [replace(run, time_s={}) for run in whole]
+    assert {(one.row.id, one.setting) for one in found} == rest and reader.clips == [("1.mp4", None, None)]
+    assert [replace(run, time_s=StageTimes()) for run in again] == [replace(run, time_s=StageTimes()) for run in whole]
 
 
 def test_tokens_and_times_are_summed(films: list[Path], model: EchoingPixels) -> None:
@@ -234,8 +233,9 @@ def test_tokens_and_times_are_summed(films: list[Path], model: EchoingPixels) ->
     assert reduced.kept_ratio == pytest.approx(0.3, abs=0.02)
     assert reduced.text == full.text
     for run in runs:
-        assert run.time_s.total == pytest.approx(sum(s for name, s in run.time_s.items() if name != "total"))
-        assert all(seconds > 0 for seconds in run.time_s.values())
+        spent = run.time_s.known()
+        assert run.time_s.total == pytest.approx(sum(spent.values()) - spent.get("load", 0.0))
+        assert set(spent) == set(STAGES) and all(seconds > 0 for name, seconds in spent.items() if name != "load")
 
 
 def test_progress_goes_up_to_the_number_of_clips(films: list[Path], model: EchoingPixels) -> None:
@@ -244,10 +244,11 @@ def test_progress_goes_up_to_the_number_of_clips(films: list[Path], model: Echoi
     assert seen == [(1, 2), (2, 2)]
 
 
-def test_cs2_without_a_sieve_fails_before_any_clip_is_read(films: list[Path], read: list[Any]) -> None:
+def test_cs2_without_a_sieve_fails_before_any_clip_is_read(films: list[Path]) -> None:
+    reader = Recorder()
     with pytest.raises(ModelError, match="no sieve"):
-        evaluate(EchoingPixels(tinymodel.backbone()), rows(films), HALF)
-    assert read == []
+        evaluate(EchoingPixels(tinymodel.backbone()), rows(films), HALF, reader=reader)
+    assert reader.clips == []
 
 
 @pytest.fixture

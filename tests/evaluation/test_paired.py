@@ -15,9 +15,9 @@ from echoingpixels.datasets.score import score
 from echoingpixels.evaluation.evaluate import Outcome, Run
 from echoingpixels.evaluation.paired import RESAMPLES, Pair, difference, within
 from echoingpixels.reducers.setting import Setting
-from echoingpixels.report import Tokens
+from echoingpixels.report import StageTimes, TokenCounts, Tokens
 
-NOTHING = Tokens.of(*2 * [dict.fromkeys(("video", "audio", "image", "text"), 0)])
+NOTHING = Tokens.of(*2 * [TokenCounts()])
 
 
 def run(setting: Setting, *rights: bool | None) -> Run:
@@ -26,7 +26,7 @@ def run(setting: Setting, *rights: bool | None) -> Run:
         Row(f"q{i}", Path(f"{i // 2}.mp4"), f"Who {i}?", "cat", ("who", "where")[i % 2]) for i in range(len(rights))
     ]
     outcomes = tuple(Outcome(row, setting, None, right) for row, right in zip(rows, rights, strict=True))
-    return Run(setting, score(rights), {}, {}, NOTHING, {}, {}, outcomes)
+    return Run(setting, score(rights), {}, {}, NOTHING, {}, StageTimes(), outcomes)
 
 
 def test_gained_and_lost_are_counted_and_a_failed_clip_is_left_out() -> None:

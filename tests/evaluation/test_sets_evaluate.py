@@ -34,12 +34,12 @@ def test_an_answer_without_an_option_is_unparsed_and_a_missing_clip_failed(
     data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     texts = ["The answer is A.", "a dog", "A cat and a dog", ""]
-    real = under_test.answers
+    real = under_test.answer_each
 
     def answers(*arguments: Any) -> Any:
         return [replace(one, text=text) for text, one in zip(texts, real(*arguments), strict=True)]
 
-    monkeypatch.setattr(under_test, "answers", answers)
+    monkeypatch.setattr(under_test, "answer_each", answers)
     (run,) = evaluate(tinymodel.model(), read_questions(data), [Setting("uniform", 0.5)])
     assert [(o.right, o.unparsed) for o in run.outcomes] == [
         (True, False),

@@ -1,4 +1,4 @@
-"""What an explanation says is what the model did; and where it is written."""
+"""An explanation reports the model's own selections and answers; files it is written to."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from echoingpixels.inputs.positions import AUDIO_TOKENS_PER_S, KINDS
 from echoingpixels.media import read_clip
 from echoingpixels.media.clip import Clip
 from echoingpixels.model import EchoingPixels
-from echoingpixels.options import REDUCER_NAMES, SIEVED, UNTRAINED, AskOptions
+from echoingpixels.options import REDUCER_NAMES, SIEVED, AskOptions
 from tests.support import clips, tinymodel
-from tests.support.explained import QUESTION, SHORT, explained, heard, model, still
+from tests.support.explained import QUESTION, SHORT, audio_only, explained, model, still
 from tests.support.program import Program
 
 SHORT_RUN = ("--device", "cpu", "--max-new-tokens", "3")
@@ -76,26 +76,23 @@ def test_the_ladder_begins_with_the_fewest_tokens_and_has_the_ratio_asked_for(cl
     assert [choice.setting.keep for choice in explained(clip, keeps=(), keep=0.3).choices] == [0.3]
 
 
-def test_choices_are_nested_where_the_reducer_ranks_and_not_where_it_picks_anew(clip: Clip, one: Explanation) -> None:
+def test_choices_are_nested_if_the_reducer_ranks_tokens(clip: Clip, one: Explanation) -> None:
     assert one.nested and explained(clip, reducer="random").nested
     assert not explained(clip, reducer="uniform", keep=0.3).nested
 
 
 def test_progress_counts_the_runs(clip: Clip) -> None:
-    told: list[tuple[int, int]] = []
+    progress: list[tuple[int, int]] = []
     asked = AskOptions(generate=SHORT)
-    explain(model().encode(clip), clip, QUESTION, asked, (0.5, 1.0), lambda *done: told.append(done))
-    assert told == [(1, 3), (2, 3), (3, 3)]
+    explain(model().encode(clip), clip, QUESTION, asked, (0.5, 1.0), lambda *done: progress.append(done))
+    assert progress == [(1, 3), (2, 3), (3, 3)]
 
 
 def test_only_the_fused_form_is_no_proof(clip: Clip, one: Explanation) -> None:
     assert (one.form, explained(clip, form="fused", keeps=()).form) == ("extractive", "fused")
-    assert "does rest on them" in one.belief
-    for reducer in SIEVED:
-        assert "no proof" in explained(clip, form="fused", keeps=(), reducer=reducer).belief
-        by_score = "does rest on them" in explained(clip, keeps=(), reducer=reducer).belief
-        assert by_score == (reducer != "cs2-random")
-    for reducer in UNTRAINED:
+    assert "is based on them" in one.belief
+    assert "do not prove" in explained(clip, form="fused", keeps=(), reducer="cs2").belief
+    for reducer in set(REDUCER_NAMES) - SIEVED:
         other = explained(clip, form="fused", keeps=(), reducer=reducer)
         assert other.form is None and f"that {reducer} kept them does not mean that they matter" in other.belief
 
@@ -112,12 +109,12 @@ def test_the_budget_over_time_has_every_kept_token_in_its_second(one: Explanatio
     for choice in one.choices:
         budget = over_time(one, choice)
         tokens = [one.tokens[i] for i in choice.kept]
-        assert budget.part == 1.0 and len(budget.seen) == 4
+        assert budget.part == 1.0 and len(budget.video) == 4
         for second in range(4):
-            there = [token for token in tokens if second <= token.time + 1e-4 < second + 1]
-            assert budget.seen[second] == sum(token.cell is not None for token in there)
-            assert budget.heard[second] == sum(token.cell is None for token in there)
-        assert budget.most == max(a + b for a, b in zip(budget.seen, budget.heard, strict=True))
+            within = [token for token in tokens if second <= token.time + 1e-4 < second + 1]
+            assert budget.video[second] == sum(token.cell is not None for token in within)
+            assert budget.audio[second] == sum(token.cell is None for token in within)
+        assert budget.most == max(a + b for a, b in zip(budget.video, budget.audio, strict=True))
 
 
 def test_the_page_counts_picture_and_sound_apart(one: Explanation) -> None:
@@ -125,30 +122,30 @@ def test_the_page_counts_picture_and_sound_apart(one: Explanation) -> None:
     cells = shown.rows * shown.columns
     for choice, stop in zip(one.choices, shown.stops, strict=True):
         kept = [one.tokens[i] for i in choice.kept]
-        seen = [(one.span.times[n // cells], divmod(n % cells, shown.columns)) for n in stop.kept.seen]
-        assert seen == [(token.time, token.cell) for token in kept if token.cell is not None]
-        times = [n / AUDIO_TOKENS_PER_S for n in stop.kept.heard]
+        cells_kept = [(one.span.times[n // cells], divmod(n % cells, shown.columns)) for n in stop.kept.video]
+        assert cells_kept == [(token.time, token.cell) for token in kept if token.cell is not None]
+        times = [n / AUDIO_TOKENS_PER_S for n in stop.kept.audio]
         assert times == pytest.approx([token.time for token in kept if token.cell is None])
         assert (stop.answer, stop.report) == (choice.answer.text, choice.answer.report.as_dict())
 
 
-def test_heat_is_the_share_of_tokens_that_are_rated_lower(one: Explanation) -> None:
+def test_heat_is_the_share_of_tokens_with_lower_scores(one: Explanation) -> None:
     choice, stop = one.choices[one.asked], page.page(one).stops[one.asked]
     assert choice.scores is not None and stop.heat is not None
-    seen = [score for token, score in zip(one.tokens, choice.scores, strict=True) if token.cell is not None]
-    lower = [sum(other < score for other in choice.scores) for score in seen]
-    assert list(stop.heat.seen) == [100 * n // len(one.tokens) for n in lower]
-    assert len(stop.heat.heard) == one.span.audio_tokens
-    assert page.page(one).stops[-1].heat is None, "all tokens: nothing is rated"
+    video = [score for token, score in zip(one.tokens, choice.scores, strict=True) if token.cell is not None]
+    lower = [sum(other < score for other in choice.scores) for score in video]
+    assert list(stop.heat.video) == [100 * n // len(one.tokens) for n in lower]
+    assert len(stop.heat.audio) == one.span.audio_tokens
+    assert page.page(one).stops[-1].heat is None, "all tokens: no scores"
 
 
 def test_the_pages_data_survives_the_trip_through_html(clip: Clip) -> None:
     nasty = "</script><!-- & {{js}} \u2028 é"
-    source = replace(clip.source, path="folder/<img onerror=x>\udcff.mp4", notes=(nasty,))
+    source = replace(clip.source, path="folder/<img onerror=x>\udcff.mp4", warnings=("w",), notes=(nasty,))
     html = page.render(explained(replace(clip, source=source), nasty)).decode()
     data = html.split('<script id="data" type="application/json">')[1].split("</script>")[0]
     read = json.loads(data)
-    assert (read["question"], read["name"], read["remarks"]) == (nasty, "<img onerror=x>\udcff.mp4", [nasty])
+    assert (read["question"], read["name"], read["remarks"]) == (nasty, "<img onerror=x>\udcff.mp4", ["w", nasty])
     assert "<img onerror" not in html and html.count("</script>") == 2
     assert "default-src 'none'" in html and "unsafe" not in html.split("<style>")[0]
 
@@ -164,7 +161,7 @@ def test_a_page_of_sixty_noisy_seconds_stays_under_ten_megabytes() -> None:
 def test_sound_alone_a_picture_alone_a_still_and_silence_are_shown_too(clip: Clip, kind: str) -> None:
     audio = np.zeros(len(clip.audio if clip.audio is not None else ()), np.float32)
     variants = {
-        "sound": heard(clip),
+        "sound": audio_only(clip),
         "picture": replace(clip, audio=None),
         "still": still(clip),
         "silent": replace(clip, audio=audio),
@@ -173,7 +170,7 @@ def test_sound_alone_a_picture_alone_a_still_and_silence_are_shown_too(clip: Cli
     shown = page.page(made)
     assert (len(shown.frames) > 0, shown.still) == (kind != "sound", kind == "still")
     assert (shown.sound is not None) == (shown.spectrogram is not None) == (kind in ("sound", "silent"))
-    assert (len(shown.stops[0].budget.seen) > 0) == (kind != "still")
+    assert (len(shown.stops[0].budget.video) > 0) == (kind != "still")
     assert b"<!doctype html>" in page.render(made)
     assert Image.open(io.BytesIO(poster.render(made))).width == poster.WIDTH
 

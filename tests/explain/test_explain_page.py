@@ -1,4 +1,4 @@
-"""The page of `ep explain` in a real browser: it loads from disk, shows what was kept, and lets nothing in."""
+"""The page of `ep explain` in a real browser: it loads from disk, shows the kept tokens, and loads nothing else."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from echoingpixels.inputs.positions import AUDIO_TOKENS_PER_S
 from echoingpixels.media.clip import Clip
 from tests.support import browser as browsers
 from tests.support import clips, tinymodel
-from tests.support.explained import explained, heard, still
+from tests.support.explained import audio_only, explained, still
 
 By = "css selector"
 PATIENCE = 30  # s
@@ -34,7 +34,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def clip() -> Clip:
-    """Six grey seconds with a beep: what is dimmed is dimmed by the page."""
+    """Six grey seconds with a beep: the page alone dims it."""
     noise = tinymodel.clip(6.0)
     beep = clips.beep(6.0, 2.0, rate=16_000)[0] + np.random.default_rng(0).normal(0, 0.01, 96_000).astype(np.float32)
     return replace(noise, audio=beep)
@@ -117,7 +117,7 @@ def test_it_opens_with_the_question_the_answer_and_the_report(opened: Callable[.
     numbers = find(page, "#numbers").text
     assert f"{tokens.video.before} → {tokens.video.after}" in numbers
     assert f"{tokens.audio.before} → {tokens.audio.after}" in numbers
-    assert f"{asked.answer.report.speedup['estimated']:.2f} ×" in numbers
+    assert f"{asked.answer.report.speedup.estimated:.2f} ×" in numbers
     assert len(page.find_elements(By, "#rows tr")) == len(made.choices)
 
 
@@ -183,10 +183,10 @@ def test_keys_play_stop_and_step(opened: Callable[..., Any], made: Explanation) 
     press(page, " ")
     assert find(page, "#play").text == "Play"
     clock = float(find(page, "#clock").text.split()[0])
-    heard_at = page.execute_script("return document.getElementById('sound').currentTime")
-    assert clock == pytest.approx(heard_at, abs=0.3) and clock > 0.6
+    audio_time = page.execute_script("return document.getElementById('sound').currentTime")
+    assert clock == pytest.approx(audio_time, abs=0.3) and clock > 0.6
     frame = int(find(page, "#caption").text.split()[1])
-    assert made.clip.times[frame - 1] <= heard_at + 0.1
+    assert made.clip.times[frame - 1] <= audio_time + 0.1
 
 
 def test_the_clip_stops_at_its_end(opened: Callable[..., Any], made: Explanation) -> None:
@@ -211,16 +211,16 @@ def test_names_and_questions_are_only_text(opened: Callable[..., Any], clip: Cli
 
 @pytest.mark.parametrize("kind", ["sound", "picture", "still"])
 def test_what_a_clip_lacks_is_not_shown(opened: Callable[..., Any], clip: Clip, kind: str) -> None:
-    variants = {"sound": heard(clip), "picture": replace(clip, audio=None), "still": still(clip)}
+    variants = {"sound": audio_only(clip), "picture": replace(clip, audio=None), "still": still(clip)}
     page = opened(explained(variants[kind], form="fused"))
-    visible = {name: find(page, name).is_displayed() for name in ("#picture", "#heard", "#timed", "#bars")}
+    visible = {name: find(page, name).is_displayed() for name in ("#picture", "#track", "#timed", "#bars")}
     assert visible == {
         "#picture": kind != "sound",
-        "#heard": kind == "sound",
+        "#track": kind == "sound",
         "#timed": kind != "still",
         "#bars": kind != "still",
     }
-    assert "no proof of what the answer rests on" in find(page, "#belief").text
+    assert "do not prove what the answer is based on" in find(page, "#belief").text
     if kind == "still":
         return
     press(page, "\ue014", " ")

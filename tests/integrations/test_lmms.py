@@ -78,10 +78,10 @@ def test_requests_are_answered_in_order_and_a_missing_clip_ends_nothing(
     model = lmms.Lmms(pretrained="tiny", keep="0.2", reducer="uniform", device="cpu", batch_size="1")
     model.task_dict = {"task": {"test": [message(str(film)), message("gone.mp4"), message(str(film), text="Where?")]}}
     read: list[Path] = []
-    real = lmms.stream_clip
-    monkeypatch.setattr(lmms, "stream_clip", lambda path, *a, **b: read.append(path) or real(path, *a, **b))
+    real = model.ep.encode
+    monkeypatch.setattr(model.ep, "encode", lambda path, *rest: read.append(path) or real(path, *rest))
     first, gone, last = model.generate_until([request(i, max_new_tokens=6, temperature=0) for i in range(3)])
-    alone = model.ep.ask(real(film, frame_size=model.ep.frame_size), QUESTION, reducer="uniform", keep=0.2)
+    alone = real(film).ask(QUESTION, reducer="uniform", keep=0.2)
     assert first and alone.text.startswith(first) and gone == "" and last
     assert model.failed == 1 and not model.is_simple and str(model.device) == "cpu"
     again = model.generate_until([request(0, max_new_tokens=6, until=[first[1:]])])

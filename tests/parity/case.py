@@ -13,6 +13,7 @@ from echoingpixels.inputs.prepare import Inputs, Media, as_inputs, audio_tokens
 from echoingpixels.inputs.stream import Stream, pad
 from tests.parity.model import RecordedModel
 from tests.parity.tally import EXACT, FixtureError, Recorded, Tally
+from tests.support.tinymodel import encode
 
 STORED_PER_UNIT = 32  # pixels and mel are stored as int8: value = stored / 32
 
@@ -46,7 +47,8 @@ class Case:
 
 
 def _embed(model: RecordedModel, row: Inputs) -> Stream:
-    return model.backbone.embed(row, tuple(model.backbone.encode(media) for media in row.media))
+    features = (encode(model.backbone, media, torch.is_grad_enabled()) for media in row.media)
+    return model.backbone.embed(row, tuple(features))
 
 
 class _Media:
@@ -80,17 +82,17 @@ class _Media:
         """Whether anything has not been asked for."""
         return any(next(rest, None) is not None for rest in (self.video, self.image, self.sound))
 
-    def take(self, seen: bool, image: bool, heard: bool) -> Media:
+    def take(self, video: bool, image: bool, audio: bool) -> Media:
         """The next clip, image or sound."""
         times: tuple[float, ...] = ()
         rows = columns = 0
         patches, grid, mel = None, None, None
-        if seen:
+        if video:
             patches, grid = next(self.image if image else self.video)
             rows, columns = grid[1] // self.merge, grid[2] // self.merge
             rate = 1.0 if image else next(self.seconds, 1.0)
             times = tuple(rate * i for i in range(grid[0]))
-        if heard:
+        if audio:
             mel = next(self.sound)
         span = Span(times, rows, columns, 0 if mel is None else audio_tokens(mel.shape[1]), image)
         return Media(span, patches, grid, mel)
@@ -133,8 +135,8 @@ def _pieces(ids: list[int], layout: Layout, take: Callable[[bool, bool, bool], M
             pieces[-1].append(ids[i])
             i += 1
             continue
-        seen = ids[i] == layout.vision_bos
-        media.append(take(seen, first == layout.image, marks == 2 or not seen))
+        video = ids[i] == layout.vision_bos
+        media.append(take(video, first == layout.image, marks == 2 or not video))
         pieces += [media[-1].span, []]
         i += marks
         while i < len(ids) and ids[i] in tokens:

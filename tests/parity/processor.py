@@ -1,6 +1,6 @@
 """Our inputs against those of transformers' own processor, for frames and sound already read.
 
-The fixtures hold no tokenizer, so texts are encoded by looking them up among the recorded ids: what is compared is the
+The fixtures hold no tokenizer, so texts are encoded by finding them among the recorded ids: what is compared is the
 whole prompt (marks, order, media tokens, positions), not how the tokenizer splits words.
 """
 

@@ -41,13 +41,13 @@ class Generated:
     logits: Tensor  # (B, n, V)
 
 
-class Listening:
-    """The backbone without stop ids, noting the positions it is fed and the logits it gives."""
+class Recorder:
+    """The backbone without stop ids; records the positions it is fed and the logits it returns."""
 
     def __init__(self, backbone: QwenOmni) -> None:
         self.backbone = backbone
         self.stop_ids: frozenset[int] = frozenset()
-        self.heard: list[Tensor] = []  # (B, V) a step
+        self.steps: list[Tensor] = []  # (B, V) a step
         self.positions: list[Tensor] = []  # (B,) a cached step
         self.cached: list[list[int]] = []  # real tokens in the cache, by row
 
@@ -55,18 +55,18 @@ class Listening:
         return getattr(self.backbone, name)
 
     def logits(self, hidden: Tensor) -> Tensor:
-        return self._listen(self.backbone.logits(hidden))
+        return self._record(self.backbone.logits(hidden))
 
     def decode(
         self, token: Tensor, position: Tensor, mask: Tensor | None, cache: Any, compiled: bool = False
     ) -> Tensor:
         self.positions.append(position[:, 0])
         self.cached.append([cache.get_seq_length()] * len(token) if mask is None else (mask.sum(1) - 1).tolist())
-        return self._listen(self.backbone.decode(token, position, mask, cache, compiled))
+        return self._record(self.backbone.decode(token, position, mask, cache, compiled))
 
-    def _listen(self, logits: Tensor) -> Tensor:
+    def _record(self, logits: Tensor) -> Tensor:
         """Logits (B, 1, V), as they are."""
-        self.heard.append(logits[:, 0])
+        self.steps.append(logits[:, 0])
         return logits
 
 
@@ -170,10 +170,10 @@ class Run:
 
     def generated(self, n: int) -> Generated:
         """n greedy tokens, whatever they are."""
-        listening = Listening(self.backbone)
-        tokens = torch.stack(list(stream_tokens(listening, self.kept, GenerateOptions(max_new_tokens=n))), 1)  # (B, n)
-        fed = torch.stack(listening.positions, 1) if n > 1 else tokens[:, :0]  # (B, n - 1)
-        return Generated(tokens, fed.expand(4, -1, -1), listening.cached, torch.stack(listening.heard, 1))
+        recorder = Recorder(self.backbone)
+        tokens = torch.stack(list(stream_tokens(recorder, self.kept, GenerateOptions(max_new_tokens=n))), 1)  # (B, n)
+        fed = torch.stack(recorder.positions, 1) if n > 1 else tokens[:, :0]  # (B, n - 1)
+        return Generated(tokens, fed.expand(4, -1, -1), recorder.cached, torch.stack(recorder.steps, 1))
 
     def counts(self) -> list[dict[str, int]]:
         """Kept tokens of each row as the manifest counts them."""

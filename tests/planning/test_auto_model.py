@@ -13,10 +13,9 @@ import torch
 
 from echoingpixels.checkpoints import hub
 from echoingpixels.errors import DataError, ModelError, OptionError
-from echoingpixels.from_pretrained import load
+from echoingpixels.from_pretrained import load, resolve, save_default, saved_default
 from echoingpixels.options import LoadOptions
 from echoingpixels.planning import auto_model, estimate
-from echoingpixels.from_pretrained import resolve, save_default, saved_default
 from tests.support.program import Program, environment
 
 DEMO = Path(__file__).parents[2] / "models/echoingpixels/assets/demo.mp4"

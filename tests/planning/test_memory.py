@@ -27,6 +27,7 @@ from echoingpixels.planning import estimate
 from echoingpixels.planning.catalog import known_models
 from echoingpixels.planning.estimate import Case, memory_of
 from echoingpixels.planning.meta_model import Outline, outline
+from tests.support import tinymodel
 from tests.support.live import Live
 from tests.support.program import GIVEN_BACK, ROOT, environment
 
@@ -84,9 +85,10 @@ def peak(run: Callable[[], Any]) -> tuple[int, Any]:
 def encoded(dtype: torch.dtype) -> tuple[int, int, Features]:
     """The peaks of both encoders, and their features."""
     backbone, media = model(dtype).backbone, filled(sizes())
-    vision_peak, video = peak(lambda: backbone.encode(replace(media, mel=None)).video)
-    audio_peak, audio = peak(lambda: backbone.encode(replace(media, patches=None, grid=None)).audio)
-    return vision_peak, audio_peak, Features(video, audio)
+    assert isinstance(backbone, QwenOmni)
+    vision, video = peak(lambda: tinymodel.encode(backbone, replace(media, mel=None)).video)
+    sound, audio = peak(lambda: tinymodel.encode(backbone, replace(media, patches=None, grid=None)).audio)
+    return vision, sound, Features(video, audio)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -94,7 +96,7 @@ def encoded(dtype: torch.dtype) -> tuple[int, int, Features]:
 def test_every_stage_is_as_large_as_its_live_tensors(reducer: str, dtype: torch.dtype) -> None:
     one, asked = model(dtype), case(dtype, reducer, 0.3)
     planned = {stage.name: stage for stage in memory_of(asked).stages}
-    vision_peak, audio_peak, features = encoded(dtype)
+    vision, audio, features = encoded(dtype)
     inputs = one.prepare(sizes(), QUESTION)
 
     def chosen() -> Any:
@@ -111,8 +113,8 @@ def test_every_stage_is_as_large_as_its_live_tensors(reducer: str, dtype: torch.
         "select": planned["select"].activations + stream,
         "prefill": planned["prefill"].activations + planned["prefill"].kv_cache,
     }
-    peaks = {"vision": vision_peak, "audio": audio_peak, "select": select_peak, "prefill": prefill_peak}
-    assert expected == pytest.approx(peaks, rel=EXACT)
+    measured = {"vision": vision, "audio": audio, "select": select_peak, "prefill": prefill_peak}
+    assert expected == pytest.approx(measured, rel=EXACT)
     assert planned["prefill"].kv_cache == sum(part.keys.nbytes + part.values.nbytes for part in cache.layers)
 
 

@@ -1,4 +1,4 @@
-"""Explanations by the small random model, for tests of what is made of them."""
+"""Explanations by the small random model."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def explained(
     shown: Clip | None = None,
     **options: Any,
 ) -> Explanation:
-    """A clip explained, and shown as it is or as `shown`; options are those of AskOptions."""
+    """The explanation of a clip, displayed as `shown` if given; options are those of AskOptions."""
     asked = AskOptions(generate=SHORT, **options)
     return explain(model(form).encode(clip), shown or clip, question, asked, keeps)
 
 
-def heard(clip: Clip) -> Clip:
-    """The sound of a clip alone."""
+def audio_only(clip: Clip) -> Clip:
+    """The audio of a clip alone."""
     source = replace(clip.source, path="noise.wav", kind="audio")
     return replace(clip, frames=np.zeros((0, 0, 0, 3), np.uint8), times=clip.times[:0], source=source)
 

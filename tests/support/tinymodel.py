@@ -148,9 +148,13 @@ def prompt(on: QwenOmni, *pieces: list[int] | Media) -> Inputs:
     return as_inputs(place(spans, on.layout), media)
 
 
-@torch.no_grad()
-def encode(on: QwenOmni, media: Media) -> Features:
+def encode(on: QwenOmni, media: Media, gradients: bool = False) -> Features:
     """The features of a whole clip's patches and log-mel."""
+    with torch.set_grad_enabled(gradients):
+        return _encode(on, media)
+
+
+def _encode(on: QwenOmni, media: Media) -> Features:
     video = audio = new_video = new_audio = None
     if media.patches is not None and media.grid is not None:
         _, rows, columns = media.grid

@@ -10,7 +10,7 @@ from ..batching import Prompt, answer_each, batches
 from ..encoded_clip import CACHED, EncodedClip, from_cache
 from ..errors import EpError, InternalError, OutOfMemoryError
 from ..features.cache import CachedClip, FeatureCache
-from ..generation.answer import Answer
+from ..generation.answer import Answer, Cost
 from ..inputs.patches import STEP
 from ..media.clip import Clip
 from ..model import EchoingPixels
@@ -24,10 +24,10 @@ from .task import Task, Wanted
 
 @dataclass(frozen=True)
 class _Row:
-    """A row in the making: its prompt, or the reason why its clip failed.
+    """One question with its prompt, or the error of its clip.
 
-    `frames`: of its clip, as the model encodes them. `before`: seconds by stage before the model, in a clip's first row.
-    `first`: the seconds of the clip count in this row.
+    `frames`: frames of the clip that the model encodes. `before`: seconds by stage before the model, {} except in a
+    clip's first row. `first`: the seconds of the clip count in this row.
     """
 
     key: str
@@ -45,7 +45,7 @@ class _Row:
 
 
 class Answerer:
-    """A model that answers the questions of opened clips. It is loaded when the first clip arrives."""
+    """A model that answers questions about opened clips. It is loaded when the first clip arrives."""
 
     def __init__(self, load: Callable[[], EchoingPixels], job: Job) -> None:
         self._load, self.job = load, job
@@ -57,7 +57,7 @@ class Answerer:
         return self._load()
 
     def __call__(self, opened: Iterable[Opened | None]) -> Iterator[list[Result]]:
-        """The results of every clip, as they come. At a None, the rows so far are answered without waiting for more."""
+        """Results in batches. At a None, the batch at hand is answered without waiting for more clips."""
         for part in batches(self._rows(opened)):
             yield self._results(part)
 
@@ -69,7 +69,7 @@ class Answerer:
                 yield from self._clip(one)
 
     def _clip(self, opened: Opened) -> list[_Row]:
-        """All questions about a clip, which is encoded once."""
+        """The rows of a clip, which is encoded once."""
         if not opened.rows:
             return []
         rows = [
@@ -82,8 +82,9 @@ class Answerer:
         if opened.clip == UNREAD:
             with Opener(self.job) as opener:
                 return self._clip(replace(opener.open(opened.task), rows=opened.rows))
-        known = len(opened.clip.frames) if isinstance(opened.clip, Clip) else None
-        rows = [replace(row, frames=known or opened.task.options(self.job.read).max_frames) for row in rows]
+        most = opened.task.options(self.job.read).max_frames
+        frames = len(opened.clip.frames) if isinstance(opened.clip, Clip) else most
+        rows = [replace(row, frames=frames) for row in rows]
         try:
             clip = self._encoded(model, opened)
             frames = STEP * len(clip.media.span.times)
@@ -104,7 +105,7 @@ class Answerer:
         return replace(clip, time_s=StageTimes(**{**clip.time_s.known(), **elsewhere}))
 
     def _again(self, rows: list[_Row], failed: EpError) -> list[_Row]:
-        """The same questions about half the frames, where memory ran out for the first time."""
+        """The same questions about half of the frames, if memory ran out and they were not retried yet; else none."""
         row = rows[0]
         if not isinstance(failed, OutOfMemoryError) or row.task.retried or row.frames < 2:
             return []
@@ -121,7 +122,7 @@ class Answerer:
         return [result for one in part for result in self._row_results(one, None if one.error else next(answers))]
 
     def _row_results(self, row: _Row, answer: Answer | Exception | None) -> list[Result]:
-        """The result of one row; of its retry where memory ran out."""
+        """The result of one row, or of its retry if memory ran out."""
         if not isinstance(answer, Exception):
             return [self._result(row, answer)]
         failed = _described(answer, row.task)
@@ -132,6 +133,7 @@ class Answerer:
 
     def _result(self, row: _Row, answer: Answer | None) -> Result:
         options, clip = row.task.options(self.job.read), None if row.prompt is None else row.prompt.clip
+        cost = Cost() if row.prompt is None else row.prompt.cost(self.job.ask)
         made = Result(
             key=row.key,
             id=row.wanted.id,
@@ -146,9 +148,9 @@ class Answerer:
             keep=plain_keep(self.job.ask.keep),
             kept_ratio=None,
             tokens=None,
-            time_s={stage: row.before.get(stage, 0.0) for stage in STAGES},
-            warnings=() if clip is None else clip.source.warnings,
-            notes=() if clip is None else clip.source.notes,
+            time_s=_seconds(row, clip.time_s if clip is not None and row.first else None),
+            warnings=cost.warnings,
+            notes=tuple(note for note in cost.notes if note != CACHED),
             cached=clip is not None and clip.cached,
             retried=row.task.retried,
             error=None if row.error is None else Failure.of(row.error),
@@ -156,19 +158,24 @@ class Answerer:
         if answer is None or clip is None:
             return made
         report = answer.report
-        spent = (report.time_s if row.first else report.time_s - clip.time_s).known()
         return replace(
             made,
             answer=answer.text,
             finish_reason=answer.finish_reason,
             kept_ratio=report.tokens.kept_ratio,
             tokens=asdict(report.tokens),
-            time_s={stage: spent.get(stage, seconds) for stage, seconds in made.time_s.items()},
+            time_s=_seconds(row, report.time_s if row.first else report.time_s - clip.time_s),
             said=len(answer.token_ids),
             tokens_per_s=report.tokens_per_s,
             warnings=answer.warnings,
             notes=tuple(note for note in answer.notes if note != CACHED),  # `cached` states it
         )
+
+
+def _seconds(row: _Row, spent: StageTimes | None) -> dict[str, float]:
+    """The seconds of a row by stage: before the model, and `spent` in it."""
+    known = {} if spent is None else spent.known()
+    return {stage: known.get(stage, row.before.get(stage, 0.0)) for stage in STAGES}
 
 
 def _described(error: Exception, task: Task) -> EpError:

@@ -1,1 +1,1 @@
-"""Explaining an answer by the tokens that were kept for it, as a page to explore or a picture to print."""
+"""An answer explained by its kept tokens, as an interactive page or a picture."""

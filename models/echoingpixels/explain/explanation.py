@@ -44,7 +44,7 @@ class Token:
 class Choice:
     """The result of one reducer at one keep ratio.
 
-    `kept`: places in the explanation's `tokens`, ascending. `scores`: of all of these, None where the reducer has no scores.
+    `kept`: indices into the explanation's `tokens`, ascending. `scores`: of all of these, None without scores.
     """
 
     setting: Setting
@@ -80,10 +80,11 @@ class Explanation:
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """Further remarks for the reader."""
+        """Warnings and notes of the requested answer, and the ratios that were skipped."""
         ratios = ", ".join(f"{ratio:g}" for ratio in self.left_out)
         left = (f"Skipped, as they would read more than {AT_ONCE:,} tokens: {ratios}.",) if ratios else ()
-        return (*self.choices[self.asked].answer.warnings, *left)
+        answer = self.choices[self.asked].answer
+        return (*answer.warnings, *answer.notes, *left)
 
     @property
     def nested(self) -> bool:

@@ -1,7 +1,7 @@
-"""An explanation as one HTML file that needs nothing else. Knows nothing about how it was found.
+"""An explanation as one HTML file without external parts.
 
-Everything counted is counted here; the page's script only draws. Names, questions and answers travel as JSON, and the
-page's own policy lets no script run but the one whose hash it names.
+This module computes all numbers; the page's script only draws them. Names, questions and answers are passed as JSON.
+The page's content security policy allows no script except the one whose hash it states.
 """
 
 from __future__ import annotations
@@ -26,31 +26,34 @@ from .sound import mp3
 
 
 @dataclass(frozen=True)
-class Halves:
-    """Numbers about tokens of the picture, counted step by step and row by row, and about tokens of the sound."""
+class ByKind:
+    """Numbers of video (or image) tokens in order of steps, rows and columns, and of audio tokens in order of time."""
 
-    seen: tuple[int, ...]
-    heard: tuple[int, ...]
+    video: tuple[int, ...]
+    audio: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Stop:
-    """One place of the page's slider. `kept`: places of the kept tokens; `heat`: what percentage of all tokens each
-    token is rated above, None where nothing is rated."""
+    """One position of the page's slider.
+
+    `kept`: indices of the kept tokens. `heat`: percentage of all tokens that score lower than each token, None without
+    scores.
+    """
 
     reducer: str
     keep: float
     answer: str
     finish_reason: str
-    kept: Halves
-    heat: Halves | None
+    kept: ByKind
+    heat: ByKind | None
     budget: Budget
     report: dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Page:
-    """All that the page's script is given; pictures and sound in base64, times in s."""
+    """The data of the page's script; images and audio in base64, times in s."""
 
     name: str
     question: str
@@ -71,7 +74,7 @@ class Page:
     sound: str | None  # MP3
     spectrogram: str | None  # JPEG
     spectrogram_s: float
-    heard_tokens: int
+    audio_tokens: int
     stops: tuple[Stop, ...]
     asked: int
 
@@ -87,12 +90,14 @@ def render(explanation: Explanation) -> bytes:
         "js_hash": _hash(part["js"]),
         "data": _json(asdict(page(explanation))),
     }
-    text = re.sub(r"\{\{(\w+)\}\}", lambda found: filled[found[1]], part["html"])  # what is filled in is not read again
+    text = re.sub(
+        r"\{\{(\w+)\}\}", lambda found: filled[found[1]], part["html"]
+    )  # one pass: filled-in text is not expanded
     return text.encode(errors="replace")
 
 
 def page(explanation: Explanation) -> Page:
-    """What the page shows."""
+    """The data of the page."""
     clip, span, sound = explanation.clip, explanation.span, spectrogram(explanation.clip)
     return Page(
         name=Path(clip.source.path).name,
@@ -101,7 +106,7 @@ def page(explanation: Explanation) -> Page:
         reducer=explanation.reducer,
         belief=explanation.belief,
         nested=explanation.nested,
-        remarks=(*clip.source.warnings, *clip.source.notes, *explanation.remarks),
+        remarks=explanation.remarks,
         duration=clip.duration,
         times=tuple(clip.times.tolist()),
         frames=tuple(_base64(frame) for frame in jpegs(clip.frames)),
@@ -114,7 +119,7 @@ def page(explanation: Explanation) -> Page:
         sound=None if clip.audio is None or sound is None else _base64(mp3(clip.audio)),
         spectrogram=None if sound is None else _base64(jpeg(sound[0])),
         spectrogram_s=0.0 if sound is None else sound[1],
-        heard_tokens=span.audio_tokens,
+        audio_tokens=span.audio_tokens,
         stops=tuple(_stop(explanation, choice) for choice in explanation.choices),
         asked=explanation.asked,
     )
@@ -129,22 +134,22 @@ def _stop(explanation: Explanation, choice: Choice) -> Stop:
         keep=choice.ratio,
         answer=choice.answer.text,
         finish_reason=choice.answer.finish_reason,
-        kept=_halves(tokens, ((i, place[i]) for i in choice.kept)),
-        heat=None if choice.scores is None else _halves(tokens, enumerate(_percentiles(choice.scores))),
+        kept=_by_kind(tokens, ((i, place[i]) for i in choice.kept)),
+        heat=None if choice.scores is None else _by_kind(tokens, enumerate(_percentiles(choice.scores))),
         budget=over_time(explanation, choice),
         report=choice.answer.report.as_dict(),
     )
 
 
-def _halves(tokens: Sequence[Token], numbers: Iterable[tuple[int, int]]) -> Halves:
-    """Numbers of some tokens, parted."""
+def _by_kind(tokens: Sequence[Token], numbers: Iterable[tuple[int, int]]) -> ByKind:
+    """(index of a token, number) pairs, split by kind."""
     known = tuple(numbers)
-    seen = tuple(number for i, number in known if tokens[i].cell is not None)
-    return Halves(seen, tuple(number for i, number in known if tokens[i].cell is None))
+    video = tuple(number for i, number in known if tokens[i].cell is not None)
+    return ByKind(video, tuple(number for i, number in known if tokens[i].cell is None))
 
 
 def _percentiles(scores: Sequence[float]) -> list[int]:
-    order = sorted(range(len(scores)), key=lambda i: (scores[i], -i))  # the earlier token wins a tie
+    order = sorted(range(len(scores)), key=lambda i: (scores[i], -i))  # of equal scores the earlier token ranks higher
     rank = [0] * len(order)
     for place, i in enumerate(order):
         rank[i] = 100 * place // len(order)
@@ -156,11 +161,11 @@ def _base64(content: bytes) -> str:
 
 
 def _hash(text: str) -> str:
-    """As a content security policy names what it allows."""
+    """The hash of a script or style, as a content security policy states it."""
     return f"sha256-{b64encode(sha256(text.encode()).digest()).decode()}"
 
 
 def _json(value: dict[str, Any]) -> str:
-    """JSON in plain ASCII that no HTML parser can take for markup."""
+    """JSON in ASCII without characters of HTML markup."""
     text = json.dumps(value, allow_nan=False, separators=(",", ":"))
     return re.sub("[<>&]", lambda found: f"\\u{ord(found[0]):04x}", text)

@@ -1,4 +1,4 @@
-"""What is shown of a clip: its frames and its spectrogram, as pictures. Knows nothing about tokens being kept."""
+"""A clip's frames and spectrogram as images for display."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from ..inputs.mel import Mel, mel_frames
 from ..inputs.prepare import audio_tokens
 from ..media.clip import SAMPLE_RATE, Clip
 
-LONG_SIDE = 480  # pixels of a frame that is shown
+LONG_SIDE = 480  # pixels of a displayed frame
 MOST_COLUMNS = 3000  # of the spectrogram
 QUALITIES = (75, 50, 25, 10)  # of frames, best first
-MOST_PIXELS = 100_000_000  # of all frames while they are held: 300 MB
+MOST_PIXELS = 100_000_000  # of all frames in memory: 300 MB
 MOST_BYTES = 5_000_000  # of all frames together, about
 SAMPLES = 5
 
@@ -25,23 +25,23 @@ Pixels = npt.NDArray[np.uint8]
 
 
 def shown_size(height: int, width: int, frames: int = 1, image: bool = False) -> tuple[int, int]:
-    """The (height, width) to show a frame of that shape at; for `read_clip(frame_size=…)`. Never larger than it is.
+    """The (height, width) for displaying a frame of that size, never larger; for `read_clip(frame_size=…)`.
 
-    Of many `frames` each is smaller: all together are no more than MOST_PIXELS.
+    All `frames` together have at most MOST_PIXELS.
     """
     scale = min(1.0, LONG_SIDE / max(height, width), math.sqrt(MOST_PIXELS / (max(1, frames) * height * width)))
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 
 def spectrogram(clip: Clip) -> tuple[Pixels, float] | None:
-    """Whisper's log-mel as the model hears it, (bins, columns) uint8 with high notes first, and the seconds it covers.
+    """The model's log-mel as (bins, columns) uint8, high frequencies first, and the seconds it covers.
 
-    One column a token, fewer in a long clip; None for a clip without sound, or with too little of it for a token.
+    One column a token, fewer for a long clip. None if the clip's audio gives no token.
     """
-    heard = 0 if clip.audio is None else audio_tokens(mel_frames(len(clip.audio)))
-    if clip.audio is None or heard < 1:
+    tokens = 0 if clip.audio is None else audio_tokens(mel_frames(len(clip.audio)))
+    if clip.audio is None or tokens < 1:
         return None
-    whole, columns = Mel(), min(heard, MOST_COLUMNS)
+    whole, columns = Mel(), min(tokens, MOST_COLUMNS)
     whole.add(clip.audio)
     edges = np.linspace(0, mel_frames(len(clip.audio)), columns + 1).astype(int)
     parts = [part.amax(1).numpy() for part in whole.parts(pairwise(edges.tolist()))]  # (128,) each
@@ -52,9 +52,9 @@ def spectrogram(clip: Clip) -> tuple[Pixels, float] | None:
 
 
 def jpegs(frames: Pixels) -> list[bytes]:
-    """Frames (F, H, W, 3) as JPEG files of the size to show, at the best quality that keeps them small.
+    """Frames (F, H, W, 3) as JPEG files for display, at the best quality that stays near MOST_BYTES.
 
-    The quality is judged by a few of them.
+    The quality is chosen from a few of them.
     """
     few = frames[:: max(1, len(frames) // SAMPLES)]
     for quality in QUALITIES:
@@ -69,7 +69,7 @@ def _small(frame: Pixels) -> Pixels:
 
 
 def jpeg(pixels: Pixels, quality: int = QUALITIES[0]) -> bytes:
-    """A picture (H, W, 3) or (H, W) as a JPEG file."""
+    """An image (H, W, 3) or (H, W) as a JPEG file."""
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "JPEG", quality=quality)
     return file.getvalue()

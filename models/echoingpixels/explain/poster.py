@@ -1,5 +1,4 @@
-"""An explanation as one PNG, for a paper or a chat: some frames, the sound and the budget. Knows nothing about how it
-was found."""
+"""An explanation as one PNG: some frames, the spectrogram and the budget over time."""
 
 from __future__ import annotations
 
@@ -24,12 +23,12 @@ MOST_FRAMES = 8
 FRAME = (480, 420)  # the largest (width, height) of a frame in the strip
 HEAD, BAND, TICKS, BARS = 30, 130, 12, 110  # heights of a heading, the spectrogram, its marks, the budget
 INK, SOFT, GROUND, PAPER = "#15191f", "#525c69", "#f4f5f7", "#ffffff"
-SEEN, HEARD, KEPT = "#0072b2", "#d55e00", "#56b4e9"  # Okabe and Ito's
-DIMMED = 0.36  # brightness of what was dropped
+VIDEO, AUDIO, KEPT = "#0072b2", "#d55e00", "#56b4e9"  # Okabe and Ito's
+DIMMED = 0.36  # brightness of dropped tokens
 
 
 def render(explanation: Explanation) -> bytes:
-    """The PNG file, of the ratio that was asked for."""
+    """The PNG file, for the requested ratio."""
     choice = explanation.choices[explanation.asked]
     parts = [part for part in _parts(explanation, choice) if part is not None]
     whole = Image.new("RGB", (WIDTH, sum(part.height for part in parts) + 2 * MARGIN), PAPER)
@@ -48,7 +47,7 @@ def _parts(explanation: Explanation, choice: Choice) -> Iterator[Image.Image | N
     budget = ", ".join(f"{name} {n.after} of {n.before} tokens" for name, n in counts if n.before)
     about = (Path(clip.source.path).name, Path(explanation.model).name, _named(choice), budget)
     yield _text(explanation.question, 36, INK)
-    yield _text(f"Answer: {choice.answer.text or '(nothing)'}", 36, SEEN)
+    yield _text(f"Answer: {choice.answer.text or '(nothing)'}", 36, VIDEO)
     yield _text(" · ".join(about), 20, SOFT, below=24)
     yield _strip(explanation, choice)
     yield _sound(explanation, choice)
@@ -69,10 +68,10 @@ def _font(size: float) -> Any:
 
 
 def _text(text: str, size: int, colour: str, below: int = 8) -> Image.Image:
-    """Text broken into lines of the inner width."""
+    """Text wrapped to the inner width."""
     font, lines = _font(size), [""]
     for word in text.split():
-        while font.getlength(word) > INNER:  # no space to break it at
+        while font.getlength(word) > INNER:  # a word longer than a line
             cut = next(n for n in range(len(word), 0, -1) if font.getlength(word[:n]) <= INNER)
             lines, word = [*lines, word[:cut]], word[cut:]
         joined = f"{lines[-1]} {word}".strip()
@@ -85,7 +84,7 @@ def _text(text: str, size: int, colour: str, below: int = 8) -> Image.Image:
 
 
 def _strip(explanation: Explanation, choice: Choice) -> Image.Image | None:
-    """Some temporal steps of the picture, evenly spaced, with their kept cells."""
+    """Some temporal steps of the video, evenly spaced, with their kept cells."""
     clip, steps = explanation.clip, explanation.span.times
     if not steps:
         return None
@@ -111,7 +110,7 @@ def _strip(explanation: Explanation, choice: Choice) -> Image.Image | None:
 
 
 def framed(frame: Image.Image, rows: int, columns: int, kept: set[tuple[int, int]]) -> Image.Image:
-    """A frame, dimmed but for the kept cells (row, column) of its grid, which are framed."""
+    """A frame dimmed except in the kept cells (row, column) of its grid, which are outlined."""
     made = frame.point(lambda level: level * DIMMED)
     high, wide = frame.height / rows, frame.width / columns
     boxes = []
@@ -125,11 +124,11 @@ def framed(frame: Image.Image, rows: int, columns: int, kept: set[tuple[int, int
 
 
 def _sound(explanation: Explanation, choice: Choice) -> Image.Image | None:
-    """The spectrogram, dimmed but for the kept tokens, which are marked below."""
-    heard = spectrogram(explanation.clip)
-    if heard is None:
+    """The spectrogram, dimmed except at the kept tokens, which are marked below."""
+    found = spectrogram(explanation.clip)
+    if found is None:
         return None
-    pixels, covered = heard
+    pixels, covered = found
     width = round(INNER * covered / explanation.clip.duration)
     kept = np.zeros(explanation.span.audio_tokens, bool)
     times = [explanation.tokens[i].time for i in choice.kept if explanation.tokens[i].cell is None]
@@ -138,30 +137,30 @@ def _sound(explanation: Explanation, choice: Choice) -> Image.Image | None:
     lit = Image.fromarray((pixels * np.where(kept[column], 1.0, DIMMED)).astype(np.uint8))
     made = Image.new("RGB", (INNER, HEAD + BAND + TICKS + 14), PAPER)
     draw = ImageDraw.Draw(made)
-    draw.text((0, 0), "Sound; what was kept is marked below it", SOFT, _font(18))
+    draw.text((0, 0), "Sound; kept tokens are marked below it", SOFT, _font(18))
     made.paste(lit.resize((width, BAND), Image.Resampling.BOX), (0, HEAD))
     draw.rectangle((0, HEAD + BAND, INNER - 1, HEAD + BAND + TICKS - 1), GROUND)
     for token in np.flatnonzero(kept).tolist():
         span = [int(place * width / len(kept)) for place in (token, token + 1)]
-        draw.rectangle((span[0], HEAD + BAND + 1, max(*span) - (span[1] > span[0]), HEAD + BAND + TICKS - 2), HEARD)
+        draw.rectangle((span[0], HEAD + BAND + 1, max(*span) - (span[1] > span[0]), HEAD + BAND + TICKS - 2), AUDIO)
     return made
 
 
 def _budget(explanation: Explanation, choice: Choice) -> Image.Image | None:
-    """Kept tokens over time, the picture's below the sound's."""
+    """Kept tokens over time as stacked bars, audio above video."""
     duration, budget = explanation.clip.duration, over_time(explanation, choice)
-    if not budget.seen:
+    if not budget.video:
         return None
     made = Image.new("RGB", (INNER, HEAD + BARS + 52), PAPER)
     draw, hatched = ImageDraw.Draw(made), _hatch(INNER, BARS)
     _legend(made, hatched, f"(at most {budget.most} in {budget.part:.2g} s)")
     draw.rectangle((0, HEAD, INNER - 1, HEAD + BARS), GROUND)
-    for i, (seen, heard) in enumerate(zip(budget.seen, budget.heard, strict=True)):
+    for i, (video, audio) in enumerate(zip(budget.video, budget.audio, strict=True)):
         left, right = (min(INNER, round(INNER * n * budget.part / duration)) for n in (i, i + 1))
         right = max(left + 1, right - 2)  # a gap between parts
-        low, high = (BARS - round(BARS * n / max(1, budget.most)) for n in (seen, seen + heard))
-        if seen:
-            draw.rectangle((left, HEAD + low, right - 1, HEAD + BARS), SEEN)
+        low, high = (BARS - round(BARS * n / max(1, budget.most)) for n in (video, video + audio))
+        if video:
+            draw.rectangle((left, HEAD + low, right - 1, HEAD + BARS), VIDEO)
         made.paste(hatched.crop((left, high, right, low)), (left, HEAD + high))
     draw.line((0, HEAD + BARS, INNER, HEAD + BARS), SOFT)
     for n in range(5):
@@ -174,7 +173,7 @@ def _budget(explanation: Explanation, choice: Choice) -> Image.Image | None:
 
 def _legend(made: Image.Image, hatched: Image.Image, most: str) -> None:
     draw, left = ImageDraw.Draw(made), 0
-    keys = {"picture": Image.new("RGB", (16, 16), SEEN), "sound": hatched.crop((0, 0, 16, 16))}
+    keys = {"picture": Image.new("RGB", (16, 16), VIDEO), "sound": hatched.crop((0, 0, 16, 16))}
     for text in ("Kept tokens over time:", "picture", "sound", most):
         if text in keys:
             made.paste(keys[text], (left, 4))
@@ -184,8 +183,8 @@ def _legend(made: Image.Image, hatched: Image.Image, most: str) -> None:
 
 
 def _hatch(width: int, height: int) -> Image.Image:
-    """Stripes, so that the sound is not told by its colour alone."""
-    made = Image.new("RGB", (width, height), HEARD)
+    """Stripes: audio differs from video by more than its colour."""
+    made = Image.new("RGB", (width, height), AUDIO)
     for x in range(-height, width, 9):
         ImageDraw.Draw(made).line((x, height, x + height, 0), PAPER, 2)
     return made

@@ -1,4 +1,4 @@
-"""A waveform as a small sound file that every browser plays. Knows nothing about where it came from."""
+"""Audio as a small MP3 file, which every browser plays."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BLOCK = 1 << 20  # samples encoded at a time
 
 
 def mp3(audio: npt.NDArray[np.float32]) -> bytes:
-    """Samples (S,) at 16 kHz as an MP3 file of 4 kB a second; its header lets players skip the encoder's delay."""
+    """Samples (S,) at 16 kHz as an MP3 file of 4 kB/s; its header lets players skip the encoder's delay."""
     file = io.BytesIO()
     with av.open(file, "w", format="mp3") as out:
         stream = out.add_stream("libmp3lame", rate=SAMPLE_RATE)

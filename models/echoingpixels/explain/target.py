@@ -1,4 +1,4 @@
-"""Where an explanation is written: a page or a picture, told by the file's ending. Knows nothing about either."""
+"""Writes an explanation as a page or a picture, depending on the file's ending."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PAGE, PICTURE = ".html", ".png"
 
 
 def write(explanation: Explanation, path: Path) -> int:
-    """Write an explanation as its file's ending says, and return the size in bytes.
+    """Write an explanation in the format of the file's ending, and return the size in bytes.
 
     OptionError for an unknown ending, DataError where the file cannot be written.
     """

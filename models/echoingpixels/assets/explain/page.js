@@ -1,5 +1,5 @@
 "use strict";
-// Draws what the page's data says; nothing is counted here.
+// Draws the page's data and computes none of it.
 const data = JSON.parse(document.getElementById("data").textContent);
 const $ = (id) => document.getElementById(id);
 const CELLS = data.rows * data.columns;
@@ -23,7 +23,7 @@ function element(name, attributes = {}, text = "") {
 
 const percent = (share) => `${+(100 * share).toFixed(1)}\u00a0%`;
 const seconds = (value) => (value < 0.1 ? `${(1000 * value).toFixed(0)}\u00a0ms` : `${value.toFixed(2)}\u00a0s`);
-const said = (one) => one.answer || "(nothing)";
+const answer = (one) => one.answer || "(nothing)";
 const named = (one) => (one.keep === 1 ? "all" : percent(one.keep));
 const picture = (one) => (data.still ? one.report.tokens.image : one.report.tokens.video);
 
@@ -60,16 +60,16 @@ function showTime(moment) {
 
 function showFrame(i) {
   const step = Math.floor(i / data.frames_per_step), first = step * CELLS;
-  const kept = new Set(stop.kept.seen.filter((token) => token >= first && token < first + CELLS));
+  const kept = new Set(stop.kept.video.filter((token) => token >= first && token < first + CELLS));
   shown = i;
   $("frame").src = frames[i].src;
   [...$("cells").children].forEach((cell, n) => {
-    const rank = stop.heat?.seen[first + n];
+    const rank = stop.heat?.video[first + n];
     cell.setAttribute("class", kept.has(first + n) ? "kept" : "dropped");
     cell.setAttribute("fill", rank === undefined ? "none" : colour(rank));
-    const rated = rank === undefined ? "" : `, rated above ${rank} % of all tokens`;
+    const scored = rank === undefined ? "" : `, scored above ${rank} % of all tokens`;
     const place = `row ${Math.floor(n / data.columns) + 1}, column ${(n % data.columns) + 1}`;
-    cell.firstChild.textContent = `${place}: ${kept.has(first + n) ? "kept" : "dropped"}${rated}`;
+    cell.firstChild.textContent = `${place}: ${kept.has(first + n) ? "kept" : "dropped"}${scored}`;
   });
   const text = `${kept.size} of ${CELLS} tokens kept`;
   const where = data.still ? "" : `Frame ${i + 1} of ${frames.length}, ${data.times[i].toFixed(1)} s: `;
@@ -82,10 +82,10 @@ function showFrame(i) {
 
 function showStop(i) {
   stop = data.stops[i];
-  const tokens = stop.report.tokens, kept = stop.kept.seen.length + stop.kept.heard.length;
+  const tokens = stop.report.tokens, kept = stop.kept.video.length + stop.kept.audio.length;
   const all = picture(stop).before + tokens.audio.before;
   const asked = i === data.asked ? ", as asked" : "";
-  $("answer").textContent = said(stop);
+  $("answer").textContent = answer(stop);
   $("share").textContent = `${kept} of ${all} (${percent(kept / all)})${asked}`;
   $("keep").setAttribute("aria-valuetext", `${kept} of ${all} tokens${asked}`);
   [...$("rows").children].forEach((row, n) => row.setAttribute("aria-current", n === i));
@@ -96,38 +96,38 @@ function showStop(i) {
 
 function showOverlay(name) {
   overlay = name;
-  const rated = stop.heat !== null;
+  const scored = stop.heat !== null;
   document.querySelector(".player").classList.remove("kept", "heat", "none");
-  document.querySelector(".player").classList.add(name === "heat" && !rated ? "none" : name);
-  $("scale").hidden = name !== "heat" || !rated;
-  $("unrated").hidden = name !== "heat" || rated;
+  document.querySelector(".player").classList.add(name === "heat" && !scored ? "none" : name);
+  $("scale").hidden = name !== "heat" || !scored;
+  $("unscored").hidden = name !== "heat" || scored;
   drawSound();
   shown = -1;
   showTime(time);
 }
 
 function drawSound() {
-  const kept = new Set(stop.kept.heard), columns = [], ticks = [];
-  for (let first = 0, n; first < data.heard_tokens; first += n) {
-    const there = kept.has(first);
-    for (n = 1; overlay !== "heat" && first + n < data.heard_tokens && kept.has(first + n) === there; ) n += 1;
+  const kept = new Set(stop.kept.audio), columns = [], ticks = [];
+  for (let first = 0, n; first < data.audio_tokens; first += n) {
+    const isKept = kept.has(first);
+    for (n = 1; overlay !== "heat" && first + n < data.audio_tokens && kept.has(first + n) === isKept; ) n += 1;
     const span = { x: first, y: 0, width: n, height: 1 };
-    const heat = overlay === "heat" && stop.heat ? { fill: colour(stop.heat.heard[first]) } : { fill: "none" };
-    columns.push(element("rect", { ...span, ...heat, class: there ? "kept" : "dropped" }));
-    if (there) ticks.push(element("rect", span));
+    const heat = overlay === "heat" && stop.heat ? { fill: colour(stop.heat.audio[first]) } : { fill: "none" };
+    columns.push(element("rect", { ...span, ...heat, class: isKept ? "kept" : "dropped" }));
+    if (isKept) ticks.push(element("rect", span));
   }
   $("columns").replaceChildren(...columns);
   $("ticks").replaceChildren(...ticks);
-  $("heard").setAttribute("aria-label", `Sound: ${kept.size} of ${data.heard_tokens} tokens kept`);
+  $("track").setAttribute("aria-label", `Sound: ${kept.size} of ${data.audio_tokens} tokens kept`);
 }
 
 function drawBudget() {
-  const { part, seen, heard } = stop.budget;
-  const sums = seen.map((n, i) => n + heard[i]), most = Math.max(1, ...sums);
-  $("bars").replaceChildren(...seen.map((n, i) => {
+  const { part, video, audio } = stop.budget;
+  const sums = video.map((n, i) => n + audio[i]), most = Math.max(1, ...sums);
+  $("bars").replaceChildren(...video.map((n, i) => {
     const bar = element("div");
     bar.style.width = `${(100 * part) / data.duration}%`;
-    for (const [name, count] of [["seen", n], ["heard", heard[i]]]) {
+    for (const [name, count] of [["video", n], ["audio", audio[i]]]) {
       const piece = element("i", { class: name });
       piece.style.height = `${(100 * count) / most}%`;
       bar.append(piece);
@@ -207,15 +207,15 @@ function open() {
   $("about").textContent = [data.name, data.model, data.reducer].join(" · ");
   $("belief").textContent = data.belief;
   $("nested").textContent = data.stops.length < 2 ? "" : data.nested
-    ? "Every smaller choice is part of the larger ones: moving the slider left shows what goes first."
-    : "A smaller choice is not part of the larger ones here: each ratio has its own selection.";
+    ? "Every smaller choice is part of the larger ones: moving the slider left shows which tokens are dropped first."
+    : "A smaller choice is not part of the larger ones here: each ratio selects on its own.";
   $("marks").replaceChildren(...data.stops.map((one) => element("span", {}, named(one))));
   $("keep").max = data.stops.length - 1;
   $("keep").value = data.asked;
   $("rows").replaceChildren(...data.stops.map((one) => {
     const row = element("tr"), tokens = one.report.tokens;
     const { select, prefill, generate } = one.report.time_s;
-    const cells = [said(one), picture(one).after, tokens.audio.after, seconds(select + prefill + generate)];
+    const cells = [answer(one), picture(one).after, tokens.audio.after, seconds(select + prefill + generate)];
     row.append(element("th", { scope: "row" }, named(one)), ...cells.map((text) => element("td", {}, text)));
     return row;
   }));
@@ -227,7 +227,7 @@ function open() {
 function openMedia() {
   $("picture").hidden = !data.frames.length;
   $("timed").hidden = !data.duration;
-  $("heard").hidden = !data.spectrogram;
+  $("track").hidden = !data.spectrogram;
   $("screen").style.aspectRatio = data.width / data.height;
   $("screen").style.maxWidth = `calc(60vh * ${data.width / data.height})`;
   $("cells").setAttribute("viewBox", `0 0 ${data.columns} ${data.rows}`);
@@ -238,7 +238,7 @@ function openMedia() {
   }
   if (sound) sound.src = `data:audio/mpeg;base64,${data.sound}`;
   if (data.spectrogram) $("spectrogram").src = `data:image/jpeg;base64,${data.spectrogram}`;
-  for (const id of ["columns", "ticks"]) $(id).setAttribute("viewBox", `0 0 ${Math.max(1, data.heard_tokens)} 1`);
+  for (const id of ["columns", "ticks"]) $(id).setAttribute("viewBox", `0 0 ${Math.max(1, data.audio_tokens)} 1`);
   for (const id of ["spectrogram", "columns", "ticks"]) $(id).style.width = `${(100 * data.spectrogram_s) / data.duration}%`;
   $("scrub").max = data.duration;
   $("axis").replaceChildren(...[0, 1, 2, 3, 4].map((n) => element("span", {}, `${((n * data.duration) / 4).toFixed(1)} s`)));

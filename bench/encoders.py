@@ -1,0 +1,76 @@
+"""Time of the vision encoder at real sizes over a real clip, with and without reuse of unchanged windows.
+
+Random weights: times and shares are real, features are not. Every round runs all thresholds; speedups are ratios of
+processor time within a round.
+"""
+
+from __future__ import annotations
+
+import time
+from copy import copy
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+from typing import Annotated
+
+import torch
+import typer
+from echoingpixels.backbones.temporal_reuse import TemporalReuse
+from echoingpixels.backbones.vision import attending
+
+from bench.stack import random_vision_encoder
+from echoingpixels.backbones.qwen_omni import QwenOmni
+from echoingpixels.features.encode import encode
+from echoingpixels.inputs.patches import patches
+from echoingpixels.media import read_clip
+from echoingpixels.media.clip import Clip
+from echoingpixels.options import OFF, LoadOptions, MediaOptions, Reuse, check_reuse, reuse_name
+from echoingpixels.planning.meta_model import outline
+from echoingpixels.report import Stopwatch
+from epcli import console
+
+
+def main(
+    clip: Annotated[Path, typer.Argument(help="A clip.")],
+    model: Annotated[str, typer.Option(help="A known model, for its encoder's sizes.")] = "qwen2.5-omni-3b",
+    start: Annotated[float, typer.Option(help="Start of the part to encode, in s.")] = 0.0,
+    seconds: Annotated[float, typer.Option(help="Length of the part, at 2 frames a second.")] = 18.5,
+    reuse: Annotated[str, typer.Option(help="Thresholds or off, comma-separated.")] = "off,0.1",
+    repeat: Annotated[int, typer.Option(help="Rounds.")] = 1,
+    count: Annotated[bool, typer.Option("--count", help="Only count the changed cells; encode nothing.")] = False,
+) -> None:
+    """Cells encoded, processor seconds and speedup of each threshold; JSON, one a line."""
+    thresholds = [None if one == OFF else check_reuse(float(one)) for one in reuse.split(",")]
+    on = outline(model, LoadOptions(device="cpu")).model if count else random_vision_encoder(model)
+    assert isinstance(on.backbone, QwenOmni)
+    read = MediaOptions(start=start, end=start + seconds, audio=False)
+    film = read_clip(clip, read, frame_size=on.frame_size)
+    if count:
+        for threshold in thresholds:
+            side = attending(on.backbone.thinker.model.visual)
+            changed = TemporalReuse(threshold, side).changed(*patches(film.frames, film.frames.shape[1:3]))
+            console.out_json({"reuse": reuse_name(threshold), "cells": int(changed.sum()), "of": changed.numel()})
+        return
+    rounds = [[_measured(on.backbone, film, one) for one in thresholds] for _ in range(repeat)]
+    for i, threshold in enumerate(thresholds):
+        times = [one[i][0] for one in rounds]
+        ratios = [one[0][0] / one[i][0] for one in rounds]
+        _, cells, of, flops = rounds[0][i]
+        row = {"reuse": reuse_name(threshold), "cells": cells, "of": of, "flops": flops, "cpu_s": median(times)}
+        console.out_json({**row, "speedup": median(ratios), "low": min(ratios), "high": max(ratios)})
+
+
+@torch.no_grad()
+def _measured(backbone: QwenOmni, clip: Clip, reuse: Reuse) -> tuple[float, int, int, float]:
+    """Processor seconds from frames to features, cells encoded, cells of the clip, and floating-point operations."""
+    on = copy(backbone)
+    on.reuse = reuse
+    began = time.process_time()
+    encoded = encode(on, clip.pieces(), Stopwatch(torch.device("cpu")))
+    spent, features = time.process_time() - began, encoded.features
+    media = replace(encoded.media, mel=None)
+    return spent, features.encoded(False).video, media.span.tokens, on.encoder_flops(media, features)
+
+
+if __name__ == "__main__":
+    typer.run(main)
