@@ -23,7 +23,7 @@ from echoingpixels.options import AskOptions, GenerateOptions, LoadOptions, Medi
 from echoingpixels.planning.catalog import clip_like, known_models
 from echoingpixels.planning.meta_model import outline
 from echoingpixels.planning.plan import plan
-from echoingpixels.train.length import cut
+from echoingpixels.train.clips import cut
 from tests import tinymodel
 from tests.clips import Film, write
 

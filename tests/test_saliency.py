@@ -1,4 +1,4 @@
-"""Saliency: what the full model's answer hangs on, token by token, and the sieve that is distilled from it."""
+"""Saliency: each token's influence on the full model's answer, and the sieve that is distilled from it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from echoingpixels.reducers.attention import relevant
 from echoingpixels.train.saliency import TARGETS, agreed, distil_loss, divergence, saliency
 from tests import tinymodel
 
-SAID = 3
+ANSWER = 3
 
 
 def rows(on: QwenOmni) -> list[Stream]:
@@ -21,7 +21,7 @@ def rows(on: QwenOmni) -> list[Stream]:
     made = [tinymodel.stream(on, 2.0), tinymodel.stream(on, 4.0, seed=3), tinymodel.stream(on, 3.0, sound=False)]
     labels = [torch.full_like(row.kind, -100) for row in made]
     for each in labels:
-        each[:, -SAID:] = 7
+        each[:, -ANSWER:] = 7
     return [replace(row, labels=each) for row, each in zip(made, labels, strict=True)]
 
 
@@ -30,7 +30,7 @@ def test_saliency_is_gradient_times_input_of_the_likeliest_tokens() -> None:
     row = rows(on)[1]
     found = saliency(on, row)[0]
     with torch.no_grad():
-        logits = on.logits(on.hidden(row))[0, -SAID - 1 : -1]
+        logits = on.logits(on.hidden(row))[0, -ANSWER - 1 : -1]
         likeliest = logits.argmax(-1)
         base = logits.log_softmax(-1).gather(1, likeliest[:, None]).sum()
         for kind in (1, 2):
@@ -42,7 +42,7 @@ def test_saliency_is_gradient_times_input_of_the_likeliest_tokens() -> None:
                 step = 1e-2
                 embeds = row.embeds.clone()
                 embeds[0, token] += step * (embeds[0, token] - mean)
-                logits = on.logits(on.hidden(replace(row, embeds=embeds)))[0, -SAID - 1 : -1]
+                logits = on.logits(on.hidden(replace(row, embeds=embeds)))[0, -ANSWER - 1 : -1]
                 moved = logits.log_softmax(-1).gather(1, likeliest[:, None]).sum()
                 slopes.append((moved - base).abs() / step)
             slow, fast = torch.stack(slopes), found[tokens]

@@ -18,8 +18,8 @@ from echoingpixels.synth.encode import encode, read_signature, signature
 from echoingpixels.synth.plan import plan
 from echoingpixels.synth.questions import KINDS, OPTIONS, Question, pick, questions
 from echoingpixels.synth.render import Scene, frame, waveform
-from echoingpixels.synth.sample import sample
 from echoingpixels.synth.timeline import CORNERS, Event, Timeline
+from tools.tiny.sample import sample
 
 PLANS = [plan(11, index) for index in range(600)]
 ASKED = [questions(line, np.random.default_rng(line.index)) for line in PLANS]

@@ -19,15 +19,15 @@ from echoingpixels.from_pretrained import load
 from echoingpixels.inputs.positions import Span
 from echoingpixels.options import Encode
 from echoingpixels.train import clips as module
-from echoingpixels.train import own
-from echoingpixels.train.bank import Example
-from echoingpixels.train.build import build_backbone
+from echoingpixels.train import questions
 from echoingpixels.train.clips import read_clips
-from echoingpixels.train.own import OwnAnswers
+from echoingpixels.train.examples import Example
+from echoingpixels.train.questions import OwnAnswers
 from echoingpixels.train.recipe import Data, Lora
-from echoingpixels.train.run import train_model
 from tests import clips
-from tests.smalltrain import FULL, SIEVE, SIZES, recipe
+from tests.smalltrain import FULL, SIEVE, SIZES, recipe, train
+from tools.tiny.build import build_backbone
+from tools.tiny.recipe import TinyData
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +106,7 @@ def test_an_own_answer_is_of_the_model_that_the_run_began_with(
     tmp_path: Path, backbone: QwenOmni, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
-    monkeypatch.setattr(own, "_ask", lambda *given: asked.append(given[2]) or "a beep")
+    monkeypatch.setattr(questions, "_generate", lambda *given: asked.append(given[2]) or "a beep")
     one = Example(Span(), Features(None, None), ())
     for base in ("first", "first", "other"):
         OwnAnswers(backbone, tmp_path, 4, base).answer("clip", one, "What?")
@@ -135,10 +135,10 @@ def test_ms_swift_rows_and_published_sets_are_trained_on_as_they_are(
 def test_a_pretrained_model_learns_from_them_by_lora_and_through_a_sieve(
     folder: Path, tmp_path: Path, tiny: str
 ) -> None:
-    data = Data(train=folder / "train.jsonl", valid=folder / "valid.jsonl", max_pixels=56 * 56)
+    data = TinyData(train=folder / "train.jsonl", valid=folder / "valid.jsonl", max_pixels=56 * 56)
     lora = Lora(rank=2)
     stages = (replace(FULL, steps=2, lora=lora), replace(SIEVE, steps=2, batch=2, lora=lora, layers=None))
-    model = train_model(recipe(*stages, model=tiny, data=data), tmp_path)
+    model = train(recipe(*stages, model=tiny, data=data), tmp_path)
     assert load(str(model)).sieve is not None
     with (tmp_path / "full.csv").open() as file:
         (row,) = csv.DictReader(file)

@@ -25,13 +25,12 @@ from echoingpixels.model import EchoingPixels
 from echoingpixels.options import GenerateOptions
 from echoingpixels.reducers.cs2 import SieveOptions
 from echoingpixels.train import checkpoint
-from echoingpixels.train.build import build_backbone
 from echoingpixels.train.recipe import Data, Lora, Recipe, Stage
 from echoingpixels.train.run import Run, train_model
-from echoingpixels.train.start import start
 from tests import clips, tinymodel
 from tests.program import environment
 from tests.smalltrain import SIZES as SMALL
+from tools.tiny.build import build_backbone
 
 SIZES = replace(SMALL, width=64, layers=4, mlp=128, sections=(4, 4, 4, 4))  # 4-bit kernels take no narrower ones
 PLUG = Stage("plug", "distil", steps=4, batch=1, accumulate=2, lr=3e-3, form="extractive", layers=2, save_every=2)
@@ -154,7 +153,7 @@ def test_a_plug_in_run_leaves_a_sieve_and_no_model(plugged: Path) -> None:
 def test_questions_without_answers_get_the_models_own_once(folder: Path, plugged: Path) -> None:
     lines = [json.loads(line) for line in (plugged / "bank" / "answers.jsonl").read_text().splitlines()]
     assert len(lines) == 4 and all(isinstance(answer, str) and most == 4 for _, _, most, _, answer in lines)
-    backbone, _ = start(recipe(folder, PLUG))
+    backbone = Run(recipe(folder, PLUG), folder).backbone
     clip = read_clip(folder / "clips" / "a.mp4", frame_size=EchoingPixels(backbone).frame_size)
     said = EchoingPixels(backbone).ask(
         clip, "What is heard?", reducer="full", generate=GenerateOptions(max_new_tokens=4)
@@ -175,7 +174,7 @@ def test_the_saved_sieve_answers_as_the_one_that_was_trained(
 ) -> None:
     out, stage = request.getfixturevalue(kind), {"plugged": PLUG, "tuned": TUNE}[kind]
     wanted = recipe(folder, stage)
-    run = Run(wanted, out, *start(wanted))
+    run = Run(wanted, out)
     run.stage(stage, 1, train=False)
     again = load(str(folder / "base"), device="cpu", quant="nf4", sieve=str(out / "sieve"))
     clip = tinymodel.clip(4.0)
@@ -226,10 +225,10 @@ def test_checkpointing_changes_memory_and_no_gradient(folder: Path, stage: Stage
     found = []
     for checkpointing in (False, True):
         wanted = recipe(folder, stage, checkpointing=checkpointing)
-        run = Run(wanted, tmp_path, *start(wanted))
+        run = Run(wanted, tmp_path)
         torch.manual_seed(0)
         modules, loss, _ = run.parts(stage)
-        draws, _ = run._data(stage, 1)
+        draws, _ = run.inputs(stage, 1)
         held: list[int] = []
 
         def note(tensor: Tensor, held: list[int] = held) -> Tensor:
@@ -252,5 +251,5 @@ def test_what_a_quantized_decoder_cannot_do_is_refused(folder: Path) -> None:
     assert "[stage.lora]" in error.value.hint
     with pytest.raises(DataError, match="task answers, has a quantized model"):
         recipe(folder, Stage("full", "answers", 3))
-    with pytest.raises(DataError, match="is for a model that there is"):
+    with pytest.raises(DataError, match="names no model"):
         recipe(folder, PLUG, model=None)

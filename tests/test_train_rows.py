@@ -13,15 +13,14 @@ from echoingpixels.backbones.qwen_omni import QwenOmni
 from echoingpixels.datasets.questions import Row
 from echoingpixels.errors import DataError, MediaError
 from echoingpixels.inputs.prepare import prepare_media, prepare_prompt
-from echoingpixels.train.build import build_backbone
-from echoingpixels.train.clips import Clips, read_clips
+from echoingpixels.train.clips import Clips, clip_tokens, cut, read_clips, text_tokens
 from echoingpixels.train.draws import Draws
-from echoingpixels.train.length import clip_tokens, cut, text_tokens
-from echoingpixels.train.own import FILE, OwnAnswers
-from echoingpixels.train.recipe import Data, Recipe, Stage
-from echoingpixels.train.rows import read_asked
+from echoingpixels.train.questions import ANSWERS, OwnAnswers, read_asked
+from echoingpixels.train.recipe import Data, Stage
 from tests import clips, tinymodel
 from tests.smalltrain import SIZES
+from tools.tiny.build import build_backbone
+from tools.tiny.recipe import TinyRecipe, TinyStage
 
 STAGE = Stage("s", "sieve", epochs=1, batch=2, accumulate=2)
 
@@ -78,7 +77,7 @@ def test_plain_questions_are_asked_of_every_clip(folder: Path, tmp_path: Path) -
     assert {(one.media.name, one.question) for one in rows} == {
         (clip, said) for clip in ("short.mp4", "long.mp4") for said in ("What is heard?", "What is seen?")
     }
-    with pytest.raises(DataError, match="is no folder"):
+    with pytest.raises(DataError, match="is not a folder"):
         read_asked(path, tmp_path / "none")
 
 
@@ -89,12 +88,12 @@ def test_own_answers_are_asked_once_and_survive_a_cut_file(
     first = read_clips(backbone, Data(media=folder, answer_tokens=3), path, tmp_path)
     said = [question.answer for question in first.kept[0].questions]
     assert said[1] == "loud"
-    with (tmp_path / FILE).open("a") as file:
+    with (tmp_path / ANSWERS).open("a") as file:
         file.write('["clip", "quest')
-    monkeypatch.setattr("echoingpixels.train.own._ask", lambda *_: pytest.fail("asked again"))
+    monkeypatch.setattr("echoingpixels.train.questions._generate", lambda *_: pytest.fail("asked again"))
     again = read_clips(backbone, Data(media=folder, answer_tokens=3), path, tmp_path)
     assert [question.answer for question in again.kept[0].questions] == said
-    assert len(OwnAnswers(backbone, tmp_path, 3).told) == 1
+    assert len(OwnAnswers(backbone, tmp_path, 3).known) == 1
 
 
 def test_lengths_are_those_of_the_prompt(backbone: QwenOmni) -> None:
@@ -183,7 +182,7 @@ def test_an_epoch_asks_every_question_once_and_two_processes_share_it(
 
 def test_epochs_are_for_questions_of_ones_own() -> None:
     with pytest.raises(DataError, match="SyncClips have no epochs"):
-        Recipe(stage=(STAGE,))
+        TinyRecipe(stage=(TinyStage("s", "sieve", epochs=1),))
     with pytest.raises(DataError, match="epochs = 1"):
         Stage("s", "answers", epochs=1)
     with pytest.raises(DataError, match="steps = 0"):

@@ -13,12 +13,12 @@ from torch import Tensor
 
 from echoingpixels.from_pretrained import load, save
 from echoingpixels.model import EchoingPixels
-from echoingpixels.train.build import build_backbone
-from echoingpixels.train.reading import read_recipe
+from echoingpixels.train.recipe import read_recipe
 from echoingpixels.train.run import train_model
 from tests import clips
 from tests.sharding import CONFIG, fsdp, launch
 from tests.smalltrain import SIZES
+from tools.tiny.build import build_backbone
 
 RECIPE = """
 name = "small"

@@ -8,9 +8,9 @@ import pytest
 from echoingpixels.synth import assets
 from echoingpixels.synth.plan import plan
 from echoingpixels.synth.render import recording, waveform
-from echoingpixels.synth.sample import heard
 from echoingpixels.synth.timeline import Event
-from echoingpixels.synth.variety import hissing, played
+from tools.tiny.sample import soundtrack
+from tools.tiny.variety import hissing, played
 
 RATE = 16_000
 
@@ -37,7 +37,7 @@ def test_some_events_are_left_as_recorded() -> None:
 
 def test_the_same_seed_plays_the_same() -> None:
     timeline = next(t for t in (plan(5, i) for i in range(20)) if t.of("sound"))
-    first, second, other = (heard(timeline, np.random.default_rng(seed)) for seed in (7, 7, 8))
+    first, second, other = (soundtrack(timeline, np.random.default_rng(seed)) for seed in (7, 7, 8))
     assert first is not None and second is not None and other is not None
     assert np.array_equal(first, second)
     assert not np.array_equal(first, other)

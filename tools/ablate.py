@@ -27,13 +27,13 @@ from echoingpixels.options import GenerateOptions, MediaOptions
 from echoingpixels.reducers.cs2 import Sieve, SieveOptions
 from echoingpixels.reducers.setting import Setting
 from echoingpixels.train.answers import answer_loss, thinned
-from echoingpixels.train.bank import Reader
 from echoingpixels.train.draws import Draw, Draws
 from echoingpixels.train.recipe import Stage, Target
 from echoingpixels.train.saliency import TARGETS, divergence
 from echoingpixels.train.trainer import BETAS, CLIP_NORM, rate
 from epcli.console import progress
 from epcli.scores import plain
+from tools.tiny.bank import Reader
 
 RATE = {"extractive": 1e-3, "fused": 5e-4}
 VARIANTS = {

@@ -27,12 +27,11 @@ from echoingpixels.options import GenerateOptions
 from echoingpixels.synth.dataset import generate
 from echoingpixels.train import checkpoint
 from echoingpixels.train.answers import loss_of
-from echoingpixels.train.build import build_backbone
 from echoingpixels.train.draws import Draws
-from echoingpixels.train.reading import read_recipe
-from echoingpixels.train.recipe import Sizes
+from echoingpixels.train.recipe import read_recipe
 from echoingpixels.train.run import Run
-from echoingpixels.train.start import start
+from tools.tiny.build import build_backbone
+from tools.tiny.recipe import Sizes
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 SIZES = Sizes(width=512, layers=8, heads=4, kv_heads=2, mlp=1536, rope_theta=1e6, sections=(16, 24, 24))
@@ -118,7 +117,7 @@ def _loss(recipe: Path, out: Path, trained: bool) -> float:
     """The mean loss of the stage's first draws, always the same, as the sieve begins or as it was trained."""
     wanted = read_recipe(recipe)
     (stage,) = wanted.stage
-    run = Run(wanted, out, *start(wanted))
+    run = Run(wanted, out)
     torch.manual_seed(wanted.seed + 1)
     if trained:
         run.stage(stage, 1, train=False)
@@ -135,7 +134,7 @@ def _loss(recipe: Path, out: Path, trained: bool) -> float:
 def _same_answers(recipe: Path, out: Path, data: Path) -> bool:
     """Whether model and sieve from their files answer as the run's own, its sieve rounded as its file is."""
     wanted = read_recipe(recipe)
-    run = Run(wanted, out, *start(wanted))
+    run = Run(wanted, out)
     run.stage(wanted.stage[0], 1, train=False)
     assert run.sieve is not None
     run.backbone.text.eval()
