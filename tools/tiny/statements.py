@@ -12,7 +12,7 @@ from itertools import permutations
 import numpy as np
 
 from echoingpixels.synth.assets import OBJECTS, SOUNDS, WORDS
-from echoingpixels.synth.questions import APART_S, COUNTS, Question, heard_with, once, visible_with
+from echoingpixels.synth.questions import APART_S, COUNTS, Question, audible_with, once, visible_with
 from echoingpixels.synth.timeline import Event, Timeline
 from echoingpixels.train.examples import STATEMENT
 
@@ -57,6 +57,6 @@ def _before(timeline: Timeline, rng: np.random.Generator) -> list[tuple[str, str
 def _together(timeline: Timeline) -> list[tuple[str, str]]:
     objects, sounds, words = timeline.of("object"), timeline.of("sound"), timeline.of("word")
     pairs = [(f"visible {event.what}", visible_with(event, objects)) for event in once(sounds) + once(words)]
-    pairs += [(f"plays {thing.what}", heard_with(thing, sounds)) for thing in objects if sounds]
-    pairs += [(f"spoken {thing.what}", heard_with(thing, words)) for thing in objects if words]
+    pairs += [(f"plays {thing.what}", audible_with(thing, sounds)) for thing in objects if sounds]
+    pairs += [(f"spoken {thing.what}", audible_with(thing, words)) for thing in objects if words]
     return [(asked, found.what if found else ABSENT) for asked, found in pairs]

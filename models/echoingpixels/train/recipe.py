@@ -237,16 +237,17 @@ def read_recipe(path: Path, kind: type[Recipe] = Recipe) -> Recipe:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise DataError(f"{path} is not a recipe: {error}.", "Start from recipes/mine.toml.") from error
-    stages = values.get("stage", [])
-    if not stages:
-        raise DataError(f"{path} has no stage.", "Add a [[stage]]; recipes/mine.toml has two.")
+    stages = values.get("stage")
     for stage in stages if isinstance(stages, list) else ():
         if isinstance(stage, dict) and "keep" in stage:
             stage["keep"] = _phases(stage["keep"])
     try:  # strict validation accepts lists as tuples and strings as paths from JSON only
-        return TypeAdapter(kind).validate_json(json.dumps(values, default=str), context=path.parent)
+        recipe = TypeAdapter(kind).validate_json(json.dumps(values, default=str), context=path.parent)
     except ValidationError as error:
         raise _refusal(path, kind, error) from error
+    if not recipe.stage:
+        raise DataError(f"{path} has no stage.", "Add a [[stage]]; recipes/mine.toml has two.")
+    return recipe
 
 
 def _phases(keep: Any) -> Any:
