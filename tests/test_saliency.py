@@ -6,6 +6,9 @@ from dataclasses import replace
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
 
 from echoingpixels.backbones.qwen_omni import QwenOmni
 from echoingpixels.inputs.stream import Selection, Stream, pad
@@ -66,10 +69,15 @@ def test_saliency_leaves_the_decoder_without_gradients() -> None:
     assert all(p.grad is None for p in on.parameters())
 
 
-def test_divergence_is_zero_only_from_itself() -> None:
-    target = torch.tensor([[0.5, 0.5, 0.0], [0.2, 0.3, 0.5]])
-    assert float(divergence(target, target)) < 1e-6
-    assert float(divergence(target.roll(1, 1), target)) > 0.1
+SHARES = st.lists(st.integers(0, 9), min_size=4, max_size=4).filter(any).map(lambda n: torch.tensor([n]) / sum(n))
+
+
+@settings(max_examples=50, deadline=None)
+@given(target=SHARES, shares=SHARES)
+def test_divergence_is_zero_only_from_itself(target: Tensor, shares: Tensor) -> None:
+    assert abs(float(divergence(target, target))) < 1e-6
+    if not torch.allclose(target, shares):
+        assert float(divergence(shares, target)) > 1e-4
 
 
 def test_what_is_agreed_is_the_geometric_mean_of_saliency_and_relevance() -> None:

@@ -9,12 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from echoingpixels.backbones.qwen_omni import QwenOmni
 from echoingpixels.errors import DataError
 from echoingpixels.reducers.cs2 import Sieve, SieveOptions
 from echoingpixels.synth.plan import plan
-from echoingpixels.train.answers import answer_loss, focal, loss_of
+from echoingpixels.train.answers import answer_loss, answer_of, focal, loss_of
 from echoingpixels.train.draws import Draw
 from echoingpixels.train.examples import Example, batch
 from tests.smalltrain import SIZES
@@ -46,11 +48,24 @@ def test_questions_of_one_clip_do_not_attend_to_one_another(backbone: QwenOmni, 
                 torch.testing.assert_close(hidden[row, packed.part[row] == number], expected, atol=1e-5, rtol=1e-4)
 
 
-def test_a_focus_reduces_the_loss_of_likely_answers() -> None:
-    losses = -torch.tensor([1.0, 0.9, 0.5, 0.1]).log()
-    torch.testing.assert_close(focal(losses, 0.0), losses)
-    expected = torch.tensor([0.0, 0.01 * 0.10536, 0.25 * 0.69315, 0.81 * 2.30259])
-    torch.testing.assert_close(focal(losses, 2.0), expected, rtol=1e-4, atol=1e-7)
+@settings(max_examples=50, deadline=None)
+@given(p=st.lists(st.floats(1e-4, 1), min_size=1, max_size=8), focus=st.floats(1, 5))
+def test_a_focus_scales_each_loss_by_a_power_of_its_improbability(p: list[float], focus: float) -> None:
+    likely = torch.tensor(p, dtype=torch.float64)
+    torch.testing.assert_close(focal(-likely.log(), 0.0), -likely.log())
+    torch.testing.assert_close(focal(-likely.log(), focus), -likely.log() * (1 - likely) ** focus)
+
+
+@settings(max_examples=50, deadline=None)
+@given(rows=st.lists(st.lists(st.booleans(), min_size=6, max_size=6), min_size=1, max_size=4))
+def test_an_answer_is_a_run_of_labels_in_a_row(rows: list[list[bool]]) -> None:
+    labelled = torch.tensor(rows)
+    numbers, answer = [], -1
+    for row in rows:
+        for token, previous in zip(row, [False, *row], strict=False):
+            answer += token and not previous
+            numbers += [answer] * token
+    assert answer_of(labelled).tolist() == numbers
 
 
 def test_a_focus_reaches_the_loss_of_the_answers(backbone: QwenOmni, examples: list[Example]) -> None:

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -21,7 +23,7 @@ from echoingpixels.train import checkpoint
 from echoingpixels.train.draws import Draws
 from echoingpixels.train.recipe import Gate, Lora, Recipe, Stage
 from echoingpixels.train.run import sieve_of
-from echoingpixels.train.trainer import rate
+from echoingpixels.train.trainer import LOWEST, rate
 from tests.program import environment
 from tests.smalltrain import DISTIL, ENCODERS, FULL, SIEVE, learned, recipe, train
 from tools.tiny.recipe import TinyStage
@@ -122,9 +124,12 @@ def test_a_soft_gate_is_refused_where_the_encoders_output_enters_the_decoder(beg
         train(recipe(ENCODERS, FULL, replace(ALONE, gate="soft", form="fused")), begun, ("alone",))
 
 
-def test_a_soft_gate_narrows_from_the_first_temperature_to_the_last() -> None:
-    stage = replace(ALONE, gate="soft", steps=100, temperature=(0.8, 0.1))
-    assert [stage.temperature_at(step) for step in (0, 50, 100)] == pytest.approx([0.8, (0.8 * 0.1) ** 0.5, 0.1])
+@settings(max_examples=50, deadline=None)
+@given(first=st.floats(0.01, 2), last=st.floats(0.01, 2), steps=st.integers(1, 50).map(lambda half: 2 * half))
+def test_a_soft_gate_narrows_from_the_first_temperature_to_the_last(first: float, last: float, steps: int) -> None:
+    stage = replace(ALONE, gate="soft", steps=steps, temperature=(first, last))
+    at = [stage.temperature_at(step) for step in (0, steps // 2, steps)]
+    assert at == pytest.approx([first, (first * last) ** 0.5, last])
     assert ALONE.temperature_at(0) is None
 
 
@@ -285,8 +290,13 @@ def test_a_stage_continues_the_sieve_before_it(trained: Path) -> None:
         sieve_of(model.backbone, before, sieve_stage(layers=2))  # type: ignore[arg-type]
 
 
-def test_the_rate_climbs_stays_and_falls() -> None:
-    stage = Stage("s", "answers", steps=100, warm_up=0.1, steady=0.5)
-    rates = [rate(stage, step) for step in range(101)]
-    assert rates[0] == pytest.approx(0.1) and rates[9:50] == [1.0] * 41
-    assert rates[50:] == sorted(rates[50:], reverse=True) and rates[-1] == pytest.approx(0.02)
+@settings(max_examples=50, deadline=None)
+@given(steps=st.integers(2, 200), warm_up=st.floats(0, 0.5), steady=st.floats(0.5, 1))
+def test_the_rate_rises_stays_and_falls(steps: int, warm_up: float, steady: float) -> None:
+    stage = Stage("s", "answers", steps=steps, warm_up=warm_up, steady=steady)
+    rates = [rate(stage, step) for step in range(steps + 1)]
+    top, edge = max(1, int(warm_up * steps)), int(steady * steps)
+    assert rates[: min(top, edge)] == pytest.approx([(step + 1) / top for step in range(min(top, edge))])
+    assert rates[top - 1 : edge] == [1.0] * len(rates[top - 1 : edge])
+    assert rates[edge:] == sorted(rates[edge:], reverse=True)
+    assert rates[-1] == pytest.approx(1.0 if edge == steps else LOWEST)
