@@ -59,7 +59,7 @@ def test_the_published_recipe_is_as_published() -> None:
     assert stage.learns == ("sieve", "decoder") and stage.keep[0].ratios == (0.2,) and stage.lora is None
 
 
-def test_what_learns_is_counted_as_a_run_has_it(tiny: str, tmp_path: Path) -> None:
+def test_the_trained_weights_are_those_of_a_run(tiny: str, tmp_path: Path) -> None:
     for stage in (TUNE, replace(TUNE, lora=None), replace(TUNE, train=("sieve",), lora=None)):
         recipe = Recipe(model=tiny, data=QUESTIONS, stage=(stage,))
         run = Run(recipe, tmp_path)
@@ -85,13 +85,13 @@ def test_activations_are_as_planned(
     embeds = row.embeds.detach().repeat(1, 4, 1).requires_grad_()
     long = replace(row, embeds=embeds, positions=row.positions.repeat(1, 1, 4), mask=row.mask.repeat(1, 4))
 
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as measured:
         with torch.autocast("cpu", dtype=torch.bfloat16):
             hidden = on.hidden(long)
         torch.autograd.grad(hidden[:, -1].float().sum(), embeds)
     held = most = 0
-    assert seen.profiler is not None and seen.profiler.kineto_results is not None
-    events = [event for event in seen.profiler.kineto_results.events() if event.name() == "[memory]"]
+    assert measured.profiler is not None and measured.profiler.kineto_results is not None
+    events = [event for event in measured.profiler.kineto_results.events() if event.name() == "[memory]"]
     for event in sorted(events, key=lambda event: event.start_ns()):
         held += event.nbytes()
         most = max(most, held)
@@ -122,12 +122,12 @@ def test_steps_follow_from_the_questions_and_the_gpus(tmp_path: Path) -> None:
     assert (found.questions, found.clips, found.bad, found.stages[0].steps) == (40, 1, 1, 5)
 
 
-def test_lora_names_modules_that_there_are() -> None:
+def test_lora_needs_names_of_existing_modules() -> None:
     with pytest.raises(DataError, match="no module named query"):
         plan_recipe(Recipe(model="tiny", data=QUESTIONS, stage=(replace(TUNE, lora=Lora(targets=("query",))),)))
 
 
-def test_a_dry_run_says_so_and_makes_nothing(ep: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dry_run_writes_nothing(ep: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     done = ep("train", RECIPES / "plugin-3b.toml", "--dry-run")
     assert done.code == 0 and "sieve 313 M" in done.out and "8192" in done.out

@@ -1,4 +1,4 @@
-"""SyncClips keeps its own rules: plans, questions, pictures, sound and files, each checked the slow way."""
+"""SyncClips follow the rules of docs/syncclips.md: plans, questions, frames, audio and files."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ ASKED = [questions(line, np.random.default_rng(line.index)) for line in PLANS]
 TINY = 1e-6
 
 
-def heard(line: Timeline) -> list[Event]:
+def audible(line: Timeline) -> list[Event]:
     return [event for event in line.events if event.kind != "object"]
 
 
-def test_the_same_seed_and_index_give_the_same_plan_whatever_came_before() -> None:
+def test_the_same_seed_and_index_give_the_same_plan_in_any_order() -> None:
     for index in (5, 3, 400, 3):
         assert plan(11, index) == PLANS[index]
     assert plan(12, 3) != PLANS[3]
@@ -49,7 +49,7 @@ def test_length_size_and_rates_stay_within_the_rules() -> None:
         if line.track is not None:
             assert line.track.rate in (22_050, 44_100, 48_000) and line.track.snr >= 5
             assert line.track.codec != "opus" or line.track.rate == 48_000
-            assert all(line.track.snr + event.gain <= 30 for event in heard(line))
+            assert all(line.track.snr + event.gain <= 30 for event in audible(line))
 
 
 def test_at_most_two_objects_are_visible_at_once_and_never_in_one_corner() -> None:
@@ -75,17 +75,17 @@ def test_objects_last_a_second_and_start_apart_on_a_frame() -> None:
 
 def test_sounds_and_words_never_overlap_and_start_apart() -> None:
     for line in PLANS:
-        for a, b in combinations(heard(line), 2):
+        for a, b in combinations(audible(line), 2):
             assert a.end <= b.start and a.start + 0.75 <= b.start
-        for event in heard(line):
+        for event in audible(line):
             assert event.start >= 0 and event.end <= line.duration + 1e-4
             assert event.what in (SOUNDS if event.kind == "sound" else WORDS)
             assert event.kind == "word" or 0.5 <= event.length <= 2
 
 
-def test_each_regime_holds_what_its_name_says() -> None:
+def test_each_regime_has_its_objects_and_sounds() -> None:
     for line in PLANS:
-        objects, sounds = len(line.of("object")), len(heard(line))
+        objects, sounds = len(line.of("object")), len(audible(line))
         if line.regime == "balanced":
             assert 1 <= objects <= 4 and 1 <= sounds <= 4 and line.track is not None
         elif line.regime == "watch":
@@ -100,14 +100,14 @@ def test_watch_clips_have_noise_or_no_track_at_all() -> None:
     assert silent[True] > 50 and silent[False] > 50
 
 
-def test_a_listening_clip_shows_one_unmoving_picture() -> None:
+def test_a_listening_clip_has_one_still_picture() -> None:
     for line in [line for line in PLANS if line.regime == "listen"][:12]:
         scene = Scene.of(line)
         assert np.array_equal(scene.frame(0.0), scene.frame(line.duration - 0.01))
 
 
 def slow_answers(line: Timeline, question: Question) -> set[str]:
-    """Every answer the events bear out, worked out from the wording alone."""
+    """Every answer that the events support, derived from the wording alone."""
     text, objects, sounds = question.question, line.of("object"), line.of("sound")
     named = [name for name in (*OBJECTS, *SOUNDS) if f"the {name} " in text.replace("?", " ")]
     of = {name: [event for event in line.events if event.what == name] for name in named}
@@ -135,7 +135,7 @@ def slow_answers(line: Timeline, question: Question) -> set[str]:
     return {"yes" if of[named[0]] else "no"}
 
 
-def test_the_events_bear_out_every_answer_and_no_other() -> None:
+def test_the_events_support_every_answer_and_no_other() -> None:
     for line, asked in zip(PLANS, ASKED, strict=True):
         for question in asked:
             assert slow_answers(line, question) == {question.answer}, (line, question)
@@ -216,10 +216,10 @@ def test_sound_stands_out_of_the_noise_exactly_between_its_start_and_end() -> No
         audio = waveform(line, 16_000)
         assert audio is not None and len(audio) == round(line.duration * 16_000) and np.abs(audio).max() <= 1
         quiet = np.ones(len(audio), bool)
-        for event in heard(line):
+        for event in audible(line):
             quiet[round(event.start * 16_000) - 1 : round(event.end * 16_000) + 1] = False
         floor = np.sqrt(np.mean(audio[quiet] ** 2))
-        for event in heard(line):
+        for event in audible(line):
             part = audio[round(event.start * 16_000) : round(event.end * 16_000)]
             assert 4 < 20 * np.log10(np.sqrt(np.mean(part**2)) / floor) < 32
 
@@ -255,7 +255,7 @@ def test_a_decoded_file_shows_and_sounds_when_the_events_say(tmp_path: Path, con
         line for line in (plan(21, index) for index in range(5000))
         if line.container == container and line.track and line.track.codec == audio and line.track.snr > 15
         and line.track.noise in ("white", "pink")  # a steady floor: brown noise swells by itself
-        and line.regime == "balanced" and heard(line)[0].start > 0.5 and lone_starts(line)
+        and line.regime == "balanced" and audible(line)[0].start > 0.5 and lone_starts(line)
         and not line.look.grain and not line.look.drift and line.look.pan == (0, 0)
     )  # fmt: skip
     path = tmp_path / f"clip.{container}"
@@ -267,7 +267,7 @@ def test_a_decoded_file_shows_and_sounds_when_the_events_say(tmp_path: Path, con
     for start in lone_starts(line):
         steps = [np.abs(pictures[i].astype(int) - pictures[i - 1]).mean() for i in range(start - 1, start + 2)]
         assert steps[1] > 2 * steps[0] and steps[1] > 2 * steps[2], (start, steps)
-    first = heard(line)[0]
+    first = audible(line)[0]
     levels = np.array([np.sqrt(np.mean(part**2)) for part in np.array_split(sound, len(sound) // (rate // 100))])
     floor = levels[: int((first.start - 0.03) * 100)].mean()
     loud = np.flatnonzero(levels > 3 * floor)[0] / 100

@@ -127,12 +127,12 @@ def test_a_new_sieve_of_a_quantized_model_starts_as_the_unquantized_layers(
 
 
 def test_only_the_first_layers_are_read_from_the_files(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[Any] = []
+    read: list[Any] = []
     plain = loading.read_tensors
-    monkeypatch.setattr(loading, "read_tensors", lambda *a: seen.append(plain(*a)) or seen[-1])
+    monkeypatch.setattr(loading, "read_tensors", lambda *a: read.append(plain(*a)) or read[-1])
     small = load(str(folder / "base"), device="cpu", quant="nf4")
     new_sieve(small.backbone, SieveOptions(layers=1))  # type: ignore[arg-type]
-    assert {name.split(".")[0] for name in seen[0]} == {"0"} and len(seen[0]) == 12
+    assert {name.split(".")[0] for name in read[0]} == {"0"} and len(read[0]) == 12
 
 
 def test_files_that_lack_the_layers_are_one_error(folder: Path, tmp_path: Path) -> None:
@@ -155,10 +155,10 @@ def test_questions_without_answers_get_the_models_own_once(folder: Path, plugged
     assert len(lines) == 4 and all(isinstance(answer, str) and most == 4 for _, _, most, _, answer in lines)
     backbone = Run(recipe(folder, PLUG), folder).backbone
     clip = read_clip(folder / "clips" / "a.mp4", frame_size=EchoingPixels(backbone).frame_size)
-    said = EchoingPixels(backbone).ask(
+    answer = EchoingPixels(backbone).ask(
         clip, "What is heard?", reducer="full", generate=GenerateOptions(max_new_tokens=4)
     )
-    assert said.text.strip() in {answer for _, question, _, _, answer in lines if question == "What is heard?"}
+    assert answer.text.strip() in {text for _, question, _, _, text in lines if question == "What is heard?"}
 
 
 def rounded(run: Run) -> EchoingPixels:
@@ -197,7 +197,7 @@ def test_qlora_learns_adapters_and_sieve_and_nothing_else(folder: Path, tuned: P
     assert any(float(value.abs().max()) > 0 for name, value in kept.items() if "lora_B" in name)
 
 
-def test_a_killed_qlora_run_goes_on_as_if_it_had_not_been(folder: Path, tuned: Path, tmp_path: Path) -> None:
+def test_a_killed_qlora_run_resumes_to_the_same_weights(folder: Path, tuned: Path, tmp_path: Path) -> None:
     shutil.copytree(tuned / "bank", tmp_path / "bank")
     done = subprocess.run(
         [sys.executable, "-c", KILL, str(folder), str(tmp_path)], env=environment(), check=False, timeout=280
@@ -209,7 +209,7 @@ def test_a_killed_qlora_run_goes_on_as_if_it_had_not_been(folder: Path, tuned: P
     assert [row.split(",")[2:] for row in a] == [row.split(",")[2:] for row in b]
 
 
-def test_adapters_go_on_from_stage_to_stage_unmerged(folder: Path, tuned: Path, tmp_path: Path) -> None:
+def test_adapters_continue_from_stage_to_stage_unmerged(folder: Path, tuned: Path, tmp_path: Path) -> None:
     for name in ("bank", "tune", "tune.csv"):
         (shutil.copytree if (tuned / name).is_dir() else shutil.copy)(tuned / name, tmp_path / name)
     more = replace(TUNE, name="more", steps=2, layers=None)
@@ -221,7 +221,7 @@ def test_adapters_go_on_from_stage_to_stage_unmerged(folder: Path, tuned: Path, 
 
 
 @pytest.mark.parametrize(("stage", "keep"), [(PLUG, 1.0), (TUNE, 0.3)], ids=["plug-in", "qlora"])
-def test_checkpointing_changes_memory_and_no_gradient(folder: Path, stage: Stage, keep: float, tmp_path: Path) -> None:
+def test_checkpointing_changes_no_gradient(folder: Path, stage: Stage, keep: float, tmp_path: Path) -> None:
     found = []
     for checkpointing in (False, True):
         wanted = recipe(folder, stage, checkpointing=checkpointing)
@@ -245,7 +245,7 @@ def test_checkpointing_changes_memory_and_no_gradient(folder: Path, stage: Stage
         torch.testing.assert_close(sparing[name], gradient, atol=1e-5, rtol=1e-3)
 
 
-def test_what_a_quantized_decoder_cannot_do_is_refused(folder: Path) -> None:
+def test_tasks_that_a_quantized_decoder_cannot_learn_are_refused(folder: Path) -> None:
     with pytest.raises(DataError, match=r"weights of a quantized decoder") as error:
         recipe(folder, replace(TUNE, lora=None))
     assert "[stage.lora]" in error.value.hint

@@ -1,4 +1,4 @@
-"""`ep train`, stage by stage on the small model: what learns, what stays, resuming, and the Trainer against a loop."""
+"""Training stage by stage on the small model: trained and frozen parts, resuming, the Trainer against a plain loop."""
 
 from __future__ import annotations
 
@@ -108,12 +108,12 @@ def test_only_the_parts_that_learn_change(trained: Path) -> None:
     assert changed(encoders, full) == {"text", "lm_head"}
     assert changed(full, distil) == set()
     assert changed(distil, sieve) == {"text", "lm_head"}
-    rated = [load_file(trained / name / "model" / "sieve" / "sieve.safetensors") for name in ("distil", "sieve")]
-    assert not same(*rated)
+    sieves = [load_file(trained / name / "model" / "sieve" / "sieve.safetensors") for name in ("distil", "sieve")]
+    assert not same(*sieves)
 
 
 @pytest.mark.parametrize("gate", ["straight-through", "soft"])
-def test_a_frozen_decoder_stays_as_it_is_while_its_sieve_learns_answers(begun: Path, gate: Gate) -> None:
+def test_a_frozen_decoder_does_not_change_while_its_sieve_learns_answers(begun: Path, gate: Gate) -> None:
     train(recipe(ENCODERS, FULL, replace(ALONE, gate=gate)), begun, ("alone",))
     assert changed(weights(begun / "full" / "model"), weights(begun / "alone" / "model")) == set()
     assert all(name.startswith("parts.sieve.") for name in learned(begun / "alone"))
@@ -179,7 +179,7 @@ def test_the_trainer_equals_a_plain_loop(trained: Path) -> None:
         torch.testing.assert_close(weight.detach(), expected["parts." + name])
 
 
-def test_a_killed_run_goes_on_as_if_it_had_not_been(begun: Path, tmp_path: Path) -> None:
+def test_a_killed_run_resumes_to_the_same_weights_and_figures(begun: Path, tmp_path: Path) -> None:
     killed = tmp_path / "killed"
     shutil.copytree(begun, killed)
     whole = recipe(ENCODERS, FULL, NOISY)
@@ -188,7 +188,7 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(begun: Path, tmp_path: Path)
     assert done.returncode == -signal.SIGKILL
     saved = checkpoint.last(killed / "noisy")
     assert checkpoint.step_of(saved) == 4
-    (killed / "noisy" / "checkpoint-6").mkdir()  # what a kill in the middle of saving leaves
+    (killed / "noisy" / "checkpoint-6").mkdir()  # left by a kill during saving
     with (killed / "noisy.csv").open("a") as file:
         file.write("6,9,1\n7,")
     train(whole, killed, ("noisy",))
@@ -240,7 +240,7 @@ def test_lora_trains_adapters_alone_and_merges_them(trained: Path, tmp_path: Pat
     assert {name.split(".")[-2] for name in differ} == {"q_proj", "down_proj"}
 
 
-def test_lora_names_modules_that_there_are(trained: Path, tmp_path: Path) -> None:
+def test_lora_needs_names_of_existing_modules(trained: Path, tmp_path: Path) -> None:
     stage = replace(FULL, lora=Lora(targets=("query",)))
     with pytest.raises(DataError, match="no module named query"):
         train(recipe(stage, model=str(trained / "full" / "model")), tmp_path, ("full",))
@@ -252,7 +252,7 @@ def test_tensorboard_gets_the_figures(tmp_path: Path) -> None:
     train(recipe(ENCODERS, log="tensorboard"), tmp_path, ("encoders",))
     events = EventAccumulator(str(tmp_path / "tensorboard" / "encoders")).Reload()
     assert [event.step for event in events.Scalars("train/loss")] == [2, 3]
-    assert not (tmp_path / "towers.csv").exists()
+    assert not (tmp_path / "encoders.csv").exists()
 
 
 @pytest.mark.parametrize(

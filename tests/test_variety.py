@@ -1,4 +1,4 @@
-"""Other ways to play a sound: always as long as the event, the same for the same seed, and not the recording."""
+"""Varied sounds have the length of their event, depend on the seed alone, and differ from the recording."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def event(what: str, seconds: float = 1.0) -> Event:
 
 
 @pytest.mark.parametrize("what", [*assets.SOUNDS, "seven"])
-def test_a_sound_is_as_long_as_its_event_and_heard_however_it_is_played(what: str) -> None:
+def test_a_varied_sound_has_the_length_of_its_event_and_is_audible(what: str) -> None:
     play = played(np.random.default_rng(1))
     made = [play(event(what, 0.6), RATE) for _ in range(12)]
     assert {len(sound) for sound in made} == {round(0.6 * RATE)}
@@ -29,7 +29,7 @@ def test_a_sound_is_as_long_as_its_event_and_heard_however_it_is_played(what: st
     assert len(different) > 4
 
 
-def test_some_events_are_left_as_recorded() -> None:
+def test_some_events_are_not_varied() -> None:
     play, plain = played(np.random.default_rng(2)), recording(event("bell"), RATE)
     same = sum(np.array_equal(play(event("bell"), RATE), plain) for _ in range(60))
     assert 5 < same < 35

@@ -1,4 +1,8 @@
-"""Makes a folder of SyncClips independently of `ep synth`: media files, `questions.jsonl` and `properties.jsonl` has the properties of each clip (codecs, noise, background, take of every event), to split errors by
+"""Makes a folder of SyncClips independently of `ep synth`: media files, `questions.jsonl` and `properties.jsonl`.
+
+    python -m tools.other_syncclips OUT_DIR --sprites FOLDER --sounds FOLDER --soundfont FILE
+
+`properties.jsonl` has the properties of each clip (codecs, noise, background, take of every event), to split errors by
 them. Sounds that `--sounds` lacks need fluidsynth with a General MIDI soundfont, and espeak-ng. Sprites: the folder
 `assets` of the npm package @lobehub/fluent-emoji-3d 1.1.0.
 """
