@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def train(
-    recipe: Annotated[Path, typer.Argument(help="A TOML file, such as recipes/tiny.toml.")],
+    recipe: Annotated[Path, typer.Argument(help="A TOML file, such as recipes/mine.toml.")],
     stage: Annotated[
         list[str] | None,
         typer.Option("--stage", help="A stage of the recipe, or bank; several times for several; all if left out."),
