@@ -26,7 +26,6 @@ from echoingpixels.train.run import sieve_of
 from echoingpixels.train.trainer import LOWEST, rate
 from tests.program import environment
 from tests.smalltrain import DISTIL, ENCODERS, FULL, SIEVE, learned, recipe, train
-from tools.tiny.recipe import TinyStage
 from tools.tiny.run import TinyRun
 
 WHOLE = recipe(ENCODERS, FULL, DISTIL, SIEVE)
@@ -271,23 +270,19 @@ def test_a_missing_package_names_the_extra(
     assert not list(tmp_path.iterdir())
 
 
-def sieve_stage(**options: object) -> TinyStage:
-    return replace(SIEVE, **options)  # type: ignore[arg-type]
-
-
 def test_a_stage_continues_the_sieve_before_it(trained: Path) -> None:
     model = load(str(trained / "model"))
     before = model.sieve
     assert before is not None
     options = {"form": "fused", "tau": 2.0, "gate": "gumbel", "bidirectional": False, "question": False}
-    after = sieve_of(model.backbone, before, sieve_stage(layers=None, **options))  # type: ignore[arg-type]
+    after = sieve_of(model.backbone, before, replace(SIEVE, layers=None, **options))  # type: ignore[arg-type]
     assert same(before.state_dict(), after.state_dict())
     assert after.options == replace(
         before.options, form="fused", tau=2.0, gumbel=True, bidirectional=False, question=False
     )
-    assert sieve_of(model.backbone, before, sieve_stage(layers=None)).options == before.options  # type: ignore[arg-type]
+    assert sieve_of(model.backbone, before, replace(SIEVE, layers=None)).options == before.options  # type: ignore[arg-type]
     with pytest.raises(DataError, match=r"layers = 2.*has 1"):
-        sieve_of(model.backbone, before, sieve_stage(layers=2))  # type: ignore[arg-type]
+        sieve_of(model.backbone, before, replace(SIEVE, layers=2))  # type: ignore[arg-type]
 
 
 @settings(max_examples=50, deadline=None)

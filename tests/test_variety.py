@@ -7,9 +7,9 @@ import pytest
 
 from echoingpixels.synth import assets
 from echoingpixels.synth.plan import plan
-from echoingpixels.synth.render import recording, waveform
+from echoingpixels.synth.render import Scene, recording, waveform
 from echoingpixels.synth.timeline import Event
-from tools.tiny.sample import soundtrack
+from tools.tiny.sample import sample, soundtrack
 from tools.tiny.variety import hissing, played
 
 RATE = 16_000
@@ -55,3 +55,21 @@ def test_a_noise_floor_has_unit_power_whatever_its_spectrum() -> None:
         assert float(np.sqrt(np.mean(np.square(made)))) == pytest.approx(1.0, abs=0.05)
         kept += made is noise
     assert 3 < kept < 25
+
+
+def test_a_sample_shows_the_native_frame_at_or_before_each_time() -> None:
+    for index in range(6):
+        line, frames, times, audio = sample(4, index, fps=2.0, max_side=160)
+        assert len(frames) == len(times) == int(np.ceil(line.duration * 2 - 1e-6)) and frames.dtype == np.uint8
+        wanted = np.arange(len(times)) / 2
+        assert np.all(times <= wanted + 1e-6) and np.all(wanted - times < 1 / line.fps)
+        assert max(frames.shape[1:3]) <= 160 and (audio is None) == (line.track is None)
+        scene = Scene.of(line, min(1.0, 160 / max(line.width, line.height)))
+        assert np.abs(frames[0].astype(int) - scene.frame(0.0)).mean() < 25
+
+
+def test_a_sample_is_repeatable() -> None:
+    index = next(index for index in range(9) if plan(4, index).regime == "balanced")
+    first, again = sample(4, index), sample(4, index)
+    assert first[0] == again[0] and np.array_equal(first[1], again[1]) and np.array_equal(first[2], again[2])
+    assert first[3] is not None and again[3] is not None and np.array_equal(first[3], again[3])
