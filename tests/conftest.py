@@ -8,43 +8,43 @@ from pathlib import Path
 
 import pytest
 
-from tests import clips, realclips
-from tests.program import Program
+from tests.support import clips, realclips
+from tests.support.program import Program
 
 # Marked `versions`: what other packages could break, in about a minute and a half.
 VERSIONS = (
-    "tests/test_batch_sources.py",
-    "tests/test_cli.py",
-    "tests/test_commands.py",
-    "tests/test_decoding.py",
-    "tests/test_errors.py::test_other_libraries",
-    "tests/test_help.py",
-    "tests/test_loading.py",
-    "tests/test_media.py",
-    "tests/test_media_broken.py::test_a_still_image",
-    "tests/test_media_sound.py",
-    "tests/test_portable.py::test_a_question_is_answered",
-    "tests/test_train_clips.py",
-    "tests/test_train_sharded.py::test_the_configuration",
-    "tests/test_train_stages.py::test_tensorboard",
+    "tests/batch/test_batch_sources.py",
+    "tests/cli/test_cli.py",
+    "tests/docs/test_commands.py",
+    "tests/generation/test_decoding.py",
+    "tests/core/test_errors.py::test_other_libraries",
+    "tests/cli/test_help.py",
+    "tests/checkpoints/test_loading.py",
+    "tests/media/test_media.py",
+    "tests/media/test_media_broken.py::test_a_still_image",
+    "tests/media/test_media_sound.py",
+    "tests/core/test_portable.py::test_a_question_is_answered",
+    "tests/train/test_train_clips.py",
+    "tests/train/test_train_sharded.py::test_the_configuration",
+    "tests/train/test_train_stages.py::test_tensorboard",
 )
 
 
 # Marked `slow`: more than six seconds each; `make slow` and `make check` run them.
 SLOW = (
-    "tests/test_answerfile.py::test_a_killed_evaluation",
-    "tests/test_blank.py::test_real_formats",
-    "tests/test_calibrate.py::test_the_command_writes",
-    "tests/test_doctor.py::test_what_tries_bitsandbytes",
-    "tests/test_long.py::test_memory_does_not_hold",
-    "tests/test_memory.py::test_every_stage_is_as_large_as_a_process",
-    "tests/test_portable.py::test_a_batch_is_resumed",
-    "tests/test_tiny.py",
-    "tests/test_tools.py::test_the_prefill",
-    "tests/test_train_quantized.py::test_a_killed_qlora",
-    "tests/test_train_sharded.py::test_a_run_in_parts",
-    "tests/test_train_sharded.py::test_two_processes",
-    "tests/test_train_stages.py::test_a_killed_run",
+    "tests/evaluation/test_answerfile.py::test_a_killed_evaluation",
+    "tests/media/test_blank.py::test_real_formats",
+    "tests/evaluation/test_calibrate.py::test_the_command_writes",
+    "tests/planning/test_doctor.py::test_what_tries_bitsandbytes",
+    "tests/core/test_long.py::test_memory_does_not_hold",
+    "tests/planning/test_memory.py::test_every_stage_is_as_large_as_a_process",
+    "tests/core/test_portable.py::test_a_batch_is_resumed",
+    "tests/core/test_tiny.py",
+    "tests/core/test_tools.py::test_the_prefill",
+    "tests/train/test_train_quantized.py::test_a_killed_qlora",
+    "tests/train/test_train_sharded.py::test_a_run_in_parts",
+    "tests/train/test_train_sharded.py::test_two_processes",
+    "tests/train/test_train_stages.py::test_a_killed_run",
 )
 
 

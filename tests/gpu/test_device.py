@@ -14,7 +14,7 @@ from echoingpixels.backbones.qwen_omni import QwenOmni
 from echoingpixels.from_pretrained import load
 from echoingpixels.inputs.stream import Stream
 from echoingpixels.media import read_clip
-from tests import tinymodel
+from tests.support import tinymodel
 
 DEMO = Path(__file__).parents[2] / "models/echoingpixels/assets/demo.mp4"
 QUESTION = "Which object appears first?"

@@ -15,7 +15,7 @@ from echoingpixels.backbones.kernels import REPEATED, VARLEN, choose_kernels, re
 from echoingpixels.backbones.qwen_omni import QwenOmni
 from echoingpixels.inputs.stream import pad
 from echoingpixels.options import AskOptions, GenerateOptions
-from tests import tinymodel
+from tests.support import tinymodel
 from tests.support.pretended import on_cpu, on_cuda, slow_varlen_attn
 
 HALVES = (torch.float16, torch.bfloat16)

@@ -29,7 +29,7 @@ from echoingpixels.options import REDUCER_NAMES, SIEVED, AskOptions, Auto, Gener
 from echoingpixels.reducers import chunked_scoring as windows
 from echoingpixels.reducers.setting import Setting
 from echoingpixels.report import Stopwatch
-from tests import tinymodel
+from tests.support import tinymodel
 from tests.support.pretend_cuda import pretend_cuda
 from tests.support.pretended import on_cpu, on_cuda
 

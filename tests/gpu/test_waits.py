@@ -16,8 +16,8 @@ from echoingpixels.datasets.questions import Row
 from echoingpixels.model import EchoingPixels
 from echoingpixels.options import AskOptions, GenerateOptions
 from echoingpixels.report import Stopwatch
-from tests import tinymodel
 from tests.gpu.test_pipeline import DEMO, QUESTIONS, encoded
+from tests.support import tinymodel
 from tests.support.pretended import on_cpu, on_cuda
 from tests.support.record import Record
 

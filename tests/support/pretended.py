@@ -15,11 +15,11 @@ from torch.nn import functional as F
 from echoingpixels.backbones import kernels
 from echoingpixels.backbones.qwen_omni import QwenOmni
 from echoingpixels.model import EchoingPixels
-from tests import tinymodel
+from tests.reducers.test_auto import calibration
+from tests.support import tinymodel
 from tests.support.pretend_cuda import pretend_cuda, to_cuda
 from tests.support.pretend_tensor import PretendTensor
 from tests.support.record import Record
-from tests.test_auto import calibration
 
 
 def on_cpu(dtype: torch.dtype = torch.float32, **options: Any) -> EchoingPixels:

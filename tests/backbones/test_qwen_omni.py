@@ -1,0 +1,129 @@
+"""The one adapter to transformers: towers in bounded pieces, embedding, masks and the cache."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from echoingpixels.backbones import qwen_omni
+from echoingpixels.backbones.chunked_mlp import InParts
+from echoingpixels.inputs.positions import AUDIO, IMAGE, TEXT, VIDEO, Span
+from echoingpixels.inputs.prepare import Media, audio_tokens, prepare_media
+from tests.support import tinymodel
+
+NOISE = 2e-5
+
+
+def sound_of(mel_frames: int) -> Media:
+    mel = torch.randn(128, mel_frames, generator=torch.Generator().manual_seed(3))
+    return Media(Span(audio_tokens=audio_tokens(mel_frames)), mel=mel)
+
+
+@pytest.mark.parametrize("patches_at_once", [1, 24, 50])
+@torch.no_grad()
+def test_the_vision_tower_in_pieces_sees_what_it_sees_in_one_go(
+    patches_at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on = tinymodel.backbone()
+    media = prepare_media(tinymodel.clip(5.0), on.resolution)
+    whole = on.encode(media).video
+    monkeypatch.setattr(qwen_omni, "PATCHES_AT_ONCE", patches_at_once)
+    torch.testing.assert_close(on.encode(media).video, whole, rtol=0, atol=NOISE)
+
+
+@pytest.mark.parametrize("mel_frames", [3, 199, 200, 201, 202, 203, 400, 1000, 1001, 1203, 1399])
+@pytest.mark.parametrize("windows_at_once", [1, 2, 3])
+@torch.no_grad()
+def test_the_audio_tower_in_pieces_hears_what_it_hears_in_one_go(
+    mel_frames: int, windows_at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on = tinymodel.backbone()
+    media = sound_of(mel_frames)
+    whole = on.encode(media).audio
+    assert whole is not None and whole.shape[0] == media.span.audio_tokens
+    monkeypatch.setattr(qwen_omni, "MEL_CHUNKS_AT_ONCE", windows_at_once)
+    torch.testing.assert_close(on.encode(media).audio, whole, rtol=0, atol=NOISE)
+
+
+@torch.no_grad()
+def test_the_towers_give_what_transformers_gives_for_a_whole_prompt() -> None:
+    on = tinymodel.backbone()
+    media = prepare_media(tinymodel.clip(4.0), on.resolution)
+    features = on.encode(media)
+    assert media.mel is not None and media.patches is not None
+    video = on.thinker.get_video_features(media.patches, torch.tensor([media.grid])).pooler_output[0]
+    there = torch.ones(1, media.mel.shape[1], dtype=torch.long)
+    audio = on.thinker.get_audio_features(media.mel[None], there).last_hidden_state
+    assert torch.equal(features.video, video)
+    assert torch.equal(features.audio, audio)
+
+
+@torch.no_grad()
+def test_features_of_several_clips_and_images_go_to_their_own_places() -> None:
+    on = tinymodel.backbone()
+    clips = [prepare_media(tinymodel.clip(s, seed=i), on.resolution) for i, s in enumerate((2.0, 3.0))]
+    picture = prepare_media(tinymodel.clip(0.5, sound=False, seed=9), on.resolution)
+    image = Media(Span((0.0,), picture.span.rows, picture.span.columns, image=True), picture.patches, picture.grid)
+    media = [clips[0], image, clips[1]]
+    inputs = tinymodel.prompt(on, tinymodel.text(3), media[0], media[1], tinymodel.text(2), media[2])
+    features = [on.encode(m) for m in media]
+    stream = on.embed(inputs, tuple(features))
+
+    def there(*kinds: int) -> Tensor:
+        return stream.embeds[0][torch.isin(stream.kind[0], torch.tensor(kinds))]
+
+    assert torch.equal(there(VIDEO, IMAGE), torch.cat([f.video for f in features if f.video is not None]))
+    assert torch.equal(there(AUDIO), torch.cat([f.audio for f in features if f.audio is not None]))
+    assert torch.equal(there(TEXT), on.text.embed_tokens(inputs.input_ids)[stream.kind == TEXT])
+    assert stream.next_position.tolist() == [int(inputs.positions.max()) + 1]
+
+
+@pytest.mark.parametrize("kernel", ["sdpa", "eager"])
+@torch.no_grad()
+def test_decoding_with_a_cache_gives_the_logits_of_the_whole_sequence(kernel: str) -> None:
+    on = tinymodel.backbone(kernel)
+    stream, said = tinymodel.stream(on), tinymodel.text(5, 3)
+    cache, mask = on.new_cache(), stream.mask
+    stepped = [on.logits(on.hidden(stream, cache)[:, -1])]
+    for i, token in enumerate(said):
+        mask = torch.cat([mask, torch.ones_like(mask[:, :1])], 1)
+        step = on.decode(torch.tensor([[token]]), stream.next_position[:, None] + i, mask, cache)
+        stepped.append(step[:, -1])
+    after = torch.arange(len(said)) + stream.next_position
+    whole = on.thinker.model.language_model(
+        inputs_embeds=torch.cat([stream.embeds, on.text.embed_tokens(torch.tensor([said]))], 1),
+        position_ids=torch.cat([stream.positions, after.expand(3, 1, -1)], 2),
+    ).last_hidden_state
+    want = on.logits(whole[:, -len(said) - 1 :])
+    torch.testing.assert_close(torch.stack(stepped, 1), want, rtol=0, atol=10 * NOISE)
+
+
+@torch.no_grad()
+def test_an_mlp_in_parts_gives_what_the_whole_gives_under_the_same_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    mlp = tinymodel.backbone().text.layers[0].mlp
+    parted, hidden, rows = InParts(mlp), torch.randn(2, 37, mlp.hidden_size), []
+    mlp.up_proj.register_forward_hook(lambda _, given, __: rows.append(given[0].shape[1]))
+    assert parted.state_dict().keys() == mlp.state_dict().keys()
+    whole = parted(hidden)
+    monkeypatch.setattr("echoingpixels.backbones.chunked_mlp.TOKENS", 10)
+    torch.testing.assert_close(parted(hidden), whole, rtol=0, atol=NOISE)
+    assert rows == [37, 10, 10, 10, 7]
+
+
+@pytest.mark.parametrize("kernel", ["sdpa", "eager"])
+@torch.no_grad()
+def test_bidirectional_layers_see_every_open_key_and_no_hidden_one(kernel: str) -> None:
+    on = tinymodel.backbone(kernel)
+    layers = on.first_layers(2)
+    stream = tinymodel.stream(on)
+    mask = stream.mask.clone()
+    mask[:, 10:13] = False
+    base = on.run_layers(layers, stream.embeds, stream.positions, mask)
+    hidden, last = stream.embeds.clone(), stream.embeds.clone()
+    hidden[:, 11] += 3.0
+    last[:, -1] += 3.0
+    others = torch.arange(mask.shape[1]) != 11
+    assert torch.equal(on.run_layers(layers, hidden, stream.positions, mask)[:, others], base[:, others])
+    seen = on.run_layers(layers, last, stream.positions, mask)
+    assert bool(((seen - base)[0, 0].abs() > 1e-4).any())  # the first token sees the last

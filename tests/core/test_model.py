@@ -1,0 +1,249 @@
+"""The library's five calls, and what asking by them costs and reports."""
+
+from __future__ import annotations
+
+import json
+import math
+import mmap
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from echoingpixels import model as under_test
+from echoingpixels.backbones.flops import layer_flops
+from echoingpixels.errors import MediaError, ModelError, OptionError
+from echoingpixels.generation.answer import Answer
+from echoingpixels.inputs.prepare import extent_of, prepare_media, span_of
+from echoingpixels.media.clip import Clip
+from echoingpixels.model import EchoingPixels
+from echoingpixels.options import REDUCER_NAMES, AskOptions, Auto, GenerateOptions
+from echoingpixels.report import STAGES, peak_memory, reset_peak
+from tests.support import tinymodel
+
+QUESTION = "Which object appears first?"
+SHORT = GenerateOptions(max_new_tokens=6)
+
+
+@pytest.fixture
+def model() -> EchoingPixels:
+    return tinymodel.model()
+
+
+@pytest.fixture
+def encoded(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What the towers were run over."""
+    seen, encode = [], under_test.encode
+
+    def spy(*arguments: Any) -> Any:
+        seen.append(arguments)
+        return encode(*arguments)
+
+    monkeypatch.setattr(under_test, "encode", spy)
+    return seen
+
+
+def same(a: Answer, b: Answer) -> bool:
+    return (a.text, a.token_ids, a.finish_reason, a.report.tokens) == (
+        b.text,
+        b.token_ids,
+        b.finish_reason,
+        b.report.tokens,
+    )
+
+
+@pytest.mark.parametrize("reducer", REDUCER_NAMES)
+def test_the_five_calls_give_the_answer_of_ask(model: EchoingPixels, reducer: str) -> None:
+    clip = tinymodel.clip()
+    asked = model.ask(clip, QUESTION, reducer=reducer, keep=0.2, generate=SHORT)
+    inputs = model.prepare(clip, QUESTION)
+    stream = model.embed(inputs)
+    selection = model.select(stream, reducer=reducer, keep=0.2)
+    staged = model.generate(stream.take(selection), SHORT)
+    assert same(asked, staged)
+
+
+def test_the_control_keeps_what_random_keeps_of_what_the_sieve_made(model: EchoingPixels) -> None:
+    stream = model.embed(model.prepare(tinymodel.clip(), QUESTION))
+    sieved, control, drawn = (model.select(stream, reducer, 0.2) for reducer in ("cs2", "cs2-random", "random"))
+    assert torch.equal(control.keep, drawn.keep) and not torch.equal(control.keep, sieved.keep)
+    assert control.fused is not None and sieved.fused is not None and torch.equal(control.fused, sieved.fused)
+
+
+def test_several_questions_encode_the_clip_once(model: EchoingPixels, encoded: list[Any]) -> None:
+    clip = tinymodel.clip()
+    questions = [QUESTION, "Is the bell heard?", "Who?"]
+    together = model.ask_all(clip, questions, generate=SHORT)
+    assert len(encoded) == 1
+    alone = [model.ask(clip, question, generate=SHORT) for question in questions]
+    assert len(encoded) == 4
+    assert all(same(a, b) for a, b in zip(together, alone, strict=True))
+
+
+def test_streamed_pieces_fold_into_the_answer(model: EchoingPixels) -> None:
+    chunks = list(model.look(tinymodel.clip()).stream(QUESTION, AskOptions(generate=SHORT)))
+    answer = chunks[-1].answer
+    assert answer is not None and all(chunk.answer is None for chunk in chunks[:-1])
+    assert "".join(chunk.text for chunk in chunks) == answer.text
+    assert same(answer, model.ask(tinymodel.clip(), QUESTION, generate=SHORT))
+
+
+@pytest.mark.parametrize("keep", [1.0, 0.5, 0.2, 0.01])
+def test_the_report_counts_the_budget(model: EchoingPixels, keep: float) -> None:
+    answer = model.ask(tinymodel.clip(), QUESTION, keep=keep, generate=SHORT)
+    tokens, span = answer.report.tokens, span_of(extent_of(tinymodel.clip().pieces()), tinymodel.RESOLUTION)
+    assert tokens.video.before + tokens.audio.before == span.tokens
+    assert tokens.audio.before == span.audio_tokens
+    k = max(1, math.ceil(span.tokens * keep))
+    assert tokens.video.after + tokens.audio.after == k
+    assert tokens.kept_ratio == k / span.tokens
+    assert tokens.text.before == tokens.text.after > 0
+    assert sum(len(times) for times in answer.moments.values()) == k
+    assert all(0 <= time <= 3 for times in answer.moments.values() for time in times)
+
+
+def test_the_report_has_every_key_and_goes_through_json(model: EchoingPixels) -> None:
+    answer = model.look(tinymodel.clip(), decode_s=0.25).answer(QUESTION, AskOptions(generate=SHORT))
+    plain = json.loads(json.dumps(answer.report.as_dict()))
+    costs = {"tokens", "time_s", "memory_bytes", "flops", "speedup", "encoded"}
+    assert set(plain) == costs | {"tokens_per_s", "steps"}
+    assert set(plain["tokens"]) == {"video", "audio", "image", "text", "kept_ratio"}
+    assert tuple(plain["time_s"]) == STAGES
+    assert set(plain["memory_bytes"]) == {"weights", "peak"}
+    assert set(plain["flops"]) == {"full", "reduced"}
+    later = len(answer.token_ids) - 1
+    assert (plain["steps"], plain["tokens_per_s"]) == (later, later / plain["time_s"]["generate"])
+    assert plain["speedup"]["measured"] is None
+    assert plain["speedup"]["estimated"] == plain["flops"]["full"] / plain["flops"]["reduced"]
+
+
+def test_times_add_up(model: EchoingPixels) -> None:
+    spent = model.look(tinymodel.clip(), decode_s=0.25).answer(QUESTION, AskOptions(generate=SHORT)).report.time_s
+    assert spent["decode"] == pytest.approx(0.25, abs=0.01)
+    first = sum(spent[name] or 0.0 for name in ("decode", "prepare", "encode", "select", "prefill"))
+    assert spent["first_token"] == pytest.approx(first)
+    assert spent["total"] == pytest.approx(first + (spent["generate"] or 0.0))
+    assert all(seconds is not None and seconds >= 0 for seconds in spent.values())
+
+
+def test_weights_are_counted_as_stored(model: EchoingPixels) -> None:
+    assert model.sieve is not None
+    weights = sum(p.numel() for p in [*model.backbone.parameters(), *model.sieve.parameters()])
+    assert model.weight_bytes() == 4 * weights
+
+
+def test_compare_makes_both_runs_and_measures_them(model: EchoingPixels, encoded: list[Any]) -> None:
+    options = AskOptions(keep=0.1, generate=SHORT)
+    reduced, full = model.look(tinymodel.clip()).compare(QUESTION, options)
+    assert len(encoded) == 1
+    assert same(reduced, model.ask(tinymodel.clip(), QUESTION, keep=0.1, generate=SHORT))
+    assert same(full, model.ask(tinymodel.clip(), QUESTION, reducer="full", generate=SHORT))
+    totals = [answer.report.time_s["total"] for answer in (full, reduced)]
+    assert None not in totals
+    assert reduced.report.speedup["measured"] == totals[0] / totals[1]  # type: ignore[operator]
+    assert full.report.speedup["measured"] is None
+    assert full.report.tokens.kept_ratio == 1
+
+
+def test_keeping_everything_by_full_is_the_plain_model(model: EchoingPixels) -> None:
+    clip = tinymodel.clip()
+    stream = model.embed(model.prepare(clip, QUESTION))
+    plain = model.generate(stream, SHORT)
+    assert same(plain, model.ask(clip, QUESTION, reducer="full", keep=0.1, generate=SHORT))
+
+
+def test_answers_repeat(model: EchoingPixels) -> None:
+    first, second = (model.ask(tinymodel.clip(), QUESTION, generate=SHORT) for _ in range(2))
+    assert same(first, second) and first.moments == second.moments
+
+
+@pytest.mark.parametrize("kind", ["sound", "picture", "still"])
+def test_sound_alone_a_silent_picture_and_a_still_are_answered_too(model: EchoingPixels, kind: str) -> None:
+    whole = tinymodel.clip(2.0)
+    picture = replace(whole, audio=None)
+    image = replace(whole.source, kind="image")
+    clips: dict[str, Clip] = {
+        "sound": replace(whole, frames=whole.frames[:0], times=whole.times[:0]),
+        "picture": picture,
+        "still": replace(picture, frames=whole.frames[:1], times=whole.times[:1], source=image),
+    }
+    tokens = model.ask(clips[kind], QUESTION, generate=SHORT).report.tokens
+    assert (tokens.audio.before > 0, tokens.video.before > 0, tokens.image.before > 0) == (
+        kind == "sound",
+        kind == "picture",
+        kind == "still",
+    )
+
+
+def test_the_outline_of_a_clip_is_what_preparing_it_makes() -> None:
+    for seconds, sound in ((3.0, True), (2.5, True), (1.0, False)):
+        clip = tinymodel.clip(seconds, sound)
+        media = prepare_media(clip, tinymodel.RESOLUTION)
+        assert media.span == span_of(extent_of(clip.pieces()), tinymodel.RESOLUTION)
+        assert media.grid == (len(media.span.times), 2 * media.span.rows, 2 * media.span.columns)
+
+
+@pytest.mark.parametrize("name", ["film.mp4", Path("film.mp4")])
+def test_a_file_s_name_is_no_clip(model: EchoingPixels, name: Any) -> None:
+    with pytest.raises(MediaError, match=r"film\.mp4 is a file's name, where a clip is needed"):
+        model.ask(name, "Who?")
+
+
+def test_cs2_without_sieve_weights_names_what_can_be_used() -> None:
+    with pytest.raises(ModelError, match="no sieve weights") as error:
+        EchoingPixels(tinymodel.backbone()).ask(tinymodel.clip(), QUESTION, reducer="cs2")
+    assert all(name in error.value.hint for name in ("--sieve", "full", "uniform", "random"))
+
+
+def test_the_reducer_is_cs2_with_a_sieve_and_relevance_without_unless_another_is_asked_for(
+    model: EchoingPixels,
+) -> None:
+    bare, clip = EchoingPixels(model.backbone), tinymodel.clip()
+    for one, name in ((model, "cs2"), (bare, "relevance")):
+        stream = one.embed(one.prepare(clip, QUESTION))
+        wanted = one.select(stream, name, 0.3)
+        assert torch.equal(one.select(stream, keep=0.3).keep, wanted.keep)
+        said = one.ask(clip, QUESTION, generate=SHORT)
+        assert said.moments == one.ask(clip, QUESTION, reducer=name, generate=SHORT).moments
+        assert AskOptions().settled(one.sieve is not None) == AskOptions(name)
+    assert AskOptions("uniform").settled(False) == AskOptions("uniform")
+    with pytest.raises(ModelError, match="no sieve"):
+        bare.ask(clip, QUESTION, keep=Auto())
+
+
+@pytest.mark.parametrize("options", [{"reducer": "best"}, {"keep": 0.0}, {"keep": 1.01}])
+def test_options_are_checked_when_they_are_made(options: dict[str, Any]) -> None:
+    with pytest.raises(OptionError):
+        AskOptions(**options)
+
+
+def written(size: int) -> mmap.mmap:
+    """`size` bytes of memory fresh from the system: the allocator may have some that other tests left."""
+    block = mmap.mmap(-1, size)
+    for page in range(0, size, mmap.PAGESIZE):
+        block[page] = 1
+    return block
+
+
+def test_the_peak_is_of_what_came_after_the_reset() -> None:
+    device = torch.device("cpu")
+    written(240_000_000).close()
+    high = peak_memory(device)
+    reset_peak(device)
+    low = peak_memory(device)
+    assert high - low > 150e6, "needs Linux's /proc/self/clear_refs"
+    block = written(120_000_000)
+    assert 100e6 < peak_memory(device) - low < 200e6
+    block.close()
+
+
+def test_flops_of_a_layer_count_every_multiply_add() -> None:
+    shape, n = tinymodel.backbone().shape, 10
+    layer = tinymodel.backbone().text.layers[0]
+    weights = sum(p.numel() for name, p in layer.named_parameters() if p.ndim == 2)
+    attention = 4 * shape.heads * shape.head_size * n * (n + 1) / 2
+    assert layer_flops(shape, n, causal=True) == 2 * n * weights + attention
+    steps = sum(layer_flops(shape, 1, causal=True, past=past) for past in range(n))
+    assert layer_flops(shape, n, causal=True) == pytest.approx(steps)

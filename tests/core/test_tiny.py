@@ -1,0 +1,58 @@
+"""The bundled model is a real one: it answers fresh clips, read from real files, and the bundled one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from echoingpixels.checkpoints.loading import ASSETS
+from echoingpixels.datasets.questions import read_rows
+from echoingpixels.evaluation.evaluate import Run, evaluate
+from echoingpixels.from_pretrained import load
+from echoingpixels.media import read_clip
+from echoingpixels.model import EchoingPixels
+from echoingpixels.reducers.setting import settings
+from echoingpixels.synth.dataset import generate
+
+FRESH_SEED = 424_242  # neither trained on nor used for docs/results.md
+CLIPS = 40
+LIMIT = 25 * 10**6  # bytes
+
+
+@pytest.fixture(scope="module")
+def model() -> EchoingPixels:
+    return load("tiny", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def runs(model: EchoingPixels, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
+    data = generate(tmp_path_factory.mktemp("fresh"), CLIPS, FRESH_SEED, 3)
+    made = evaluate(model, read_rows(data), settings(["cs2", "random"], [1.0, 0.2]))
+    return {run.setting.reducer: run for run in made}
+
+
+def test_it_answers_fresh_clips_from_all_tokens(runs: dict[str, Run]) -> None:
+    score = runs["full"].score
+    assert score.accuracy is not None and score.accuracy >= 0.82
+    assert score.failed == 0 and score.questions >= 100
+
+
+def test_it_answers_fresh_clips_from_a_fifth_of_the_tokens(runs: dict[str, Run]) -> None:
+    score, tokens = runs["cs2"].score, runs["cs2"].tokens
+    assert score.accuracy is not None and score.accuracy >= 0.8
+    assert tokens.kept_ratio == pytest.approx(0.2, abs=0.01)
+
+
+def test_it_is_small_enough_to_bundle() -> None:
+    assert sum(path.stat().st_size for path in (ASSETS / "tiny").rglob("*")) < LIMIT
+
+
+def test_it_answers_the_bundled_clip_right(model: EchoingPixels) -> None:
+    makefile = (Path(__file__).parents[2] / "Makefile").read_text()
+    question = next(line.split(":=")[1].strip() for line in makefile.splitlines() if line.startswith("QUESTION"))
+    expected = next(line.split(":=")[1].strip() for line in makefile.splitlines() if line.startswith("ANSWER"))
+    clip = read_clip(ASSETS / "demo.mp4")
+    assert len(clip.frames) and clip.audio is not None
+    for keep in (0.2, 0.1):
+        assert model.ask(clip, question, keep=keep).text == expected

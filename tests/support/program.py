@@ -1,0 +1,59 @@
+"""Running `ep`: in this process, or as a program of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from epcli.main import main
+
+ROOT = Path(__file__).parents[2]
+# What the C library keeps of freed blocks varies by hundreds of MB from run to run; with this it gives all of it back.
+GIVEN_BACK = {"MALLOC_MMAP_THRESHOLD_": "262144"}
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a run ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+class Program:
+    """`ep` in this process."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self.capsys = capsys
+
+    def __call__(self, *arguments: object) -> Done:
+        self.capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            main([str(argument) for argument in arguments])
+        said = self.capsys.readouterr()
+        assert isinstance(end.value.code, int)
+        return Done(end.value.code, said.out, said.err)
+
+
+def command(*arguments: object) -> list[str]:
+    """The command line of a real run."""
+    return [sys.executable, "-m", "epcli.main", *map(str, arguments)]
+
+
+def environment() -> dict[str, str]:
+    """The environment of a real run: the working tree is importable from any folder."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "models"), str(ROOT)]), "PYTHONIOENCODING": "utf-8"}
+
+
+def run(*arguments: object, cwd: Path | None = None) -> Done:
+    """`ep` as a program of its own, in a pipe."""
+    done = subprocess.run(
+        command(*arguments), capture_output=True, text=True, encoding="utf-8", env=environment(), cwd=cwd, timeout=200
+    )
+    return Done(done.returncode, done.stdout, done.stderr)
