@@ -71,7 +71,7 @@ lock: setup
 	$(COMPILE) --resolution lowest-direct --output-file $(OLDEST)
 
 train: setup
-	$(BIN)/ep train recipes/tiny.toml --out runs/tiny
+	$(BIN)/python -m tools.train_tiny recipes/tiny.toml --out runs/tiny
 
 # About a minute on the tiny model; docs/performance.md has the commands for real sizes.
 bench: setup

@@ -15,12 +15,12 @@ from .. import options as o
 from ..render.report import big
 
 if TYPE_CHECKING:
-    from echoingpixels.train.outlook import Outlook, Prospect
+    from echoingpixels.train.plan import RecipePlan, StagePlan
     from echoingpixels.train.recipe import Recipe
 
 
 def train(
-    recipe: Annotated[Path, typer.Argument(help="A recipe: a TOML file, such as recipes/tiny.toml.")],
+    recipe: Annotated[Path, typer.Argument(help="A TOML file, such as recipes/mine.toml.")],
     stage: Annotated[
         list[str] | None,
         typer.Option("--stage", help="Stage of the recipe, or bank; may be repeated. Default: all stages."),
@@ -38,18 +38,18 @@ def train(
     The recipe names the initial model, the data and the stages: docs/training.md.
     Prints the folder of the model, for --model, or of the sieve of a quantized model, for --sieve.
     """
-    from echoingpixels.train.reading import read_recipe
+    from echoingpixels.train.recipe import read_recipe
 
     wanted = read_recipe(recipe)
     if dry_run:
-        from echoingpixels.train.outlook import foresee
+        from echoingpixels.train.plan import plan_recipe
 
         with redirect_stdout(sys.stderr):
-            prospect = foresee(wanted)
+            prospect = plan_recipe(wanted)
         _show(wanted, prospect)
         return
     from echoingpixels.train.run import train_model
-    from echoingpixels.train.world import world
+    from echoingpixels.train.trainer import world
 
     first = world().is_main_process  # only this process prints
     with redirect_stdout(sys.stderr if first else StringIO()):  # losses are printed during the stages
@@ -58,13 +58,13 @@ def train(
         console.out(str(model))
 
 
-def _show(recipe: Recipe, prospect: Prospect) -> None:
-    header = ("stage", "task", "learns", "steps", "tokens", "frozen", "learned", "activations", "total")
+def _show(recipe: Recipe, prospect: RecipePlan) -> None:
+    header = ("stage", "task", "learns", "steps", "tokens", "frozen", "learned", "activations", "in all")
     console.columns(header, [_row(stage) for stage in prospect.stages])
     if recipe.data.train is not None:
-        found = f"{prospect.questions} questions about {prospect.clips} clips, {prospect.bad} unreadable rows"
-        console.say(f"{recipe.data.train.name}: {'not present yet' if prospect.questions is None else found}")
-    needs = [stage.need for stage in prospect.stages if stage.need is not None]
+        found = f"{prospect.questions} questions about {prospect.clips} clips, {prospect.bad} rows cannot be read"
+        console.say(f"{recipe.data.train.name}: {'not there yet' if prospect.questions is None else found}")
+    needs = [stage.need for stage in prospect.stages]
     if recipe.gpu_gb is not None and needs:
         fits = all(need.fits(recipe.gpu_gb * 1e9) for need in needs)
         each = f"each of {recipe.gpus} GPUs" if recipe.gpus > 1 else "a GPU"
@@ -72,9 +72,8 @@ def _show(recipe: Recipe, prospect: Prospect) -> None:
         console.say(f"{'fits' if fits else 'does NOT fit'} {each} of {recipe.gpu_gb:g} GB: at most {most}")
 
 
-def _row(stage: Outlook) -> tuple[str, ...]:
+def _row(stage: StagePlan) -> tuple[str, ...]:
     learned = ", ".join(f"{part} {big(n, '')}" for part, n in stage.learned.items())
     need = stage.need
-    bytes_ = ("", "", "", "") if need is None else (need.frozen, need.learned, need.activations, need.total)
-    sizes = [big(n, "B") if isinstance(n, int) else n for n in bytes_]
-    return (stage.stage, stage.task, learned, str(stage.steps or "by epochs"), str(stage.tokens), *sizes)
+    said = [big(n, "B") for n in (need.frozen, need.learned, need.activations, need.total)]
+    return (stage.stage, stage.task, learned, str(stage.steps or "by epochs"), str(stage.tokens), *said)

@@ -240,6 +240,17 @@ def test_the_same_seeded_clips_are_made_and_scored(tmp_path: Path, tiny: str, ep
     assert [run["failed"] for run in json.loads(scored.out)["runs"]] == [0, 0]
 
 
+RECIPE = """name = "mine"
+model = "tiny"
+[data]
+train = "questions.jsonl"
+[[stage]]
+name = "full"
+task = "answers"
+steps = 1
+"""
+
+
 def test_a_recipe_with_an_unknown_key_is_refused(tmp_path: Path, ep: Program) -> None:
     recipe = tmp_path / "recipe.toml"
     recipe.write_text('name = "x"\ncolour = "red"\n')
@@ -247,34 +258,34 @@ def test_a_recipe_with_an_unknown_key_is_refused(tmp_path: Path, ep: Program) ->
     assert done.code == 1
     assert "'colour'" in done.err and "Known keys" in done.err
     assert ep("train", tmp_path / "gone.toml").code == 1
-    recipe.write_text('[[stage]]\nname = "towers"\ntask = "towers"\nsteps = 1\n')
+    recipe.write_text(RECIPE)
     assert "'sleep'" in ep("train", recipe, "--stage", "sleep", "--out", tmp_path / "out").err
     assert not (tmp_path / "out").exists()
 
 
 def test_training_never_replaces_what_it_did_not_make(tmp_path: Path, ep: Program) -> None:
     recipe = tmp_path / "recipe.toml"
-    recipe.write_text('name = "mine"\n[[stage]]\nname = "towers"\ntask = "towers"\nsteps = 1\n')
+    recipe.write_text(RECIPE)
     (tmp_path / "out" / "model").mkdir(parents=True)
     for folder, taken in ((tmp_path / "out", "out/model"), (recipe, "recipe.toml")):
         done = ep("train", recipe, "--out", folder)
-        assert done.code == 1 and f"{taken} is there already" in done.err
+        assert done.code == 1 and f"{taken} exists" in done.err
 
 
 def test_training_prints_the_models_folder_alone(tmp_path: Path, ep: Program, monkeypatch: pytest.MonkeyPatch) -> None:
     def train_model(recipe: Any, folder: Path, stages: tuple[str, ...]) -> Path:
-        print("towers loss 0.1")
+        print("full loss 0.1")
         seen.append((recipe.name, folder, stages))
         return folder / "model"
 
     seen: list[Any] = []
     monkeypatch.setattr("echoingpixels.train.run.train_model", train_model)
     recipe = tmp_path / "recipe.toml"
-    recipe.write_text('name = "mine"\n[[stage]]\nname = "towers"\ntask = "towers"\nsteps = 1\n')
-    done = ep("train", recipe, "--out", tmp_path, "--stage", "towers", "--stage", "bank")
-    assert (done.code, done.out, done.err) == (0, f"{tmp_path / 'model'}\n", "towers loss 0.1\n")
+    recipe.write_text(RECIPE)
+    done = ep("train", recipe, "--out", tmp_path, "--stage", "full", "--stage", "bank")
+    assert (done.code, done.out, done.err) == (0, f"{tmp_path / 'model'}\n", "full loss 0.1\n")
     ep("train", recipe)
-    assert seen == [("mine", tmp_path, ("towers", "bank")), ("mine", Path("runs/mine"), ())]
+    assert seen == [("mine", tmp_path, ("full", "bank")), ("mine", Path("runs/mine"), ())]
 
 
 def test_a_real_run_in_a_pipe_from_another_folder_has_no_warning(tmp_path: Path, film: Path, tiny: str) -> None:

@@ -1,4 +1,4 @@
-"""The scripts in tools/ that others build on."""
+"""The scripts in tools/."""
 
 from __future__ import annotations
 
@@ -15,21 +15,32 @@ from echoingpixels.generation.decode import stream_tokens
 from echoingpixels.options import GenerateOptions
 from tests.support import tinymodel
 from tests.support.program import ROOT
-from tools import ablations
+from tests.support.smalltrain import SIZES
+from tools import ablations, train_tiny
 from tools.deepen import deepen
 
 
 @torch.no_grad()
-def test_a_deepened_decoder_generates_the_same_until_its_new_layers_learn() -> None:
+def test_a_deepened_decoder_generates_the_same_tokens_until_its_new_layers_learn() -> None:
     backbone = copy.deepcopy(tinymodel.backbone())
     stream, options = tinymodel.stream(backbone, 2.0), GenerateOptions(max_new_tokens=6)
-    before = torch.stack(list(stream_tokens(backbone, stream, options)))
+    tokens = torch.stack(list(stream_tokens(backbone, stream, options)))
     deepen(backbone, 6)
     assert len(backbone.text.layers) == backbone.text.config.num_hidden_layers == 6
-    assert torch.equal(torch.stack(list(stream_tokens(backbone, stream, options))), before)
+    assert torch.equal(torch.stack(list(stream_tokens(backbone, stream, options))), tokens)
     for layer in backbone.text.layers:
         torch.nn.init.normal_(layer.mlp.down_proj.weight)
-    assert not torch.equal(torch.stack(list(stream_tokens(backbone, stream, options))), before)
+    assert not torch.equal(torch.stack(list(stream_tokens(backbone, stream, options))), tokens)
+
+
+def test_a_recipe_of_the_tiny_model_is_trained_by_the_script(tmp_path: Path) -> None:
+    sizes = "".join(
+        f"{name} = {list(n) if isinstance(n, tuple) else n}\n" for name, n in vars(SIZES).items() if name[0] != "_"
+    )
+    stage = '[[stage]]\nname = "first"\ntask = "encoders"\nsteps = 1\nbatch = 1\nmoments = 1\n'
+    (tmp_path / "r.toml").write_text(f"[sizes]\n{sizes}{stage}")
+    train_tiny.main(tmp_path / "r.toml", None, tmp_path / "out")
+    assert (tmp_path / "out" / "model" / "model.safetensors").exists()
 
 
 def test_the_prefill_of_any_known_models_sizes_can_be_measured() -> None:
@@ -37,9 +48,9 @@ def test_the_prefill_of_any_known_models_sizes_can_be_measured() -> None:
     done = subprocess.run(
         [*command, "--repeat", "1", "--keep", "0.1", "--json"], cwd=ROOT, capture_output=True, check=True
     )
-    printed = json.loads(done.stdout)
-    assert [run["run"] for run in printed["runs"]] == ["full", "cs2 0.1", "bare 0.1"]
-    assert printed["runs"][0]["speedup"] == 1.0 and all(run["seconds"] > 0 for run in printed["runs"])
+    found = json.loads(done.stdout)
+    assert [run["run"] for run in found["runs"]] == ["full", "cs2 0.1", "bare 0.1"]
+    assert found["runs"][0]["speedup"] == 1.0 and all(run["seconds"] > 0 for run in found["runs"])
 
 
 def run(reducer: str, keep: float, accuracy: float, audio: dict[str, int]) -> dict[str, object]:
@@ -61,6 +72,6 @@ def test_evaluations_become_one_table_and_a_plot(tmp_path: Path) -> None:
         "| causal | `full` | 90.0 (88.0–92.0) |  |  |",
         "| causal | `cs2` |  | 85.0 (83.0–87.0) | 60.0 (58.0–62.0) |",
     ]
-    assert ablations.table(read, ablations.heard).splitlines()[3] == "| causal | `cs2` |  | 70 / 20 | 70 / 20 |"
+    assert ablations.table(read, ablations.audio).splitlines()[3] == "| causal | `cs2` |  | 70 / 20 | 70 / 20 |"
     ablations.plot(read, tmp_path / "a.png")
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")

@@ -24,7 +24,7 @@ from echoingpixels.options import AskOptions, GenerateOptions, LoadOptions
 from echoingpixels.planning.catalog import clip_like, known_models
 from echoingpixels.planning.meta_model import outline
 from echoingpixels.planning.plan import plan
-from echoingpixels.train.length import cut
+from echoingpixels.train.clips import cut
 from tests.support import tinymodel
 from tests.support.clips import Film, write
 

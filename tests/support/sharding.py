@@ -1,8 +1,7 @@
-"""`ep train` in one of several processes on a CPU, in parts (FSDP) if asked:
-`python -m tests.support.sharding train …`.
+"""`ep train` in one of several CPU processes, sharded by FSDP on request: `python -m tests.support.sharding train …`.
 
-accelerate turns FSDP on for accelerators alone. Here it takes processes on a CPU for one of those kinds; all else is
-as under `accelerate launch --config_file recipes/fsdp.yaml`.
+accelerate supports FSDP on accelerators alone. Here processes on a CPU have one of those kinds; everything else is as
+under `accelerate launch --config_file recipes/fsdp.yaml`.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ CONFIG = Path(__file__).parents[2] / "recipes" / "fsdp.yaml"
 
 
 class Kinds:
-    """accelerate's kinds of distribution, one of which is also that of CPUs."""
+    """accelerate's kinds of distribution, with that of CPUs also in place of another."""
 
     def __init__(self, real: Any) -> None:
         self.real = real
@@ -32,7 +31,7 @@ class Kinds:
 
 
 def fsdp() -> dict[str, str]:
-    """The environment that `accelerate launch` makes of recipes/fsdp.yaml."""
+    """The environment of `accelerate launch` with recipes/fsdp.yaml."""
     config = yaml.safe_load(CONFIG.read_text())
     named = {"fsdp_transformer_layer_cls_to_wrap": "FSDP_TRANSFORMER_CLS_TO_WRAP"}
     settings = {named.get(name, name.upper()): str(value).lower() for name, value in config["fsdp_config"].items()}
@@ -43,7 +42,7 @@ def fsdp() -> dict[str, str]:
 
 
 def launch(kind: str, processes: int, *arguments: object) -> None:
-    """Run `ep train ARGUMENTS` in `processes` processes, kind `fsdp` or `ddp`; AssertionError with their output."""
+    """Run `ep train ARGUMENTS` in several processes, kind `fsdp` or `ddp`; AssertionError with their output."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

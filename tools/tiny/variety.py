@@ -1,7 +1,7 @@
-"""Other ways to play a SyncClips sound than its recording, and other noise floors: for training only.
+"""Random variation of SyncClips sounds and noise floors, for training.
 
-The benchmark's text leaves pitch, phrase, voice, timbre and noise open, and whoever makes clips from it chooses
-differently. A model that heard one set of recordings knows these recordings; one that heard many ways knows the sound.
+The benchmark leaves pitch, phrase, voice, timbre and noise open. A model trained on one set of recordings recognises
+only these; one trained on varied sounds recognises the sound in other clips too.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from echoingpixels.synth import assets
 from echoingpixels.synth.render import Play, Wave, pitched, recording, take_at
 from echoingpixels.synth.timeline import Event
 
-AS_RECORDED = 0.3  # share of the events that are left as they are
+AS_RECORDED = 0.3  # share of the events that are not varied
 MELODIC = ("piano", "marimba", "bell", "organ", "guitar", "violin", "harp", "trumpet", "flute", "whistle")
 WORD_SPEED = (0.85, 1.2)
-SWELL = 2000  # samples between two levels of a noise that comes and goes
-NOTES = 5  # at most, of a phrase
+SWELL = 2000  # samples between two levels of a noise that changes
+NOTES = 5  # of a phrase, at most
 
 
 def played(rng: np.random.Generator) -> Play:
-    """A way to render events: other takes, notes, chords, voices and timbres, drawn anew for every event."""
+    """A function that renders an event with a random take, phrase, voice and timbre."""
 
     def play(event: Event, rate: int) -> Wave:
         if rng.random() < AS_RECORDED:
@@ -32,7 +32,7 @@ def played(rng: np.random.Generator) -> Play:
 
 
 def hissing(rng: np.random.Generator, noise: Wave, rate: int) -> Wave:
-    """The noise floor as it is, or of any spectrum, or many voices at once, and at times coming and going."""
+    """The noise floor unchanged, with a random spectrum, or as many voices at once; its level sometimes changes."""
     roll = rng.random()
     if roll < 0.3:
         return noise
@@ -48,7 +48,7 @@ def hissing(rng: np.random.Generator, noise: Wave, rate: int) -> Wave:
 
 
 def _shaped(rng: np.random.Generator, noise: Wave, rate: int) -> Wave:
-    """Through random gains over ten bands up to half the rate, some of them shut: a crowd, a fan, a far-off street."""
+    """Random gains over ten bands up to half the rate, some of them closed: a crowd, a fan, a distant street."""
     bands = np.geomspace(60, rate / 2, 10)
     gains = rng.uniform(-30, 6, len(bands)) / 20
     low, high = sorted(rng.integers(0, len(bands), 2))
@@ -61,19 +61,19 @@ def _shaped(rng: np.random.Generator, noise: Wave, rate: int) -> Wave:
 
 
 def _babble(rng: np.random.Generator, samples: int, rate: int) -> Wave:
-    """Words said backwards by many at once: voices without a word in them."""
+    """Many words reversed and mixed: voices without a recognisable word."""
     mix = np.zeros(samples, np.float32)
     for _ in range(int(rng.integers(20, 60))):
         what = assets.WORDS[int(rng.integers(len(assets.WORDS)))]
-        said = take_at(what, int(rng.integers(len(assets.takes(what)))), rate)[::-1]
-        first = int(rng.integers(-len(said) + 1, samples))
-        part = said[max(0, -first) : samples - first]
+        word = take_at(what, int(rng.integers(len(assets.takes(what)))), rate)[::-1]
+        first = int(rng.integers(-len(word) + 1, samples))
+        part = word[max(0, -first) : samples - first]
         mix[max(0, first) : max(0, first) + len(part)] += part
     return mix
 
 
 def _phrase(rng: np.random.Generator, event: Event, rate: int) -> Wave:
-    """Notes after one another, or at once, each of any take at any pitch near it; an effect is bent less."""
+    """Notes in sequence or at once, each of a random take and pitch; effects vary less in pitch."""
     melodic = event.what in MELODIC
     notes = int(rng.integers(1, NOTES + 1)) if melodic else int(rng.integers(1, 3))
     total = max(1, round(event.length * rate))
@@ -81,7 +81,7 @@ def _phrase(rng: np.random.Generator, event: Event, rate: int) -> Wave:
     bend = 6.0 if melodic else 2.5  # semitones
     sound = np.zeros(total, np.float32)
     same = int(rng.integers(len(assets.takes(event.what))))
-    rings = rng.random() < 0.4  # each note sounds on under the next
+    rings = rng.random() < 0.4  # each note continues under the next
     for i, first in enumerate(edges.astype(int)):
         end = total if rings or i + 1 == notes else int(edges[i + 1])
         take = same if rng.random() < 0.6 else int(rng.integers(len(assets.takes(event.what))))
@@ -94,7 +94,7 @@ def _phrase(rng: np.random.Generator, event: Event, rate: int) -> Wave:
 
 
 def _word(rng: np.random.Generator, event: Event, rate: int) -> Wave:
-    """The word by any voice that says it in about the time there is."""
+    """The word by a random voice whose take has about the length of the event."""
     takes = [take_at(event.what, i, rate) for i in range(len(assets.takes(event.what)))]
     speeds = [len(take) / rate / event.length for take in takes]
     fitting = [i for i, speed in enumerate(speeds) if WORD_SPEED[0] <= speed <= WORD_SPEED[1]]
@@ -105,7 +105,7 @@ def _word(rng: np.random.Generator, event: Event, rate: int) -> Wave:
 
 
 def _coloured(rng: np.random.Generator, sound: Wave, rate: int) -> Wave:
-    """Brighter or duller: its spectrum tilted about 1 kHz, as instruments struck harder or softer and rooms do."""
+    """Brighter or duller: the spectrum is tilted about 1 kHz."""
     padded = 1 << (len(sound) - 1).bit_length()
     hertz = np.maximum(np.arange(padded // 2 + 1, dtype=np.float32) * np.float32(rate / padded), 60)
     tilt = (hertz / 1000) ** np.float32(rng.uniform(-0.4, 0.4))

@@ -1,4 +1,4 @@
-"""Builds the untrained tiny model: its tokenizer and a small thinker. Knows nothing about training."""
+"""Builds the untrained tiny model: its tokenizer and a small thinker."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from typing import Any
 
 import torch
 
-from ..backbones.qwen_omni import QwenOmni
-from ..inputs.mel import MEL_BINS
-from ..inputs.patches import Resolution
-from ..inputs.prepare import SYSTEM
-from ..synth.assets import OBJECTS, SOUNDS
-from ..synth.questions import OPTIONS, WORDINGS
+from echoingpixels.backbones.qwen_omni import QwenOmni
+from echoingpixels.inputs.mel import MEL_BINS
+from echoingpixels.inputs.patches import Resolution
+from echoingpixels.inputs.prepare import SYSTEM
+from echoingpixels.synth.assets import OBJECTS, SOUNDS
+from echoingpixels.synth.questions import OPTIONS, WORDINGS
+
 from .recipe import Sizes
 
 SPECIAL = (
@@ -23,7 +24,7 @@ MATCHING_LAYERS = 2
 
 
 def build_tokenizer() -> Any:
-    """A byte-level BPE over SyncClips' wording: any text can be written, its own words are single tokens."""
+    """A byte-level BPE over SyncClips' questions: it encodes any text, and the words of SyncClips are single tokens."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -105,7 +106,7 @@ def build_thinker(sizes: Sizes, tokenizer: Any) -> Any:
 
 @torch.no_grad()
 def _match(layers: Any) -> None:
-    """Start with queries equal to keys, so that attention begins as likeness: a name then looks for what it names."""
+    """Start with queries equal to keys: attention then begins as similarity, from a name to its object or sound."""
     for layer in layers:
         query, key = layer.self_attn.q_proj.weight, layer.self_attn.k_proj.weight
         key.copy_(query[: key.shape[0]])

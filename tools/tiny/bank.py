@@ -1,7 +1,7 @@
-"""The frozen encoders' features of many SyncClips clips with their questions, in shards on disk.
+"""Encoder features of SyncClips clips with their questions, in shards on disk.
 
-One process fills the bank while another trains on what is there. A shard's name has a mark of the encoders' weights and
-of all options that it depends on, so that a run never reads what other weights or options made.
+One process fills the bank while another trains on the shards present. The name of a shard holds a mark of the encoders'
+weights and of all options, so that a run never reads features of other weights or options.
 """
 
 from __future__ import annotations
@@ -9,89 +9,46 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from ..backbones.base import Backbone, Features
-from ..backbones.qwen_omni import QwenOmni
-from ..checkpoints.fingerprint import encoders_mark
-from ..errors import DataError
-from ..features.cache import FORMAT
-from ..features.encode import encode
-from ..inputs.positions import Span
-from ..media.clip import Clip, Source
-from ..options import reuse_name
-from ..report import Stopwatch
-from ..storage.folders import filling
-from ..synth.plan import plan
-from ..synth.questions import Question, pick, questions
-from ..synth.sample import sample
-from ..synth.timeline import Timeline
+from echoingpixels.backbones.base import Backbone, Features
+from echoingpixels.backbones.qwen_omni import QwenOmni
+from echoingpixels.checkpoints.fingerprint import encoders_mark
+from echoingpixels.errors import DataError
+from echoingpixels.features.cache import FORMAT
+from echoingpixels.features.encode import encode
+from echoingpixels.inputs.positions import Span
+from echoingpixels.media.clip import Clip, Source
+from echoingpixels.options import reuse_name
+from echoingpixels.report import Stopwatch
+from echoingpixels.storage.folders import filling
+from echoingpixels.synth.plan import plan
+from echoingpixels.synth.questions import Question, pick, questions
+from echoingpixels.synth.timeline import Timeline
+from echoingpixels.train.examples import Example, similar
+
+from .encoders import MAX_SIDE, SAMPLED_FPS
+from .sample import sample
 from .statements import statements
-from .towers import MAX_SIDE, SAMPLED_FPS
 
-FURTHER = 1_000_000  # the clips from here on are searched for rich ones
-RARE = 10  # clips searched for each that is rich, about
+FURTHER = 1_000_000  # number of the first clip that is searched for rich ones
+RARE = 10  # clips searched for each rich clip, about
 ENDING = ".safetensors"
-FILLING = "filling"  # a file in a bank's folder that the process that fills it changes after each clip
+FILLING = "filling"  # a file that the filling process touches after each clip
 TICK = 2  # s between checks for new shards
-PATIENCE = 300  # s to wait for a sign of that process
-BUCKET = 4  # batches drawn, sorted by length, to take one from
-
-
-class Spanned(Protocol):
-    """What has a length in tokens."""
-
-    @property
-    def span(self) -> Span:
-        """The tokens a clip becomes."""
-
-
-S = TypeVar("S", bound=Spanned)
-
-
-@dataclass(frozen=True)
-class Example:
-    """One clip as the decoder meets it, with what can be asked about it."""
-
-    span: Span
-    features: Features
-    questions: tuple[Question, ...]
-    statements: tuple[Question, ...] = ()
-    index: int = -1  # of the clip in its set
-
-
-class Supply(Protocol):
-    """Clips with questions, in any number."""
-
-    def __len__(self) -> int:
-        """How many there are by now."""
-
-    def __iter__(self) -> Iterator[Example]:
-        """All of them, in order."""
-
-    def draw(self, rng: np.random.Generator, n: int) -> list[Example]:
-        """n of them at random, of like length."""
-
-
-def alike(clips: Sequence[S], rng: np.random.Generator, n: int) -> list[S]:
-    """n clips at random of like length, so that little is padded."""
-    drawn = [clips[int(i)] for i in rng.integers(len(clips), size=BUCKET * n)]
-    drawn.sort(key=lambda one: one.span.tokens)
-    first = int(rng.integers((BUCKET - 1) * n + 1))
-    return drawn[first : first + n]
+PATIENCE = 300  # s to wait for a sign of the filling process
 
 
 def example(backbone: Backbone, seed: int, index: int, most: int) -> Example:
-    """Make clip `index` of the set `seed`, run the towers over it and draw at most `most` questions."""
+    """Make clip `index` of the set `seed`, encode it and draw at most `most` questions."""
     timeline, frames, times, audio = sample(seed, index, SAMPLED_FPS, MAX_SIDE)
     clip = Clip(frames, times, audio, timeline.duration, Source(f"{seed}/{index}", "video", "none", timeline.duration))
     with torch.autocast(backbone.device.type, dtype=torch.bfloat16):
@@ -102,9 +59,9 @@ def example(backbone: Backbone, seed: int, index: int, most: int) -> Example:
 
 @dataclass(frozen=True)
 class ClipSet:
-    """The first `clips` clips of a seed, and the rich ones of `searched` more, with at most `questions` each.
+    """The first `clips` clips of a seed and the rich ones of `searched` more, with at most `questions` each.
 
-    A file of a bank holds `shard` of them.
+    A file of a bank holds `shard` clips.
     """
 
     seed: int
@@ -125,7 +82,7 @@ class ClipSet:
 
 
 def fill(backbone: QwenOmni, folder: Path, wanted: ClipSet) -> None:
-    """Write the shards that are not there yet."""
+    """Write the missing shards."""
     folder.mkdir(parents=True, exist_ok=True)
     names = wanted.names(backbone)
     others = [path for path in folder.glob(f"{wanted.seed}-*{ENDING}") if path.name not in names]
@@ -140,7 +97,7 @@ def fill(backbone: QwenOmni, folder: Path, wanted: ClipSet) -> None:
 
 
 def _fill(backbone: QwenOmni, path: Path, wanted: ClipSet, clips: range) -> None:
-    """One shard."""
+    """Write one shard."""
     began, made = time.monotonic(), []
     for i in clips:
         (path.parent / FILLING).touch()
@@ -158,7 +115,7 @@ def _fill(backbone: QwenOmni, path: Path, wanted: ClipSet, clips: range) -> None
 
 
 def is_rich(timeline: Timeline) -> bool:
-    """Whether two or more questions join sight and sound where there is more than one thing to choose from."""
+    """Whether two or more questions combine picture and sound where there is more than one candidate."""
     several = {
         "object_at_sound": len(timeline.of("object")) > 1,
         "sound_with_object": len({event.what for event in timeline.of("sound")}) > 1,
@@ -168,19 +125,19 @@ def is_rich(timeline: Timeline) -> bool:
 
 
 class Reader:
-    """The examples of a bank folder of one seed, picking up new shards as they come.
+    """The examples of one seed in a bank folder; new shards are read when examples are drawn.
 
-    `names`: of the shards to read (`ClipSet.names`); all of the seed if left out.
+    `names` are those of the shards to read (`ClipSet.names`); all of the seed by default.
     """
 
     def __init__(self, folder: Path, seed: int, names: Collection[str] | None = None) -> None:
         self.folder, self.seed, self.names = folder, seed, names
         self.read: set[Path] = set()
         self.examples: list[Example] = []
-        self.told: dict[int, tuple[Question, ...]] = {}
+        self.statements: dict[int, tuple[Question, ...]] = {}
 
     def refresh(self) -> None:
-        """Read the shards that are new."""
+        """Read the new shards."""
         for path in sorted(set(self.folder.glob(f"{self.seed}-*{ENDING}")) - self.read):
             self.read.add(path)
             if self.names is not None and path.name not in self.names:
@@ -196,14 +153,14 @@ class Reader:
                     self.examples.append(Example(span, Features(**found), asked, index=about["index"]))
 
     def draw(self, rng: np.random.Generator, n: int) -> list[Example]:
-        """n examples at random of like length, new shards included; waits for the first as long as a process fills.
+        """n random examples of similar length, new shards included; waits for the first while a process fills.
 
         DataError where no process has made a clip for PATIENCE seconds.
         """
         self.refresh()
         if not self.examples:
             self._wait()
-        return [self._told(one) for one in alike(self.examples, rng, n)]
+        return [self._with_statements(one) for one in similar(self.examples, rng, n)]
 
     def _wait(self) -> None:
         print(f"waiting at most {PATIENCE} s for a process with --stage bank to fill {self.folder}", flush=True)
@@ -213,22 +170,22 @@ class Reader:
                 sign, since = self._sign(), time.monotonic()
             if time.monotonic() - since > PATIENCE:
                 what = f"{self.folder} holds no features of these weights and options, and no process makes them."
-                raise DataError(what, "Run `ep train` with --stage bank and the same --out, before or beside this.")
+                raise DataError(what, "Train with --stage bank and the same --out, before or beside this.")
             time.sleep(TICK)
             self.refresh()
 
     def _sign(self) -> float | None:
-        """When the process that fills the bank made its last clip, by the file system's clock; None without one."""
+        """The time of the last clip of the filling process, by the file system's clock; None without a process."""
         with suppress(OSError):
             return (self.folder / FILLING).stat().st_mtime
         return None
 
-    def _told(self, one: Example) -> Example:
-        """The clip with its statements, which are made when it is first drawn: planning 20,000 clips takes a minute."""
-        if one.index not in self.told:
+    def _with_statements(self, one: Example) -> Example:
+        """The clip with its statements, made at its first draw: planning 20,000 clips takes a minute."""
+        if one.index not in self.statements:
             rng = np.random.default_rng([self.seed, one.index, 13])
-            self.told[one.index] = statements(plan(self.seed, one.index), rng)
-        return replace(one, statements=self.told[one.index])
+            self.statements[one.index] = statements(plan(self.seed, one.index), rng)
+        return replace(one, statements=self.statements[one.index])
 
     def __len__(self) -> int:
         return len(self.examples)
