@@ -1,8 +1,8 @@
-# make setup | demo | test | slow | check (exactly what CI runs) | lock | train | bench
+# make setup | demo | test | slow | lint | check (exactly what CI runs) | docs | lock | train | bench
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# torch is the version everything here was measured with, on every set of packages.
+# The torch version of all measurements; every set of packages has it.
 TORCH := torch==2.13.0
 LOCKED := requirements/locked.txt
 OLDEST := requirements/oldest.txt
@@ -10,7 +10,7 @@ DEMO := models/echoingpixels/assets/demo.mp4
 QUESTION := Which object is visible when the bell plays?
 ANSWER := cake
 
-.PHONY: setup demo test slow newest oldest check lint wheel lock train bench clean
+.PHONY: setup demo test slow newest oldest check lint site docs wheel lock train bench clean
 
 setup: $(VENV)/ready
 
@@ -22,7 +22,7 @@ $(VENV)/ready: pyproject.toml $(LOCKED)
 demo: setup
 	$(BIN)/ep ask $(DEMO) "$(QUESTION)"
 
-# A process a core; the tests of one file share its fixtures.
+# One process per core; the tests of one file share its fixtures.
 PYTEST := -m pytest -n auto --dist loadfile
 
 test: setup
@@ -35,8 +35,16 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python tools/check_prose.py
 
-# A short set of tests on the newest allowed versions, whatever came out since `make lock`, and on the oldest.
+# The guide and the API reference; without network access, and a broken link is an error.
+site: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
+
+# A short set of tests on the newest allowed versions, published since `make lock`, and on the oldest.
 newest:
 	$(PYTHON) -m venv .venv-newest
 	.venv-newest/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager $(TORCH) --editable ".[dev]"
@@ -47,14 +55,14 @@ oldest:
 	.venv-oldest/bin/python -m pip install --quiet --constraint $(OLDEST) --editable ".[dev]"
 	OMP_NUM_THREADS=1 .venv-oldest/bin/python $(PYTEST) -m "versions and not slow"
 
-# The wheel must work where nothing of this checkout can be seen.
+# The wheel must work outside this checkout.
 wheel: setup
 	rm -rf dist && $(BIN)/python -m build --wheel --outdir dist .
 	$(BIN)/python tests/wheel.py dist $(TORCH)
 
-check: lint test slow newest oldest demo wheel
+check: lint site test slow newest oldest demo wheel
 
-# Both files hold for every platform and for Python 3.11 and newer.
+# Both files are valid on every platform and on Python 3.11 and newer.
 COMPILE = echo $(TORCH) | $(BIN)/uv pip compile pyproject.toml - --extra dev --universal --python-version 3.11 \
 	--upgrade --no-annotate --custom-compile-command "make lock" --quiet
 
@@ -63,7 +71,7 @@ lock: setup
 	$(COMPILE) --resolution lowest-direct --output-file $(OLDEST)
 
 train: setup
-	$(BIN)/ep train recipes/tiny.toml --out runs/tiny
+	$(BIN)/python -m tools.train_tiny recipes/tiny.toml --out runs/tiny
 
 # About a minute on the tiny model; docs/performance.md has the commands for real sizes.
 bench: setup

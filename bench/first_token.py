@@ -25,7 +25,7 @@ from echoingpixels import load
 from echoingpixels.backbones.qwen_omni import QwenOmni
 from echoingpixels.inputs.prepare import prepare_media
 from echoingpixels.media.clip import whole
-from echoingpixels.media.worker import Worker
+from echoingpixels.media.sandbox.worker import Worker
 from echoingpixels.model import EchoingPixels
 from echoingpixels.options import OFF, AskOptions, GenerateOptions, MediaOptions, check_reuse
 from echoingpixels.reducers.cs2 import SieveOptions

@@ -1,8 +1,8 @@
-"""Peak memory of every stage of an answer, measured and planned: `python -m bench.memory`.
+"""Measures the peak memory of every stage of an answer beside its planned memory: `python -m bench.memory`.
 
-`tiny` is the bundled model on a generated clip. `3b` is the decoder of Qwen2.5-Omni-3B with random weights and without
-encoders (7.4 GB with its sieve), on streams of 2,048 and 4,096 tokens. Runs on a CPU, under Linux. Memory that is freed
-but held by the C library counts as used; with MALLOC_MMAP_THRESHOLD_=262144 set, the library returns all of it.
+`tiny` is the bundled model on a clip of noise. `3b` is the text stack of Qwen2.5-Omni-3B with random weights and
+without encoders (7.4 GB with its sieve), on random features. Runs on a CPU, under Linux. The measurement includes freed
+memory that the C library keeps; with MALLOC_MMAP_THRESHOLD_=262144 set, it returns all of it.
 """
 
 from __future__ import annotations
@@ -19,36 +19,36 @@ from typing import Any
 import numpy as np
 import torch
 
-from bench.stack import WORDS, random_stack, random_stream
+from bench.stack import random_stack
 from echoingpixels.backbones.base import Features, concatenated
 from echoingpixels.from_pretrained import load
-from echoingpixels.inputs.positions import Span
+from echoingpixels.inputs.positions import AUDIO_TOKENS_PER_S, Span
 from echoingpixels.inputs.prepare import Media, prepare_media
 from echoingpixels.inputs.stream import Stream
 from echoingpixels.media.clip import SAMPLE_RATE, Clip, Source
 from echoingpixels.model import EchoingPixels
 from echoingpixels.options import AskOptions, GenerateOptions, LoadOptions
-from echoingpixels.planning.device_memory import resident
-from echoingpixels.planning.estimate import Memory, Sizes, stages
-from echoingpixels.planning.meta_model import outline
+from echoingpixels.planning.estimate import Case, Memory, memory_of, resident
+from echoingpixels.planning.meta_model import Outline, outline
 from echoingpixels.planning.plan import plan
 from echoingpixels.report import peak_memory, reset_peak
 
 CPU = torch.device("cpu")
 QUESTION = "Which object appears first?"
-STEPS = 4  # tokens that are generated
+STEPS = 4  # generated tokens
+ROWS, COLUMNS = 8, 14  # video tokens of a frame pair of the 3b: 224 x 392 pixels
 
 
 class Peaks:
     """The peak of each stage, in bytes above the loaded model."""
 
     def __init__(self) -> None:
-        self.base = released()
+        self.base = freed()
         self.bytes: dict[str, int] = {}
 
     def of(self, stage: str, run: Callable[[], Any]) -> Any:
         """Run a stage."""
-        released()
+        freed()
         if not reset_peak(CPU):
             raise SystemExit("The peak cannot be reset here: this needs Linux.")
         made = run()
@@ -56,8 +56,8 @@ class Peaks:
         return made
 
 
-def released() -> int:
-    """Resident bytes of the process after it has returned its freed memory."""
+def freed() -> int:
+    """Bytes that the process holds, after freed memory is returned to the system."""
     gc.collect()
     with suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)
@@ -65,8 +65,8 @@ def released() -> int:
 
 
 def measured(run: Callable[[], Any]) -> tuple[Any, float, int]:
-    """The result of a run, its seconds, and its peak above the memory before, in bytes."""
-    before = released()
+    """The result of a run, its seconds, and its peak in bytes above the memory before it."""
+    before = freed()
     reset_peak(CPU)
     began = time.perf_counter()
     made = run()
@@ -82,17 +82,8 @@ def noise(seconds: float, side: int) -> Clip:
     return Clip(pixels, np.arange(frames) / 2, audio, seconds, Source("noise", "video", "none", seconds))
 
 
-@torch.no_grad()
-def answer(model: EchoingPixels, clip: Clip, options: AskOptions, peaks: Peaks) -> None:
-    """Answer stage by stage, as `EchoingPixels.ask` does."""
-    span, features = encoded(model, clip, peaks)
-    inputs = model.prepare(Media(span), QUESTION)
-    kept = peaks.of("select", lambda: choose(model, model.backbone.embed(inputs, (features,)), options))
-    follow(model, kept, options, peaks)
-
-
-def encoded(model: EchoingPixels, clip: Clip, peaks: Peaks) -> tuple[Span, Features]:
-    """Prepare and encode a clip, part by part as `features.encode` does; only the features stay."""
+def encode(model: EchoingPixels, clip: Clip, peaks: Peaks) -> tuple[Span, Features]:
+    """Prepare and encode a clip, of which only the features stay."""
     backbone = model.backbone
     media: Media = peaks.of("prepare", lambda: prepare_media(clip, backbone.resolution))
     assert media.patches is not None and media.grid is not None and media.mel is not None
@@ -104,15 +95,16 @@ def encoded(model: EchoingPixels, clip: Clip, peaks: Peaks) -> tuple[Span, Featu
     return media.span, Features(video, audio)
 
 
-def choose(model: EchoingPixels, stream: Stream, options: AskOptions) -> Stream:
-    """Select and take."""
-    return stream.take(model.select(stream, options.reducer, options.keep))
-
-
 @torch.no_grad()
-def follow(model: EchoingPixels, kept: Stream, options: AskOptions, peaks: Peaks) -> None:
-    """Prefill, and generate further tokens."""
-    backbone, cache = model.backbone, model.backbone.new_cache()
+def answer(model: EchoingPixels, span: Span, features: Features, options: AskOptions, peaks: Peaks) -> None:
+    """Select, prefill and generate, as `EchoingPixels.ask` does."""
+    backbone, inputs = model.backbone, model.prepare(Media(span), QUESTION)
+
+    def select() -> Stream:
+        stream = backbone.embed(inputs, (features,))
+        return stream.take(model.select(stream, options.reducer, options.keep))
+
+    kept, cache = peaks.of("select", select), backbone.new_cache()
     peaks.of("prefill", lambda: backbone.logits(backbone.hidden(kept, cache)[:, -1]))
 
     def generate() -> None:
@@ -124,105 +116,83 @@ def follow(model: EchoingPixels, kept: Stream, options: AskOptions, peaks: Peaks
     peaks.of("generate", generate)
 
 
+def options_of(reducer: str, keep: float) -> AskOptions:
+    """A short answer."""
+    return AskOptions(reducer, keep, GenerateOptions(max_new_tokens=STEPS))
+
+
 def tiny(seconds: float, side: int, keep: float, reducer: str) -> Iterator[dict[str, Any]]:
     """The bundled model."""
-    options = AskOptions(reducer, keep, GenerateOptions(max_new_tokens=STEPS))
+    options = options_of(reducer, keep)
     model = load("tiny", device="cpu", max_pixels=side**2)
-    with torch.no_grad():  # libraries loaded at first use belong to no stage
+    with torch.no_grad():  # modules that are imported at the first use belong to no stage
         model.ask(noise(2.0, side), QUESTION, reducer=reducer, keep=keep)
-    peaks = Peaks()
-    clip = noise(seconds, side)
-    answer(model, clip, options, peaks)
+    peaks, clip = Peaks(), noise(seconds, side)
+    with torch.no_grad():
+        span, features = encode(model, clip, peaks)
+    answer(model, span, features, options, peaks)
     planned = plan(outline("tiny", LoadOptions(device="cpu", max_pixels=side**2)), clip, QUESTION, options).memory
     yield {"model": "tiny", "reducer": reducer, "keep": keep, "stages": beside(planned, peaks)}
+
+
+def three_b(lengths: list[int], keeps: list[float], reducer: str) -> Iterator[dict[str, Any]]:
+    """The 3B's text stack: select and prefill, of all tokens and of some."""
+    model = random_stack("qwen2.5-omni-3b")
+    answer(model, *random_clip(model, 2), options_of(reducer, 0.5), Peaks())  # imports and caches belong to no stage
+    for tokens in lengths:
+        for keep in keeps:
+            options, peaks = options_of("full" if keep == 1 else reducer, keep), Peaks()
+            span, features = random_clip(model, tokens // (ROWS * COLUMNS + AUDIO_TOKENS_PER_S))
+            answer(model, span, features, options, peaks)
+            case = Case(Outline(model, CPU, own_sieve=True), Media(span), QUESTION, options)
+            yield {
+                "model": "3b",
+                "reducer": options.reducer,
+                "keep": keep,
+                "tokens": case.stream.kind.numel(),
+                "stages": beside(memory_of(case), peaks),
+            }
+
+
+def random_clip(model: EchoingPixels, steps: int) -> tuple[Span, Features]:
+    """Random features of a clip with a temporal step a second."""
+    span = Span(tuple(map(float, range(steps))), ROWS, COLUMNS, AUDIO_TOKENS_PER_S * steps)
+    counts = (steps * ROWS * COLUMNS, span.audio_tokens)
+    video, audio = (torch.randn(n, model.backbone.shape.width, dtype=model.backbone.dtype) for n in counts)
+    return span, Features(video, audio)
 
 
 def beside(planned: Memory, peaks: Peaks) -> dict[str, dict[str, float]]:
     """Planned and measured bytes of every stage that ran, and their ratio."""
     stages = {stage.name: stage.beside_weights for stage in planned.stages}
     return {
-        name: {"planned": stages[name], "measured": peak, "ratio": stages[name] / peak}
-        for name, peak in peaks.bytes.items()
+        name: {"planned": stages[name], "measured": n, "ratio": stages[name] / n} for name, n in peaks.bytes.items()
     }
-
-
-def three_b(lengths: list[int], keeps: list[float], reducer: str) -> Iterator[dict[str, Any]]:
-    """The decoder of the 3B: select, prefill and generate."""
-    model = random_stack("qwen2.5-omni-3b")
-    backbone = model.backbone
-    every = [*backbone.parameters(), *(model.sieve.parameters() if model.sieve else ())]
-    weights = sum(weight.nbytes for weight in every if weight.device == CPU)  # the encoders have none
-    choose(model, random_stream(model, 2 * WORDS), AskOptions(reducer, 0.5))
-    for tokens in lengths:
-        for keep in keeps:
-            options = AskOptions("full" if keep == 1 else reducer, keep, GenerateOptions(max_new_tokens=STEPS))
-            peaks = Peaks()
-            kept = peaks.of("select", lambda: choose(model, random_stream(model, tokens), options))  # noqa: B023
-            n = kept.kind.numel()
-            follow(model, kept, options, peaks)
-            sizes = Sizes(
-                shape=backbone.shape,
-                vision=backbone.vision_shape,
-                hearing=backbone.audio_shape,
-                weights=weights,
-                sieve=0,
-                value=2,
-                quant="none",
-                cuda=False,
-                clip=0,
-                patches=0,
-                step=0,
-                mel=0,
-                seen=0,
-                heard=0,
-                tokens=tokens,
-                kept=n,
-                said=STEPS,
-                reducer=options.reducer,
-                words=WORDS,
-            )
-            planned = Memory(weights, 0, tuple(stages(sizes)))
-            yield {
-                "model": "3b",
-                "reducer": options.reducer,
-                "keep": keep,
-                "tokens": tokens,
-                "weights": {"planned": weights, "measured": peaks.base - PROGRAM},
-                "stages": beside(planned, peaks),
-            }
 
 
 def main() -> None:
     """Print one line a stage, or with --json one object a setting."""
     parse = argparse.ArgumentParser(prog="python -m bench.memory", description=__doc__)
     parse.add_argument("--model", choices=["tiny", "3b"], default="tiny")
-    parse.add_argument(
-        "--seconds", type=float, default=16.0, help="of the clip for tiny; at most one chunk of the vision encoder"
-    )
+    parse.add_argument("--seconds", type=float, default=16.0, help="of the clip for tiny; at most one vision chunk")
     parse.add_argument("--side", type=int, default=224, help="of its frames, in pixels")
-    parse.add_argument("--tokens", type=int, nargs="+", default=[2048, 4096], help="for 3b")
+    parse.add_argument("--tokens", type=int, nargs="+", default=[2048, 4096], help="for 3b, rounded to seconds")
     parse.add_argument("--keep", type=float, nargs="+", default=[1.0, 0.1])
     parse.add_argument("--reducer", default="cs2")
     parse.add_argument("--json", action="store_true")
     given = parse.parse_args()
     if given.model == "3b":
-        found = three_b(given.tokens, given.keep, given.reducer)
+        rows = three_b(given.tokens, given.keep, given.reducer)
     else:
-        found = (row for keep in given.keep for row in tiny(given.seconds, given.side, keep, given.reducer))
-    for row in found:
+        rows = (row for keep in given.keep for row in tiny(given.seconds, given.side, keep, given.reducer))
+    for row in rows:
         if given.json:
             print(json.dumps(row), flush=True)
             continue
         print(f"{row['model']}, {row.get('tokens', '')} {row['reducer']}, keep {row['keep']:g}")
-        if "weights" in row:
-            print(
-                f"  weights   {row['weights']['planned'] / 1e6:8.1f} MB, {row['weights']['measured'] / 1e6:8.1f} found"
-            )
         for name, n in row["stages"].items():
             print(f"  {name:9} {n['planned'] / 1e6:8.1f} MB, {n['measured'] / 1e6:8.1f} measured: {n['ratio']:.2f}")
 
-
-PROGRAM = released()
 
 if __name__ == "__main__":
     main()

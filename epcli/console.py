@@ -1,4 +1,4 @@
-"""Where things are printed: answers and data to stdout, everything else to stderr. Knows nothing about either."""
+"""Printing: answers and data go to stdout, everything else to stderr."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from rich.text import Text
 
 EVERY_S = 5.0  # between plain progress lines
 
-Progress = Callable[[int, int], None]  # done, in all
+Progress = Callable[[int, int], None]  # done, total
 
 
 def stderr() -> Console:
-    """Rich output beside the answers; made anew, so that it follows sys.stderr."""
+    """Rich output on the current sys.stderr."""
     return Console(stderr=True, highlight=False)
 
 
 def out(text: str, end: str = "\n") -> None:
-    """Print part of an answer or of data, at once; on a terminal without control characters, which could act there."""
+    """Print part of an answer or of data, and flush; on a terminal without control characters."""
     if sys.stdout.isatty():
         text = "".join(c for c in text if c.isprintable() or c in "\n\t")
     sys.stdout.write(text + end)
@@ -37,12 +37,22 @@ def out_json(value: dict[str, Any]) -> None:
 
 
 def say(text: str) -> None:
-    """Print a line beside the answers."""
+    """Print a line to stderr."""
     print(text, file=sys.stderr, flush=True)
 
 
+def summary(text: str) -> None:
+    """Print a line of statistics to stderr, dimmed on a terminal."""
+    if sys.stderr.isatty():
+        stderr().print(Text(text, style="dim"), soft_wrap=True)
+    else:
+        say(text)
+
+
 def pairs(rows: Sequence[tuple[str, str]]) -> None:
-    """Print labelled lines to stderr: a small table on a terminal, else plain."""
+    """Print labelled lines to stderr: a small table on a terminal, else plain text."""
+    if not rows:
+        return
     if not sys.stderr.isatty():
         for label, value in rows:
             say(f"{label}: {value}")
@@ -68,7 +78,7 @@ def columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 @contextmanager
 def working(what: str) -> Iterator[None]:
-    """Show on a terminal that something is being done."""
+    """Show a status on a terminal while the block runs."""
     if sys.stderr.isatty():
         with stderr().status(Text(what)):
             yield

@@ -1,4 +1,4 @@
-"""The program `ep`: its commands, and the one place where an error becomes a message and an exit code."""
+"""The program `ep`: its commands. Errors become messages and exit codes here only."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ import typer
 from echoingpixels import __version__
 from echoingpixels.errors import LESS_MEMORY, EpError, OptionError
 
-from .ask import ask
-from .batch import batch
-from .cache import cache
-from .calibrate import calibrate
-from .doctor import doctor
-from .evaluate import evaluate
-from .explain import explain
-from .models import models
-from .profile import profile
-from .synth import synth
-from .train import train
+from .commands.ask import ask
+from .commands.batch import batch
+from .commands.cache import cache
+from .commands.calibrate import calibrate
+from .commands.doctor import doctor
+from .commands.evaluate import evaluate
+from .commands.explain import explain
+from .commands.models import models
+from .commands.profile import profile
+from .commands.synth import synth
+from .commands.train import train
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130  # and 3: finished, but some rows failed
 DEBUG = "--debug"
-SHOWN = "Show where an error came from, and warnings of other libraries; works with any command."
+SHOWN = "Print tracebacks of errors and warnings of other libraries; accepted by every command."
 
 app = typer.Typer(name="ep", add_completion=False, pretty_exceptions_enable=False)
 for command in (ask, batch, explain, evaluate, calibrate, profile, cache, models, doctor, synth, train):
@@ -47,14 +47,14 @@ def _version(wanted: bool) -> None:
 def ep(
     debug: Annotated[bool, typer.Option(DEBUG, help=SHOWN)] = False,
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Ask questions about video with sound, keeping only the audio and video tokens that matter."""
+    """Answer questions about video and audio with a multimodal LLM that reads only the relevant tokens."""
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run `ep` and exit: 0 done, 1 an error the message explains, 2 wrong usage, 3 rows failed, 130 interrupted."""
+    """Run `ep` and exit: 0 done, 1 an error with a message, 2 wrong usage, 3 rows failed, 130 interrupted."""
     given = sys.argv[1:] if arguments is None else list(arguments)
     ours = given[: given.index("--")] if "--" in given else given
     debug = DEBUG in ours
@@ -68,7 +68,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 @contextmanager
 def _other_libraries(shown: bool) -> Iterator[None]:
-    """Keep warnings and log records of all libraries off the terminal unless they are to be shown."""
+    """Keep warnings and log records of all libraries off the terminal unless `shown`."""
     if shown:
         yield
         return
@@ -84,7 +84,7 @@ def _other_libraries(shown: bool) -> Iterator[None]:
 def _run(arguments: list[str], debug: bool) -> int:
     try:
         return int(app(arguments, prog_name="ep", standalone_mode=False) or DONE)
-    except BrokenPipeError:  # whoever read our output has seen enough; Typer itself leaves with 1, too
+    except BrokenPipeError:  # the reader of the output has closed the pipe; Typer exits with 1, too
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     except (KeyboardInterrupt, typer.Abort):
@@ -92,16 +92,18 @@ def _run(arguments: list[str], debug: bool) -> int:
         return INTERRUPTED
     except EpError as error:
         code = USAGE if isinstance(error, OptionError) else FAILED
-        return _tell(error.message, error.hint, code, debug)
+        return _print_error(error.message, error.hint, code, debug)
     except Exception as error:
         usage = getattr(error, "format_message", None)  # the parser's own; its class has moved between Typer's versions
         if usage is not None:
-            return _tell(usage(), f"See `{_command(error)} --help`.", USAGE, debug)
-        if type(error).__name__ == "OutOfMemoryError":  # torch's own, from where no command expects it
+            return _print_error(usage(), f"See `{_command(error)} --help`.", USAGE, debug)
+        if type(error).__name__ == "OutOfMemoryError":  # raised by torch outside the guarded calls
             reason = str(error).strip().splitlines()[0]
-            return _tell(f"Memory ran out: {reason}", LESS_MEMORY, FAILED, debug)
+            return _print_error(f"Memory ran out: {reason}", LESS_MEMORY, FAILED, debug)
         what = f"internal error: {type(error).__name__}: {error}"
-        return _tell(what, "" if debug else "Run with --debug to see where, and please report it.", FAILED, debug)
+        return _print_error(
+            what, "" if debug else "Run with --debug for a traceback, and please report it.", FAILED, debug
+        )
 
 
 def _command(error: Exception) -> str:
@@ -109,7 +111,7 @@ def _command(error: Exception) -> str:
     return getattr(context, "command_path", None) or "ep"
 
 
-def _tell(message: str, hint: str, code: int, debug: bool) -> int:
+def _print_error(message: str, hint: str, code: int, debug: bool) -> int:
     if debug:
         traceback.print_exc()
     for label, text in (("error", message), ("hint", hint)):

@@ -1,12 +1,15 @@
-"""Options that several commands share, and the library's option objects made of them. Knows nothing about commands.
+"""Options that several commands share: groups of options, each defined once, and the library objects made of them.
 
-Defaults are the library's own; values are checked there, when the objects are made.
+A command takes a group as one parameter, and `grouped` expands its fields into options. A command that needs another
+default or help text declares a subclass of the group. The library checks the values when its objects are made.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -14,8 +17,9 @@ from echoingpixels.errors import OptionError
 from echoingpixels.options import (
     AUTO,
     KEEP,
+    OFF,
     QUALITY,
-    REDUCER_NAMES,
+    AskOptions,
     Auto,
     GenerateOptions,
     Keep,
@@ -24,149 +28,228 @@ from echoingpixels.options import (
     Quant,
     check_reducer,
     read_keep,
+    read_reuse,
 )
+
+if TYPE_CHECKING:
+    from echoingpixels.datasets.questions import Row
+    from echoingpixels.features.cache import FeatureCache
 
 ONE_KEEP, RATIOS = f"Give a ratio such as 0.2, or {AUTO}.", "Give ratios such as 1,0.2,0.05."
-KEEP_TEXT = f"{KEEP:g}"
-AUTO_REDUCER = f"{AUTO} takes cs2 where the model has a sieve, else relevance"
-AUTO_HELP = f"{AUTO}[:QUALITY] (cs2): what it takes for that share of the full accuracy, {QUALITY:g} if not said"
-ENCODE_TEXT = "auto"
-FPS, MAX_FRAMES, MAX_NEW_TOKENS = MediaOptions.fps, MediaOptions.max_frames, GenerateOptions.max_new_tokens
-SPLIT = "Rotary split of a sieve inside a checkpoint, if not the published 18,18,18,10."
-ENCODE = (
-    "What the towers encode: plain (all), repeats[:THRESHOLD] (what looks as before is not encoded again, silence "
-    "once), or glance[:SHARE] (all coarsely, that share of it closely); auto takes the model's own, else plain."
+REDUCERS = (  # without those for ablations
+    "cs2 (a trained sieve), relevance (attention of the question), fastv (attention of the last token), repeats "
+    "(difference to the previous step), uniform, random, full (all tokens)"
 )
-LOOKUP = "Guess up to that many tokens from the question and the answer so far; all are checked."
-MODELS = "tiny, qwen2.5-omni-3b, qwen2.5-omni-7b, a hub id or a folder; auto: see `ep models default`."
-QUANT = "none, nf4 or int8 (both need bitsandbytes); auto: what fits with --model auto, else none."
-DTYPE = "bfloat16, float16 or float32; auto: by device."
+AUTO_REDUCER = f"{AUTO}: cs2 if the model has a sieve, else relevance"
+AUTO_KEEP = f"{AUTO}[:QUALITY] (cs2 only): the ratio that reaches QUALITY x full-token accuracy, {QUALITY:g} by default"
+MODELS = "tiny, qwen2.5-omni-3b, qwen2.5-omni-7b, a Hugging Face id or a folder; auto: see `ep models default`."
+SIEVE = "Trained token selector for --reducer cs2: a folder, a Hugging Face id, or the name of a sieve of the model."
+QUANT = "Quantization: none, nf4 or int8 (need bitsandbytes); auto: what fits with --model auto, else none."
+DTYPE = "Data type of the weights: bfloat16, float16 or float32; auto: by device."
+REUSE = (
+    "Reuse the vision and audio features of unchanged windows: a threshold such as 0.1, "
+    f"{OFF}, or {AUTO} (the model's own setting)."
+)
 
 
-def model_option(name: str, help: str) -> Any:
-    """An option about the model."""
-    return typer.Option(name, help=help, rich_help_panel="Model")
+def _option(panel: str, *names: str, help: str, **more: Any) -> Any:
+    return typer.Option(*names, help=help, rich_help_panel=panel, **more)
 
 
-def tokens_option(name: str, help: str) -> Any:
-    """An option about which tokens are kept."""
-    return typer.Option(name, help=help, rich_help_panel="Tokens")
+model_option, tokens_option, media_option, questions_option, output_option = (
+    partial(_option, panel) for panel in ("Model", "Tokens", "Media", "Questions", "Output")
+)
 
-
-def media_option(name: str, help: str, metavar: str | None = None) -> Any:
-    """An option about what is read."""
-    return typer.Option(name, help=help, metavar=metavar, rich_help_panel="Media")
-
-
-def output_option(name: str, help: str) -> Any:
-    """An option about what is printed."""
-    return typer.Option(name, help=help, rich_help_panel="Output")
-
-
-Model = Annotated[str, model_option("--model", MODELS)]
-Sieve = Annotated[
-    str | None,
-    model_option("--sieve", "Folder or hub id of trained CS2 weights, or the name of another one the model has."),
-]
-Sections = Annotated[str | None, model_option("--sections", SPLIT)]
-QuantName = Annotated[str, model_option("--quant", QUANT)]
-Device = Annotated[str, model_option("--device", "auto, cpu, cuda or cuda:N.")]
-DtypeName = Annotated[str, model_option("--dtype", DTYPE)]
-Yes = Annotated[bool, model_option("--yes", "Download the model, if it is not on this machine, without asking.")]
-MaxNewTokens = Annotated[int, model_option("--max-new-tokens", "The longest answer, in tokens.")]
-Temperature = Annotated[float, model_option("--temperature", "0 takes the likeliest token, more draws.")]
-Compile = Annotated[bool, model_option("--compile", "Compile the step after the first token: takes a while, once.")]
-Lookup = Annotated[int, model_option("--prompt-lookup", LOOKUP)]
-Reducer = Annotated[
-    str, tokens_option("--reducer", f"How tokens are chosen: {', '.join(REDUCER_NAMES)}; {AUTO_REDUCER}.")
-]
-KeepText = Annotated[
-    str, tokens_option("--keep", f"Share of audio and video tokens to keep, in (0, 1], or {AUTO_HELP}.")
-]
-Fps = Annotated[float, media_option("--fps", "Frames sampled per second.")]
-MaxFrames = Annotated[int, media_option("--max-frames", "The most frames; more are spread over the whole clip.")]
-EncodeText = Annotated[str, model_option("--encode", ENCODE)]
-MaxPixels = Annotated[
-    int | None, media_option("--max-pixels", "The most pixels of a frame or image, in place of the model's own limits.")
-]
-Start = Annotated[str | None, media_option("--start", "Begin here: seconds, or 1:30.", "TIME")]
-End = Annotated[str | None, media_option("--end", "Stop here: seconds, or 1:30.", "TIME")]
-NoAudio = Annotated[bool, media_option("--no-audio", "Leave the sound out.")]
-AudioTrack = Annotated[int | None, media_option("--audio-track", "Which sound track, from 0, if not the default one.")]
-Format = Annotated[
-    str,
-    typer.Option("--format", help="Of the questions, such as daily-omni; auto tells it by their keys."),
-]
-Clips = Annotated[Path | None, typer.Option("--media", help="The folder of the clips, if not the questions' own.")]
-Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Only the first so many questions.")]
+QuantName = Annotated[str, model_option("--quant", "-q", help=QUANT)]
+Device = Annotated[str, model_option("--device", help=f"Device: {AUTO}, cpu, cuda or cuda:N.")]
 CacheDir = Annotated[
-    Path | None, model_option("--cache-dir", "Folder of kept features and quantized weights, if not the user's cache.")
+    Path | None,
+    model_option("--cache-dir", help="Folder for cached features and quantized weights, in place of the user's cache."),
 ]
-NoCache = Annotated[bool, model_option("--no-cache", "Keep nothing, and take nothing that was kept.")]
-Compare = Annotated[bool, output_option("--compare", "Run with all tokens too: measured speedup, both answers.")]
-DryRun = Annotated[bool, output_option("--dry-run", "Predict tokens and cost; run nothing.")]
-Show = Annotated[bool, output_option("--show", "Draw what was kept, and when it is.")]
-Force = Annotated[bool, output_option("--force", "Overwrite a file that exists.")]
-Json = Annotated[bool, output_option("--json", "Print JSON.")]
-NoStream = Annotated[bool, output_option("--no-stream", "Print each answer whole.")]
+MaxNewTokens = Annotated[int, tokens_option("--max-new-tokens", help="Maximum number of tokens of an answer.")]
+Json = Annotated[bool, output_option("--json", help="Print JSON to stdout.")]
 
 
-def media_options(
-    fps: float,
-    max_frames: int,
-    no_audio: bool,
-    audio_track: int | None,
-    start: str | None = None,
-    end: str | None = None,
-) -> MediaOptions:
-    """How to read a clip, checked."""
-    return MediaOptions(
-        fps=fps,
-        max_frames=max_frames,
-        start=None if start is None else seconds(start),
-        end=None if end is None else seconds(end),
-        audio=not no_audio,
-        audio_track=audio_track,
+@dataclass(frozen=True, kw_only=True)
+class ModelGroup:
+    """Which model answers, and how it is loaded and run."""
+
+    model: Annotated[str, model_option("--model", "-m", help=MODELS)] = AUTO
+    sieve: Annotated[str | None, model_option("--sieve", help=SIEVE)] = None
+    quant: QuantName = AUTO
+    dtype: Annotated[str, model_option("--dtype", help=DTYPE)] = AUTO
+    device: Device = AUTO
+    yes: Annotated[bool, model_option("--yes", help="Download the model without asking, if it is not present.")] = False
+    reuse: Annotated[str, model_option("--reuse", help=REUSE, metavar="THRESHOLD")] = AUTO
+    compile: Annotated[
+        bool, model_option("--compile", help="Compile decoding with torch.compile; the first answer is slower.")
+    ] = False
+    cache_dir: CacheDir = None
+    no_cache: Annotated[
+        bool, model_option("--no-cache", help="Neither read nor write cached features and quantized weights.")
+    ] = False
+
+    def load_options(self, max_pixels: int | None = None) -> LoadOptions:
+        """How to load the model. Quantized weights are cached beside the features."""
+        return LoadOptions(
+            quant=cast(Quant, self.quant),
+            device=self.device,
+            sieve=self.sieve,
+            max_pixels=max_pixels,
+            cache=None if self.quant == "none" or self.no_cache else cache_folders(self.cache_dir)[1],
+            reuse=read_reuse(self.reuse),
+            dtype=self.dtype,
+        )
+
+    @property
+    def features(self) -> Path | None:
+        """Folder of the feature cache; None if it is disabled."""
+        return None if self.no_cache else cache_folders(self.cache_dir)[0]
+
+    def feature_cache(self) -> FeatureCache | None:
+        """The feature cache; None if it is disabled."""
+        from echoingpixels.features.cache import FeatureCache
+
+        return None if self.features is None else FeatureCache(self.features)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChoiceGroup:
+    """How tokens are selected."""
+
+    reducer: Annotated[
+        str,
+        tokens_option("--reducer", "-r", help=f"Method that selects tokens: {REDUCERS}. {AUTO_REDUCER}."),
+    ] = AUTO
+    keep: Annotated[
+        str,
+        tokens_option(
+            "--keep", "-k", help=f"Share of the audio and video tokens to keep, in (0, 1]; or {AUTO_KEEP}.",
+            metavar="RATIO",
+        ),
+    ] = f"{KEEP:g}"  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnswerGroup:
+    """How answers are decoded."""
+
+    max_new_tokens: MaxNewTokens = GenerateOptions.max_new_tokens
+    temperature: Annotated[
+        float, tokens_option("--temperature", help="Sampling temperature; 0 is greedy decoding.")
+    ] = GenerateOptions.temperature
+
+    def generate_options(self, model: ModelGroup) -> GenerateOptions:
+        """How to decode answers."""
+        return GenerateOptions(self.max_new_tokens, self.temperature, compile=model.compile)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenGroup(AnswerGroup, ChoiceGroup):
+    """How tokens are selected and answers decoded."""
+
+    def ask_options(self, model: ModelGroup) -> AskOptions:
+        """How to answer one question."""
+        return AskOptions(self.reducer, keep_of(self.keep), self.generate_options(model))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepGroup(TokenGroup):
+    """The same for commands that compare several reducers and ratios."""
+
+    reducer: Annotated[
+        str,
+        tokens_option("--reducer", "-r", help=f"Reducers, comma-separated: {REDUCERS}. {AUTO_REDUCER}."),
+    ] = AUTO
+    keep: Annotated[
+        str,
+        tokens_option("--keep", "-k", help=f"Ratios to keep, comma-separated; or {AUTO_KEEP}.", metavar="RATIOS"),
+    ] = "1,0.2"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MediaGroup:
+    """What is read of a clip."""
+
+    fps: Annotated[float, media_option("--fps", help="Frames sampled per second.")] = MediaOptions.fps
+    max_frames: Annotated[
+        int, media_option("--max-frames", help="Maximum number of frames; longer clips are sampled uniformly.")
+    ] = MediaOptions.max_frames
+    max_pixels: Annotated[
+        int | None,
+        media_option("--max-pixels", help="Maximum pixels of a frame or image, in place of the model's limit."),
+    ] = None
+    start: Annotated[
+        str | None, media_option("--start", help="Start time: seconds, MM:SS or HH:MM:SS.", metavar="TIME")
+    ] = None
+    end: Annotated[str | None, media_option("--end", help="End time: seconds, MM:SS or HH:MM:SS.", metavar="TIME")] = (
+        None
     )
+    no_audio: Annotated[bool, media_option("--no-audio", help="Ignore the audio.")] = False
+    audio_track: Annotated[
+        int | None, media_option("--audio-track", help="Audio track, counted from 0, in place of the default track.")
+    ] = None
+
+    def media_options(self) -> MediaOptions:
+        """How to read a clip."""
+        return MediaOptions(
+            fps=self.fps,
+            max_frames=self.max_frames,
+            start=None if self.start is None else seconds(self.start),
+            end=None if self.end is None else seconds(self.end),
+            audio=not self.no_audio,
+            audio_track=self.audio_track,
+        )
 
 
-def load_options(
-    sieve: str | None,
-    quant: str,
-    device: str,
-    max_pixels: int | None,
-    encode: str,
-    sections: str | None = None,
-    cache_dir: Path | None = None,
-    no_cache: bool = False,
-    dtype: str = AUTO,
-) -> LoadOptions:
-    """How to load a model, checked. Quantized weights are kept, beside the features."""
-    try:
-        split = None if sections is None else tuple(int(part) for part in sections.split(","))
-    except ValueError:
-        raise OptionError(f"--sections has {sections!r}.", "Give four whole numbers, such as 18,18,18,10.") from None
-    cache = None if quant == "none" or no_cache else weights_folder(cache_dir)
-    return LoadOptions(cast(Quant, quant), device, sieve, max_pixels, split, cache, encode, dtype)
+@dataclass(frozen=True, kw_only=True)
+class QuestionGroup:
+    """How a file of questions is read."""
+
+    format: Annotated[
+        str,
+        questions_option("--format", help=f"Format of the questions, such as daily-omni. {AUTO}: detected."),
+    ] = AUTO
+    clips: Annotated[
+        Path | None, questions_option("--media", help="Folder of the clips, in place of the question file's folder.")
+    ] = None
+    limit: Annotated[int | None, questions_option("--limit", min=1, help="Read only the first N questions.")] = None
+
+    def rows(self, path: Path, read: MediaOptions) -> list[Row]:
+        """The questions of a file. The start and end of `read` apply to rows without their own."""
+        from echoingpixels.datasets.reading import read_questions
+
+        rows = read_questions(path, self.limit, self.format, self.clips)
+        return [
+            replace(
+                row,
+                start=read.start if row.start is None else row.start,
+                end=read.end if row.end is None else row.end,
+            )
+            for row in rows
+        ]
 
 
-def weights_folder(given: Path | None) -> Path:
-    """Where quantized weights are kept."""
-    from echoingpixels.features.cache import caches
+@dataclass(frozen=True, kw_only=True)
+class OutputGroup:
+    """How results are printed."""
 
-    return (given or caches()) / "quantized"
+    json: Json = False
 
 
-def features_folder(given: Path | None) -> Path:
-    """Where features are kept, beside the quantized weights."""
+@dataclass(frozen=True, kw_only=True)
+class FileGroup(OutputGroup):
+    """The same for commands that write a file."""
+
+    force: Annotated[bool, output_option("--force", help="Overwrite an existing file.")] = False
+
+
+def cache_folders(given: Path | None) -> tuple[Path, Path]:
+    """Folders of cached features and of quantized weights."""
     from echoingpixels.features.cache import FEATURES, caches
 
-    return (given or caches()) / FEATURES
-
-
-def cache_folder(given: Path | None, no_cache: bool) -> Path | None:
-    """Where features are kept; None for nowhere."""
-    return None if no_cache else features_folder(given)
+    folder = given or caches()
+    return folder / FEATURES, folder / "quantized"
 
 
 def keep_of(text: str, option: str = "--keep", hint: str = ONE_KEEP) -> Keep:
@@ -174,7 +257,7 @@ def keep_of(text: str, option: str = "--keep", hint: str = ONE_KEEP) -> Keep:
     try:
         return read_keep(text)
     except ValueError:
-        raise OptionError(f"{option} has {text!r}, which is no number.", hint) from None
+        raise OptionError(f"{option} has {text!r}, which is not a number.", hint) from None
 
 
 def keeps(text: str) -> tuple[Keep, ...]:
@@ -186,7 +269,7 @@ def ratios(text: str) -> tuple[float, ...]:
     """Keep ratios from `1,0.2,0.05`, checked."""
     found = [keep_of(part, hint=RATIOS) for part in text.split(",")]
     if any(isinstance(keep, Auto) for keep in found):
-        raise OptionError(f"--keep has {AUTO}, which is no ratio.", RATIOS)
+        raise OptionError(f"--keep has {AUTO}, which is not a ratio.", RATIOS)
     return tuple(keep for keep in found if not isinstance(keep, Auto))
 
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.support import clips, realclips
 from tests.support.program import Program
+
+if TYPE_CHECKING:
+    from echoingpixels.model import EchoingPixels
 
 # Marked `versions`: what other packages could break, in about a minute and a half.
 VERSIONS = (
@@ -85,6 +89,14 @@ def real_clip() -> Callable[[str], Path]:
 def tiny() -> str:
     """The bundled model with its sieve, as `--model` takes it."""
     return "tiny"
+
+
+@pytest.fixture(scope="session")
+def tiny_model() -> EchoingPixels:
+    """The bundled model on the CPU, loaded once. A test that changes it must copy it."""
+    from echoingpixels.from_pretrained import load
+
+    return load("tiny", device="cpu")
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,8 @@
 """Trains variants of the sieve side by side, and scores them: `python tools/ablate.py --help`.
 
-Every variant begins anew on the same frozen decoder and takes the same steps on the same clips, by the losses of
-`ep train` (tasks distil and sieve); what they are distilled from is worked out once for all. OUT/NAME.json is as
-`ep evaluate --json` prints it; tools/ablations.py makes tables and a plot of them.
+Every variant starts untrained on the same frozen decoder and takes the same steps on the same clips, with the losses of
+`ep train` (tasks distil and sieve); the distillation target is computed once for all. OUT/NAME.json has the format of
+`ep evaluate --json`; tools/ablations.py makes tables and a plot of them.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from echoingpixels.options import GenerateOptions, MediaOptions
 from echoingpixels.reducers.cs2 import Sieve, SieveOptions
 from echoingpixels.reducers.setting import Setting
 from echoingpixels.train.answers import answer_loss, thinned
-from echoingpixels.train.bank import Reader
 from echoingpixels.train.draws import Draw, Draws
 from echoingpixels.train.recipe import Stage, Target
 from echoingpixels.train.saliency import TARGETS, divergence
 from echoingpixels.train.trainer import BETAS, CLIP_NORM, rate
 from epcli.console import progress
-from epcli.scores import plain
+from epcli.render.evaluation import plain
+from tools.tiny.bank import Reader
 
 RATE = {"extractive": 1e-3, "fused": 5e-4}
 VARIANTS = {
@@ -47,7 +47,7 @@ VARIANTS = {
     "fused-blind": SieveOptions(2, "fused", question=False),
 }
 UNTRAINED = "untrained"
-BESIDE = {  # reducers that go by the same scores, or by none
+BESIDE = {  # reducers with the same scores, or without scores
     "extractive": ("cs2", "cs2-proportional", "cs2-half", "cs2-video"),
     "fused": ("cs2", "cs2-random"),
     UNTRAINED: ("uniform", "random", "repeats", "fastv", "relevance"),
@@ -56,7 +56,7 @@ RATIOS = (0.2, 0.1, 0.05, 0.001)  # the last: exactly one token of some 340
 
 
 def train(backbone: QwenOmni, sieves: dict[str, Sieve], draws: Draws, out: Path) -> None:
-    """Train all sieves on the same draws, each by the loss of its form; they are saved every 100 steps."""
+    """Train all sieves on the same draws, each with the loss of its form, and save them every 100 steps."""
     stage = draws.stage
     backbone.thinker.requires_grad_(False)
     optimizers = {
@@ -66,14 +66,14 @@ def train(backbone: QwenOmni, sieves: dict[str, Sieve], draws: Draws, out: Path)
     began = time.monotonic()
     for step in range(stage.steps):
         draw: Draw = draws[step]
-        said = []
+        losses = []
         with torch.autocast(backbone.device.type, dtype=torch.bfloat16):
             stream = thinned(backbone, draw).stream
-            wanted = TARGETS[draw.target](backbone, stream)
+            target = TARGETS[draw.target](backbone, stream)
         for name, sieve in sieves.items():
             with torch.autocast(backbone.device.type, dtype=torch.bfloat16):
                 if sieve.options.form == "extractive":
-                    loss: Tensor = divergence(sieve.shares(sieve.rate(sieve.encode(stream)), stream.pool), wanted)
+                    loss: Tensor = divergence(sieve.shares(sieve.score(sieve.encode(stream)), stream.pool), target)
                 else:
                     loss, _ = answer_loss(backbone, stream.take(sieve(stream, draw.keep)))
             loss.backward()  # type: ignore[no-untyped-call]
@@ -82,22 +82,22 @@ def train(backbone: QwenOmni, sieves: dict[str, Sieve], draws: Draws, out: Path)
                 group["lr"] = RATE[sieve.options.form] * rate(stage, step)
             optimizers[name].step()
             optimizers[name].zero_grad()
-            said.append(f"{name} {float(loss.detach()):.3f}")
+            losses.append(f"{name} {float(loss.detach()):.3f}")
         if (step + 1) % 10 == 0:
-            print(step + 1, round(time.monotonic() - began), *said, flush=True)
+            print(step + 1, round(time.monotonic() - began), *losses, flush=True)
         if (step + 1) % 100 == 0 or step + 1 == stage.steps:
             for name, sieve in sieves.items():
                 save_sieve(sieve, out / name, backbone)
 
 
 def settings(name: str) -> list[Setting]:
-    """What is asked of a variant."""
+    """The reducers and keep ratios of a variant."""
     full = [Setting("full", 1.0)] if name == UNTRAINED else []
     return full + [Setting(reducer, keep) for reducer in BESIDE.get(name, ("cs2",)) for keep in RATIOS]
 
 
 def score(model: EchoingPixels, place: str, data: Path, asked: list[Setting], to: Path) -> None:
-    """Answer the questions, and write what `ep evaluate --json` would print."""
+    """Answer the questions, and write the output of `ep evaluate --json`."""
     with progress("clips") as on_clip:
         runs = evaluate(model, read_rows(data), asked, MediaOptions(), GenerateOptions(32), None, on_clip)
     full = within(runs)
@@ -106,18 +106,16 @@ def score(model: EchoingPixels, place: str, data: Path, asked: list[Setting], to
 
 
 def main(
-    model: Annotated[str, typer.Argument(help="The model; a sieve it has is not used.")],
-    bank: Annotated[Path, typer.Argument(help="OUT/bank of its training: the clips to learn from.")],
-    data: Annotated[Path, typer.Argument(help="Questions to answer, as for `ep evaluate`.")],
+    model: Annotated[str, typer.Argument(help="The model. Its own sieve is not used.")],
+    bank: Annotated[Path, typer.Argument(help="OUT/bank of its training, with the clips to learn from.")],
+    data: Annotated[Path, typer.Argument(help="A question file, as for `ep evaluate`.")],
     out: Annotated[Path, typer.Argument(help="Folder for the trained sieves and the scores.")],
-    only: Annotated[list[str] | None, typer.Option(help="Variants, if not all.")] = None,
-    steps: Annotated[int, typer.Option(help="0: score what is trained.")] = 300,
-    target: Annotated[
-        Target, typer.Option(help=f"What extractive forms are distilled from: {', '.join(TARGETS)}.")
-    ] = "agreed",
-    seed: Annotated[int, typer.Option(help="Of the bank's clips, and of what is drawn.")] = 1,
+    only: Annotated[list[str] | None, typer.Option(help="Variants; all by default.")] = None,
+    steps: Annotated[int, typer.Option(help="Steps of training; 0 scores the saved sieves.")] = 300,
+    target: Annotated[Target, typer.Option(help=f"Target of extractive forms: {', '.join(TARGETS)}.")] = "agreed",
+    seed: Annotated[int, typer.Option(help="Seed of the bank's clips and of the draws.")] = 1,
 ) -> None:
-    """Train the variants, then score those that have no scores in OUT yet."""
+    """Train the variants, then score those without scores in OUT."""
     loaded = load(model)
     assert isinstance(loaded.backbone, QwenOmni)
     names = only or [UNTRAINED, *VARIANTS]

@@ -1,7 +1,7 @@
-"""Tables and a plot of several evaluations: `python tools/ablations.py docs/ablations.png NAME=FILE.json …`.
+"""Tables and a plot of several evaluations: `python tools/ablations.py runs/ablations.png NAME=FILE.json …`.
 
-Each file is what `ep evaluate --json` printed over the same questions. A row is a NAME with a reducer, a column a keep
-ratio: right answers in % with their 95 % interval, then by regime the share of the kept tokens that is audio.
+Each file is the output of `ep evaluate --json` over the same questions. Rows are reducers by NAME, columns keep ratios:
+accuracy in % with its 95 % interval, then by regime the audio share of the kept tokens.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def read(arguments: list[str]) -> Runs:
 
 
 def table(runs: Runs, cell: Callable[[Run], str]) -> str:
-    """Markdown, a cell for each run."""
+    """A Markdown table with a cell for each run."""
     keeps = sorted({keep for of in runs.values() for keep in of}, reverse=True)
     lines = ["| | reducer | " + " | ".join(f"{keep:g}" for keep in keeps) + " |", "|---" * (len(keeps) + 2) + "|"]
     for (name, reducer), of in runs.items():
@@ -38,15 +38,15 @@ def table(runs: Runs, cell: Callable[[Run], str]) -> str:
 
 
 def right(run: Run) -> str:
-    """Right answers in % and their 95 % interval."""
+    """Accuracy in % and its 95 % interval."""
     if run["accuracy"] is None:
         return ""
     low, high = run["interval"]
     return f"{100 * run['accuracy']:.1f} ({100 * low:.1f}–{100 * high:.1f})"
 
 
-def heard(run: Run) -> str:
-    """By regime, in the order of their names, the share in % of the kept tokens that is audio."""
+def audio(run: Run) -> str:
+    """The audio share of the kept tokens in %, by regime in alphabetical order."""
     shares = []
     for regime in sorted(run["tokens_by_regime"]):
         after = {kind: run["tokens_by_regime"][regime][kind]["after"] for kind in ("video", "audio")}
@@ -55,7 +55,7 @@ def heard(run: Run) -> str:
 
 
 def plot(runs: Runs, path: Path) -> None:
-    """Accuracy by keep ratio, a line a row: fused forms below. The run with all tokens is a level."""
+    """Accuracy by keep ratio, a line for each reducer, fused forms below. The run with all tokens is horizontal."""
     from matplotlib import pyplot
 
     figure, both = pyplot.subplots(2, 1, figsize=(9, 11), layout="constrained", sharey=True)
@@ -68,16 +68,16 @@ def plot(runs: Runs, path: Path) -> None:
             if reducer == "full":
                 axes.axhline(100 * of[1.0]["accuracy"], color="0.6", linestyle="--", label=f"{name}: all tokens")
                 continue
-            there = [keep for keep in keeps if keep in of and of[keep]["accuracy"] is not None]
-            places = [keeps.index(keep) for keep in there]
-            right = [100 * of[k]["accuracy"] for k in there]
+            scored = [keep for keep in keeps if keep in of and of[keep]["accuracy"] is not None]
+            places = [keeps.index(keep) for keep in scored]
+            right = [100 * of[k]["accuracy"] for k in scored]
             (line,) = axes.plot(
                 places, right, ":" if name == "untrained" else "-", marker="o", label=f"{name}: {reducer}"
             )
-            bounds = [[100 * of[k]["interval"][side] for k in there] for side in (0, 1)]
+            bounds = [[100 * of[k]["interval"][side] for k in scored] for side in (0, 1)]
             axes.fill_between(places, *bounds, color=line.get_color(), alpha=0.06)
         axes.set_xticks(range(len(keeps)), ["one token" if keep < 0.01 else f"{keep:g}" for keep in keeps])
-        axes.set(xlabel="share of audio and video tokens kept", ylabel="right answers, %")
+        axes.set(xlabel="share of audio and video tokens kept", ylabel="accuracy, %")
         axes.grid(alpha=0.3)
         if axes.lines:
             axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
@@ -88,5 +88,5 @@ if __name__ == "__main__":
     made = read(sys.argv[2:])
     print(table(made, right))
     print()
-    print(table(made, heard))
+    print(table(made, audio))
     plot(made, Path(sys.argv[1]))

@@ -1,6 +1,6 @@
-"""Adds decoder layers to a model without changing what it answers: each copies the one before it, and adds nothing yet.
+"""Adds decoder layers to a model without changing its answers: copies of other layers whose output is zero.
 
-Source: LLaMA Pro (arXiv 2401.02415, section 3.2): copies whose two output projections are zero, spread over the depth.
+Source: LLaMA Pro (arXiv 2401.02415, section 3.2): copies with two output projections of zero, spread over the depth.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from echoingpixels.from_pretrained import load, save
 
 
 def deepen(backbone: QwenOmni, layers: int) -> None:
-    """Grow the decoder in place to `layers` layers, the new ones evenly among the old."""
+    """Grow the decoder in place to `layers` layers, the new ones evenly spread."""
     text, config = backbone.text, backbone.text.config
     old, more = len(text.layers), layers - len(text.layers)
     after = {(i + 1) * old // more - 1 for i in range(more)}
@@ -39,10 +39,10 @@ def deepen(backbone: QwenOmni, layers: int) -> None:
 
 def main(
     model: Annotated[str, typer.Argument(help="A known name or a folder.")],
-    out: Annotated[Path, typer.Argument(help="The folder to write.")],
+    out: Annotated[Path, typer.Argument(help="The output folder.")],
     layers: Annotated[int, typer.Option(min=2, help="At most twice what the model has.")] = 6,
 ) -> None:
-    """Write MODEL with more decoder layers, and its sieve as it is, to OUT."""
+    """Write MODEL with more decoder layers, and its unchanged sieve, to OUT."""
     loaded = load(model)
     assert isinstance(loaded.backbone, QwenOmni)
     with torch.no_grad():

@@ -1,9 +1,8 @@
-"""Whether a sieve keeps what a question is about: `python tools/kept_where.py QUESTIONS.jsonl [--model M] [--sieve S]`.
+"""Whether a sieve keeps the relevant tokens: `python tools/kept_where.py QUESTIONS.jsonl [--model M] [--sieve S]`.
 
-Of SyncClips' questions "Which object is visible when the … plays?": the share of kept tokens that fall on the sound's
-and the object's time and place, which is an audio token while that sound is heard, or a video token in the object's
-corner while it is there; beside it the same share of all tokens, which is chance. Stricter, `together`: a video token
-counts only while the sound is heard too.
+For SyncClips' questions "Which object is visible when the … plays?": the share of kept tokens on the sound (audio
+tokens during it) or on the object (video tokens in its corner while it is visible), and the same share of all tokens,
+which is chance. With `together` a video token counts only during the sound.
 """
 
 from __future__ import annotations
@@ -27,19 +26,19 @@ KIND = "object_at_sound"
 
 
 def on(stream: Stream, sound: dict[str, Any], thing: dict[str, Any], together: bool) -> Tensor:
-    """Which tokens (L,) of a stream of one row fall on the sound or the object."""
+    """Which tokens (L,) of a stream of one row are on the sound or the object."""
     time, kind, cell = stream.time[0], stream.kind[0], stream.cell[0]
     rows, columns = cell[kind == VIDEO].amax(0) + 1
-    heard = (sound["start"] <= time) & (time < sound["end"])
-    there = (thing["start"] <= time) & (time < thing["end"]) & (heard if together else True)
+    audible = (sound["start"] <= time) & (time < sound["end"])
+    visible = (thing["start"] <= time) & (time < thing["end"]) & (audible if together else True)
     low, right = "bottom" in thing["corner"], "right" in thing["corner"]
     middle = ((cell + 0.5) / torch.stack([rows, columns])).T  # (2, L)
     corner = ((middle[0] > 0.5) == low) & ((middle[1] > 0.5) == right)
-    return ((kind == AUDIO) & heard) | ((kind == VIDEO) & there & corner)
+    return ((kind == AUDIO) & audible) | ((kind == VIDEO) & visible & corner)
 
 
 def main() -> None:
-    """Print a line for each ratio and reducer."""
+    """Print a line for each reducer and ratio."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--model", default="tiny")

@@ -1,14 +1,14 @@
-"""Rebuild SyncClips' sprites, sounds and spoken words. Knows nothing about clips or questions.
+"""Rebuilds SyncClips' sprites, sounds and spoken words.
 
     python tools/make_syncclips_assets.py UNPACKED_NPM_PACKAGE [--soundfont FluidR3_GM.sf2] [--out DIR]
 
 Sources, all free to redistribute (models/echoingpixels/assets/LICENSES.md has the notices):
-- sprites: `npm pack @lobehub/fluent-emoji-3d@1.1.0`, unpacked; the folder that holds `assets/`. MIT.
+- sprites: `npm pack @lobehub/fluent-emoji-3d@1.1.0`, unpacked; the folder with `assets/`. MIT.
 - sounds: FluidR3 GM from Debian's `fluid-soundfont-gm` (MIT), rendered by `fluidsynth` (LGPL-2.1+).
-- words: Debian's `espeak-ng` (GPL-3+, which does not cover the speech it makes).
+- words: Debian's `espeak-ng` (GPL-3+, which does not cover its output).
 
-The same versions of these give the same bytes: nothing is drawn at random, effects are off, and the serial
-number that libsndfile picks for an Ogg stream is replaced by a fixed one.
+The same versions give the same bytes: nothing is random, effects are off, and the serial number of each Ogg stream is
+fixed.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ FALLING: list[Note] = [(0, 7, 0.4), (0.42, 0, 0.7)]
 CHORD: list[Note] = [(0, 0, 1.2), (0, 4, 1.2), (0, 7, 1.2)]
 FIFTH: list[Note] = [(0, 0, 0.8), (0, 7, 0.8)]
 PATTERNS = [HOLD, REPEAT, CHORD, RISING, HOLD_LONG, FALLING, HOLD_SHORT, TREMOLO, FIFTH, HOLD, RISING, HOLD_LONG]
-# An effect goes on by itself while it is held.
+# An effect continues while it is held.
 HOLDS: list[list[Note]] = [[(0, 0, hold)] for hold in (0.6, 1.8, 0.9, 1.4, 1.1, 1.7, 0.7, 1.5, 0.8, 1.2, 1.0, 1.6)]
 VELOCITIES = (96, 72, 112, 84, 120)
 
@@ -74,7 +74,7 @@ SNARE, RIM_SNARE, TOMS = 38, 40, (50, 48, 47, 45, 43, 41)
 
 
 def hits(notes: list[int], gap: float) -> list[Note]:
-    """Percussion keys struck one after the other, `gap` s apart."""
+    """Percussion hits in sequence, `gap` s apart."""
     return [(step * gap, note, gap) for step, note in enumerate(notes)]
 
 

@@ -1,8 +1,8 @@
-"""Runs the recipes for quantized models whole, on a random model of Qwen2.5-Omni's layout and SyncClips.
+"""Runs the recipes for quantized models completely, on a random model of Qwen2.5-Omni's layout and SyncClips.
 
     python -m tools.train_recipes OUT
 
-Each is run twice, once killed half-way and begun again, and its sieve is loaded and asked. Prints what was seen.
+Each runs twice, once killed and resumed. Its saved sieve then answers questions. Prints the results.
 """
 
 from __future__ import annotations
@@ -27,12 +27,11 @@ from echoingpixels.options import GenerateOptions
 from echoingpixels.synth.dataset import generate
 from echoingpixels.train import checkpoint
 from echoingpixels.train.answers import loss_of
-from echoingpixels.train.build import build_backbone
 from echoingpixels.train.draws import Draws
-from echoingpixels.train.reading import read_recipe
-from echoingpixels.train.recipe import Sizes
+from echoingpixels.train.recipe import read_recipe
 from echoingpixels.train.run import Run
-from echoingpixels.train.start import start
+from tools.tiny.build import build_backbone
+from tools.tiny.recipe import Sizes
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 SIZES = Sizes(width=512, layers=8, heads=4, kv_heads=2, mlp=1536, rope_theta=1e6, sections=(16, 24, 24))
@@ -44,9 +43,9 @@ def main(
     out: Annotated[Path, typer.Argument(help="An empty folder.")],
     steps: Annotated[int, typer.Option(help="Steps of each run.")] = 40,
     clips: Annotated[int, typer.Option(help="SyncClips to learn from.")] = 24,
-    recipes: Annotated[str, typer.Option(help="Their names.")] = "plugin-3b,qlora-3b",
+    recipes: Annotated[str, typer.Option(help="Names of recipes, comma-separated.")] = "plugin-3b,qlora-3b",
 ) -> None:
-    """Make model and clips, run each recipe, and check it."""
+    """Make a model and clips, run each recipe, and check its results."""
     torch.manual_seed(0)
     save(EchoingPixels(build_backbone(SIZES, "random")), out / "base")
     data = generate(out / "data", clips, 5)
@@ -64,17 +63,17 @@ def _try(name: str, out: Path, steps: int) -> None:
     (stage,) = read_recipe(recipe).stage
     _killed(recipe, out / f"{name}-killed", stage.name, stage.save_every)
     rows, again = (_figures(folder / f"{stage.name}.csv") for folder in (out / name, out / f"{name}-killed"))
-    print(f"{name}: {steps} steps in {spent:.0f} s; killed and begun again, the same figures: {rows == again}")
+    print(f"{name}: {steps} steps in {spent:.0f} s; killed and resumed, the same figures: {rows == again}")
     for row in rows:
         print("   ", *(f"{key} {value}" for key, value in row.items()))
     before, after = (_loss(recipe, out / name, trained) for trained in (False, True))
     print(f"    mean loss of {TRIED} questions: {before:.4f} before, {after:.4f} after")
     answers = _same_answers(recipe, out / name, out / "data")
-    print("    the saved sieve answers as the trained one:", answers, flush=True)
+    print("    the saved sieve answers as the trained sieve:", answers, flush=True)
 
 
 def _written(name: str, out: Path, steps: int) -> Path:
-    """The recipe with another model, other data and fewer steps; all else as it is."""
+    """The recipe with another model, other data and fewer steps."""
     text = (RECIPES / f"{name}.toml").read_text()
     file = "unanswered.jsonl" if name.startswith("plugin") else "questions.jsonl"
     changes = {"model": f'"{out.resolve() / "base"}"', "train": f'"data/{file}"', "media": '"data"', "valid": None}
@@ -92,17 +91,17 @@ def _ep() -> list[str]:
 
 
 def _killed(recipe: Path, out: Path, stage: str, save_every: int) -> None:
-    """Kill a run after its fourth checkpoint, without warning, and begin it again."""
+    """Kill a run after its fourth checkpoint, and resume it."""
     running = subprocess.Popen([*_ep(), "train", recipe, "--out", out], stdout=sys.stderr)
     while running.poll() is None and checkpoint.step_of(_whole(out / stage)) < 4 * save_every:
         time.sleep(0.2)
     running.kill()
-    assert running.wait() == -signal.SIGKILL, "it ended before it was killed"
+    assert running.wait() == -signal.SIGKILL, "the run ended before it was killed"
     subprocess.run([*_ep(), "train", recipe, "--out", out], check=True, stdout=sys.stderr)
 
 
 def _whole(folder: Path) -> Path | None:
-    """The newest checkpoint that is whole; unlike checkpoint.last, it removes none that is being written."""
+    """The newest complete checkpoint; unlike checkpoint.last it removes none, since one may be in writing."""
     whole = [path for path in folder.glob("checkpoint-*") if checkpoint.step_of(path)]
     return max(whole, key=checkpoint.step_of, default=None)
 
@@ -115,10 +114,10 @@ def _figures(path: Path) -> list[dict[str, str]]:
 
 @torch.no_grad()
 def _loss(recipe: Path, out: Path, trained: bool) -> float:
-    """The mean loss of the stage's first draws, always the same, as the sieve begins or as it was trained."""
+    """The mean loss over the stage's first draws, with the untrained or the trained sieve."""
     wanted = read_recipe(recipe)
     (stage,) = wanted.stage
-    run = Run(wanted, out, *start(wanted))
+    run = Run(wanted, out)
     torch.manual_seed(wanted.seed + 1)
     if trained:
         run.stage(stage, 1, train=False)
@@ -133,21 +132,21 @@ def _loss(recipe: Path, out: Path, trained: bool) -> float:
 
 
 def _same_answers(recipe: Path, out: Path, data: Path) -> bool:
-    """Whether model and sieve from their files answer as the run's own, its sieve rounded as its file is."""
+    """Whether model and sieve from their files answer as those of the run, whose sieve is rounded as in its file."""
     wanted = read_recipe(recipe)
-    run = Run(wanted, out, *start(wanted))
+    run = Run(wanted, out)
     run.stage(wanted.stage[0], 1, train=False)
     assert run.sieve is not None
     run.backbone.text.eval()
     mine = EchoingPixels(run.backbone, run.sieve.to(torch.bfloat16).to(run.backbone.dtype).eval())
     assert wanted.model is not None
     loaded = load(wanted.model, quant=wanted.quant, sieve=str(out / "sieve"), max_pixels=wanted.data.max_pixels)
-    said = []
+    answers = []
     for one in (mine, loaded):
         clips = [read_clip(path, frame_size=one.frame_size) for path in sorted((data / "clips").iterdir())[:4]]
         asked = [one.ask(clip, "What?", keep=0.2, generate=GenerateOptions(max_new_tokens=8)) for clip in clips]
-        said.append([(answer.token_ids, answer.moments) for answer in asked])
-    return said[0] == said[1]
+        answers.append([(one.token_ids, one.moments) for one in asked])
+    return answers[0] == answers[1]
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .checkpoints.sieve_io import save_sieve as save_sieve
+    from .encoded_clip import EncodedClip as EncodedClip
     from .errors import EpError as EpError
     from .from_pretrained import load as load
     from .from_pretrained import save as save
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from .options import GenerateOptions as GenerateOptions
     from .options import LoadOptions as LoadOptions
     from .options import MediaOptions as MediaOptions
+    from .report import Report as Report
 
 _HOMES = {
     "Answer": "generation.answer",
@@ -30,10 +32,12 @@ _HOMES = {
     "Auto": "options",
     "Clip": "media.clip",
     "EchoingPixels": "model",
+    "EncodedClip": "encoded_clip",
     "EpError": "errors",
     "GenerateOptions": "options",
     "LoadOptions": "options",
     "MediaOptions": "options",
+    "Report": "report",
     "load": "from_pretrained",
     "read_clip": "media",
     "save": "from_pretrained",
@@ -41,7 +45,7 @@ _HOMES = {
     "stream_clip": "media",
 }
 __all__ = sorted(_HOMES)
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
 def __getattr__(name: str) -> Any:

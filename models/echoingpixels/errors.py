@@ -1,6 +1,13 @@
-"""What a user is told when something cannot be done. Knows nothing about printing or exit codes."""
+"""Errors with a message and a hint for the user, and out of memory as one of them."""
 
 from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    import torch
 
 LESS_MEMORY = (
     "Use a smaller --keep, --max-frames or --max-pixels, --quant nf4, or a smaller model (`ep models` lists them)."
@@ -10,7 +17,7 @@ LESS_MEMORY = (
 class EpError(Exception):
     """A problem the user can act on.
 
-    `message` says what happened and what was seen, `hint` what to do about it.
+    `message`: what happened and what was found. `hint`: what to do about it.
     """
 
     def __init__(self, message: str, hint: str = "") -> None:
@@ -43,4 +50,59 @@ class OutOfMemoryError(EpError):
 
 
 class InternalError(EpError):
-    """Something went wrong that is no fault of the user's."""
+    """A failure that is not the user's fault."""
+
+
+PHRASES = ("out of memory", "can't allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED")
+
+T = TypeVar("T")
+Advise = Callable[[], tuple[str, ...]]
+"""Options that would fit, one line each; called after the memory was freed."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error means that a device or the host has no memory left, as torch, CUDA or Python report it."""
+    import torch
+
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(phrase in str(error) for phrase in PHRASES)
+
+
+def guarded(call: Callable[[], T], doing: str, device: torch.device, advise: Advise) -> T:
+    """The result of `call`. OutOfMemoryError, with the planner's advice as its hint, where memory runs out.
+
+    The error is made after the except block: until then the traceback holds the tensors.
+    """
+    try:
+        return call()
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+    raise _described(doing, device, advise)
+
+
+def guarded_stream(stream: Iterator[T], doing: str, device: torch.device, advise: Advise) -> Iterator[T]:
+    """As `guarded`, for what an iterator yields."""
+    try:
+        yield from stream
+        return
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+    raise _described(doing, device, advise)
+
+
+def _described(doing: str, device: torch.device, advise: Advise) -> OutOfMemoryError:
+    """The error, with the device's free memory and what to change."""
+    import torch
+
+    gc.collect()  # tensors in reference cycles
+    total = ""
+    if device.type == "cuda" and torch.cuda.is_available():
+        torch.cuda.empty_cache()
+        free, whole = torch.cuda.mem_get_info(device)
+        total = f": {free / 1e9:.1f} of {whole / 1e9:.1f} GB are free now"
+    lines = advise()
+    hint = f"By the memory plan these fit: {' '.join(lines)}" if lines else LESS_MEMORY
+    return OutOfMemoryError(f"Memory ran out on {device} while {doing}{total}.", hint)

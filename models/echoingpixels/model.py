@@ -7,24 +7,22 @@ from dataclasses import replace
 from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from .backbones.base import Backbone
-from .backbones.quantized import stored_bytes
+from .backbones.sizes import stored_bytes
 from .batching import Prompt, batches
 from .checkpoints.fingerprint import features_mark, file_mark
 from .encoded_clip import EncodedClip, OnSelection, encode_pieces, from_cache
-from .errors import OptionError
+from .errors import OptionError, guarded, guarded_stream
 from .features.cache import FeatureCache, Slot, default_folder, feature_key
 from .generation.answer import Answer, Chunk, Cost, generate, joined
 from .inputs.positions import overreach
 from .inputs.prepare import Inputs, Media, prepare_prompt
 from .inputs.stream import Selection, Stream, pad
-from .media import Reader, stream_clip
 from .media.clip import Clip, Ending, Pieces, Source
-from .memory_errors import guarded, guarded_stream
 from .options import (
     AUTO,
     KEEP,
@@ -42,6 +40,9 @@ from .options import (
 from .reducers.cs2 import Sieve, no_sieve, no_table
 from .reducers.registry import REDUCERS, automatic, selection_flops
 from .report import Stopwatch, reset_peak
+
+if TYPE_CHECKING:
+    from .media import Reader
 
 REAL_MODEL = "For other clips use --model qwen2.5-omni-3b --quant nf4 on a GPU (`ep models` lists models)."
 Advise = Callable[[Media | None, str, AskOptions], tuple[str, ...]]
@@ -89,21 +90,23 @@ class EchoingPixels:
         options: MediaOptions | None = None,
         *,
         cache: FeatureCache | str | PathLike[str] | None = AUTO,
-        reader: Reader = stream_clip,
+        reader: Reader | None = None,
         **read: Any,
     ) -> EncodedClip:
         """Read and encode a clip once, for any number of questions.
 
         `media`: a file, a Clip, or a clip's pieces; memory holds one piece and the features. `options` and keywords
         (those of MediaOptions) apply to a file. `cache`: the folder of cached features of files, `auto` for the user's
-        cache folder, None for none. `reader` reads a file's pieces.
-        MediaError where the file gives no token, OptionError for an unknown option, OutOfMemoryError.
+        cache folder, None for none. `reader` reads a file's pieces (None: `stream_clip`).
+        MediaError where the file gives no token, OutOfMemoryError, OptionError for an unknown keyword, or one for a
+        clip that is already read.
         """
+        (changed,) = split_keywords(read, MediaOptions)
         if not isinstance(media, str | PathLike):
+            _check_unread(changed)
             pieces = media.pieces() if isinstance(media, Clip) else media
             return self.encode_pieces(pieces, {})
         path = Path(media)
-        (changed,) = split_keywords(read, MediaOptions)
         options = replace(options or MediaOptions(), **changed)
         watch = Stopwatch(self.backbone.device)
         with watch.stage("decode"):
@@ -111,6 +114,10 @@ class EchoingPixels:
             cached = None if slot is None else slot.get(str(path))
         if cached is not None:
             return from_cache(self, cached, watch.seconds)
+        if reader is None:
+            from .media import stream_clip
+
+            reader = stream_clip
         return self.encode_pieces(reader(path, options, frame_size=self.frame_size), watch.seconds, slot)
 
     def encode_pieces(self, pieces: Pieces, before: dict[str, float], slot: Slot | None = None) -> EncodedClip:
@@ -163,13 +170,25 @@ class EchoingPixels:
 
     # From questions to answers.
 
-    def ask(self, media: str | PathLike[str] | Clip | Pieces | EncodedClip, question: str, **options: Any) -> Answer:
+    def ask(
+        self,
+        media: str | PathLike[str] | Clip | Pieces | EncodedClip,
+        question: str,
+        *,
+        cache: FeatureCache | str | PathLike[str] | None = AUTO,
+        **options: Any,
+    ) -> Answer:
         """Answer one question about a file, a clip or an encoded clip.
 
-        Keyword options are those of MediaOptions, AskOptions and GenerateOptions. Errors as of `encode` and `answer`.
+        Keyword options are those of MediaOptions, AskOptions and GenerateOptions. `cache` and errors as of `encode`,
+        errors also as of `answer`.
         """
         read, ask, generate = split_keywords(options, MediaOptions, AskOptions, GenerateOptions)
-        clip = media if isinstance(media, EncodedClip) else self.encode(media, **read)
+        if isinstance(media, EncodedClip):
+            _check_unread(read)
+            clip = media
+        else:
+            clip = self.encode(media, cache=cache, **read)
         return clip.ask(question, **ask, **generate)
 
     def answer(self, asked: Sequence[Asked], options: AskOptions | None = None, **keywords: Any) -> list[Answer]:
@@ -203,25 +222,30 @@ class EchoingPixels:
         self, prompts: Sequence[Prompt], options: AskOptions, on_selection: OnSelection | None
     ) -> Iterator[Chunk]:
         try:
-            watch = Stopwatch(self.backbone.device)
-            reset_peak(self.backbone.device)
-            with watch.stage("select"):
-                rows = [self.embed(prompt) for prompt in prompts]
-                stream = pad(rows) if len(rows) > 1 else rows[0]
-                del rows
-                selection = self.select(stream, options.reducer, options.keep)
-                kept = stream.take(selection)
-            if on_selection is not None:
-                on_selection(stream, selection)
-            del stream, selection  # a long stream is large
-            costs = [prompt.cost(options) for prompt in prompts]
-            yield from generate(self.backbone, kept, options, watch, costs, self.weight_bytes())
+            yield from self._chunks(prompts, options, on_selection)
         finally:
             for clip in {id(prompt.clip): prompt.clip for prompt in prompts}.values():
                 clip.store()
 
+    def _chunks(
+        self, prompts: Sequence[Prompt], options: AskOptions, on_selection: OnSelection | None
+    ) -> Iterator[Chunk]:
+        watch = Stopwatch(self.backbone.device)
+        reset_peak(self.backbone.device)
+        with watch.stage("select"):
+            rows = [self.embed(prompt) for prompt in prompts]
+            stream = pad(rows) if len(rows) > 1 else rows[0]
+            del rows
+            selection = self.select(stream, options.reducer, options.keep)
+            kept = stream.take(selection)
+        if on_selection is not None:
+            on_selection(stream, selection)
+        del stream, selection  # a long stream is large
+        costs = [prompt.cost(options) for prompt in prompts]
+        yield from generate(self.backbone, kept, options, watch, costs, self.weight_bytes())
+
     def generate(self, stream: Stream, options: GenerateOptions | None = None, **keywords: Any) -> Answer:
-        """Answer from a stream of one row, reduced or not; the report counts from here on. OptionError for more rows."""
+        """Answer from a stream of one row, reduced or not; the report starts here. OptionError for several rows."""
         if len(stream.mask) != 1:
             raise OptionError(f"A stream of {len(stream.mask)} rows has no single answer.", "Use model.answer.")
         chosen = AskOptions(generate=options or GenerateOptions()).updated(keywords)
@@ -261,6 +285,12 @@ class EchoingPixels:
         """Bytes of all parameters as stored, with the scales of quantized ones."""
         parameters = [*self.backbone.parameters(), *(self.sieve.parameters() if self.sieve else ())]
         return sum(map(stored_bytes, parameters))
+
+
+def _check_unread(read: dict[str, Any]) -> None:
+    """OptionError for read options of a clip that is already read."""
+    if read:
+        raise OptionError(f"{next(iter(read))} applies to a file, and this clip is already read.", "Give the file.")
 
 
 def _prompt(asked: Asked) -> Prompt:

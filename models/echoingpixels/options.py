@@ -17,7 +17,7 @@ REDUCER_NAMES = ["cs2", "full", "uniform", "random", "repeats", "fastv", "releva
 SIEVED = {"cs2"}  # reducers that need a trained sieve
 AUTO: Literal["auto"] = "auto"
 OFF = "off"
-REUSE_HINT = "Give a threshold of at least 0 such as 0.1, off, or auto."
+REUSE_HINT = "Give a threshold of at least 0 such as 0.1, or off, auto."
 Quant = Literal["none", "nf4", "int8"]
 QUANTS: tuple[Quant, ...] = ("none", "nf4", "int8")
 DTYPES = ("bfloat16", "float16", "float32")
@@ -222,8 +222,8 @@ class ProfileOptions:
         for name in self.reducers:
             check_reducer(name)
         if self.repeat < 1 or self.warm_up < 0:
-            seen = f"repeat is {self.repeat} and warm_up is {self.warm_up}."
-            raise OptionError(seen, "Measure at least once, after 0 or more rounds that do not count.")
+            found = f"repeat is {self.repeat} and warm_up is {self.warm_up}."
+            raise OptionError(found, "Measure at least once, after 0 or more rounds that do not count.")
 
 
 def read_reuse(text: str) -> Reuse | Literal["auto"]:
@@ -260,7 +260,6 @@ class LoadOptions:
     `dtype`: of the weights that are not quantized. auto is bfloat16 on CUDA, float16 where bfloat16 is emulated
     (compute capability below 8); on a CPU bfloat16, or float32 for a small model.
     `sieve`: folder or hub id of a trained sieve, or the name of one the model has; None takes the model's own, if any.
-    `sections`: rotary split [T, H, W, T] of a sieve inside a checkpoint; None takes the published one.
     `max_pixels`: of each frame or image; None takes the model's own limits.
     `cache`: folder where quantized weights are kept for the next load, up to half as large as the model; None for none.
     `reuse`: the encoders reuse the features of windows whose pixels differ from the last encoded ones by at most this
@@ -272,7 +271,6 @@ class LoadOptions:
     device: str = AUTO
     sieve: str | None = None
     max_pixels: int | None = None
-    sections: tuple[int, ...] | None = None
     cache: Path | None = None
     reuse: Reuse | Literal["auto"] = AUTO
     dtype: str = AUTO
@@ -292,3 +290,7 @@ class LoadOptions:
             raise OptionError(f"Unknown dtype {self.dtype!r}.", f"Known: {', '.join((AUTO, *DTYPES))}.")
         if self.max_pixels is not None and self.max_pixels < MIN_PIXELS:
             raise OptionError(f"max_pixels is {self.max_pixels}.", f"Give at least {MIN_PIXELS} (56 x 56).")
+
+    def concrete(self) -> LoadOptions:
+        """The same with the quantization of a model given by name: auto is none."""
+        return replace(self, quant="none") if self.quant == AUTO else self

@@ -173,7 +173,10 @@ class Flops:
 
 @dataclass(frozen=True)
 class Speedup:
-    """`estimated`: ratio of floating-point operations. `measured`: ratio of seconds, None unless the full run was made."""
+    """Ratios of the full run to the reduced one: `estimated` from operations, `measured` from seconds.
+
+    `measured` is None unless the full run was made.
+    """
 
     estimated: float
     measured: float | None = None

@@ -1,4 +1,4 @@
-"""The towers over a part of a clip: against transformers' own where all is there, and dense attention where not."""
+"""The encoders over part of a clip: against transformers' where nothing is reused, else against dense attention."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from echoingpixels.backbones.audio import SILENCE, encode_audio
+from echoingpixels.backbones.encoders import SILENCE, VisionEncoder, attending, encode_audio, encode_cells, window
 from echoingpixels.backbones.qwen_omni import QwenOmni
-from echoingpixels.backbones.vision import Sight, attending, encode_cells, window
 from echoingpixels.errors import OptionError
 from echoingpixels.inputs.prepare import audio_tokens
 from echoingpixels.media.clip import Clip
 from echoingpixels.model import EchoingPixels
-from echoingpixels.options import AskOptions, GenerateOptions, LoadOptions, read_encode
+from echoingpixels.options import AskOptions, GenerateOptions, LoadOptions, Reuse, read_reuse
+from echoingpixels.report import TokenCounts
 from tests.support import tinymodel
 
 NOISE = 2e-5
@@ -27,7 +27,7 @@ KERNELS = ["sdpa", "eager"]  # others need CUDA
 GRIDS = [(1, 2, 2), (3, 4, 6), (2, 10, 14)]
 
 
-def tower(kernel: str = "sdpa") -> Any:
+def vision(kernel: str = "sdpa") -> Any:
     return tinymodel.backbone(kernel).thinker.model.visual
 
 
@@ -45,12 +45,12 @@ def some_cells(grid: tuple[int, int, int], share: float) -> Tensor:
 @pytest.mark.parametrize("grid", GRIDS)
 @pytest.mark.parametrize("kernel", KERNELS)
 @torch.no_grad()
-def test_all_cells_are_seen_as_by_the_tower_itself_bit_for_bit(kernel: str, grid: tuple[int, int, int]) -> None:
-    on, pixels = tower(kernel), patches(grid)
+def test_all_cells_are_encoded_as_by_the_encoder_itself_bit_for_bit(kernel: str, grid: tuple[int, int, int]) -> None:
+    on, pixels = vision(kernel), patches(grid)
     want = on(pixels, grid_thw=torch.tensor([grid])).pooler_output
     assert torch.equal(encode_cells(on, pixels, grid, torch.ones(len(want), dtype=torch.bool)), want)
-    seen, fresh = Sight(on).see(pixels, *grid[1:])
-    assert torch.equal(seen, want) and bool(fresh.all())
+    features, fresh = VisionEncoder(on).encode(pixels, *grid[1:])
+    assert torch.equal(features, want) and bool(fresh.all())
 
 
 def dense(on: Any, pixels: Tensor, grid: tuple[int, int, int], cells: Tensor) -> Tensor:
@@ -61,12 +61,12 @@ def dense(on: Any, pixels: Tensor, grid: tuple[int, int, int], cells: Tensor) ->
     within = torch.arange(len(pixels)) % 4
     wide = on.window_size // 28
     window = (step * 1000 + row // wide) * 1000 + column // wide
-    there = cells[cell]
-    places = torch.stack([2 * row + within // 2, 2 * column + within % 2], 1)[there]
-    hidden = on.patch_embed(pixels[there])
+    chosen = cells[cell]
+    places = torch.stack([2 * row + within // 2, 2 * column + within % 2], 1)[chosen]
+    hidden = on.patch_embed(pixels[chosen])
     rotary = on.rotary_pos_emb(hidden, places)
     for i, block in enumerate(on.blocks):
-        group = (step if i in on.fullatt_block_indexes else window)[there]
+        group = (step if i in on.fullatt_block_indexes else window)[chosen]
         hidden = hidden + attend(block.attn, block.norm1(hidden), group[:, None] == group[None], rotary)
         hidden = hidden + block.mlp(block.norm2(hidden))
     merged: Tensor = on.merger(hidden)
@@ -91,10 +91,10 @@ def attend(attention: Any, x: Tensor, mask: Tensor, rotary: tuple[Tensor, Tensor
 @pytest.mark.parametrize("grid", GRIDS[1:])
 @pytest.mark.parametrize("kernel", KERNELS)
 @torch.no_grad()
-def test_some_cells_see_one_another_as_under_one_mask_over_all_pairs(
+def test_some_cells_attend_as_under_one_mask_over_all_pairs(
     kernel: str, grid: tuple[int, int, int], share: float
 ) -> None:
-    on, pixels, cells = tower(kernel), patches(grid), some_cells(grid, share)
+    on, pixels, cells = vision(kernel), patches(grid), some_cells(grid, share)
     assert bool(cells.any()) and not bool(cells.all())
     want = dense(on, pixels, grid, cells)
     torch.testing.assert_close(encode_cells(on, pixels, grid, cells), want, rtol=0, atol=10 * NOISE)
@@ -103,7 +103,7 @@ def test_some_cells_see_one_another_as_under_one_mask_over_all_pairs(
 @torch.no_grad()
 def test_no_cells_have_no_features() -> None:
     grid = (1, 4, 4)
-    assert encode_cells(tower(), patches(grid), grid, torch.zeros(4, dtype=torch.bool)).shape == (0, tinymodel.WIDTH)
+    assert encode_cells(vision(), patches(grid), grid, torch.zeros(4, dtype=torch.bool)).shape == (0, tinymodel.WIDTH)
 
 
 def walk(steps: int) -> Tensor:
@@ -116,20 +116,20 @@ def walk(steps: int) -> Tensor:
 
 @pytest.mark.parametrize("cuts", [(4, 2, 1), (1, 1, 5), (1, 6)])
 @torch.no_grad()
-def test_cells_repeat_across_the_borders_of_parts(cuts: tuple[int, ...]) -> None:
-    on, pixels = tower(), walk(7)
-    whole, fresh = Sight(on, 0.0).see(pixels, 4, 6)
+def test_features_are_reused_across_the_borders_of_parts(cuts: tuple[int, ...]) -> None:
+    on, pixels = vision(), walk(7)
+    whole, fresh = VisionEncoder(on, 0.0).encode(pixels, 4, 6)
     assert 0 < int(fresh[6:].sum()) < 36
-    sight, made = Sight(on, 0.0), []
+    encoder, made = VisionEncoder(on, 0.0), []
     for part in pixels.split([24 * n for n in cuts]):
-        made.append(sight.see(part, 4, 6))
+        made.append(encoder.encode(part, 4, 6))
     assert torch.equal(torch.cat([new for _, new in made]), fresh)
     torch.testing.assert_close(torch.cat([part for part, _ in made]), whole, rtol=0, atol=NOISE)
 
 
 @torch.no_grad()
-def test_a_cell_that_repeats_has_the_features_of_the_one_it_repeats() -> None:
-    features, fresh = Sight(tower(), 0.0).see(walk(7), 4, 6)
+def test_an_unchanged_cell_has_the_features_of_the_step_before() -> None:
+    features, fresh = VisionEncoder(vision(), 0.0).encode(walk(7), 4, 6)
     by_step, new = features.view(7, 6, -1), fresh.view(7, 6)
     for step in range(1, 7):
         same = (by_step[step] == by_step[step - 1]).all(1)
@@ -146,21 +146,21 @@ def sound(mel_frames: int, silent: tuple[int, ...]) -> Tensor:
 
 @pytest.mark.parametrize("mel_frames", [200, 800, 801, 803, 999])
 @torch.no_grad()
-def test_sound_is_heard_as_by_the_tower_itself_bit_for_bit(mel_frames: int) -> None:
+def test_audio_is_encoded_as_by_the_encoder_itself_bit_for_bit(mel_frames: int) -> None:
     on = tinymodel.backbone().thinker.model.audio_tower
     for once, silent in ((False, (0, 2)), (True, ()), (True, (0,))):
         mel = sound(mel_frames, silent)
         want = on(mel, feature_lens=torch.tensor([mel_frames])).last_hidden_state
-        features, fresh = hear(on, mel, once)
+        features, fresh = encode_audio(on, mel, once)
         assert torch.equal(features, want) and bool(fresh.all()) and len(want) == audio_tokens(mel_frames)
 
 
 @pytest.mark.parametrize("mel_frames", [800, 801, 803, 999])
 @torch.no_grad()
-def test_silence_is_encoded_once_and_sounds_as_it_does_encoded_every_time(mel_frames: int) -> None:
+def test_silence_encoded_once_has_the_features_of_silence_encoded_every_time(mel_frames: int) -> None:
     on, mel = tinymodel.backbone().thinker.model.audio_tower, sound(mel_frames, (0, 2, 3))
     want = on(mel, feature_lens=torch.tensor([mel_frames])).last_hidden_state
-    features, fresh = hear(on, mel, once=True)
+    features, fresh = encode_audio(on, mel, silence_once=True)
     torch.testing.assert_close(features, want, rtol=0, atol=NOISE)
     assert fresh.tolist() == [i < 100 or i >= 200 for i in range(len(want))]
 
@@ -169,7 +169,7 @@ def test_silence_is_encoded_once_and_sounds_as_it_does_encoded_every_time(mel_fr
 def test_one_faint_band_is_not_silence() -> None:
     on, mel = tinymodel.backbone().thinker.model.audio_tower, sound(800, (0, 1, 2, 3))
     mel[3, 250] = SILENCE + 0.01
-    assert hear(on, mel, once=True)[1].view(4, 50).all(1).tolist() == [True, True, False, False]
+    assert encode_audio(on, mel, silence_once=True)[1].view(4, 50).all(1).tolist() == [True, True, False, False]
 
 
 def still(seconds: float = 4.0) -> Clip:
@@ -179,43 +179,55 @@ def still(seconds: float = 4.0) -> Clip:
     return replace(clip, frames=np.repeat(clip.frames[:1], len(clip.frames), 0), audio=audio, duration=2 * seconds)
 
 
-def encoding(how: str) -> QwenOmni:
-    """The random thinker, encoding that way."""
+def reusing(reuse: Reuse) -> QwenOmni:
+    """The random thinker with a reuse threshold."""
     on = tinymodel.backbone()
-    return QwenOmni(on.thinker, on.tokenizer, on.name, on.resolution, read_encode(how))
+    return QwenOmni(on.thinker, on.tokenizer, on.name, on.resolution, reuse=reuse)
 
 
-def test_the_report_says_what_was_encoded_and_counts_only_that() -> None:
+def test_the_report_counts_the_encoded_tokens_and_their_flops_alone() -> None:
     plain, options = tinymodel.model(), AskOptions("cs2", 0.5, GenerateOptions(2))
     on = tinymodel.backbone()
-    less = EchoingPixels(encoding("repeats"), plain.sieve)
+    less = EchoingPixels(reusing(0.1), plain.sieve)
     all_of, few = plain.encode(still()), less.encode(still())
-    assert few.features.anew() == {"video": 6, "audio": 100}
-    before, after = (one.answer("Who?", options).report for one in (all_of, few))
-    assert before.encoded == {"video": 24, "audio": 200, "image": 0}
-    assert after.encoded == {"video": 6, "audio": 100, "image": 0} and after.tokens == before.tokens
+    assert few.features.encoded(image=False) == TokenCounts(video=6, audio=100)
+    before, after = (one.ask("Who?", options).report for one in (all_of, few))
+    assert before.encoded == TokenCounts(video=24, audio=200)
+    assert after.encoded == TokenCounts(video=6, audio=100) and after.tokens == before.tokens
     saved = on.encoder_flops(all_of.media) - on.encoder_flops(few.media, few.features)
-    assert before.flops["reduced"] - after.flops["reduced"] == pytest.approx(saved)
+    assert before.flops.reduced - after.flops.reduced == pytest.approx(saved)
     assert on.encoder_flops(few.media, few.features) < 0.6 * on.encoder_flops(few.media)
 
 
-def test_with_no_repeats_and_no_silence_answers_are_the_same() -> None:
+def test_without_unchanged_cells_and_silence_answers_are_the_same() -> None:
     plain, options = tinymodel.model(), AskOptions("cs2", 0.2, GenerateOptions(4))
-    less = EchoingPixels(encoding("repeats:0"), plain.sieve)
+    less = EchoingPixels(reusing(0.0), plain.sieve)
     one, other = plain.encode(tinymodel.clip()), less.encode(tinymodel.clip())
-    assert torch.equal(one.features.video, other.features.video) and other.features.anew() == {}
-    assert torch.equal(one.features.audio, other.features.audio)
-    assert one.answer("Who?", options).token_ids == other.answer("Who?", options).token_ids
+    assert torch.equal(one.features.video, other.features.video) and other.features.new_video is None
+    assert torch.equal(one.features.audio, other.features.audio) and other.features.new_audio is None
+    assert one.ask("Who?", options).token_ids == other.ask("Who?", options).token_ids
 
 
-@pytest.mark.parametrize("text", ["all", "plain:1", "repeats:", "repeats:x", "repeats:-1", "repeats:nan", ""])
-def test_a_way_to_encode_that_is_none_is_refused(text: str) -> None:
-    with pytest.raises(OptionError, match="plain"):
-        LoadOptions(encode=text)
+@pytest.mark.parametrize(("text", "threshold"), [("off", None), ("auto", "auto"), ("0", 0.0), (" 0.1 ", 0.1)])
+def test_a_reuse_threshold_is_read_from_text(text: str, threshold: Any) -> None:
+    assert read_reuse(text) == threshold and LoadOptions(reuse=threshold).reuse == threshold
 
 
-def test_what_attends_together_is_a_window_or_where_no_layer_has_windows_the_frame() -> None:
-    on = copy(tower())
+@pytest.mark.parametrize("text", ["all", "off:1", "repeats", "x", "-1", "nan", "inf", ""])
+def test_an_invalid_reuse_threshold_is_refused(text: str) -> None:
+    with pytest.raises(OptionError, match="reuse") as error:
+        read_reuse(text)
+    assert "0.1" in error.value.hint and "off" in error.value.hint and "auto" in error.value.hint
+
+
+@pytest.mark.parametrize("reuse", [-1.0, float("nan"), float("inf"), "off", "0.1"])
+def test_load_refuses_an_invalid_reuse_threshold(reuse: Any) -> None:
+    with pytest.raises(OptionError, match="reuse"):
+        LoadOptions(reuse=reuse)
+
+
+def test_cells_attend_within_a_window_or_where_no_layer_has_windows_within_the_frame() -> None:
+    on = copy(vision())
     on.fullatt_block_indexes = []
     assert attending(on) == window(on) == on.window_size // 28
     on.fullatt_block_indexes = range(len(on.blocks))

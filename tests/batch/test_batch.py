@@ -56,9 +56,9 @@ def near(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     yield read
 
 
-def test_a_row_is_another_one_with_another_rotary_split(films: list[Path], model: EchoingPixels) -> None:
+def test_a_row_is_another_one_with_another_sieve(films: list[Path], model: EchoingPixels) -> None:
     (task,), chosen = tasks(films[0]), job(model)
-    other = replace(chosen, load=replace(chosen.load, sections=(18, 18, 18, 10)))
+    other = replace(chosen, weights=replace(chosen.weights, sieve="of another rotary split"))
     assert chosen.key("clip", task, "Who?") != other.key("clip", task, "Who?")
 
 

@@ -21,7 +21,7 @@ import pytest
 from epcli.main import main
 from tests.support import clips
 from tests.support.batches import rows
-from tests.support.program import Done, command, environment, run
+from tests.support.program import Done, command, environment
 
 QUESTION = "Which object appears first?"
 SHORT = ("--max-new-tokens", "4")
@@ -43,7 +43,7 @@ def test_a_batch_in_pipes_says_what_goes_where(folder: Path, tmp_path: Path, ep:
     out, questions = tmp_path / "out.csv", tmp_path / "questions.txt"
     questions.write_text(f"{QUESTION}\nIs the bell heard?\n")
     sources = (folder / "00.mp4", folder / "01.*", tmp_path / "bad.mp4")
-    done = run("batch", *sources, "--questions", questions, "--out", out, *SHORT, "--json")
+    done = ep("batch", *sources, "--questions", questions, "--out", out, *SHORT, "--json")
     assert done.code == 3
     printed = [json.loads(line) for line in done.out.splitlines()]
     assert printed == rows(tmp_path / "out.csv.jsonl") and len(printed) == 6
@@ -51,7 +51,7 @@ def test_a_batch_in_pipes_says_what_goes_where(folder: Path, tmp_path: Path, ep:
     said = dict(line.split(": ", 1) for line in done.err.splitlines() if ": " in line)
     assert said["answers"] == "4 of 6" and said["failed"] == "2 MediaError"
     assert said["mean keep"].startswith("0.2") and "clips/min" in said["speed"] and "%" in said["slower stage"]
-    assert "tokens/s after first ones" in said["speed"]
+    assert "tokens/s in decoding" in said["speed"]
     assert "\x1b" not in done.err + done.out
     again = ep("batch", *sources, "--questions", questions, "--out", out, *SHORT)
     assert (again.code, again.out) == (1, "") and "--resume" in again.err
@@ -121,7 +121,7 @@ def test_ctrl_c_finishes_what_is_at_hand_and_says_how_to_go_on(folder: Path, tmp
     assert "answers" in text and "clips/min" in text  # the bar
     found = rows(out)
     assert code == 130, text
-    assert "stopping after the answers at hand" in text
+    assert "stopping after the current answers" in text
     whole = 12 * len(many)
     assert f"stopped: {len(found)} of {whole} rows" in " ".join(text.split()) and "--resume" in text
     assert 0 < len(found) < whole

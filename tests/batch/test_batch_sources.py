@@ -103,7 +103,7 @@ def test_questions_come_from_a_text_file(tmp_path: Path) -> None:
     path.write_text("Who?\n\n  Where is it?  \r\n")
     assert read_plain(path) == ["Who?", "Where is it?"]
     path.write_text("\n")
-    with pytest.raises(DataError, match="holds no question"):
+    with pytest.raises(DataError, match="contains no question"):
         read_plain(path)
 
 

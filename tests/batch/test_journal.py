@@ -81,7 +81,7 @@ def test_a_row_that_was_moved_is_taken_once(path: Path) -> None:
 
 def test_what_is_there_is_not_overwritten(path: Path) -> None:
     before = written(path, result("a"))
-    with pytest.raises(DataError, match="already there") as error:
+    with pytest.raises(DataError, match="already exists") as error:
         Journal(path)
     assert "--resume" in error.value.hint and path.read_bytes() == before
 
@@ -90,7 +90,7 @@ def test_what_is_there_is_not_overwritten(path: Path) -> None:
 def test_a_file_of_something_else_is_left_alone(line: str, path: Path) -> None:
     path.write_text(f"{line}\n{json.dumps(result('a').as_dict())}\n")
     before = path.read_bytes()
-    with pytest.raises(DataError, match="line 1 is no row of a batch"):
+    with pytest.raises(DataError, match="line 1 is not a valid row of a batch"):
         Journal(path, resume=True)
     assert path.read_bytes() == before
 

@@ -13,13 +13,12 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
-from echoingpixels.checkpoints import loading
+from echoingpixels.checkpoints import loading, quantization
 from echoingpixels.checkpoints.loading import KNOWN
-from echoingpixels.checkpoints.quantcache import clear, entries, keep_quantized, kept_at
+from echoingpixels.checkpoints.quantization import clear, entries, keep_quantized, kept_at
 from echoingpixels.from_pretrained import load
 from echoingpixels.model import EchoingPixels
-from echoingpixels.storage.atomic import UNFINISHED
-from echoingpixels.storage.lru import STALE
+from echoingpixels.storage.folders import STALE, UNFINISHED
 from tests.support import tinymodel
 from tests.support.program import Program
 
@@ -28,7 +27,7 @@ from tests.support.program import Program
 def quantized(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What each load was quantized from."""
     made: list[str] = []
-    before = loading._quantization
+    before = quantization.bitsandbytes_config
 
     def spy(quant: Any, dtype: Any) -> Any:
         made.append(quant)
@@ -40,7 +39,7 @@ def quantized(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return fetch(kind, place, **options)
 
     fetch = loading.fetch
-    monkeypatch.setattr(loading, "_quantization", spy)
+    monkeypatch.setattr(quantization, "bitsandbytes_config", spy)
     monkeypatch.setattr(loading, "fetch", fetched)
     return made
 
@@ -66,7 +65,7 @@ def test_a_second_load_quantizes_nothing_and_gives_the_same_weights(
     assert first.ask(clip, "Who?", keep=0.2).token_ids == again.ask(clip, "Who?", keep=0.2).token_ids
 
 
-def test_other_weights_another_quantization_and_no_cache_quantize_anew(
+def test_other_weights_another_quantization_and_no_cache_quantize_again(
     tiny: str, tmp_path: Path, quantized: list[str]
 ) -> None:
     copy, cache = tmp_path / "copy", tmp_path / "cache"
@@ -95,7 +94,7 @@ def test_a_folder_that_cannot_be_written_only_means_quantizing_again(tiny: str, 
 
 
 class Thinker:
-    """Stands in for one that is `size` bytes on disk; each save is told apart by its contents."""
+    """Stands in for one that is `size` bytes on disk; saves differ by their contents."""
 
     def __init__(self, size: int, error: Exception | None = None) -> None:
         self.size, self.error = size, error
@@ -164,8 +163,8 @@ def test_the_command_keeps_them_beside_the_features_and_clears_them_away(
     asked = ("ask", film, "Who?", "--model", tiny, "--device", "cpu", "--quant", "nf4", "--max-new-tokens", "2")
     assert ep(*asked, "--no-cache").code == 0
     assert ep(*asked, "--cache-dir", tmp_path).code == 0
-    said = json.loads(ep("cache", "--cache-dir", tmp_path, "--json").out)
-    assert said["quantized"]["models"] == 1 and said["quantized"]["bytes"] > 5e6 and said["clips"] == 1
+    shown = json.loads(ep("cache", "--cache-dir", tmp_path, "--json").out)
+    assert shown["quantized"]["models"] == 1 and shown["quantized"]["bytes"] > 5e6 and shown["clips"] == 1
     assert "1 quantized model," in ep("cache", "--cache-dir", tmp_path).out
     cleared = json.loads(ep("cache", "--cache-dir", tmp_path, "--clear", "--json").out)
     about = {"folder": str(tmp_path / "quantized"), "models": 0, "bytes": 0, "limit_bytes": 32 << 30}

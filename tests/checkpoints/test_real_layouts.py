@@ -166,8 +166,8 @@ def test_a_quantized_checkpoint_without_its_package_is_one_error(
     folder = layouts.write(tmp_path, ON, **{part: {"quantization_config": about}})
     done = ep("ask", film, "Who?", "--model", folder, "--device", "cpu")
     assert done.code == 1 and "internal error" not in done.err
-    for said in (f"is already quantized ({about['quant_method']})", package, "--quant nf4"):
-        assert said in done.err
+    for part in (f"is already quantized ({about['quant_method']})", package, "--quant nf4"):
+        assert part in done.err
 
 
 @pytest.mark.parametrize("part", ["whole", "thinker_config"])

@@ -17,19 +17,18 @@ from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundEr
 from echoingpixels.backbones.qwen_omni import QwenOmni
 from echoingpixels.checkpoints import hub, loading
 from echoingpixels.checkpoints import sieve_io as sievefolder
-from echoingpixels.checkpoints.identity import Identity, identity_of
+from echoingpixels.checkpoints.fingerprint import Identity, identity_of
 from echoingpixels.checkpoints.sieve_io import load_sieve, read_sieve_options, save_sieve, sieve_folder
 from echoingpixels.errors import ModelError
 from echoingpixels.evaluation.calibrate import write_calibration
 from echoingpixels.from_pretrained import load, save
-from echoingpixels.inputs.prepare import prepare_media
 from echoingpixels.model import EchoingPixels
 from echoingpixels.options import LoadOptions
 from echoingpixels.reducers.adaptive import Enough
 from echoingpixels.reducers.cs2 import Sieve
 from echoingpixels.train.lora import adapt
 from echoingpixels.train.recipe import Lora
-from epcli.ask import CACHED
+from epcli.commands.ask import CACHED
 from tests.support import tinymodel
 from tests.support.program import Program
 
@@ -71,18 +70,17 @@ def folder(on: QwenOmni, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def hidden(model: EchoingPixels) -> torch.Tensor:
-    """What the decoder makes of a clip and a question."""
-    media = prepare_media(tinymodel.clip(2.0), tinymodel.RESOLUTION)
+    """The decoder's hidden states for a clip and a question."""
     with torch.no_grad():
-        stream = tinymodel.embed(model.backbone, model.prepare(media, "Who?"))
+        stream = tinymodel.asked(model, tinymodel.clip(2.0), "Who?")
         return model.backbone.hidden(stream)[0].float()
 
 
 def test_encoder_head_split_and_keep_come_back(folder: Path, base: Path, on: QwenOmni) -> None:
     model = load(str(base), device="cpu", sieve=str(folder))
     assert model.sieve is not None and isinstance(model.backbone, QwenOmni)
-    said = model.sieve.options
-    assert (said.layers, said.sections, said.keep, said.form) == (2, SPLIT, 0.35, "extractive")
+    about = model.sieve.options
+    assert (about.layers, about.sections, about.keep, about.form) == (2, SPLIT, 0.35, "extractive")
     assert model.backbone.text.rotary_emb.mrope_section == list(SPLIT)
     made = tinymodel.sieve(on)
     for name, value in model.sieve.state_dict().items():
@@ -249,7 +247,7 @@ def test_what_the_hubs_cache_has_is_used_without_a_network(cache: Any, base: Pat
     assert model.sieve is not None and model.sieve.options == read_sieve_options(folder)
 
 
-def test_what_is_nowhere_is_told_with_the_command_that_fetches_it(cache: Any, base: Path) -> None:
+def test_a_missing_model_is_reported_with_the_command_that_fetches_it(cache: Any, base: Path) -> None:
     with pytest.raises(ModelError, match=r"qwen2\.5-omni-3b could not be loaded") as error:
         load("qwen2.5-omni-3b")
     assert "`hf download Qwen/Qwen2.5-Omni-3B`" in error.value.hint and "\n" not in error.value.message

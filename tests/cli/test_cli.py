@@ -1,9 +1,10 @@
-"""`ep` end to end, offline, on a CPU: what goes to stdout, what to stderr, and the JSON of the contract."""
+"""`ep` end to end, offline, on a CPU: stdout, stderr, and the JSON of the contract."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import tomllib
 from collections.abc import Callable
@@ -18,15 +19,15 @@ from echoingpixels.media import Worker
 from echoingpixels.model import EchoingPixels
 from epcli.console import columns, out, progress
 from epcli.options import seconds
-from epcli.show import WIDTH, bar, sparkline
+from epcli.render.tokens import WIDTH, bar, sparkline
 from tests.support import clips
-from tests.support.program import ROOT, Program, command, environment, run
+from tests.support.program import ROOT, Program, command, environment, on_terminal
 
 QUESTION = "Which object appears first?"
 KEYS = (
     *("media", "question", "answer", "model", "reducer", "keep", "quant", "device", "finish_reason"),
     *("tokens", "time_s", "memory_bytes", "flops", "speedup", "encoded"),
-    *("tokens_per_s", "steps", "warnings", "notes"),
+    *("tokens_per_s", "warnings", "notes"),
 )
 STAGES = {"load", "decode", "prepare", "encode", "select", "prefill", "generate", "first_token", "total"}
 
@@ -42,10 +43,28 @@ def ask(ep: Program, film: Path, tiny: str) -> Callable[..., Any]:
     return call
 
 
-def test_the_answer_goes_to_stdout_and_the_report_to_stderr(ask: Callable[..., Any]) -> None:
-    done, plain = ask(), ask(QUESTION, "--json")
+def test_the_answer_goes_to_stdout_and_one_line_of_statistics_to_stderr(ask: Callable[..., Any]) -> None:
+    done, values = ask("-k", "0.5", QUESTION), json.loads(ask("-k", "0.5", QUESTION, "--json").out)
     assert done.code == 0
-    assert done.out == json.loads(plain.out)["answer"] + "\n"
+    assert done.out == values["answer"] + "\n"
+    first, *notes = done.err.splitlines()
+    assert all(line.startswith("note: ") for line in notes)
+    counts = "video {before}→{after}, ".format(**values["tokens"]["video"])
+    counts += "audio {before}→{after} tokens".format(**values["tokens"]["audio"])
+    share = f"{100 * values['tokens']['kept_ratio']:.1f}"
+    pattern = rf"{counts} \({share} %\) · \d+\.\d\d s, first token \d+\.\d\d s · (about \d+\.\dx faster|no speedup)"
+    assert re.fullmatch(rf"{pattern} \(estimate\)", first)
+    assert "estimate" not in ask(QUESTION, "--reducer", "full").err
+
+
+def test_notes_are_printed_once_for_several_questions(ask: Callable[..., Any], tmp_path: Path) -> None:
+    mute = clips.write(tmp_path / "mute.mp4", clips.Film(seconds=1.0))
+    done = ask(QUESTION, "Who?", about=mute)
+    assert done.err.count("note: It has no sound track.") == 1 and done.err.count("first token") == 2
+
+
+def test_the_report_is_printed_on_request(ask: Callable[..., Any]) -> None:
+    done = ask(QUESTION, "--report")
     labels = ("video tokens: ", "audio tokens: ", "text tokens: ", "kept: ", "time: ", "speed: first token after ")
     for label in (*labels, "memory: weights ", "compute: full "):
         assert f"\n{label}" in f"\n{done.err}"
@@ -58,6 +77,7 @@ def test_json_has_exactly_the_keys_of_the_contract(ask: Callable[..., Any], film
     done = ask(QUESTION, "--json", "--keep", "0.1")
     said = json.loads(done.out)
     assert (done.code, done.err) == (0, "")
+    assert json.loads(ask(QUESTION, "--json", "--report", "--keep", "0.1").out).keys() == said.keys()
     assert tuple(said) == KEYS
     assert (said["media"], said["question"], said["model"]) == (str(film), QUESTION, tiny)
     assert (said["reducer"], said["keep"], said["quant"], said["device"]) == ("cs2", 0.1, "none", "cpu")
@@ -75,24 +95,35 @@ def test_json_has_exactly_the_keys_of_the_contract(ask: Callable[..., Any], film
 def test_several_questions_are_one_line_each_and_read_the_clip_once(
     ask: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read, looked = [], []
-    stream, look = Worker.stream, EchoingPixels.look
+    read, encoded = [], []
+    stream, encode = Worker.stream, EchoingPixels.encode
     monkeypatch.setattr(Worker, "stream", lambda *a, **k: read.append(a) or stream(*a, **k))
-    monkeypatch.setattr(EchoingPixels, "look", lambda *a: looked.append(a) or look(*a))
+    monkeypatch.setattr(EchoingPixels, "encode", lambda *a, **k: encoded.append(a) or encode(*a, **k))
     questions = (QUESTION, "Is the bell heard?", "Which number is spoken?")
     done = ask(*questions, "--json")
     said = [json.loads(line) for line in done.out.splitlines()]
-    assert (len(read), len(looked)) == (1, 1)
+    assert (len(read), len(encoded)) == (1, 1)
     assert [one["question"] for one in said] == list(questions)
     plain = ask(*questions)
     assert plain.out.splitlines() == [" ".join(one["answer"].split()) for one in said]
 
 
-def test_looking_up_changes_no_answer_and_is_greedy_only(ask: Callable[..., Any]) -> None:
-    plain, fast = (json.loads(ask(QUESTION, "--json", *more).out) for more in ((), ("--prompt-lookup", "5")))
-    assert fast["answer"] == plain["answer"] and fast["steps"] <= plain["steps"]
-    refused = ask(QUESTION, "--prompt-lookup", "5", "--temperature", "1")
-    assert refused.code == 2 and refused.err.startswith("error: Prompt lookup checks guesses greedily.")
+def test_reuse_takes_a_threshold_off_or_auto(ask: Callable[..., Any]) -> None:
+    encoded = {
+        reuse: json.loads(ask(QUESTION, "--json", "--reuse", reuse).out)["encoded"]
+        for reuse in ("off", "auto", "0.1", "9")
+    }
+    assert sum(encoded["9"].values()) < sum(encoded["off"].values()) and encoded["auto"] == encoded["0.1"]
+    for wrong in ("glance", "-1", "nan"):
+        refused = ask(QUESTION, "--reuse", wrong)
+        assert refused.code == 2 and wrong in refused.err and "off, auto" in refused.err
+
+
+def test_ablation_reducers_work_in_tools_but_are_not_in_the_help(ask: Callable[..., Any], ep: Program) -> None:
+    import tools.quotas  # noqa: F401  (registers them)
+
+    assert ask(QUESTION, "--reducer", "cs2-half").code == 0
+    assert all("cs2-" not in ep(name, "--help").out for name in ("ask", "evaluate", "profile", "batch", "explain"))
 
 
 def test_what_cannot_be_compiled_is_said_and_not_run_plainly(
@@ -209,6 +240,17 @@ def test_the_same_seeded_clips_are_made_and_scored(tmp_path: Path, tiny: str, ep
     assert [run["failed"] for run in json.loads(scored.out)["runs"]] == [0, 0]
 
 
+RECIPE = """name = "mine"
+model = "tiny"
+[data]
+train = "questions.jsonl"
+[[stage]]
+name = "full"
+task = "answers"
+steps = 1
+"""
+
+
 def test_a_recipe_with_an_unknown_key_is_refused(tmp_path: Path, ep: Program) -> None:
     recipe = tmp_path / "recipe.toml"
     recipe.write_text('name = "x"\ncolour = "red"\n')
@@ -216,53 +258,51 @@ def test_a_recipe_with_an_unknown_key_is_refused(tmp_path: Path, ep: Program) ->
     assert done.code == 1
     assert "'colour'" in done.err and "Known keys" in done.err
     assert ep("train", tmp_path / "gone.toml").code == 1
-    recipe.write_text('[[stage]]\nname = "towers"\ntask = "towers"\nsteps = 1\n')
+    recipe.write_text(RECIPE)
     assert "'sleep'" in ep("train", recipe, "--stage", "sleep", "--out", tmp_path / "out").err
     assert not (tmp_path / "out").exists()
 
 
 def test_training_never_replaces_what_it_did_not_make(tmp_path: Path, ep: Program) -> None:
     recipe = tmp_path / "recipe.toml"
-    recipe.write_text('name = "mine"\n[[stage]]\nname = "towers"\ntask = "towers"\nsteps = 1\n')
+    recipe.write_text(RECIPE)
     (tmp_path / "out" / "model").mkdir(parents=True)
     for folder, taken in ((tmp_path / "out", "out/model"), (recipe, "recipe.toml")):
         done = ep("train", recipe, "--out", folder)
-        assert done.code == 1 and f"{taken} is there already" in done.err
+        assert done.code == 1 and f"{taken} exists" in done.err
 
 
 def test_training_prints_the_models_folder_alone(tmp_path: Path, ep: Program, monkeypatch: pytest.MonkeyPatch) -> None:
     def train_model(recipe: Any, folder: Path, stages: tuple[str, ...]) -> Path:
-        print("towers loss 0.1")
+        print("full loss 0.1")
         seen.append((recipe.name, folder, stages))
         return folder / "model"
 
     seen: list[Any] = []
     monkeypatch.setattr("echoingpixels.train.run.train_model", train_model)
     recipe = tmp_path / "recipe.toml"
-    recipe.write_text('name = "mine"\n[[stage]]\nname = "towers"\ntask = "towers"\nsteps = 1\n')
-    done = ep("train", recipe, "--out", tmp_path, "--stage", "towers", "--stage", "bank")
-    assert (done.code, done.out, done.err) == (0, f"{tmp_path / 'model'}\n", "towers loss 0.1\n")
+    recipe.write_text(RECIPE)
+    done = ep("train", recipe, "--out", tmp_path, "--stage", "full", "--stage", "bank")
+    assert (done.code, done.out, done.err) == (0, f"{tmp_path / 'model'}\n", "full loss 0.1\n")
     ep("train", recipe)
-    assert seen == [("mine", tmp_path, ("towers", "bank")), ("mine", Path("runs/mine"), ())]
+    assert seen == [("mine", tmp_path, ("full", "bank")), ("mine", Path("runs/mine"), ())]
 
 
-def test_a_real_run_in_a_pipe_from_another_folder(tmp_path: Path, film: Path, tiny: str) -> None:
-    done = run("ask", film, QUESTION, "--model", tiny, "--max-new-tokens", "3", cwd=tmp_path)
-    assert done.code == 0
-    assert len(done.out.splitlines()) == 1
-    assert done.err.startswith("video tokens: ") and "Warning" not in done.err
-
-
-def test_no_library_warns_in_a_real_run(film: Path, tiny: str) -> None:
+def test_a_real_run_in_a_pipe_from_another_folder_has_no_warning(tmp_path: Path, film: Path, tiny: str) -> None:
     # --debug shows all warnings and log records, and -W error makes an error of a warning.
     words = command("--debug", "ask", film, QUESTION, "--model", tiny, "--max-new-tokens", "3", "--no-cache")
     done = subprocess.run(
-        [words[0], "-W", "error", *words[1:]], capture_output=True, text=True, env=environment(), timeout=200
+        [words[0], "-W", "error", *words[1:]],
+        capture_output=True,
+        encoding="utf-8",
+        env=environment(),
+        cwd=tmp_path,
+        timeout=200,
     )
     assert done.returncode == 0, done.stderr
-    labels = {line.split(":")[0] for line in done.stderr.splitlines()}
-    report = {"video tokens", "audio tokens", "text tokens", "encoded", "kept", "time", "speed", "memory", "compute"}
-    assert labels <= report | {"speedup (estimate)", "note"}, done.stderr
+    assert len(done.stdout.splitlines()) == 1
+    first, *notes = done.stderr.splitlines()
+    assert first.startswith("video ") and all(line.startswith("note: ") for line in notes), done.stderr
 
 
 def test_a_reader_that_leaves_is_no_traceback(film: Path, tiny: str) -> None:
@@ -277,23 +317,19 @@ def test_a_reader_that_leaves_is_no_traceback(film: Path, tiny: str) -> None:
     assert "Traceback" not in done.stderr and "BrokenPipe" not in done.stderr
 
 
-def test_on_a_terminal_the_answer_is_streamed_and_the_report_is_a_table(film: Path, tiny: str) -> None:
-    main, terminal = os.openpty()
-    arguments = command("ask", film, QUESTION, "--model", tiny, "--max-new-tokens", "3", "--show")
-    program = subprocess.Popen(arguments, stdin=terminal, stdout=terminal, stderr=terminal, env=environment())
-    os.close(terminal)
-    shown = b""
-    while True:
-        try:
-            piece = os.read(main, 4096)
-        except OSError:  # the other end is closed
-            break
-        if not piece:
-            break
-        shown += piece
-    os.close(main)
-    assert program.wait(60) == 0
-    text = shown.decode()
+def test_on_a_terminal_the_answer_is_streamed_before_one_line_of_statistics(ask: Any, film: Path, tiny: str) -> None:
+    arguments = ("ask", film, QUESTION, "--model", tiny, "--max-new-tokens", "3")
+    code, text = on_terminal(*arguments)
+    assert code == 0 and "Loading" in text and "\x1b[" in text
+    answer = ask(QUESTION).out.strip()
+    assert answer in text and text.index(answer) < text.index("first token ")
+    assert "video tokens" not in text and text.count("first token ") == 1
+
+
+def test_on_a_terminal_the_report_is_a_table(film: Path, tiny: str) -> None:
+    arguments = ("ask", film, QUESTION, "--model", tiny, "--max-new-tokens", "3", "--show", "--report")
+    code, text = on_terminal(*arguments)
+    assert code == 0
     assert "Loading" in text and "video tokens" in text and "tokens: " not in text
     assert "\x1b[" in text and "speedup (estimate)" in text and "audio over time" in text
 

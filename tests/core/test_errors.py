@@ -1,4 +1,4 @@
-"""What a user is told: one line that says what was seen, a hint, and an exit code; never a traceback."""
+"""Errors as a user reads them: one line with the cause, a hint, and an exit code; never a traceback."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ QUESTION = "Which object appears first?"
 
 @dataclass(frozen=True)
 class Place:
-    """What the cases are made of."""
+    """The files and the model of the cases."""
 
     folder: Path
     film: Path
@@ -45,11 +45,11 @@ def place(tmp_path: Path, film: Path, tiny: str) -> Place:
 
 @dataclass(frozen=True)
 class Case:
-    """Arguments after `ep ask`, the exit code, and what the message and the hint say."""
+    """Arguments after `ep ask`, the exit code, and parts of the message and of the hint."""
 
     arguments: Callable[[Place], tuple[object, ...]]
     code: int
-    said: tuple[str, ...]
+    message: tuple[str, ...]
     hint: tuple[str, ...]
 
 
@@ -112,7 +112,7 @@ def test_quantization_without_its_package_names_the_extra(
         check(ep("ask", *arguments(place)), case)
 
 
-def test_no_cuda_when_asked_for_is_said(place: Place, ep: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unavailable_cuda_device_is_an_error(place: Place, ep: Program, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     arguments = on_film("--device", "cuda")
     check(ep("ask", *arguments(place)), Case(arguments, 1, ("No CUDA device",), ("--device cpu",)))
@@ -124,7 +124,7 @@ def check(done: Done, case: Case) -> None:
     assert done.out == ""
     assert len(lines) == 2, done.err
     assert lines[0].startswith("error: ") and lines[1].startswith("hint: ")
-    for text in case.said:
+    for text in case.message:
         assert text in lines[0]
     for text in case.hint:
         assert text in lines[1]
@@ -146,7 +146,7 @@ def test_debug_after_the_dashes_is_part_of_the_question(film: Path, tiny: str, e
     assert '"question": "--debug"' in done.out
 
 
-def test_our_own_mistake_is_one_line_and_exit_code_1(film: Path, ep: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_internal_error_is_one_line_and_code_1(film: Path, ep: Program, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(_: Worker, path: Path) -> None:
         raise ZeroDivisionError(f"{path.name}\nis to blame")
 
@@ -168,7 +168,7 @@ def test_an_interrupt_is_exit_code_130(film: Path, ep: Program, monkeypatch: pyt
     assert "Traceback" not in done.err
 
 
-def test_a_real_run_says_the_same(tmp_path: Path) -> None:
+def test_a_real_run_prints_the_same(tmp_path: Path) -> None:
     done = run("ask", tmp_path / "gone.mp4", QUESTION)
     assert done.code == 1
     assert done.err.startswith("error: ") and "gone.mp4" in done.err and "Traceback" not in done.err

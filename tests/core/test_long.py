@@ -1,4 +1,4 @@
-"""Long clips: in pieces they give what they give whole, in memory that does not hold them."""
+"""Long clips: in pieces the same results as whole, in memory that does not hold them."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from echoingpixels.backbones import qwen_omni
 from echoingpixels.batch import opening
@@ -24,9 +26,9 @@ from echoingpixels.inputs import mel
 from echoingpixels.inputs.mel import Mel, log_mel, mel_frames
 from echoingpixels.inputs.positions import overreach
 from echoingpixels.inputs.prepare import extent_of, prepare_media
-from echoingpixels.media import Limits, Worker, read_clip, reading, recording, stream_clip
+from echoingpixels.media import Limits, Worker, decode, read_clip, stream_clip
 from echoingpixels.media import clip as pieces_of
-from echoingpixels.media.clip import NO_SOUND, Clip, Piece, Pieces, whole
+from echoingpixels.media.clip import NO_AUDIO, Clip, Piece, Pieces, whole
 from echoingpixels.media.sampler import Overrun, Sampler
 from echoingpixels.options import AskOptions, GenerateOptions, LoadOptions, MediaOptions
 from echoingpixels.planning import plan
@@ -41,8 +43,8 @@ SHORT = GenerateOptions(max_new_tokens=4)
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pieces of four frames or so, towers that take two or three steps at once, mel blocks of half a second."""
-    for place in (pieces_of, reading, recording):
+    """Pieces of four frames or so, encoders that take two or three steps at once, mel blocks of half a second."""
+    for place in (pieces_of, decode):
         monkeypatch.setattr(place, "PIECE", 80_000)
     monkeypatch.setattr(qwen_omni, "PATCHES_AT_ONCE", 50)
     monkeypatch.setattr(qwen_omni, "MEL_CHUNKS_AT_ONCE", 1)
@@ -52,16 +54,16 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 def cut(clip: Clip, seed: int) -> Pieces:
     """A clip in pieces of random lengths, after a beginning that comes to nothing."""
     random = np.random.default_rng(seed)
-    heard = NO_SOUND if clip.audio is None else clip.audio
-    yield Piece(clip.frames[:3], clip.times[:3], heard[:999], begins=True)
+    audio = NO_AUDIO if clip.audio is None else clip.audio
+    yield Piece(clip.frames[:3], clip.times[:3], audio[:999], begins=True)
     f = s = 0
     begins = True
-    while f < len(clip.frames) or s < len(heard):
+    while f < len(clip.frames) or s < len(audio):
         n, m = int(random.integers(0, 6)), int(random.integers(0, 30_000))
-        yield Piece(clip.frames[f : f + n], clip.times[f : f + n], heard[s : s + m], begins)
+        yield Piece(clip.frames[f : f + n], clip.times[f : f + n], audio[s : s + m], begins)
         f, s, begins = f + n, s + m, False
     (last,) = clip.pieces()
-    yield Piece(clip.frames[:0], clip.times[:0], NO_SOUND, begins, last.ending)
+    yield Piece(clip.frames[:0], clip.times[:0], NO_AUDIO, begins, last.ending)
 
 
 def clips() -> Iterator[Clip]:
@@ -79,7 +81,7 @@ def clips() -> Iterator[Clip]:
 
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("ahead", [False, True])
-def test_in_pieces_the_towers_make_what_they_make_of_the_whole(ahead: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_in_pieces_the_encoders_give_the_features_of_the_whole(ahead: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if ahead:  # as beside a GPU
         monkeypatch.setattr(encoding, "_cutter", lambda device: ThreadPoolExecutor(1))
     model = tinymodel.model()
@@ -88,14 +90,14 @@ def test_in_pieces_the_towers_make_what_they_make_of_the_whole(ahead: bool, monk
         media = prepare_media(clip, on.resolution)
         with torch.no_grad():
             features = tinymodel.encode(on, media)
-        looked = model.encode(cut(clip, seed))
-        assert looked.media.span == media.span and looked.media.grid == media.grid
-        assert (looked.ending.duration, looked.ending.source) == (clip.duration, clip.source)
-        for one, other in ((looked.features.video, features.video), (looked.features.audio, features.audio)):
+        encoded = model.encode(cut(clip, seed))
+        assert encoded.media.span == media.span and encoded.media.grid == media.grid
+        assert (encoded.ending.duration, encoded.ending.source) == (clip.duration, clip.source)
+        for one, other in ((encoded.features.video, features.video), (encoded.features.audio, features.audio)):
             assert (one is None) == (other is None)
             assert one is None or torch.equal(one, other)  # type: ignore[arg-type]
-        assert on.encoder_flops(looked.media) == on.encoder_flops(media)
-        stream = model.embed(looked.prompt("Who?"))
+        assert on.encoder_flops(encoded.media) == on.encoder_flops(media)
+        stream = model.embed(encoded.prompt("Who?"))
         plain = tinymodel.embed(on, replace(model.prepare(media, "Who?"), media=(media,)))
         assert torch.equal(stream.embeds, plain.embeds) and torch.equal(stream.positions, plain.positions)
 
@@ -109,36 +111,47 @@ def test_an_answer_from_pieces_is_the_answer_from_the_clip() -> None:
     assert in_pieces.report.tokens == at_once.report.tokens
 
 
-def test_pieces_that_were_taken_before_are_told() -> None:
+def test_pieces_that_were_read_before_are_an_error() -> None:
     model, pieces = tinymodel.model(), tinymodel.clip(2.0).pieces()
     model.ask(pieces, "Who?", generate=GenerateOptions(max_new_tokens=2))
     for again in (lambda: model.ask(pieces, "Who?"), lambda: whole(pieces)):
-        with pytest.raises(MediaError, match="can be taken once"):
+        with pytest.raises(MediaError, match="can be read once"):
             again()
 
 
 def test_a_silent_track_is_left_out_however_it_comes() -> None:
     clip = tinymodel.clip(4.0)
     silent = replace(clip, source=replace(clip.source, silent=True))
-    looked = tinymodel.model().encode(cut(silent, 1))
-    assert looked.features.audio is None and looked.media.span.audio_tokens == 0
+    encoded = tinymodel.model().encode(cut(silent, 1))
+    assert encoded.features.audio is None and encoded.media.span.audio_tokens == 0
     assert whole(cut(silent, 1)).audio is None
 
 
-@pytest.mark.parametrize("samples", [1, 161, 7_999, 8_000, 24_001, 200_000])
-def test_log_mel_is_the_same_however_the_sound_is_cut(samples: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    sound = np.random.default_rng(samples).normal(0, 0.1, samples).astype(np.float32)
-    sound[samples // 2 :] *= 30  # the loudest comes late
-    at_once = log_mel(sound)
-    monkeypatch.setattr(mel, "BLOCK", 50)
-    by_blocks, random, at = Mel(), np.random.default_rng(0), 0
-    while at < samples:
-        n = int(random.integers(1, 9_000))
-        by_blocks.add(sound[at : at + n])
-        at += n
-    m = mel_frames(samples)
-    parts = by_blocks.parts([(i, min(i + 37, m)) for i in range(0, m, 37)])
-    torch.testing.assert_close(torch.cat(list(parts), dim=1), at_once, rtol=0, atol=2e-6)
+@settings(max_examples=50, deadline=None)
+@given(
+    pieces=st.lists(st.integers(1, 9_000), min_size=1, max_size=12),
+    block=st.integers(1, 80),
+    step=st.integers(1, 90),
+    loudest=st.floats(0, 1),
+)
+@example(pieces=[1], block=50, step=37, loudest=0.5)
+@example(pieces=[161], block=50, step=37, loudest=0.5)
+@example(pieces=[4_000, 3_999], block=50, step=37, loudest=0.5)
+@example(pieces=[8_000], block=50, step=37, loudest=0.5)
+@example(pieces=[8_000] * 25, block=50, step=37, loudest=0.9)
+def test_log_mel_is_the_same_for_audio_in_any_pieces(pieces: list[int], block: int, step: int, loudest: float) -> None:
+    samples = sum(pieces)
+    audio = np.random.default_rng(samples).normal(0, 0.1, samples).astype(np.float32)
+    audio[int(samples * loudest) :] *= 30  # what is too quiet is known late
+    at_once = log_mel(audio)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mel, "BLOCK", block)
+        by_blocks = Mel()
+        for end, size in zip(np.cumsum(pieces), pieces, strict=True):
+            by_blocks.add(audio[end - size : end])
+        m = mel_frames(samples)
+        parts = by_blocks.parts([(i, min(i + step, m)) for i in range(0, m, step)])
+        torch.testing.assert_close(torch.cat(list(parts), dim=1), at_once, rtol=0, atol=2e-6)
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +166,7 @@ def test_a_film_comes_in_pieces_and_they_make_the_clip(
     long_film: Path, options: MediaOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     there = read_clip(long_film, options)
-    monkeypatch.setattr(reading, "PIECE", 150_000)
+    monkeypatch.setattr(decode, "PIECE", 150_000)
     came = list(stream_clip(long_film, options))
     assert len(came) > 3 and came[0].begins and not any(piece.begins for piece in came[1:])
     assert max(piece.frames.nbytes + piece.audio.nbytes for piece in came) < 400_000
@@ -163,18 +176,18 @@ def test_a_film_comes_in_pieces_and_they_make_the_clip(
     assert (made.duration, made.source) == (there.duration, there.source)
 
 
-def test_a_film_that_is_longer_than_it_says_is_begun_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_film_longer_than_its_header_states_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "a.mp4", Film(seconds=20, fps=10))
-    monkeypatch.setattr(reading, "_span", lambda *_: 6.0)
+    monkeypatch.setattr(decode, "_span", lambda *_: 6.0)
     there = read_clip(path, fps=2, max_frames=12)
     assert len(there.frames) == 12 and there.times[-1] > 15
-    monkeypatch.setattr(reading, "PIECE", 50_000)
+    monkeypatch.setattr(decode, "PIECE", 50_000)
     came = list(stream_clip(path, fps=2, max_frames=12))
     assert sum(piece.begins for piece in came) == 2
     assert np.array_equal(whole(piece for piece in came).times, there.times)
 
 
-def test_frames_handed_over_are_those_of_the_rule_or_reading_begins_anew() -> None:
+def test_drained_frames_are_those_of_the_rule_or_reading_restarts() -> None:
     for seed in range(30):
         random = np.random.default_rng(seed)
         times = np.sort(random.uniform(0, 20, 100)).round(3).tolist()
@@ -196,7 +209,7 @@ def test_frames_handed_over_are_those_of_the_rule_or_reading_begins_anew() -> No
 def test_long_sound_alone_comes_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "a.wav", Film(codec=None, tracks=(Track(beep(30, 3.0), codec="pcm_s16le"),)))
     there = read_clip(path)
-    monkeypatch.setattr(recording, "PIECE", 300_000)
+    monkeypatch.setattr(decode, "PIECE", 300_000)
     came = list(stream_clip(path))
     assert len(came) > 3 and np.array_equal(whole(piece for piece in came).audio, there.audio)  # type: ignore[arg-type]
 
@@ -226,23 +239,23 @@ def test_a_crash_between_pieces_is_an_error(long_film: Path) -> None:
             list(pieces)
 
 
-def test_a_cap_on_frames_is_said(long_film: Path) -> None:
+def test_a_cap_on_frames_is_noted(long_film: Path) -> None:
     assert read_clip(long_film).source.notes == ()
-    (said,) = read_clip(long_film, max_frames=8).source.notes
+    (note,) = read_clip(long_film, max_frames=8).source.notes
     assert (
-        said.startswith("At most 8 frames are taken, one every 5 s in place of 2 a second") and "--max-frames" in said
+        note.startswith("At most 8 frames are taken, one every 5 s in place of 2 a second") and "--max-frames" in note
     )
 
 
-def test_positions_beyond_the_models_are_said_before_and_after(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_positions_beyond_the_model_s_are_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     assert overreach(32_768, 32_768, 25) == ()
-    (said,) = overreach(90_061, 32_768, 25)
-    assert "90,061 positions" in said and "21.8 minutes" in said and "--start" in said
+    (note,) = overreach(90_061, 32_768, 25)
+    assert "90,061 positions" in note and "21.8 minutes" in note and "--start" in note
     model = tinymodel.model()
     assert model.ask(tinymodel.clip(), "Who?", generate=SHORT).warnings == ()
     monkeypatch.setattr(model.backbone, "max_positions", 60)
-    (told,) = model.ask(tinymodel.clip(), "Who?", generate=SHORT).warnings
-    assert "made for 60, 0.0 minutes" in told
+    (warning,) = model.ask(tinymodel.clip(), "Who?", generate=SHORT).warnings
+    assert "made for 60, 0.0 minutes" in warning
 
 
 def test_positions_of_an_hour_are_exact_whole_numbers() -> None:
@@ -256,7 +269,7 @@ def test_positions_of_an_hour_are_exact_whole_numbers() -> None:
     assert torch.allclose(sin[0, :, 0].double(), angle.sin(), atol=1e-5)
 
 
-def test_a_batch_looks_at_a_long_clip_while_it_is_read(
+def test_a_batch_encodes_a_long_clip_while_it_is_read(
     long_film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model: Any = tinymodel.model()
@@ -264,22 +277,22 @@ def test_a_batch_looks_at_a_long_clip_while_it_is_read(
     chosen = replace(chosen, read=replace(chosen.read, max_frames=80))
     asked = tasks(long_film, tmp_path / "none.mp4", long_film, questions=("Who?", "Which?"))
     answer(model, chosen, asked[:1], tmp_path / "whole.jsonl")
-    looks: list[Any] = []
-    real = opening.Opener._look
-    monkeypatch.setattr(opening.Opener, "_look", lambda *a: looks.append(real(*a)) or looks[-1])
+    found: list[Any] = []
+    real = opening.Opener._found
+    monkeypatch.setattr(opening.Opener, "_found", lambda *a: found.append(real(*a)) or found[-1])
     monkeypatch.setattr(opening, "Worker", Near)  # which reads here, in smaller pieces
-    monkeypatch.setattr(reading, "PIECE", 150_000)
+    monkeypatch.setattr(decode, "PIECE", 150_000)
     tally = answer(model, chosen, asked, tmp_path / "pieces.jsonl")
-    assert (tally.answered, tally.failed) == (4, 2) and not any(isinstance(one.look, Clip) for one in looks)
-    said = {row["question"]: row["answer"] for row in rows(tmp_path / "pieces.jsonl") if not row["error"]}
-    assert said == {row["question"]: row["answer"] for row in rows(tmp_path / "whole.jsonl")}
+    assert (tally.answered, tally.failed) == (4, 2) and found and not any(isinstance(one.clip, Clip) for one in found)
+    answers = {row["question"]: row["answer"] for row in rows(tmp_path / "pieces.jsonl") if not row["error"]}
+    assert answers == {row["question"]: row["answer"] for row in rows(tmp_path / "whole.jsonl")}
 
 
 HOUR = """
 import sys
 import numpy as np
 import torch
-from echoingpixels.media.clip import NO_SOUND, Ending, Piece, Source
+from echoingpixels.media.clip import NO_AUDIO, Ending, Piece, Source
 from echoingpixels.options import AskOptions, GenerateOptions
 from echoingpixels.report import peak_memory
 from echoingpixels.inputs.patches import Resolution
@@ -299,7 +312,7 @@ model = tinymodel.model(form="extractive")
 model.backbone.resolution = Resolution.plain(280 * 280)
 model.encode(pieces(160))
 before = peak_memory(torch.device("cpu"))
-looked = model.encode(pieces(int(sys.argv[1])))
+clip = model.encode(pieces(int(sys.argv[1])))
 print(peak_memory(torch.device("cpu")) - before)
 """
 
@@ -323,28 +336,28 @@ def test_the_plan_of_a_long_clip_needs_its_extent_alone(long_film: Path) -> None
     read = read_clip(long_film, frame_size=size)
     assert planned.report.tokens == plan.plan(drawn, read, "Who?", AskOptions()).report.tokens
     hour = replace(extent, times=tuple(i / 2 for i in range(7200)), samples=16_000 * 3600)
-    (said,) = plan.plan(drawn, hour, "Who?", AskOptions()).warnings
-    assert "the model was made for 32,768" in said
+    (note,) = plan.plan(drawn, hour, "Who?", AskOptions()).warnings
+    assert "the model was made for 32,768" in note
 
 
-def test_what_rating_costs_grows_with_the_length_and_not_faster() -> None:
+def test_the_cost_of_scoring_grows_no_faster_than_the_length() -> None:
     model = tinymodel.model()
     one, four = (model.selection_flops("cs2", n, 50) for n in (100_000, 400_000))
     assert four < 4.2 * one
     assert windows.passes(100_000, 50)[-1] <= windows.AT_ONCE
 
 
-def test_an_explanation_of_a_long_clip_leaves_out_what_is_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_explanation_of_a_long_clip_leaves_out_large_budgets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(explanation, "AT_ONCE", 50)
     model, clip = tinymodel.model(form="extractive"), tinymodel.clip(4.0)
     made = explanation.explain(
         model.encode(clip), clip, "Who?", AskOptions(keep=0.2, generate=SHORT), keeps=(0.05, 0.1, 0.9, 1.0)
     )
     assert [choice.setting.keep for choice in made.choices] == [0.05, 0.1, 0.2] and made.left_out == (0.9, 1.0)
-    assert made.remarks == ("Left out, as they would be more than 50 tokens: 0.9, 1.",)
+    assert made.remarks == ("Skipped, as they would read more than 50 tokens: 0.9, 1.",)
 
 
-def test_many_frames_are_shown_smaller_and_few_as_they_are() -> None:
+def test_many_frames_are_shown_smaller_and_few_at_full_size() -> None:
     assert shown_size(270, 480) == shown_size(270, 480, 100) == (270, 480)
     height, width = shown_size(270, 480, 7200)
     assert 7200 * height * width == pytest.approx(MOST_PIXELS, rel=0.02)

@@ -12,13 +12,12 @@ from typing import Any
 import pytest
 import torch
 
-from echoingpixels import encoded_clip as looked
-from echoingpixels import model
+from echoingpixels import encoded_clip, model
 from echoingpixels.checkpoints import loading
-from echoingpixels.errors import OutOfMemoryError
+from echoingpixels.errors import OutOfMemoryError, guarded, guarded_stream
 from echoingpixels.from_pretrained import load
 from echoingpixels.media import read_clip
-from echoingpixels.memory_errors import guarded, guarded_stream
+from echoingpixels.model import EchoingPixels
 from tests.support.program import Program
 
 DEMO = Path(__file__).parents[2] / "models/echoingpixels/assets/demo.mp4"
@@ -44,9 +43,9 @@ def test_tensors_of_the_failed_call_are_freed_before_the_advice_is_made() -> Non
         assert held[0]() is None, "the traceback still holds the tensor"
         return ("--quant nf4: 1.00 GB, 2.00 GB to spare.",)
 
-    with pytest.raises(OutOfMemoryError, match="while thinking") as told:
+    with pytest.raises(OutOfMemoryError, match="while thinking") as error:
         guarded(call, "thinking", CPU, advise)
-    assert told.value.__context__ is None and "--quant nf4" in told.value.hint
+    assert error.value.__context__ is None and "--quant nf4" in error.value.hint
 
 
 def test_a_stream_that_runs_out_has_given_what_came_before() -> None:
@@ -69,19 +68,17 @@ def test_other_errors_pass_as_they_are() -> None:
         guarded(fail, "thinking", CPU, lambda: ())
 
 
-def test_out_of_memory_while_loading_gives_sizes_that_fit_and_no_download_hint(
-    ep: Program, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_out_of_memory_while_loading_gives_sizes_that_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     real = loading.fetch
 
     def fetch(kind: Any, place: str, **options: Any) -> Any:
         return run_out() if "Thinker" in kind.__name__ else real(kind, place, **options)
 
     monkeypatch.setattr(loading, "fetch", fetch)
-    done = ep("ask", DEMO, QUESTION, "--no-cache")
-    assert done.code == 1
-    assert "Memory ran out on cpu while loading tiny" in done.err and "--quant nf4" in done.err
-    assert "hf download" not in done.err and "internal error" not in done.err and "Check the folder" not in done.err
+    with pytest.raises(OutOfMemoryError, match="Memory ran out on cpu while loading tiny") as error:
+        load("tiny", device="cpu")
+    assert "--quant nf4" in error.value.hint
+    assert "hf download" not in error.value.hint and "Check the folder" not in error.value.hint
 
 
 def test_out_of_memory_never_deletes_kept_quantized_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,20 +99,20 @@ def test_out_of_memory_never_deletes_kept_quantized_weights(tmp_path: Path, monk
 
 @pytest.mark.parametrize("where", ["encoding the clip", "answering"])
 def test_out_of_memory_with_a_clip_is_an_error_with_the_planner_s_advice(
-    where: str, monkeypatch: pytest.MonkeyPatch
+    where: str, tiny_model: EchoingPixels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from echoingpixels.planning import memory_advice, plan
+    from echoingpixels.planning import advice, estimate
 
-    tiny, clip = load("tiny", device="cpu"), read_clip(DEMO)
-    for module in (memory_advice, plan):
+    clip = read_clip(DEMO)
+    for module in (advice, estimate):
         monkeypatch.setattr(module, "free_memory", lambda device: 400_000_000)
     if where == "answering":
-        monkeypatch.setattr(looked, "reset_peak", run_out)
+        monkeypatch.setattr(model, "generate", run_out)
     else:
-        monkeypatch.setattr(model, "encode", run_out)
-    with pytest.raises(OutOfMemoryError, match=where) as told:
-        tiny.ask(clip, QUESTION)
-    assert "GB to spare" in told.value.hint or "too much" in told.value.hint
+        monkeypatch.setattr(encoded_clip, "encode", run_out)
+    with pytest.raises(OutOfMemoryError, match=where) as error:
+        tiny_model.ask(clip, QUESTION)
+    assert "GB to spare" in error.value.hint or "too much" in error.value.hint
 
 
 def test_every_command_gives_one_clear_error(
@@ -123,7 +120,7 @@ def test_every_command_gives_one_clear_error(
 ) -> None:
     questions = tmp_path / "q.jsonl"
     questions.write_text(json.dumps({"media": str(film), "question": QUESTION, "answer": "cat"}) + "\n")
-    monkeypatch.setattr(model, "encode", run_out)
+    monkeypatch.setattr(encoded_clip, "encode", run_out)
     commands: list[list[object]] = [
         ["ask", film, QUESTION, "--no-cache"],
         ["explain", film, QUESTION, "--out", tmp_path / "page.html"],
@@ -133,9 +130,9 @@ def test_every_command_gives_one_clear_error(
     ]
     for words in commands:
         done = ep(*words)
-        told = done.err + done.out + ((tmp_path / "rows.jsonl").read_text() if words[0] == "batch" else "")
+        printed = done.err + done.out + ((tmp_path / "rows.jsonl").read_text() if words[0] == "batch" else "")
         assert done.code in (1, 3), words
-        assert "emory" in told and "internal error" not in told and "report it" not in told, (words, told)
+        assert "emory" in printed and "internal error" not in printed and "report it" not in printed, (words, printed)
 
 
 def test_out_of_memory_that_no_command_expects_is_still_no_internal_error(

@@ -12,7 +12,7 @@ import pytest
 from echoingpixels import report as stats
 from echoingpixels.batch.journal import read_journal
 from echoingpixels.media import Worker
-from echoingpixels.media import worker as reading
+from echoingpixels.media.sandbox import worker as reading
 from echoingpixels.train.run import point
 from tests.support.program import ROOT, Done, Program, environment
 

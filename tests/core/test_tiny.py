@@ -9,7 +9,6 @@ import pytest
 from echoingpixels.checkpoints.loading import ASSETS
 from echoingpixels.datasets.questions import read_rows
 from echoingpixels.evaluation.evaluate import Run, evaluate
-from echoingpixels.from_pretrained import load
 from echoingpixels.media import read_clip
 from echoingpixels.model import EchoingPixels
 from echoingpixels.reducers.setting import settings
@@ -21,14 +20,9 @@ LIMIT = 25 * 10**6  # bytes
 
 
 @pytest.fixture(scope="module")
-def model() -> EchoingPixels:
-    return load("tiny", device="cpu")
-
-
-@pytest.fixture(scope="module")
-def runs(model: EchoingPixels, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
+def runs(tiny_model: EchoingPixels, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
     data = generate(tmp_path_factory.mktemp("fresh"), CLIPS, FRESH_SEED, 3)
-    made = evaluate(model, read_rows(data), settings(["cs2", "random"], [1.0, 0.2]))
+    made = evaluate(tiny_model, read_rows(data), settings(["cs2", "random"], [1.0, 0.2]))
     return {run.setting.reducer: run for run in made}
 
 
@@ -48,11 +42,11 @@ def test_it_is_small_enough_to_bundle() -> None:
     assert sum(path.stat().st_size for path in (ASSETS / "tiny").rglob("*")) < LIMIT
 
 
-def test_it_answers_the_bundled_clip_right(model: EchoingPixels) -> None:
+def test_it_answers_the_bundled_clip_right(tiny_model: EchoingPixels) -> None:
     makefile = (Path(__file__).parents[2] / "Makefile").read_text()
     question = next(line.split(":=")[1].strip() for line in makefile.splitlines() if line.startswith("QUESTION"))
     expected = next(line.split(":=")[1].strip() for line in makefile.splitlines() if line.startswith("ANSWER"))
     clip = read_clip(ASSETS / "demo.mp4")
     assert len(clip.frames) and clip.audio is not None
     for keep in (0.2, 0.1):
-        assert model.ask(clip, question, keep=keep).text == expected
+        assert tiny_model.ask(clip, question, keep=keep).text == expected

@@ -1,4 +1,4 @@
-"""The scripts in tools/ that others build on."""
+"""The scripts in tools/."""
 
 from __future__ import annotations
 
@@ -15,21 +15,32 @@ from echoingpixels.generation.decode import stream_tokens
 from echoingpixels.options import GenerateOptions
 from tests.support import tinymodel
 from tests.support.program import ROOT
-from tools import ablations
+from tests.support.smalltrain import SIZES
+from tools import ablations, train_tiny
 from tools.deepen import deepen
 
 
 @torch.no_grad()
-def test_a_deepened_decoder_says_the_same_until_its_new_layers_learn() -> None:
+def test_a_deepened_decoder_generates_the_same_tokens_until_its_new_layers_learn() -> None:
     backbone = copy.deepcopy(tinymodel.backbone())
     stream, options = tinymodel.stream(backbone, 2.0), GenerateOptions(max_new_tokens=6)
-    said = torch.stack(list(stream_tokens(backbone, stream, options)))
+    tokens = torch.stack(list(stream_tokens(backbone, stream, options)))
     deepen(backbone, 6)
     assert len(backbone.text.layers) == backbone.text.config.num_hidden_layers == 6
-    assert torch.equal(torch.stack(list(stream_tokens(backbone, stream, options))), said)
+    assert torch.equal(torch.stack(list(stream_tokens(backbone, stream, options))), tokens)
     for layer in backbone.text.layers:
         torch.nn.init.normal_(layer.mlp.down_proj.weight)
-    assert not torch.equal(torch.stack(list(stream_tokens(backbone, stream, options))), said)
+    assert not torch.equal(torch.stack(list(stream_tokens(backbone, stream, options))), tokens)
+
+
+def test_a_recipe_of_the_tiny_model_is_trained_by_the_script(tmp_path: Path) -> None:
+    sizes = "".join(
+        f"{name} = {list(n) if isinstance(n, tuple) else n}\n" for name, n in vars(SIZES).items() if name[0] != "_"
+    )
+    stage = '[[stage]]\nname = "first"\ntask = "encoders"\nsteps = 1\nbatch = 1\nmoments = 1\n'
+    (tmp_path / "r.toml").write_text(f"[sizes]\n{sizes}{stage}")
+    train_tiny.main(tmp_path / "r.toml", None, tmp_path / "out")
+    assert (tmp_path / "out" / "model" / "model.safetensors").exists()
 
 
 def test_the_prefill_of_any_known_models_sizes_can_be_measured() -> None:
@@ -37,13 +48,13 @@ def test_the_prefill_of_any_known_models_sizes_can_be_measured() -> None:
     done = subprocess.run(
         [*command, "--repeat", "1", "--keep", "0.1", "--json"], cwd=ROOT, capture_output=True, check=True
     )
-    said = json.loads(done.stdout)
-    assert [run["run"] for run in said["runs"]] == ["full", "cs2 0.1", "bare 0.1"]
-    assert said["runs"][0]["speedup"] == 1.0 and all(run["seconds"] > 0 for run in said["runs"])
+    found = json.loads(done.stdout)
+    assert [run["run"] for run in found["runs"]] == ["full", "cs2 0.1", "bare 0.1"]
+    assert found["runs"][0]["speedup"] == 1.0 and all(run["seconds"] > 0 for run in found["runs"])
 
 
-def run(reducer: str, keep: float, accuracy: float, heard: dict[str, int]) -> dict[str, object]:
-    by = {regime: {"video": {"after": 100 - n}, "audio": {"after": n}} for regime, n in heard.items()}
+def run(reducer: str, keep: float, accuracy: float, audio: dict[str, int]) -> dict[str, object]:
+    by = {regime: {"video": {"after": 100 - n}, "audio": {"after": n}} for regime, n in audio.items()}
     interval = [accuracy - 0.02, accuracy + 0.02]
     return {"reducer": reducer, "keep": keep, "accuracy": accuracy, "interval": interval, "tokens_by_regime": by}
 
@@ -51,8 +62,8 @@ def run(reducer: str, keep: float, accuracy: float, heard: dict[str, int]) -> di
 def test_evaluations_become_one_table_and_a_plot(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="would prove that the plot of the ablations is drawn")
     file = tmp_path / "a.json"
-    heard = {"watch": 20, "listen": 70}
-    runs = [run("full", 1.0, 0.9, heard), run("cs2", 0.1, 0.85, heard), run("cs2", 0.001, 0.6, heard)]
+    audio = {"watch": 20, "listen": 70}
+    runs = [run("full", 1.0, 0.9, audio), run("cs2", 0.1, 0.85, audio), run("cs2", 0.001, 0.6, audio)]
     file.write_text(json.dumps({"runs": [*runs, {"keep": "auto:0.9"}]}))
     read = ablations.read([f"causal={file}"])
     lines = ablations.table(read, ablations.right).splitlines()
@@ -61,6 +72,6 @@ def test_evaluations_become_one_table_and_a_plot(tmp_path: Path) -> None:
         "| causal | `full` | 90.0 (88.0–92.0) |  |  |",
         "| causal | `cs2` |  | 85.0 (83.0–87.0) | 60.0 (58.0–62.0) |",
     ]
-    assert ablations.table(read, ablations.heard).splitlines()[3] == "| causal | `cs2` |  | 70 / 20 | 70 / 20 |"
+    assert ablations.table(read, ablations.audio).splitlines()[3] == "| causal | `cs2` |  | 70 / 20 | 70 / 20 |"
     ablations.plot(read, tmp_path / "a.png")
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")

@@ -1,23 +1,27 @@
-"""Question files of published sets and of ms-swift: every key as it is written there, and the clips they name."""
+"""Question files of published sets and of ms-swift: their keys, and the clips they name."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from echoingpixels.datasets.choices import REQUEST
+from echoingpixels.datasets.choices import LETTERS, REQUEST
 from echoingpixels.datasets.duration import duration_class, seconds_of
 from echoingpixels.datasets.files import Files
-from echoingpixels.datasets.formats import FORMATS, OPEN
+from echoingpixels.datasets.formats import FORMATS, SHORT_ANSWER
 from echoingpixels.datasets.questions import Row
 from echoingpixels.datasets.reading import read_questions
 from echoingpixels.errors import DataError, OptionError
 
+properties = settings(deadline=None, max_examples=100)
 ASKED = {"question": "Who rings?", "options": ["A. A man", "B. A dog", "C. Nobody"]}
-RECORDS: dict[str, Any] = {  # one of each, with keys that the readers have no use for
+RECORDS: dict[str, Any] = {  # one of each, with keys that are not read
     "daily-omni": {
         "Question": "Who rings?",
         "Choice": ASKED["options"],
@@ -128,20 +132,20 @@ SWIFT = {
 
 @pytest.fixture
 def media(tmp_path: Path) -> Path:
-    """A folder with one clip; only its name is looked at."""
+    """A folder with one clip; only its name matters."""
     folder = tmp_path / "clips"
     folder.mkdir()
     (folder / "v1.mp4").touch()
     return folder
 
 
-def write(folder: Path, said: object, name: str = "set.json") -> Path:
+def write(folder: Path, content: object, name: str = "set.json") -> Path:
     path = folder / name
-    path.write_text(said if isinstance(said, str) else json.dumps(said), encoding="utf-8")
+    path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
     return path
 
 
-def test_all_choice_sets_come_to_the_same_question(tmp_path: Path, media: Path) -> None:
+def test_all_choice_sets_give_the_same_question(tmp_path: Path, media: Path) -> None:
     for name, record in RECORDS.items():
         (row,) = read_questions(write(tmp_path, [record]), media=media)
         assert (row.id, row.kind, row.regime) == EXPECTED[name], name
@@ -152,7 +156,7 @@ def test_all_choice_sets_come_to_the_same_question(tmp_path: Path, media: Path) 
 
 
 @pytest.mark.parametrize("name", [*RECORDS])
-def test_a_format_is_told_by_its_keys_and_by_no_other_formats(name: str) -> None:
+def test_a_format_is_recognised_by_its_keys(name: str) -> None:
     fitting = [other for other, one in FORMATS.items() if one.fits(RECORDS[name])]
     assert fitting[0] == name
 
@@ -176,11 +180,11 @@ def test_worldsense_by_video_has_a_row_a_task_with_its_own_number_of_options(tmp
 def test_music_avqa_is_open_ended_and_its_placeholders_are_filled(tmp_path: Path, media: Path) -> None:
     deleted = MUSIC | {"question_deleted": 1}
     (row,) = read_questions(write(tmp_path, [deleted, MUSIC]), media=media)
-    question = f"Is the left flute louder?\n{OPEN}"
+    question = f"Is the left flute louder?\n{SHORT_ANSWER}"
     assert row == Row("12", media / "v1.mp4", question, "yes", "Audio-Visual Counting", "Audio-Visual")
 
 
-def test_daily_omnis_own_folders_are_known(tmp_path: Path) -> None:
+def test_the_folders_of_daily_omni_are_known(tmp_path: Path) -> None:
     (tmp_path / "Videos/v1").mkdir(parents=True)
     clip = tmp_path / "Videos/v1/v1_video.mp4"
     clip.touch()
@@ -200,14 +204,14 @@ def test_clips_are_found_by_path_then_by_name_video_before_sound(tmp_path: Path)
     assert files.find(("notes", "gone")) == tmp_path / "notes"
 
 
-def test_a_missing_clip_is_left_to_its_reader_but_an_empty_folder_is_told_at_once(tmp_path: Path, media: Path) -> None:
+def test_a_missing_clip_is_no_error_but_a_folder_without_any_is(tmp_path: Path, media: Path) -> None:
     other = RECORDS["avqa"] | {"video_name": "gone"}
     path = write(tmp_path, [other, RECORDS["avqa"]])
     assert [row.media.name for row in read_questions(path, media=media)] == ["gone", "v1.mp4"]
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"None of the clips is in .*empty, such as gone"):
         read_questions(path, media=tmp_path / "empty")
-    with pytest.raises(DataError, match="is no folder"):
+    with pytest.raises(DataError, match="is not a folder"):
         read_questions(path, media=tmp_path / "nowhere")
 
 
@@ -218,14 +222,14 @@ def test_ms_swift_rows_are_questions_about_one_clip(tmp_path: Path, media: Path)
             {"role": "assistant", "content": "the man"},
         ]
     }
-    heard = {**SWIFT, "videos": [], "audios": "v1.mp4"}
-    path = write(tmp_path, "\n".join(map(json.dumps, (SWIFT, typed, heard))), "swift.jsonl")
+    audio = {**SWIFT, "videos": [], "audios": "v1.mp4"}
+    path = write(tmp_path, "\n".join(map(json.dumps, (SWIFT, typed, audio))), "swift.jsonl")
     rows = read_questions(path, media=media)
     assert rows == [Row(str(i), media / "v1.mp4", "Who rings?", "the man") for i in (1, 2, 3)]
 
 
 @pytest.mark.parametrize(
-    ("record", "said"),
+    ("record", "problem"),
     [
         (SWIFT | {"videos": []}, "has 0 media files"),
         (SWIFT | {"videos": ["a.mp4", "b.mp4"]}, "has 2 media files"),
@@ -236,21 +240,21 @@ def test_ms_swift_rows_are_questions_about_one_clip(tmp_path: Path, media: Path)
         (SWIFT | {"messages": [{"role": "tool", "content": "x"}]}, "the role 'tool'"),
         (SWIFT | {"messages": [{"role": "user", "content": "<video>"}, SWIFT["messages"][2]]}, "an empty question"),
         (RECORDS["avqa"] | {"answer": "B"}, "answer 'B', not the index"),
-        (RECORDS["avqa"] | {"answer": 4}, "none of its 4 options"),
+        (RECORDS["avqa"] | {"answer": 4}, "not one of its 4 options"),
         (RECORDS["avqa"] | {"question_text": " "}, "question_text ' ', not text"),
-        (RECORDS["daily-omni"] | {"Answer": "D"}, "none of its 3 options"),
-        (RECORDS["daily-omni"] | {"Choice": "x"}, "Choice 'x', which is no list"),
+        (RECORDS["daily-omni"] | {"Answer": "D"}, "not one of its 3 options"),
+        (RECORDS["daily-omni"] | {"Choice": "x"}, "Choice 'x', not a list"),
         (MUSIC | {"templ_values": "[]"}, "2 placeholders in its question and 0 templ_values"),
-        ({"colour": "red"}, "is no avqa record: it has colour"),
+        ({"colour": "red"}, "does not have the avqa format: it has colour"),
         ([1], "not an object"),
     ],
 )
-def test_a_record_that_cannot_be_read_is_named(record: Any, said: str, tmp_path: Path, media: Path) -> None:
-    same = [RECORDS["avqa"]] if said.startswith(("is no", "not an")) else []
+def test_a_record_that_cannot_be_read_is_named(record: Any, problem: str, tmp_path: Path, media: Path) -> None:
+    same = [RECORDS["avqa"]] if problem.startswith(("does not", "not an")) else []
     with pytest.raises(DataError) as error:
         read_questions(write(tmp_path, [*same, record]), media=media)
     assert f"set.json, record {1 + len(same)}" in error.value.message
-    assert said in error.value.message
+    assert problem in error.value.message
 
 
 def test_a_format_can_be_forced_and_an_unknown_one_lists_the_known(tmp_path: Path, media: Path) -> None:
@@ -258,37 +262,68 @@ def test_a_format_can_be_forced_and_an_unknown_one_lists_the_known(tmp_path: Pat
     with pytest.raises(OptionError) as error:
         read_questions(path, format="avqq")
     assert all(name in error.value.hint for name in ("ep", *FORMATS))
-    with pytest.raises(DataError, match="is no daily-omni record"):
+    with pytest.raises(DataError, match="does not have the daily-omni format"):
         read_questions(path, format="daily-omni", media=media)
     with pytest.raises(DataError):
         read_questions(path, format="ep", media=media)
 
 
-def test_our_own_lines_are_read_as_ever_and_may_have_choices(tmp_path: Path, media: Path) -> None:
+def test_lines_of_our_own_format_may_have_choices(tmp_path: Path, media: Path) -> None:
     own = {"media": "v1.mp4", "question": "Who?", "answer": "a dog"}
     path = write(tmp_path, json.dumps(own) + "\n" + json.dumps(own | {"choices": ["a man", "a dog"]}), "own.jsonl")
     plain, lettered = read_questions(path, media=media)
     assert plain == Row("1", media / "v1.mp4", "Who?", "a dog")
     assert (lettered.answer, lettered.choices) == ("B", ("a man", "a dog"))
     assert lettered.question.endswith(f"B. a dog\n{REQUEST}")
-    for spoilt in ({"choices": ["x", "y"]}, {"choices": "x"}):
+    for wrong in ({"choices": ["x", "y"]}, {"choices": "x"}):
         with pytest.raises(DataError, match="choices"):
-            read_questions(write(tmp_path, json.dumps(own | spoilt)), media=media)
+            read_questions(write(tmp_path, json.dumps(own | wrong)), media=media)
 
 
-@pytest.mark.parametrize(
-    ("said", "seconds", "name"),
-    [
-        ("30s", 30, "up to 1 min"),
-        ("60s", 60, "up to 1 min"),
-        ("03:28", 208, "1 to 5 min"),
-        ("1:02:03", 3723, "over 30 min"),
-        (600, 600, "5 to 10 min"),
-        ("12 min", 720, "10 to 30 min"),
-        (None, None, ""),
-        ("medium", None, "medium"),
-        (True, None, ""),
-    ],
+@properties
+@given(st.integers(0, 7200))
+def test_durations_are_read_in_all_spellings(seconds: int) -> None:
+    minutes, rest = divmod(seconds, 60)
+    clock = (f"{minutes}:{rest:02}", f"{minutes // 60}:{minutes % 60:02}:{rest:02}", f"{minutes:02}:{rest}.0")
+    for value in (
+        seconds,
+        float(seconds),
+        str(seconds),
+        f"{seconds}s",
+        f" {seconds} sec ",
+        f"{seconds} Seconds",
+        *clock,
+    ):
+        assert seconds_of(value) == seconds, value
+        assert duration_class(value) == duration_class(seconds), value
+    assert seconds_of(f"{seconds} min") == 60 * seconds
+
+
+def test_durations_have_classes_and_a_word_is_its_own() -> None:
+    values = (30, 60, 61, 300, 600, 1800, 1801, "medium", None, True)
+    assert [duration_class(value) for value in values] == [
+        *2 * ["up to 1 min"], *2 * ["1 to 5 min"], "5 to 10 min", "10 to 30 min", "over 30 min", "medium", "", "",
+    ]  # fmt: skip
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-1, 5) | st.floats() | st.text('ABv1.mp4<FL> \n\ud800[]"', max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["role", "type", "text"]), inner),
+    max_leaves=5,
 )
-def test_durations_are_read_in_all_their_spellings(said: object, seconds: float | None, name: str) -> None:
-    assert (seconds_of(said), duration_class(said)) == (seconds, name)
+
+
+@properties
+@given(st.sampled_from([*RECORDS.values(), MUSIC, SWIFT, WORLDSENSE["v1"]]), st.data())
+def test_any_value_in_a_record_gives_rows_or_an_error_that_names_the_record(
+    record: dict[str, Any], data: st.DataObject
+) -> None:
+    changed = record | {data.draw(st.sampled_from(sorted(record))): data.draw(VALUES)}
+    with TemporaryDirectory() as folder:
+        (Path(folder) / "v1.mp4").touch()
+        path = write(Path(folder), [record, changed])
+        errors: list[DataError] = []
+        rows = read_questions(path, on_error=errors.append)
+    assert all(f"{path}, record 2" in error.message for error in errors)
+    assert rows and all(row.id and row.question.encode() for row in rows)
+    assert all(not row.choices or row.answer in LETTERS[: len(row.choices)] for row in rows)

@@ -1,6 +1,6 @@
-"""Every command's help as one page: `python -m tests.docs.commands --write` writes docs/commands.md, a test compares.
+"""The help of every command as one page: `python -m tests.docs.commands --write` writes docs/commands.md.
 
-Made from the parser's parameters, at one width and without colours, so that it is the same on every machine.
+The page is made from the parser's parameters, at one width and without colours, so it is the same on every machine.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from epcli.main import app
 
 PAGE = Path(__file__).parents[2] / "docs" / "commands.md"
 WRITE = "python -m tests.docs.commands --write"
-WIDTH, COLUMN = 100, 26  # characters of a line, and before what an option means
+WIDTH, COLUMN = 100, 26  # characters of a line, and before an option's description
 HEAD = f"""# Commands
 
-What `ep COMMAND --help` says, made by `{WRITE}`. Answers and data go to stdout,
-everything else to stderr. Exit codes: 0 done, 1 an error the message explains, 2 wrong usage,
+The output of `ep COMMAND --help`, written by `{WRITE}`. Answers and data go to stdout,
+everything else to stderr. Exit codes: 0 done, 1 an error with a message, 2 wrong usage,
 3 `ep batch` or `ep evaluate` finished but some rows failed, 130 interrupted.
 """
 
@@ -63,19 +63,19 @@ def usage(argument: Any) -> str:
 
 
 def label(option: Any) -> str:
-    """An option's names, and what follows them."""
+    """An option's names and its value."""
     value = "" if option.is_flag else f" {option.metavar or 'VALUE'}"
     return ", ".join([*option.opts, *option.secondary_opts]) + value
 
 
 def meaning(option: Any) -> str:
-    """What an option means, and what holds where it is left out."""
+    """An option's description and its default."""
     default = "" if option.is_flag or option.default is None else f"[default: {option.default}]"
     return " ".join(part for part in (option.help, default, "[required]" if option.required else "") if part)
 
 
 def block(title: str, rows: list[tuple[str, str]]) -> Iterator[str]:
-    """A heading over two columns; nothing where there are no rows."""
+    """A heading over two columns; nothing without rows."""
     if rows:
         yield from ("", f"{title}:")
     for name, text in rows:

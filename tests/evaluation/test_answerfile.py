@@ -1,4 +1,4 @@
-"""`ep evaluate --out`: nothing that exists is lost, and an evaluation that was cut short goes on."""
+"""`ep evaluate --out`: existing files are kept, and an interrupted evaluation is resumed."""
 
 from __future__ import annotations
 
@@ -52,11 +52,11 @@ def out(tmp_path: Path) -> Path:
 
 
 def untimed(done: Done) -> dict[str, Any]:
-    """What a run with --json printed, without its times."""
-    said: dict[str, Any] = json.loads(done.out)
-    for run in said["runs"]:
+    """The output of a run with --json, without its times."""
+    report: dict[str, Any] = json.loads(done.out)
+    for run in report["runs"]:
         del run["time_s"]
-    return said
+    return report
 
 
 def lines(path: Path) -> list[str]:
@@ -70,18 +70,18 @@ def refused(done: Done, code: int, text: str) -> None:
 
 
 @pytest.mark.parametrize("questions", [0, 1, 2, 5])
-def test_an_evaluation_that_broke_off_resumes_to_the_same_report(
+def test_an_interrupted_evaluation_resumes_to_the_same_report(
     questions: int, data: Path, out: Path, ep: Program, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = out.with_name("whole.jsonl")
     expected = ep("evaluate", data, *SHORT, "--json", "--out", whole)
     with monkeypatch.context() as patch:
         patch.setattr("echoingpixels.batching.TOKENS_AT_ONCE", 1)
-        real, seen = asking.answer_each, []
+        real, calls = asking.answer_each, []
 
         def answers(*arguments: Any) -> Any:
-            seen.append(1)
-            if len(seen) > questions:
+            calls.append(1)
+            if len(calls) > questions:
                 raise KeyboardInterrupt
             return real(*arguments)
 
@@ -89,7 +89,7 @@ def test_an_evaluation_that_broke_off_resumes_to_the_same_report(
         assert ep("evaluate", data, *SHORT, "--out", out).code == 130
     assert (len(out.read_text().splitlines()) if out.exists() else 0) == questions
     if questions > 1:
-        out.write_text(out.read_text()[:-9])  # the last line torn
+        out.write_text(out.read_text()[:-9])  # the last line is incomplete
     resumed = ep("evaluate", data, *SHORT, "--json", "--out", out, "--resume")
     assert resumed.code == 0 and untimed(resumed) == untimed(expected)
     assert lines(out) == lines(whole)
@@ -106,7 +106,7 @@ def test_a_killed_evaluation_resumes(data: Path, out: Path, ep: Program) -> None
     program.kill()
     program.wait()
     resumed = ep("evaluate", data, *SHORT, "--json", "--out", out, "--resume")
-    assert resumed.code == 0 and "going on: " in resumed.err
+    assert resumed.code == 0 and "resuming: " in resumed.err
     assert len(lines(out)) == 12 and untimed(resumed) == untimed(ep("evaluate", data, *SHORT, "--json"))
 
 
@@ -129,13 +129,13 @@ def test_other_settings_are_added_to_the_same_file(data: Path, out: Path, ep: Pr
     assert [json.loads(line)["reducer"] for line in out.read_text().splitlines()] == 6 * ["full"] + 6 * ["cs2"]
 
 
-def test_nothing_that_exists_is_overwritten(data: Path, out: Path, ep: Program) -> None:
+def test_existing_files_are_not_overwritten(data: Path, out: Path, ep: Program) -> None:
     out.write_text("mine\n")
     before = data.read_text()
-    refused(ep("evaluate", data, *SHORT, "--out", out), 1, "already there")
-    refused(ep("evaluate", data, *SHORT, "--out", out, "--resume"), 1, "line 1 is no answer")
+    refused(ep("evaluate", data, *SHORT, "--out", out), 1, "already exists")
+    refused(ep("evaluate", data, *SHORT, "--out", out, "--resume"), 1, "line 1 is not a valid evaluation answer")
     refused(ep("evaluate", data, *SHORT, "--out", out, "--resume", "--force"), 2, "both given")
-    refused(ep("evaluate", data, *SHORT, "--resume"), 2, "--resume is about --out")
+    refused(ep("evaluate", data, *SHORT, "--resume"), 2, "--resume needs --out")
     refused(ep("evaluate", data, *SHORT, "--out", out.parent, "--force"), 1, "cannot be written")
     assert out.read_text() == "mine\n"
     link = out.with_name("link")
@@ -151,11 +151,11 @@ def test_nothing_that_exists_is_overwritten(data: Path, out: Path, ep: Program) 
     assert out.read_text() == answers
 
 
-def test_force_overwrites_nothing_before_there_is_an_answer(
+def test_force_overwrites_nothing_before_the_first_answer(
     data: Path, out: Path, ep: Program, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out.write_text("mine\n")
-    monkeypatch.setattr("epcli.evaluate.load_model", lambda *_: 1 / 0)
+    monkeypatch.setattr("epcli.commands.evaluate.load_model", lambda *_: 1 / 0)
     assert ep("evaluate", data, *SHORT, "--out", out, "--force").code == 1
     assert out.read_text() == "mine\n"
 
@@ -168,6 +168,7 @@ def test_answers_made_with_other_options_are_refused(data: Path, out: Path, ep: 
         ("--max-frames", "4", "max_frames"),
         ("--max-pixels", "3136", "resolution"),
         ("--max-new-tokens", "3", "max_new_tokens"),
+        ("--temperature", "0.5", "temperature"),
         ("--reuse", "off", "reuse"),
         ("--no-audio", None, "audio"),
     ):
@@ -181,7 +182,7 @@ def outcome(row: Row, setting: Setting, error: str | None = None) -> Outcome:
     return Outcome(row, setting, answer, None if error else row.answer == "cat", error, None if error else TOKENS)
 
 
-def test_what_is_written_is_known_again(out: Path) -> None:
+def test_written_answers_are_known_when_resumed(out: Path) -> None:
     with AnswerFile(out, ROWS, [FULL, CS2], MADE) as file:
         for row in ROWS:
             file.write(outcome(row, FULL))
@@ -192,7 +193,7 @@ def test_what_is_written_is_known_again(out: Path) -> None:
     assert len(out.read_text().splitlines()) == 2
 
 
-def test_failures_that_are_not_asked_again_stay(out: Path) -> None:
+def test_failures_that_are_not_repeated_remain(out: Path) -> None:
     with AnswerFile(out, ROWS, [FULL, CS2], MADE) as file:
         file.write(outcome(ROWS[0], CS2, error="It is broken."))
         file.write(outcome(ROWS[1], FULL, error="It is broken."))
@@ -203,7 +204,7 @@ def test_failures_that_are_not_asked_again_stay(out: Path) -> None:
 
 
 @pytest.mark.parametrize("changed", [{"question": "Where?"}, {"media": Path("c.mp4")}, {"start": 2.0}])
-def test_an_id_that_is_another_questions_now_is_refused(changed: dict[str, Any], out: Path) -> None:
+def test_an_id_of_another_question_is_refused(changed: dict[str, Any], out: Path) -> None:
     with AnswerFile(out, ROWS, [FULL], MADE) as file:
         file.write(outcome(ROWS[1], FULL))
     now = Row(**{**vars(ROWS[1]), **changed})
@@ -211,7 +212,7 @@ def test_an_id_that_is_another_questions_now_is_refused(changed: dict[str, Any],
         AnswerFile(out, [now], [FULL], MADE, resume=True)
 
 
-def test_the_models_name_may_differ_where_its_weights_are_the_same(out: Path) -> None:
+def test_the_name_of_a_model_may_differ_if_its_weights_are_equal(out: Path) -> None:
     with AnswerFile(out, ROWS, [FULL], MADE) as file:
         file.write(outcome(ROWS[0], FULL))
     with AnswerFile(out, ROWS, [FULL], {**MADE, "model": "elsewhere/tiny"}, resume=True) as file:
@@ -222,14 +223,14 @@ def test_the_models_name_may_differ_where_its_weights_are_the_same(out: Path) ->
 
 
 @pytest.mark.parametrize("key", ["made_with", "tokens", "answer", "reducer", "media"])
-def test_a_file_of_an_earlier_version_is_refused_and_left_alone(key: str, out: Path) -> None:
+def test_a_file_of_an_earlier_version_is_refused_and_unchanged(key: str, out: Path) -> None:
     with AnswerFile(out, ROWS, [FULL], MADE) as file:
         file.write(outcome(ROWS[0], FULL))
     row = json.loads(out.read_text())
     del row[key]
     out.write_text(json.dumps(row) + "\n")
     before = out.read_text()
-    with pytest.raises(DataError, match="line 1 is no answer of an evaluation that can be resumed"):
+    with pytest.raises(DataError, match="line 1 is not a valid evaluation answer"):
         AnswerFile(out, ROWS, [FULL], MADE, resume=True)
     assert out.read_text() == before
 

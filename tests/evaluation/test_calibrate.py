@@ -1,4 +1,4 @@
-"""Calibrating a sieve, and asking with what came of it, from the command line."""
+"""Calibration of a sieve, and `--keep auto` with a calibrated sieve, from the command line."""
 
 from __future__ import annotations
 
@@ -7,8 +7,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import settings as properties
+from hypothesis import strategies as st
 from torch import Tensor
 
 from echoingpixels.checkpoints.loading import ASSETS, KNOWN
@@ -17,7 +21,7 @@ from echoingpixels.datasets.questions import Row
 from echoingpixels.errors import DataError, ModelError
 from echoingpixels.evaluation import evaluate as scoring
 from echoingpixels.evaluation.calibrate import (
-    FEWEST,
+    MIN_QUESTIONS,
     PRICES,
     calibrate,
     isotonic,
@@ -42,22 +46,25 @@ SHORT = GenerateOptions(max_new_tokens=2)
 TABLE = ((0.9, 2.0), (1.0, 0.2))
 
 
-@pytest.mark.parametrize(
-    ("values", "fitted"),
-    [
-        ([1, 2, 3], [1, 2, 3]),
-        ([3, 2, 1], [2, 2, 2]),
-        ([1, 3, 2, 4], [1, 2.5, 2.5, 4]),
-        ([0.5], [0.5]),
-        ([1, 4, 1, 1, 5], [1, 2, 2, 2, 5]),
-    ],
-)
-def test_the_fit_pools_what_does_not_rise(values: list[float], fitted: list[float]) -> None:
-    assert isotonic(values) == pytest.approx(fitted)
+VALUES = st.lists(st.integers(0, 20).map(lambda n: n / 4), min_size=1, max_size=8)
+
+
+@properties(deadline=None, max_examples=100)
+@given(VALUES, VALUES)
+def test_the_isotonic_fit_is_the_nearest_ascending_sequence(values: list[float], other: list[float]) -> None:
+    fitted = np.array(isotonic(values))
+    assert (np.diff(fitted) >= -1e-9).all() and fitted.mean() == pytest.approx(np.mean(values))
+    ascending = np.sort(np.resize(other, len(values)))
+    assert ((fitted - values) ** 2).sum() <= ((ascending - values) ** 2).sum() + 1e-9
+    assert isotonic(list(ascending)) == pytest.approx(list(ascending))
+
+
+def test_an_isotonic_fit_averages_neighbours_that_descend() -> None:
+    assert isotonic([1, 4, 1, 1, 5]) == pytest.approx([1, 2, 2, 2, 5])
 
 
 def answered(n: int, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Questions told by the first of three features: easy ones, and ones that take a fifth of the tokens."""
+    """Easy and hard questions, which the first of three features separates; hard ones need a fifth of the tokens."""
     random = torch.Generator().manual_seed(seed)
     known = torch.randn(n, 3, generator=random)
     hard = known[:, :1] > 0
@@ -65,7 +72,7 @@ def answered(n: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     return known, torch.rand(n, len(RATIOS), generator=random) < chance
 
 
-def test_tokens_go_to_the_questions_that_take_them() -> None:
+def test_hard_questions_get_more_tokens() -> None:
     known, right = answered(900)
     found = learned(known, right, 0.9)
     assert [point.price for point in found.points] == list(PRICES)
@@ -77,10 +84,10 @@ def test_tokens_go_to_the_questions_that_take_them() -> None:
     got = asked[torch.arange(600), [RATIOS.index(ratio) for ratio in enough.ratios(fresh, price)]].float().mean()
     same_cost = max(i for i, ratio in enumerate(RATIOS) if ratio <= float(ratios.mean()) + 0.02)
     assert float(got) > float(asked[:, same_cost].float().mean()) + 0.1, "better than one ratio for all"
-    assert float(got) == pytest.approx(0.95 * 0.9, abs=0.06), "and as good as was asked for"
+    assert float(got) == pytest.approx(0.95 * 0.9, abs=0.06), "and the requested quality"
 
 
-def test_what_cannot_be_told_apart_gets_one_ratio() -> None:
+def test_questions_with_equal_features_get_one_ratio() -> None:
     _, right = answered(900)
     found = learned(torch.ones(900, 3), right, 0.9).enough
     assert len(set(found.ratios(torch.ones(5, 3), 1.0))) == 1
@@ -88,7 +95,7 @@ def test_what_cannot_be_told_apart_gets_one_ratio() -> None:
 
 def test_every_ratio_is_measured_in_one_pass(film: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = tinymodel.model(tau=0.3)
-    rows = [Row(f"q{i}", film, f"Who {i}?", "cat") for i in range(FEWEST)]
+    rows = [Row(f"q{i}", film, f"Who {i}?", "cat") for i in range(MIN_QUESTIONS)]
     read: list[Path] = []
 
     def reader(path: Path, *rest: Any, **options: Any) -> Pieces:
@@ -100,17 +107,19 @@ def test_every_ratio_is_measured_in_one_pass(film: Path, monkeypatch: pytest.Mon
     found = calibrate(
         model, rows, generate=SHORT, on_outcome=lambda one: asked.append(one.setting.ratio), reader=reader
     )
-    assert len(read) == 1 and sorted(set(asked)) == [*RATIOS, 1.0] and len(asked) == FEWEST * (len(RATIOS) + 1)
+    assert len(read) == 1 and sorted(set(asked)) == [*RATIOS, 1.0] and len(asked) == MIN_QUESTIONS * (len(RATIOS) + 1)
     assert found.accuracy == 1.0 and {point.accuracy for point in found.points} == {1.0}
     assert found.enough.table == ((1.0, PRICES[0]),) and len(found.enough.level) == model.backbone.shape.width + 3
-    assert model.sieve is not None and model.sieve.options.auto is None, "the model is as it was"
+    assert model.sieve is not None and model.sieve.options.auto is None, "the model is unchanged"
     calibrated = tinymodel.model(tau=0.3, auto=found.enough)
     (run,) = evaluate(calibrated, rows, settings(["cs2"], [Auto(0.5)]), generate=SHORT)
-    assert run.tokens.kept_ratio == pytest.approx(LEAST, abs=0.01), "nothing more than the least makes it no better"
+    assert run.tokens.kept_ratio == pytest.approx(LEAST, abs=0.01), (
+        "more tokens do not help, so each question gets the fewest"
+    )
 
 
-def test_nothing_right_or_no_sieve_cannot_be_calibrated(film: Path) -> None:
-    rows = [Row("q", film, "Who?", "an answer never given")]
+def test_a_calibration_needs_a_sieve_and_right_answers(film: Path) -> None:
+    rows = [Row("q", film, "Who?", "an answer that no model gives")]
     with pytest.raises(DataError, match="No question is answered right"):
         calibrate(tinymodel.model(), rows, generate=SHORT)
     with pytest.raises(ModelError, match="no sieve"):
@@ -132,22 +141,22 @@ def width_of(model: str) -> int:
     return int(config["text_config"]["hidden_size"])
 
 
-def test_the_command_writes_what_ask_and_evaluate_then_read(tiny: str, film: Path, tmp_path: Path, ep: Program) -> None:
+def test_the_command_writes_what_ask_and_evaluate_read(tiny: str, film: Path, tmp_path: Path, ep: Program) -> None:
     question, out = "Which object appears first?", tmp_path / "calibrated"
     answer = ep("ask", film, question, "--model", tiny, "--reducer", "full").out.strip()
     data = film.parent / f"{tmp_path.name}.jsonl"
-    asked = [{"id": f"q{i}", "media": film.name, "question": question, "answer": answer} for i in range(FEWEST)]
+    asked = [{"id": f"q{i}", "media": film.name, "question": question, "answer": answer} for i in range(MIN_QUESTIONS)]
     data.write_text("\n".join(map(json.dumps, asked)) + "\n")
     done = ep("calibrate", data, "--model", tiny, "--out", out, "--json", "--max-new-tokens", "8")
-    said = json.loads(done.out)
-    assert done.code == 0 and said["sieve"] == str(out) and len(said["points"]) == len(PRICES)
+    report = json.loads(done.out)
+    assert done.code == 0 and report["sieve"] == str(out) and len(report["points"]) == len(PRICES)
     written = read_sieve_options(out).auto
-    assert written is not None and written.table[-1][0] == max(round(p["quality"], 4) for p in said["points"])
-    assert set(said) == {"model", "data", "sieve", "accuracy", "points"}
+    assert written is not None and written.table[-1][0] == max(round(p["quality"], 4) for p in report["points"])
+    assert set(report) == {"model", "data", "sieve", "accuracy", "points"}
 
     data.write_text(json.dumps(asked[0]) + "\n")
     few = ep("calibrate", data, "--model", tiny, "--sieve", out, "--max-new-tokens", "8")
-    assert few.code == 1 and f"at least {FEWEST}" in few.err and read_sieve_options(out).auto == written
+    assert few.code == 1 and f"at least {MIN_QUESTIONS}" in few.err and read_sieve_options(out).auto == written
 
     once = json.loads(ep("ask", film, question, "--sieve", out, "--keep", "auto", "--json").out)
     assert once["keep"] == "auto:0.98" and LEAST <= once["tokens"]["kept_ratio"] <= MOST + 0.01
@@ -166,7 +175,7 @@ def test_a_calibration_of_the_older_kind_counts_as_none(sieve: Path, film: Path,
     assert done.code == 1 and "ep calibrate" in done.err
 
 
-def test_a_quality_out_of_reach_is_said_in_one_line(sieve: Path, film: Path, ep: Program) -> None:
+def test_a_quality_out_of_reach_is_reported_in_one_line(sieve: Path, film: Path, ep: Program) -> None:
     done = ep("ask", film, "Who?", "--sieve", sieve, "--keep", "auto:0.5", "--max-new-tokens", "2", "--json")
     (note,) = [line for line in done.err.splitlines() if line.startswith("note: auto:0.5 is outside")]
     assert done.code == 0 and "taken as 0.9" in note
@@ -175,7 +184,7 @@ def test_a_quality_out_of_reach_is_said_in_one_line(sieve: Path, film: Path, ep:
 
 
 @pytest.mark.parametrize(
-    ("options", "code", "said"),
+    ("options", "code", "message"),
     [
         (("--keep", "auto", "--sieve", "fused"), 1, "is not calibrated"),
         (("--keep", "auto", "--reducer", "uniform"), 2, "cs2 alone, not with uniform"),
@@ -183,14 +192,14 @@ def test_a_quality_out_of_reach_is_said_in_one_line(sieve: Path, film: Path, ep:
         (("--keep", "few"), 2, "--keep has 'few'"),
     ],
 )
-def test_where_auto_cannot_be_had_one_line_says_why(
-    options: tuple[str, ...], code: int, said: str, tiny: str, film: Path, ep: Program
+def test_the_error_without_auto_is_one_line(
+    options: tuple[str, ...], code: int, message: str, tiny: str, film: Path, ep: Program
 ) -> None:
     done = ep("ask", film, "Who?", "--model", tiny, *options)
-    assert done.code == code and said in done.err.splitlines()[0]
+    assert done.code == code and message in done.err.splitlines()[0]
 
 
-def test_a_plan_says_what_it_cannot_know(sieve: Path, tiny: str, film: Path, ep: Program) -> None:
+def test_a_plan_states_what_it_cannot_know(sieve: Path, tiny: str, film: Path, ep: Program) -> None:
     drawn = outline(tiny, LoadOptions(device="cpu", sieve=str(sieve)))
     clip = tinymodel.clip(3.0)
     planned = plan(drawn, clip, "Who?", AskOptions("cs2", Auto()))
@@ -200,30 +209,30 @@ def test_a_plan_says_what_it_cannot_know(sieve: Path, tiny: str, film: Path, ep:
         plan(outline(tiny, LoadOptions(device="cpu", sieve="fused")), clip, "Who?", AskOptions("cs2", Auto()))
     assert plan(outline("qwen2.5-omni-3b", LoadOptions()), clip, "Who?", AskOptions("cs2", Auto())).warnings
     done = ep("ask", film, "Who?", "--sieve", sieve, "--keep", "auto", "--dry-run", "--json")
-    said = json.loads(done.out)
-    assert said["keep"] == "auto:0.98" and "auto:0.98 keeps" in said["warnings"][0]
+    report = json.loads(done.out)
+    assert report["keep"] == "auto:0.98" and "auto:0.98 keeps" in report["warnings"][0]
 
 
-def test_the_real_run_keeps_within_what_the_plan_says(sieve: Path, tiny: str) -> None:
+def test_a_run_keeps_at_most_what_the_plan_states(sieve: Path, tiny: str) -> None:
     model = load(tiny, device="cpu", sieve=str(sieve))
     answer = model.ask(tinymodel.clip(3.0), "Who?", keep=Auto(0.95), generate=SHORT)
     assert LEAST <= answer.report.tokens.kept_ratio <= MOST + 0.01
 
 
-def test_explain_shows_how_many_it_took(sieve: Path, film: Path, tmp_path: Path, ep: Program) -> None:
+def test_explain_reports_the_automatic_ratio(sieve: Path, film: Path, tmp_path: Path, ep: Program) -> None:
     for name in ("page.html", "picture.png"):
         done = ep("explain", film, "Who?", "--sieve", sieve, "--keep", "auto", "--out", tmp_path / name)
         assert done.code == 0 and "cs2 auto:0.98: " in done.err
 
 
-def test_profile_measures_fixed_ratios_alone(film: Path, ep: Program) -> None:
+def test_profile_measures_fixed_ratios_only(film: Path, ep: Program) -> None:
     done = ep("profile", film, "Who?", "--keep", "auto,0.2")
     assert done.code == 2 and "auto" in done.err.splitlines()[0]
 
 
-@pytest.mark.parametrize(("place", "said"), [("no/such/sieve", "no usable sieve"), (None, "cannot be written")])
-def test_calibrating_what_cannot_be_written_is_told_first(
-    place: str | None, said: str, film: Path, tmp_path: Path, ep: Program
+@pytest.mark.parametrize(("place", "message"), [("no/such/sieve", "no usable sieve"), (None, "cannot be written")])
+def test_a_folder_that_cannot_be_written_is_reported_first(
+    place: str | None, message: str, film: Path, tmp_path: Path, ep: Program
 ) -> None:
     data = film.parent / f"{tmp_path.name}.jsonl"
     data.write_text(json.dumps({"media": film.name, "question": "Who?", "answer": "cat"}) + "\n")
@@ -231,15 +240,15 @@ def test_calibrating_what_cannot_be_written_is_told_first(
     taken.touch()
     where = ("--out", taken) if place is None else ("--sieve", tmp_path / place)
     done = ep("calibrate", data, *where)
-    assert done.code == 1 and said in done.err.splitlines()[0]
+    assert done.code == 1 and message in done.err.splitlines()[0]
     assert not (tmp_path / "no").exists()
 
 
-def test_another_sieve_is_overwritten_only_by_force(tiny: str, tmp_path: Path) -> None:
+def test_another_sieve_is_overwritten_only_with_force(tiny: str, tmp_path: Path) -> None:
     bundled, out = ASSETS / "tiny" / "sieve", tmp_path / "mine"
     assert sieve_to_write(bundled, out) == out
     (out / SIEVE_CONFIG).write_text("mine")
-    with pytest.raises(DataError, match="holds a sieve already"):
+    with pytest.raises(DataError, match="already contains a sieve"):
         sieve_to_write(bundled, out)
     assert (out / SIEVE_CONFIG).read_text() == "mine"
     sieve_to_write(bundled, out, force=True)
@@ -247,7 +256,7 @@ def test_another_sieve_is_overwritten_only_by_force(tiny: str, tmp_path: Path) -
     assert read_sieve_options(out) == read_sieve_options(bundled)
 
 
-def test_the_bundled_sieve_is_not_written_over(film: Path, ep: Program) -> None:
+def test_the_bundled_sieve_is_not_overwritten(film: Path, ep: Program) -> None:
     data = film.parent / "bundled.jsonl"
     data.write_text(json.dumps({"media": film.name, "question": "Who?", "answer": "cat"}) + "\n")
     before = (ASSETS / "tiny" / "sieve" / SIEVE_CONFIG).read_bytes()

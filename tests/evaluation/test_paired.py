@@ -1,4 +1,4 @@
-"""Two runs compared question by question: what is counted, and how sure a difference is."""
+"""Paired comparison of two runs: the counts, and the interval of the difference."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from echoingpixels.datasets.questions import Row
 from echoingpixels.datasets.score import score
@@ -35,9 +37,33 @@ def test_gained_and_lost_are_counted_and_a_failed_clip_is_left_out() -> None:
     assert found.interval is not None and found.interval[0] < 1 / 5 < found.interval[1]
 
 
-def test_equal_runs_do_not_differ_at_all() -> None:
-    found = difference(Pair(i, i % 3 == 0, i % 3 == 0) for i in range(30))
-    assert (found.difference, found.interval, found.gained, found.lost) == (0.0, (0.0, 0.0), 0, 0)
+PAIRS = st.lists(st.builds(Pair, st.integers(0, 5), *2 * [st.none() | st.booleans()]), max_size=30)
+
+
+@settings(deadline=None, max_examples=100)
+@given(PAIRS)
+def test_the_counts_add_up_and_the_interval_contains_possible_differences_only(pairs: list[Pair]) -> None:
+    found = difference(pairs)
+    answered = [pair for pair in pairs if pair.ours is not None and pair.theirs is not None]
+    assert (found.questions, found.failed) == (len(pairs), len(pairs) - len(answered))
+    assert found.clips == len({pair.clip for pair in answered})
+    assert (found.difference is None, found.interval is None) == (not answered, found.clips < 2)
+    if found.difference is not None:
+        assert found.difference * len(answered) == pytest.approx(found.gained - found.lost)
+    if found.interval is not None:
+        assert -1 <= found.interval[0] <= found.interval[1] <= 1
+
+
+@settings(deadline=None, max_examples=50)
+@given(PAIRS)
+def test_exchanged_runs_have_the_opposite_difference_and_equal_runs_none(pairs: list[Pair]) -> None:
+    found, swapped = difference(pairs), difference(Pair(pair.clip, pair.theirs, pair.ours) for pair in pairs)
+    assert (found.gained, found.lost) == (swapped.lost, swapped.gained)
+    assert found.difference is None or found.difference == -(swapped.difference or 0.0)
+    if found.interval is not None and swapped.interval is not None:
+        assert found.interval == pytest.approx((-swapped.interval[1], -swapped.interval[0]))
+    equal = difference(Pair(pair.clip, pair.ours, pair.ours) for pair in pairs)
+    assert equal.difference in (None, 0.0) and equal.interval in (None, (0.0, 0.0)) and not equal.gained + equal.lost
 
 
 def test_nothing_in_common_has_no_difference_and_one_clip_no_interval() -> None:
@@ -46,7 +72,7 @@ def test_nothing_in_common_has_no_difference_and_one_clip_no_interval() -> None:
     assert difference([Pair(0, True, False), Pair(0, False, False)]).interval is None
 
 
-def test_the_interval_is_that_of_drawing_clips_again() -> None:
+def test_the_interval_is_that_of_resampled_clips() -> None:
     random = np.random.default_rng(3)
     clips = [[int(x) for x in random.integers(-1, 2, size=random.integers(1, 5))] for _ in range(40)]
     pairs = [Pair(i, change >= 0, change <= 0) for i, clip in enumerate(clips) for change in clip]
@@ -57,14 +83,14 @@ def test_the_interval_is_that_of_drawing_clips_again() -> None:
     assert difference(pairs).interval == pytest.approx(np.percentile(shares, [2.5, 97.5]), abs=0.03)
 
 
-def test_questions_that_go_together_prove_less_than_as_many_on_their_own() -> None:
+def test_dependent_questions_give_a_wider_interval_than_independent_ones() -> None:
     together = difference(Pair(i // 10, i // 10 % 2 == 0, False) for i in range(200)).interval
     alone = difference(Pair(i, i // 10 % 2 == 0, False) for i in range(200)).interval
     assert together is not None and alone is not None
     assert together[1] - together[0] > 2 * (alone[1] - alone[0])
 
 
-def test_every_run_is_set_beside_the_one_with_all_tokens() -> None:
+def test_each_run_is_compared_with_the_run_with_all_tokens() -> None:
     full = run(Setting("full", 1.0), True, True, False, None)
     runs = [
         run(Setting("cs2", 0.2), True, False, True, None),
@@ -81,7 +107,7 @@ def test_every_run_is_set_beside_the_one_with_all_tokens() -> None:
     assert within([runs[0]]) == {}
 
 
-def test_questions_with_one_id_are_paired_by_their_place() -> None:
+def test_questions_with_equal_ids_are_paired_by_position() -> None:
     full, cs2 = run(Setting("full", 1.0), True, False), run(Setting("cs2", 0.2), False, True)
     same = [
         replace(one, outcomes=tuple(replace(o, row=replace(o.row, id="q")) for o in one.outcomes))

@@ -1,4 +1,4 @@
-"""Published sets from file to score: what is right, wrong, unparsed and failed."""
+"""Published sets from file to score: right, wrong, unparsed and failed answers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.program import Program
 
 @pytest.fixture
 def data(tmp_path: Path, film: Path) -> Path:
-    """Daily-Omni's layout: four questions about one clip, one about a clip that is not there."""
+    """Daily-Omni's layout: four questions about one clip, one about a missing clip."""
     (tmp_path / "Videos/v1").mkdir(parents=True)
     shutil.copy(film, tmp_path / "Videos/v1/v1_video.mp4")
     question = {"Question": "Who?", "Choice": ["A. cat", "B. dog"], "Type": "who", "video_duration": "30s"}
@@ -30,14 +30,14 @@ def data(tmp_path: Path, film: Path) -> Path:
     return path
 
 
-def test_what_names_no_option_is_wrong_and_unparsed_and_a_missing_clip_has_failed(
+def test_an_answer_without_an_option_is_unparsed_and_a_missing_clip_failed(
     data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    said = ["The answer is A.", "a dog", "A cat and a dog", ""]
+    texts = ["The answer is A.", "a dog", "A cat and a dog", ""]
     real = under_test.answer_each
 
     def answers(*arguments: Any) -> Any:
-        return [replace(one, text=text) for text, one in zip(said, real(*arguments), strict=True)]
+        return [replace(one, text=text) for text, one in zip(texts, real(*arguments), strict=True)]
 
     monkeypatch.setattr(under_test, "answer_each", answers)
     (run,) = evaluate(tinymodel.model(), read_questions(data), [Setting("uniform", 0.5)])

@@ -234,7 +234,7 @@ def test_a_bad_out_is_refused_before_anything_runs(
         (film, "gone/report.html", 1, "cannot be written: no such file"),
         (film, "folder.html", 1, "cannot be written: is a directory"),
         (clip, "clip.png", 2, "would overwrite"),
-        (film, "clip.png", 1, "already there"),
+        (film, "clip.png", 1, "already exists"),
     ]
     for media, name, code, said in cases:
         done = ep("explain", media, QUESTION, "--out", tmp_path / name)

@@ -1,4 +1,4 @@
-"""What is kept of clips: found by content, the same answers, bounded, and safe among processes."""
+"""The feature cache: keyed by content, with the same answers, bounded, and safe among processes."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from typing import Any
 import pytest
 import torch
 
+from echoingpixels import model as under_test
 from echoingpixels.batch import opening
 from echoingpixels.checkpoints import fingerprint
 from echoingpixels.checkpoints.fingerprint import WHOLE, features_mark, file_mark, folder_mark
-from echoingpixels.checkpoints.loading import KNOWN
-from echoingpixels.checkpoints.weights import weights_of
-from echoingpixels.encoded_clip import EncodedClip
+from echoingpixels.checkpoints.loading import KNOWN, weights_of
 from echoingpixels.errors import InternalError, ModelError
-from echoingpixels.features.cache import CLIP, ENDING, FORMAT, FeatureCache, Seen, default_folder, feature_key
+from echoingpixels.features.cache import CLIP, ENDING, FORMAT, CachedClip, FeatureCache, default_folder, feature_key
 from echoingpixels.from_pretrained import load
+from echoingpixels.generation.answer import Chunk
 from echoingpixels.inputs.prepare import prepare_media
 from echoingpixels.media import read_clip
 from echoingpixels.model import EchoingPixels
-from echoingpixels.options import LoadOptions, MediaOptions
-from echoingpixels.storage.atomic import UNFINISHED, filling, write_text_atomically
+from echoingpixels.options import AskOptions, GenerateOptions, LoadOptions, MediaOptions
+from echoingpixels.storage.folders import UNFINISHED, filling, write_text_atomically
 from tests.support import tinymodel
 from tests.support.batches import Near, answer, job, rows, tasks
 from tests.support.program import Program
@@ -40,75 +40,75 @@ SHORT = ("--max-new-tokens", "3")
 
 
 @pytest.fixture
-def seen() -> Seen:
-    model = tinymodel.model()
-    looked = model.encode(tinymodel.clip())
-    masks = {"seen": torch.arange(len(looked.features.video)) < 7, "heard": None}
-    return Seen(looked.media, replace(looked.features, **masks), tinymodel.clip().source, 3.0)
+def entry() -> CachedClip:
+    clip = tinymodel.model().encode(tinymodel.clip())
+    assert clip.features.video is not None
+    features = replace(clip.features, new_video=torch.arange(len(clip.features.video)) < 7)
+    return CachedClip(clip.media, features, clip.source, clip.duration)
 
 
-def test_what_is_kept_comes_back_as_it_was(seen: Seen, tmp_path: Path) -> None:
+def test_an_entry_comes_back_as_it_was_written(entry: CachedClip, tmp_path: Path) -> None:
     cache = FeatureCache(tmp_path)
     assert cache.get("ab" * 32, "clip.mp4") is None
-    cache.put("ab" * 32, seen)
+    cache.put("ab" * 32, entry)
     back = cache.get("ab" * 32, "clip.mp4")
-    assert back is not None and back.duration == seen.duration and back.media.span == seen.media.span
-    for one, other in ((back.features.video, seen.features.video), (back.features.audio, seen.features.audio)):
+    assert back is not None and back.duration == entry.duration and back.media.span == entry.media.span
+    for one, other in ((back.features.video, entry.features.video), (back.features.audio, entry.features.audio)):
         assert one is not None and other is not None and torch.equal(one, other)
-    assert back.source == replace(seen.source, path="clip.mp4")
+    assert back.source == replace(entry.source, path="clip.mp4")
     backbone = tinymodel.backbone()
-    assert back.features.new_audio is None and torch.equal(back.features.new_video, seen.features.new_video)
-    assert backbone.encoder_flops(back.media) == backbone.encoder_flops(seen.media)
+    assert back.features.new_audio is None and torch.equal(back.features.new_video, entry.features.new_video)
+    assert backbone.encoder_flops(back.media) == backbone.encoder_flops(entry.media)
 
 
 @pytest.mark.parametrize("damage", [b"", b"nothing", None])
-def test_a_damaged_entry_is_none_and_goes(damage: bytes | None, seen: Seen, tmp_path: Path) -> None:
+def test_a_damaged_entry_is_none_and_is_deleted(damage: bytes | None, entry: CachedClip, tmp_path: Path) -> None:
     cache = FeatureCache(tmp_path)
-    cache.put("ab" * 32, seen)
+    cache.put("ab" * 32, entry)
     ((file, _, _),) = cache.entries()
     file.write_bytes(file.read_bytes()[:-10] if damage is None else damage)
     assert cache.get("ab" * 32, "clip.mp4") is None and cache.entries() == []
 
 
-def test_the_least_recently_used_go_first(seen: Seen, tmp_path: Path) -> None:
+def test_the_least_recently_used_go_first(entry: CachedClip, tmp_path: Path) -> None:
     cache = FeatureCache(tmp_path)
     keys = [f"{i:02}" * 32 for i in range(5)]
     for age, key in enumerate(keys):
-        cache.put(key, seen)
+        cache.put(key, entry)
         os.utime(cache._file(key), (1000 + age, 1000 + age))
     assert cache.get(keys[0], "clip.mp4") is not None  # used just now
     size = cache.entries()[0][1]
     small = FeatureCache(tmp_path, limit=3 * size)
-    small.put("ff" * 32, seen)
+    small.put("ff" * 32, entry)
     left = {file.stem for file, _, _ in small.entries()}
     assert left == {keys[4], keys[0], "ff" * 32}
 
 
-def test_many_at_once_neither_fail_nor_leave_anything_half_written(seen: Seen, tmp_path: Path) -> None:
+def test_concurrent_writers_neither_fail_nor_leave_partial_entries(entry: CachedClip, tmp_path: Path) -> None:
     def work(i: int) -> bool:
         cache = FeatureCache(tmp_path, limit=100_000)
         key = f"{i % 3:02}" * 32
-        cache.put(key, seen)
+        cache.put(key, entry)
         back = cache.get(key, "clip.mp4")
-        return back is None or torch.equal(back.features.video, seen.features.video)  # type: ignore[arg-type]
+        return back is None or torch.equal(back.features.video, entry.features.video)  # type: ignore[arg-type]
 
     with ThreadPoolExecutor(8) as pool:
         assert all(pool.map(work, range(60)))
     assert {file.suffix for file in tmp_path.rglob("*") if file.is_file()} <= {ENDING}
 
 
-def test_where_nothing_can_be_written_nothing_is_kept(seen: Seen, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_has_no_entries(entry: CachedClip, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     cache = FeatureCache(tmp_path / "file")
-    cache.put("ab" * 32, seen)
+    cache.put("ab" * 32, entry)
     assert cache.get("ab" * 32, "clip.mp4") is None and cache.entries() == []
 
 
 def test_the_key_is_of_everything_features_depend_on(film: Path, tmp_path: Path) -> None:
     read = MediaOptions()
     changes = (replace(read, fps=1), replace(read, max_frames=7), replace(read, start=1.0), replace(read, audio=False))
-    keys = [feature_key("mark", "towers", one) for one in (read, *changes)]
-    keys += [feature_key("other", "towers", read), feature_key("mark", "other", read)]
+    keys = [feature_key("mark", "encoders", one) for one in (read, *changes)]
+    keys += [feature_key("other", "encoders", read), feature_key("mark", "other", read)]
     assert len(set(keys)) == len(keys)
     copy = tmp_path / "copy.mp4"
     shutil.copy(film, copy)
@@ -118,7 +118,7 @@ def test_the_key_is_of_everything_features_depend_on(film: Path, tmp_path: Path)
 
 
 @pytest.mark.parametrize("place", [0, WHOLE // 2, WHOLE + 99])
-def test_a_large_file_is_told_by_blocks_across_it(place: int, tmp_path: Path) -> None:
+def test_a_large_file_is_marked_by_blocks_across_it(place: int, tmp_path: Path) -> None:
     path = tmp_path / "large"
     data = bytearray(WHOLE + 100)
     path.write_bytes(data)
@@ -128,7 +128,7 @@ def test_a_large_file_is_told_by_blocks_across_it(place: int, tmp_path: Path) ->
     assert file_mark(path) != before
 
 
-def test_an_edit_in_place_that_no_sample_sees_is_another_clip_to_the_cache_and_the_same_one_to_a_journal(
+def test_an_edit_between_samples_is_another_clip_to_the_cache_and_the_same_one_to_a_journal(
     tmp_path: Path,
 ) -> None:
     path, copy = tmp_path / "large.wav", tmp_path / "copy.wav"
@@ -165,9 +165,9 @@ def test_other_weights_of_the_same_name_are_others(copy: Path) -> None:
     changed = weights_of(str(copy), options)
     assert changed.sieve != before.sieve and changed.encoders == before.encoders
     assert weights_of("tiny", LoadOptions(max_pixels=56 * 56)).encoders != before.encoders
-    ways = [weights_of("tiny", LoadOptions(encode=how)).encoders for how in ("plain", "repeats:0.1", "repeats:0.2")]
-    assert len(set(ways)) == 3 and weights_of("tiny", LoadOptions(encode="repeats")).encoders == ways[1]
-    assert before.encode == "repeats:0.1"  # its own
+    marks = [weights_of("tiny", LoadOptions(reuse=threshold)).encoders for threshold in (None, 0.1, 0.2)]
+    assert len(set(marks)) == 3 and before.encoders == marks[1]
+    assert before.reuse == 0.1  # its own
     assert folder_mark(copy) == before.model
 
 
@@ -184,7 +184,7 @@ def test_a_changed_weight_file_of_the_same_size_is_another_model(header: bool, c
     assert after.model != before.model and after.encoders != before.encoders
 
 
-def test_neither_quantization_nor_tokenizer_nor_decoder_changes_the_key_of_features(copy: Path) -> None:
+def test_quantization_tokenizer_and_decoder_do_not_change_the_key_of_features(copy: Path) -> None:
     before = weights_of(str(copy), LoadOptions())
     assert weights_of(str(copy), LoadOptions(quant="nf4", sieve="fused")).encoders == before.encoders
     os.utime(copy / "tokenizer.json", (1, 1))
@@ -208,9 +208,9 @@ def _shard(folder: Path) -> None:
     (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}))
 
 
-def test_features_of_a_quantized_model_are_those_of_the_whole_one(tiny: str) -> None:
+def test_features_of_a_quantized_model_are_those_of_the_unquantized_one(tiny_model: EchoingPixels) -> None:
     media = tinymodel.clip(2.0)
-    whole, small = (load(tiny, quant=quant, device="cpu").encode(media).features for quant in ("none", "nf4"))
+    whole, small = (one.encode(media).features for one in (tiny_model, load("tiny", quant="nf4", device="cpu")))
     assert torch.equal(whole.video, small.video) and torch.equal(whole.audio, small.audio)  # type: ignore[arg-type]
 
 
@@ -242,12 +242,12 @@ def test_a_folder_without_weights_is_one_line(copy: Path) -> None:
         weights_of(str(copy), LoadOptions())
 
 
-def test_what_encoders_read_is_as_this_format_says() -> None:
+def test_the_encoders_input_is_that_of_this_format() -> None:
     """Where this fails because clips are prepared in another way, raise FORMAT and renew the figures."""
     media = prepare_media(tinymodel.clip(), tinymodel.RESOLUTION)
     assert media.patches is not None and media.mel is not None
     figures = [float(part.double().abs().mean()) for part in (media.patches, media.mel)]
-    assert (FORMAT, media.grid, tuple(media.mel.shape)) == (2, (3, 4, 6), (128, 300))
+    assert (FORMAT, media.grid, tuple(media.mel.shape)) == (3, (3, 4, 6), (128, 300))
     assert figures == pytest.approx([0.94937, 0.59751], rel=1e-3)
 
 
@@ -271,22 +271,22 @@ def test_a_folder_that_holds_files_is_replaced(tmp_path: Path) -> None:
     assert [one.name for one in tmp_path.rglob("*")] == ["model", "new"]
 
 
-def test_what_a_killed_process_left_is_deleted_after_an_hour(seen: Seen, tmp_path: Path) -> None:
+def test_unfinished_files_of_a_killed_process_are_deleted_after_an_hour(entry: CachedClip, tmp_path: Path) -> None:
     for name, age in (("old", 2 * 3600), ("young", 60)):
         left = tmp_path / "ab" / f".{name}{UNFINISHED}"
         left.mkdir(parents=True)
         (left / "part").touch()
         os.utime(left, (time.time() - age,) * 2)
-    FeatureCache(tmp_path).put("ab" * 32, seen)
+    FeatureCache(tmp_path).put("ab" * 32, entry)
     assert sorted(path.name for path in (tmp_path / "ab").iterdir()) == [f".young{UNFINISHED}", "ab" * 32 + ENDING]
 
 
-def test_keys_of_one_clip_begin_alike_so_that_clips_can_be_counted(seen: Seen, tmp_path: Path) -> None:
+def test_keys_of_one_clip_begin_alike_so_that_clips_can_be_counted(entry: CachedClip, tmp_path: Path) -> None:
     cache = FeatureCache(tmp_path)
-    keys = [feature_key(mark, "towers", MediaOptions(fps=fps)) for mark, fps in (("a", 1), ("a", 2), ("b", 1))]
+    keys = [feature_key(mark, "encoders", MediaOptions(fps=fps)) for mark, fps in (("a", 1), ("a", 2), ("b", 1))]
     assert keys[0][:CLIP] == keys[1][:CLIP] != keys[2][:CLIP]
     for key in keys:
-        cache.put(key, seen)
+        cache.put(key, entry)
     assert (len(cache.entries()), cache.clips()) == (3, 2)
 
 
@@ -298,6 +298,21 @@ def test_the_folder_is_where_the_platform_keeps_caches(monkeypatch: pytest.Monke
     for value in ("", "relative"):  # which the specification says to ignore
         monkeypatch.setenv("XDG_CACHE_HOME", value)
         assert default_folder() == tmp_path / ".cache" / "echoingpixels" / "features"
+
+
+@pytest.fixture
+def events(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The ends of generation and the writes to the cache, in order."""
+    order: list[str] = []
+    put, generate = FeatureCache.put, under_test.generate
+
+    def generating(*given: Any) -> Iterator[Chunk]:
+        yield from generate(*given)
+        order.append("generated")
+
+    monkeypatch.setattr(under_test, "generate", generating)
+    monkeypatch.setattr(FeatureCache, "put", lambda *given: (order.append("put"), put(*given)))
+    return order
 
 
 @pytest.fixture
@@ -314,7 +329,7 @@ def near(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     yield read
 
 
-def test_a_batch_reads_no_clip_twice_whatever_is_asked(film: Path, near: list[str], tmp_path: Path) -> None:
+def test_a_batch_reads_no_clip_twice_for_any_question(film: Path, near: list[str], tmp_path: Path) -> None:
     model: EchoingPixels = tinymodel.model()
     chosen = job(model, cache=tmp_path / "cache")
     answer(model, chosen, tasks(film, questions=("Who?",)), tmp_path / "first.jsonl")
@@ -324,19 +339,16 @@ def test_a_batch_reads_no_clip_twice_whatever_is_asked(film: Path, near: list[st
     cached, plain = (rows(tmp_path / f"{name}.jsonl") for name in ("cached", "plain"))
     assert [row["cached"] for row in cached] == [True] * 3 and not any(row["cached"] for row in plain)
     for one, other in zip(cached, plain, strict=True):
-        told = {"time_s": 0, "tokens_per_s": 0, "cached": 0}
-        assert {**one, **told} == {**other, **told}
+        differ = {"time_s": 0, "tokens_per_s": 0, "cached": 0}
+        assert {**one, **differ} == {**other, **differ}
         assert one["time_s"]["encode"] == 0
 
 
-def test_a_batch_keeps_features_after_their_answers(
-    film: Path, near: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_batch_writes_features_once_after_the_answers(
+    film: Path, near: list[str], tmp_path: Path, events: list[str]
 ) -> None:
-    written: list[int] = []
-    put, out = FeatureCache.put, tmp_path / "rows.jsonl"
-    monkeypatch.setattr(FeatureCache, "put", lambda *given: (written.append(len(rows(out))), put(*given)))
-    answer(tinymodel.model(), job(tinymodel.model(), cache=tmp_path / "cache"), tasks(film), out)
-    assert written == [3] and FeatureCache(tmp_path / "cache").clips() == 1
+    answer(tinymodel.model(), job(tinymodel.model(), cache=tmp_path / "cache"), tasks(film), tmp_path / "rows.jsonl")
+    assert events == ["generated", "put"] and FeatureCache(tmp_path / "cache").clips() == 1
 
 
 def test_a_clip_that_was_only_touched_is_not_answered_twice(film: Path, near: list[str], tmp_path: Path) -> None:
@@ -347,7 +359,7 @@ def test_a_clip_that_was_only_touched_is_not_answered_twice(film: Path, near: li
     assert answer(model, job(model), tasks(clip), tmp_path / "rows.jsonl", resume=True).skipped == 3
 
 
-def test_a_second_question_of_ask_starts_at_the_sieve(
+def test_a_second_question_of_ask_starts_at_the_selection(
     film: Path, ep: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     where = ("--cache-dir", tmp_path, "--json", *SHORT)
@@ -370,36 +382,61 @@ def test_a_second_question_of_ask_starts_at_the_sieve(
     assert (cleared["clips"], cleared["entries"], cleared["bytes"]) == (0, 0, 0)
 
 
-def test_a_quantized_model_answers_from_what_the_whole_one_kept(film: Path, ep: Program, tmp_path: Path) -> None:
-    where = ("--cache-dir", tmp_path, "--json", "--device", "cpu", *SHORT)
-    first, second = (json.loads(ep("ask", film, QUESTION, *where, "--quant", one).out) for one in ("none", "nf4"))
-    assert first["time_s"]["encode"] > 0 and second["time_s"]["encode"] is None
-
-
-def test_features_are_written_after_the_answer_also_after_one_that_fails(
-    film: Path, ep: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_quantized_model_uses_the_features_of_the_unquantized_one(
+    tiny_model: EchoingPixels, film: Path, tmp_path: Path
 ) -> None:
-    order: list[str] = []
-    put, stream = FeatureCache.put, EncodedClip.stream
-    monkeypatch.setattr(FeatureCache, "put", lambda *given: (order.append("kept"), put(*given)))
-
-    def answered(*given: Any) -> Iterator[Any]:
-        yield from stream(*given)
-        order.append("answered")
-
-    monkeypatch.setattr(EncodedClip, "stream", answered)
-    assert ep("ask", film, QUESTION, "Who?", "--cache-dir", tmp_path / "a", *SHORT).code == 0
-    assert order == ["answered", "answered", "kept"]
-    monkeypatch.setattr(EncodedClip, "stream", lambda *_: (_ for _ in ()).throw(InternalError("Memory ran out.")))
-    assert ep("ask", film, QUESTION, "--cache-dir", tmp_path / "b", *SHORT).code == 1
-    assert FeatureCache(tmp_path / "b" / "features").clips() == 1
+    first = tiny_model.encode(film, cache=tmp_path)
+    first.store()
+    second = load("tiny", device="cpu", quant="nf4").encode(film, cache=tmp_path)
+    assert not first.cached and first.time_s.encode is not None
+    assert second.cached and second.time_s.encode is None and second.ask(QUESTION, max_new_tokens=3).token_ids
 
 
-def test_reading_the_cache_gives_what_reading_the_clip_gives(film: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def marked() -> EchoingPixels:
+    """The random model, with a mark for its encoders: it uses the feature cache."""
+    plain = tinymodel.model()
+    return EchoingPixels(plain.backbone, plain.sieve, encoders="random")
+
+
+def test_features_are_written_after_the_first_answer(
+    marked: EchoingPixels, film: Path, tmp_path: Path, events: list[str]
+) -> None:
+    clip = marked.encode(film, cache=tmp_path)
+    assert events == []
+    for question in (QUESTION, "Who?"):
+        clip.ask(question, max_new_tokens=2)
+    assert events[:3] == ["generated", "put", "generated"] and FeatureCache(tmp_path).clips() == 1
+    assert marked.encode(film, cache=tmp_path).cached
+
+
+@pytest.mark.parametrize("failing", ["generate", "selection_flops", "pad"])
+def test_features_are_written_after_an_answer_that_fails_too(
+    failing: str, marked: EchoingPixels, film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> Any:
+        raise InternalError("Memory ran out.")
+
+    clip = marked.encode(film, cache=FeatureCache(tmp_path))
+    with monkeypatch.context() as patch:
+        patch.setattr(under_test, failing, broken)
+        with pytest.raises(InternalError):
+            marked.answer([(clip, QUESTION), (clip, "Who?")], AskOptions("cs2", 0.2))
+    assert FeatureCache(tmp_path).clips() == 1
+
+
+def test_an_answer_abandoned_midway_writes_the_features(marked: EchoingPixels, film: Path, tmp_path: Path) -> None:
+    chunks = marked.encode(film, cache=tmp_path).stream(QUESTION, AskOptions(generate=GenerateOptions(20)))
+    next(chunks)
+    chunks.close()  # type: ignore[attr-defined]
+    assert FeatureCache(tmp_path).clips() == 1
+
+
+def test_a_cached_clip_has_the_facts_of_the_clip_read(film: Path, tmp_path: Path) -> None:
     model = tinymodel.model()
     clip = read_clip(film, frame_size=model.frame_size)
-    looked = model.encode(clip)
+    encoded = model.encode(clip)
     cache = FeatureCache(tmp_path)
-    cache.put("ab" * 32, Seen(looked.media, looked.features, clip.source, clip.duration))
+    cache.put("ab" * 32, CachedClip(encoded.media, encoded.features, clip.source, clip.duration))
     back = cache.get("ab" * 32, str(film))
     assert back is not None and back.source == clip.source and back.duration == clip.duration

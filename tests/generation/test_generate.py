@@ -11,7 +11,7 @@ from torch import Tensor
 
 from echoingpixels.backbones.qwen_omni import QwenOmni
 from echoingpixels.errors import OptionError
-from echoingpixels.generation import decode as generate
+from echoingpixels.generation import decode
 from echoingpixels.generation.decode import Text, stream_tokens
 from echoingpixels.inputs.prepare import prepare_media
 from echoingpixels.inputs.stream import Stream, pad
@@ -51,7 +51,7 @@ def slowly(on: QwenOmni, stream: Stream, first: int) -> Tensor:
 
 @torch.no_grad()
 @pytest.mark.parametrize("sound", [True, False])
-def test_it_says_what_transformers_says_where_the_last_position_is_the_largest(sound: bool) -> None:
+def test_decoding_equals_transformers_where_the_last_position_is_the_largest(sound: bool) -> None:
     on = tinymodel.backbone()
     stream = tinymodel.stream(on, sound=sound)
     assert int(stream.positions[0, 0, -1]) == int(stream.positions.max())
@@ -69,7 +69,7 @@ def test_it_says_what_transformers_says_where_the_last_position_is_the_largest(s
 
 
 @torch.no_grad()
-def test_it_says_what_transformers_says_in_a_padded_batch() -> None:
+def test_decoding_equals_transformers_in_a_padded_batch() -> None:
     on = tinymodel.backbone()
     stream = pad([tinymodel.stream(on, 2.0), tinymodel.stream(on, 4.0, seed=5), tinymodel.text_stream(on)])
     theirs = on.thinker.generate(
@@ -85,7 +85,7 @@ def test_it_says_what_transformers_says_in_a_padded_batch() -> None:
 
 
 @torch.no_grad()
-def test_after_sound_that_ends_early_decoding_goes_on_past_the_largest_position() -> None:
+def test_after_sound_that_ends_early_decoding_continues_past_the_largest_position() -> None:
     on = tinymodel.backbone()
     stream = with_short_sound(on)
     largest = int(stream.positions.max())
@@ -95,20 +95,20 @@ def test_after_sound_that_ends_early_decoding_goes_on_past_the_largest_position(
 
 def test_every_step_decodes_one_position_further(monkeypatch: pytest.MonkeyPatch) -> None:
     on = tinymodel.backbone()
-    stream, seen = with_short_sound(on), []
-    decode = on.decode
+    stream, decoded = with_short_sound(on), []
+    step = on.decode
 
     def spy(token: Tensor, position: Tensor, *rest: Any) -> Tensor:
-        seen.append(int(position))
-        return decode(token, position, *rest)
+        decoded.append(int(position))
+        return step(token, position, *rest)
 
     monkeypatch.setattr(on, "decode", spy)
     tokens(on, stream)
     first = int(stream.positions.max()) + 1
-    assert seen == list(range(first, first + TOKENS - 1))
+    assert decoded == list(range(first, first + TOKENS - 1))
 
 
-def test_every_row_of_a_batch_says_what_it_says_alone() -> None:
+def test_every_row_of_a_batch_gives_the_tokens_of_the_row_alone() -> None:
     on = tinymodel.backbone()
     alone = [tinymodel.stream(on, 2.0), with_short_sound(on), tinymodel.text_stream(on)]
     assert torch.equal(tokens(on, pad(alone)), torch.cat([tokens(on, stream) for stream in alone]))
@@ -131,8 +131,8 @@ def test_long_rows_of_a_batch_run_by_equal_length_without_a_mask(monkeypatch: py
     alone = batch(on)
     expected = torch.cat([tokens(on, stream) for stream in alone])
     monkeypatch.setattr(on, "hidden", spy)
-    for limit, groups in ((generate.MASKED, [(5, False)]), (1, [(2, True), (1, True), (1, True), (1, True)])):
-        monkeypatch.setattr(generate, "MASKED", limit)
+    for limit, groups in ((decode.MASKED, [(5, False)]), (1, [(2, True), (1, True), (1, True), (1, True)])):
+        monkeypatch.setattr(decode, "MASKED", limit)
         runs.clear()
         assert torch.equal(tokens(on, pad(alone)), expected)
         assert runs == groups
@@ -142,8 +142,8 @@ def test_long_rows_of_a_batch_run_by_equal_length_without_a_mask(monkeypatch: py
 def test_a_joined_cache_is_that_of_the_padded_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     on = tinymodel.backbone()
     padded = pad(batch(on))
-    monkeypatch.setattr(generate, "MASKED", 1)
-    last, cache, mask = generate.prefill(on, padded, GenerateOptions())
+    monkeypatch.setattr(decode, "MASKED", 1)
+    last, cache, mask = decode.prefill(on, padded, GenerateOptions())
     plain = on.new_cache()
     torch.testing.assert_close(last, on.hidden(padded, plain)[:, -1:])
     assert mask is not None and torch.equal(mask, padded.mask)
@@ -155,11 +155,11 @@ def test_a_joined_cache_is_that_of_the_padded_batch(monkeypatch: pytest.MonkeyPa
 
 def test_rows_of_one_length_are_decoded_without_a_mask(monkeypatch: pytest.MonkeyPatch) -> None:
     on, masks = tinymodel.backbone(), []
-    decode = on.decode
+    step = on.decode
 
     def spy(token: Tensor, position: Tensor, mask: Tensor | None, *rest: Any) -> Tensor:
         masks.append(mask)
-        return decode(token, position, mask, *rest)
+        return step(token, position, mask, *rest)
 
     alone = [tinymodel.stream(on, 2.0, seed=seed) for seed in range(3)]
     expected = torch.cat([tokens(on, stream) for stream in alone])
@@ -175,7 +175,7 @@ def test_several_rows_have_no_single_answer() -> None:
         model.generate(stream)
 
 
-def test_a_stop_token_is_given_out_and_ends_its_row_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stop_token_is_yielded_and_ends_its_row_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     on = tinymodel.backbone()
     stream = pad([tinymodel.stream(on, 2.0), tinymodel.stream(on, 3.0, seed=5)])
     free = tokens(on, stream)
@@ -190,13 +190,13 @@ def test_a_stop_token_is_given_out_and_ends_its_row_alone(monkeypatch: pytest.Mo
     assert alone.shape[1] == free[0].tolist().index(stop) + 1
 
 
-def test_the_limit_is_met_exactly() -> None:
+def test_the_token_limit_is_exact() -> None:
     on = tinymodel.backbone()
     assert tokens(on, tinymodel.stream(on), max_new_tokens=1).shape == (1, 1)
     assert tokens(on, tinymodel.stream(on), max_new_tokens=5).shape == (1, 5)
 
 
-def test_drawn_tokens_follow_the_seed() -> None:
+def test_sampled_tokens_follow_the_seed() -> None:
     on = tinymodel.backbone()
     stream = tinymodel.stream(on)
     first = tokens(on, stream, temperature=1.5, seed=1)
@@ -212,7 +212,7 @@ def test_a_low_temperature_is_nearly_greedy() -> None:
 
 
 @pytest.mark.parametrize("options", [{"max_new_tokens": 0}, {"temperature": -0.1}, {"temperature": float("nan")}])
-def test_options_that_make_no_sense_are_refused(options: dict[str, float]) -> None:
+def test_invalid_options_are_refused(options: dict[str, float]) -> None:
     with pytest.raises(OptionError):
         GenerateOptions(**options)  # type: ignore[arg-type]
 
@@ -227,7 +227,7 @@ def test_text_holds_back_a_character_until_it_is_whole() -> None:
     assert text.ids == ids
 
 
-def test_text_says_why_it_ended_and_leaves_the_stop_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_text_has_its_finish_reason_and_leaves_the_stop_token_out(monkeypatch: pytest.MonkeyPatch) -> None:
     on = tinymodel.backbone()
     stop = tinymodel.mark("<|im_end|>")
     monkeypatch.setattr(on, "stop_ids", frozenset({stop}))

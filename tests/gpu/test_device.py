@@ -12,8 +12,10 @@ from echoingpixels.backbones import kernels
 from echoingpixels.backbones.kernels import REPEATED, VARLEN
 from echoingpixels.backbones.qwen_omni import QwenOmni
 from echoingpixels.from_pretrained import load
+from echoingpixels.inputs.prepare import prepare_media
 from echoingpixels.inputs.stream import Stream
 from echoingpixels.media import read_clip
+from echoingpixels.model import EchoingPixels
 from tests.support import tinymodel
 
 DEMO = Path(__file__).parents[2] / "models/echoingpixels/assets/demo.mp4"
@@ -31,9 +33,9 @@ pytestmark = [
 
 
 @pytest.mark.parametrize("quant", ["none", "nf4", "int8"])
-def test_cuda_answers_as_the_cpu_does(quant: str) -> None:
+def test_cuda_answers_as_the_cpu_does(quant: str, tiny_model: EchoingPixels) -> None:
     clip = read_clip(DEMO)
-    expected = load("tiny", device="cpu").ask(clip, QUESTION, keep=0.2).text
+    expected = tiny_model.ask(clip, QUESTION, keep=0.2).text
     assert load("tiny", device="cuda", quant=quant).ask(clip, QUESTION, keep=0.2).text == expected
 
 
@@ -51,12 +53,12 @@ def test_the_peak_memory_is_the_device_s() -> None:
 def test_windows_attended_in_one_call_give_the_features_of_a_call_each() -> None:
     model = load("tiny", device="cuda")
     assert isinstance(model.backbone, QwenOmni)
-    towers = model.backbone.thinker.model.visual, model.backbone.thinker.model.audio_tower
-    assert [tower.config._attn_implementation for tower in towers] == [VARLEN, VARLEN]
+    encoders = model.backbone.thinker.model.visual, model.backbone.thinker.model.audio_tower
+    assert [encoder.config._attn_implementation for encoder in encoders] == [VARLEN, VARLEN]
     media = prepare_media(read_clip(DEMO), model.backbone.resolution)
     found = tinymodel.encode(model.backbone, media)
-    for tower in towers:
-        tower.config._attn_implementation = "sdpa"
+    for encoder in encoders:
+        encoder.config._attn_implementation = "sdpa"
     expected = tinymodel.encode(model.backbone, media)
     for one, other in ((found.video, expected.video), (found.audio, expected.audio)):
         assert one is not None and other is not None

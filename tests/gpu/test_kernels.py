@@ -13,6 +13,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from echoingpixels.backbones import kernels
 from echoingpixels.backbones.kernels import REPEATED, VARLEN, choose_kernels, repeated
 from echoingpixels.backbones.qwen_omni import QwenOmni
+from echoingpixels.inputs.prepare import prepare_media
 from echoingpixels.inputs.stream import pad
 from echoingpixels.options import AskOptions, GenerateOptions
 from tests.support import tinymodel
@@ -121,6 +122,6 @@ def test_a_decoder_with_repeated_heads_gives_the_plain_logits(padded: bool) -> N
 
 def test_a_gpu_before_flash_attention_never_sees_grouped_heads_nor_a_mask() -> None:
     with on_cuda(on_cpu(torch.float16), (7, 5)) as (model, record):
-        model.encode(tinymodel.clip()).answer("Who?", AskOptions("cs2", 0.3, GenerateOptions(4)))
+        model.encode(tinymodel.clip()).ask("Who?", AskOptions("cs2", 0.3, GenerateOptions(4)))
     found = {event.what.rsplit(", ", 2)[0] for event in record.events if event.kind == "attention"}
     assert found == {"no mask, causal, equal heads", "no mask, full, equal heads"}

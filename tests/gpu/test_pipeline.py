@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 import torch
 
+import tools.quotas  # noqa: F401  the ablations are reducers too
 from echoingpixels.backbones import qwen_omni
 from echoingpixels.backbones.qwen_omni import QwenOmni
-from echoingpixels.batched import answers, ask
 from echoingpixels.datasets.questions import Row
+from echoingpixels.encoded_clip import from_cache
 from echoingpixels.evaluation.evaluate import evaluate
 from echoingpixels.explain.explanation import explain
 from echoingpixels.features import encode as encoding
@@ -22,13 +23,11 @@ from echoingpixels.features.cache import FeatureCache
 from echoingpixels.from_pretrained import load
 from echoingpixels.generation import decode as generate
 from echoingpixels.inputs.patches import Resolution
-from echoingpixels.looking import look
 from echoingpixels.media.clip import Clip
 from echoingpixels.model import EchoingPixels
-from echoingpixels.options import REDUCER_NAMES, SIEVED, AskOptions, Auto, GenerateOptions, read_encode
+from echoingpixels.options import REDUCER_NAMES, SIEVED, AskOptions, Auto, GenerateOptions, Reuse
 from echoingpixels.reducers import chunked_scoring as windows
 from echoingpixels.reducers.setting import Setting
-from echoingpixels.report import Stopwatch
 from tests.support import tinymodel
 from tests.support.pretend_cuda import pretend_cuda
 from tests.support.pretended import on_cpu, on_cuda
@@ -43,7 +42,7 @@ Work = Callable[[EchoingPixels], Any]
 
 
 def same(work: Work, model: EchoingPixels, capability: tuple[int, int] = (9, 0)) -> Any:
-    """What `work` gives, on the CPU and on pretended CUDA alike."""
+    """The result of `work`, which is the same on the CPU and on pretended CUDA."""
     expected = work(model)
     with on_cuda(model, capability) as (copied, _):
         found = work(copied)
@@ -52,23 +51,23 @@ def same(work: Work, model: EchoingPixels, capability: tuple[int, int] = (9, 0))
 
 
 def asked(question: str = QUESTIONS[1], clip: Clip | None = None, keep: Any = 0.3, **options: Any) -> Work:
-    """To answer one question: its tokens, and when the kept ones are."""
+    """Answer one question: the token ids, and the times of the kept tokens."""
     reducer = options.pop("reducer", "cs2")
     chosen = AskOptions(reducer, keep, GenerateOptions(**{"max_new_tokens": 6, **options}))
 
     def work(model: EchoingPixels) -> Any:
-        answer = model.encode(clip or tinymodel.clip()).answer(question, chosen)
+        answer = model.encode(clip or tinymodel.clip()).ask(question, chosen)
         return answer.token_ids, answer.kept_times
 
     return work
 
 
-def encoded(model: EchoingPixels, how: str, max_pixels: int = 84 * 84) -> EchoingPixels:
-    """The same model, encoding as `how` says."""
+def reusing(model: EchoingPixels, reuse: Reuse, max_pixels: int = 84 * 84) -> EchoingPixels:
+    """The same model with another reuse threshold and resolution."""
     on = model.backbone
     assert isinstance(on, QwenOmni)
     resolution = Resolution.plain(max_pixels, on.resolution.video_min)
-    made = QwenOmni(on.thinker, on.tokenizer, on.name, resolution, read_encode(how))
+    made = QwenOmni(on.thinker, on.tokenizer, on.name, resolution, reuse=reuse)
     return EchoingPixels(made, model.sieve)
 
 
@@ -80,8 +79,8 @@ def test_every_reducer_answers_as_on_the_cpu(reducer: str, form: str, dtype: tor
 
 @pytest.mark.parametrize(
     "options",
-    [{"temperature": 1.5}, {"static": True}, {"lookup": 3}, {"max_new_tokens": 1}],
-    ids=["sampled", "static", "lookup", "one token"],
+    [{"temperature": 1.5}, {"static": True}, {"max_new_tokens": 1}],
+    ids=["sampled", "static", "one token"],
 )
 def test_every_way_to_decode_answers_as_on_the_cpu(options: dict[str, Any]) -> None:
     same(asked("aaaa aaaa", **options), on_cpu())
@@ -98,16 +97,16 @@ def test_a_long_clip_scored_by_windows_answers_as_on_the_cpu(reducer: str, monke
     same(asked(reducer=reducer, clip=tinymodel.clip(6.0)), on_cpu())
 
 
-@pytest.mark.parametrize("how", ["plain", "repeats", "repeats:0.5", "glance:0.5"])
+@pytest.mark.parametrize("reuse", [None, 0.1, 0.5])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_every_way_to_encode_answers_as_on_the_cpu(
-    how: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+def test_every_reuse_threshold_answers_as_on_the_cpu(
+    reuse: Reuse, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(qwen_omni, "PATCHES_AT_ONCE", 240)  # several chunks
     noise = np.random.default_rng(3).integers(0, 256, (12, 140, 168, 3), dtype=np.uint8)
     noise[4:8] = noise[3]  # still for a while
     clip = replace(tinymodel.clip(6.0), frames=noise)
-    same(lambda model: asked(clip=clip)(encoded(model, how, 168 * 168)), on_cpu(dtype))
+    same(lambda model: asked(clip=clip)(reusing(model, reuse, 168 * 168)), on_cpu(dtype))
 
 
 @pytest.mark.parametrize("kind", ["video", "sound", "image"])
@@ -128,10 +127,8 @@ def test_a_padded_batch_answers_as_on_the_cpu(masked: int, dtype: torch.dtype, m
 
     def work(model: EchoingPixels) -> list[str]:
         clips = [tinymodel.clip(seconds, seed=i) for i, seconds in enumerate((2.0, 4.0, 2.0))]
-        rows = [Row("a", DEMO, question, "cat", "who", "listen") for question in QUESTIONS]
-        batch = [one for clip in clips for one in ask(model.encode(clip), rows)]
-        said = answers(model, batch, AskOptions("cs2", 0.3, GenerateOptions(5)), Stopwatch(model.backbone.device))
-        return [one.text for one in said]
+        batch = [(encoded, question) for encoded in map(model.encode, clips) for question in QUESTIONS]
+        return [one.text for one in model.answer(batch, AskOptions("cs2", 0.3, GenerateOptions(5)))]
 
     assert len(same(work, on_cpu(dtype))) == 9
 
@@ -139,12 +136,12 @@ def test_a_padded_batch_answers_as_on_the_cpu(masked: int, dtype: torch.dtype, m
 def test_features_from_the_cache_answer_as_on_the_cpu(tmp_path: Path) -> None:
     def work(model: EchoingPixels) -> Any:
         cache = FeatureCache(tmp_path / model.backbone.device.type)
-        look(model, tinymodel.clip(), {}, cache, "ab" * 32).keep()
+        model.encode_pieces(tinymodel.clip().pieces(), {}, cache.slot("ab" * 32)).store()
         found = cache.get("ab" * 32, "clip.mp4")
         assert found is not None
-        view = look(model, found, {})
-        assert view.cached
-        return view.looked.ask(QUESTIONS[0], AskOptions("cs2", 0.3, GenerateOptions(4))).token_ids
+        clip = from_cache(model, found, {})
+        assert clip.cached
+        return clip.ask(QUESTIONS[0], AskOptions("cs2", 0.3, GenerateOptions(4))).token_ids
 
     same(work, on_cpu())
 
@@ -161,8 +158,8 @@ def test_an_explanation_is_as_on_the_cpu(form: str) -> None:
 
 def test_a_comparison_is_as_on_the_cpu() -> None:
     def work(model: EchoingPixels) -> list[str]:
-        looked = model.encode(tinymodel.clip())
-        return [answer.text for answer in looked.compare(QUESTIONS[0], AskOptions("cs2", 0.3, GenerateOptions(3)))]
+        clip = model.encode(tinymodel.clip())
+        return [answer.text for answer in clip.compare(QUESTIONS[0], AskOptions("cs2", 0.3, GenerateOptions(3)))]
 
     same(work, on_cpu())
 
@@ -189,13 +186,14 @@ def test_pieces_are_cut_in_a_thread_beside_the_gpu() -> None:
 
 
 @pytest.mark.parametrize("capability", [(7, 5), (9, 0)])
-def test_the_bundled_model_loads_onto_the_gpu_with_all_its_weights(capability: tuple[int, int]) -> None:
-    expected = load("tiny", device="cpu")
+def test_the_bundled_model_loads_onto_the_gpu_with_all_its_weights(
+    capability: tuple[int, int], tiny_model: EchoingPixels
+) -> None:
     with pretend_cuda(capability) as record:
         model = load("tiny", device="cuda")
         assert model.sieve is not None
         on_gpu = [*model.backbone.parameters(), *model.sieve.parameters()]
         assert {str(weight.device) for weight in on_gpu} == {"cuda:0"}
-        assert model.weight_bytes() * 2 == expected.weight_bytes()  # half precision
-        digests = {"checkpoints/identity.py:_digest"} if capability >= (8, 0) else set()  # float16 has none
+        assert model.weight_bytes() * 2 == tiny_model.weight_bytes()  # half precision
+        digests = {"checkpoints/fingerprint.py:_digest"} if capability >= (8, 0) else set()  # float16 has none
         assert set(record.count("sync")) == digests  # which decoder a sieve was trained on

@@ -7,13 +7,23 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from transformers import WhisperFeatureExtractor
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
 from echoingpixels.inputs import patches as F
 from echoingpixels.inputs.mel import log_mel
 from echoingpixels.inputs.positions import AUDIO, IMAGE, TEXT, VIDEO
-from echoingpixels.inputs.prepare import SYSTEM, Inputs, audio_tokens, chat_ids, prepare_media, prepare_prompt
+from echoingpixels.inputs.prepare import (
+    SYSTEM,
+    Inputs,
+    audio_tokens,
+    chat_ids,
+    plain_ids,
+    prepare_media,
+    prepare_prompt,
+)
 from echoingpixels.media.clip import Clip, Source
 from tests.support import tinymodel
 
@@ -41,6 +51,17 @@ def test_what_a_user_writes_never_becomes_a_special_token(nasty: str) -> None:
     assert written[written >= tinymodel.BYTES].tolist() == marks
     decoded = tinymodel.tokenizer().decode(written[written < tinymodel.BYTES])
     assert decoded.count(nasty) == 3
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    parts=st.lists(st.one_of(st.sampled_from(sorted(tinymodel.tokenizer().get_added_vocab())), st.text(max_size=4))),
+    cut=st.integers(0, 5),
+)
+def test_text_that_spells_added_tokens_keeps_its_characters(parts: list[str], cut: int) -> None:
+    tokenizer, text = tinymodel.tokenizer(), "".join(parts)[cut:]
+    ids = plain_ids(tokenizer, text)
+    assert tokenizer.decode(ids) == text and not set(ids) & set(tokenizer.get_added_vocab().values())
 
 
 def test_the_prompt_reads_as_the_chat_template_has_it() -> None:
@@ -80,17 +101,19 @@ def test_an_answer_changes_nothing_before_it() -> None:
 
 
 def test_the_parts_of_a_chat_make_up_the_whole_prompt() -> None:
-    before, after, said = chat_ids(tinymodel.tokenizer(), "Why?", "So.")
+    before, after, reply = chat_ids(tinymodel.tokenizer(), "Why?", "So.")
     inputs = prompt_of(tinymodel.clip(1.0), "Why?", answer="So.")
     ids = inputs.input_ids[0].tolist()
-    assert ids[: len(before)] == before and ids[-len(after + said) :] == after + said
+    assert ids[: len(before)] == before and ids[-len(after + reply) :] == after + reply
 
 
 @pytest.mark.parametrize("limits", LIMITS)
-def test_frames_are_fitted_to_the_size_that_transformers_gives_or_inside_the_limits(limits: tuple[int, int]) -> None:
-    random = np.random.default_rng(0)
-    shapes = [(1, 1), (5, 900), (13, 14), (1080, 1920), (90, 160), (10, 2000), (4, 800)]
-    shapes += [tuple(shape) for shape in random.integers(8, 1300, (400, 2)).tolist()]
+@settings(max_examples=50, deadline=None)
+@given(shapes=st.lists(st.tuples(st.integers(8, 1300), st.integers(8, 1300)), min_size=8, max_size=8))
+@example(shapes=[(1, 1), (5, 900), (13, 14), (1080, 1920), (90, 160), (10, 2000), (4, 800)])
+def test_frames_are_fitted_to_the_size_that_transformers_gives_or_inside_the_limits(
+    limits: tuple[int, int], shapes: list[tuple[int, int]]
+) -> None:
     for height, width in shapes:
         rows, columns = smart_resize(height, width, 28, *limits)
         got = F.fit(height, width, *limits)
@@ -142,9 +165,16 @@ def test_sound_longer_than_300_seconds_is_not_cut() -> None:
     assert float(media.mel[:, -100:].std()) > 0.01
 
 
-@pytest.mark.parametrize(("mel_frames", "tokens"), [(1, 0), (2, 0), (3, 1), (100, 25), (512, 128), (605, 151)])
+@pytest.mark.parametrize(("mel_frames", "tokens"), [(1, 0), (2, 0), (3, 1), (512, 128), (605, 151)])
 def test_25_audio_tokens_a_second(mel_frames: int, tokens: int) -> None:
     assert audio_tokens(mel_frames) == tokens
+
+
+@settings(max_examples=50, deadline=None)
+@given(seconds=st.integers(1, 7200), more=st.integers(0, 3))
+def test_whole_seconds_have_25_audio_tokens_each(seconds: int, more: int) -> None:
+    assert audio_tokens(100 * seconds) == 25 * seconds
+    assert audio_tokens(100 * seconds + more) == 25 * seconds + (more == 3)
 
 
 def test_sound_too_short_for_a_token_is_left_out() -> None:
@@ -155,13 +185,13 @@ def test_sound_too_short_for_a_token_is_left_out() -> None:
 
 def test_sound_alone_an_image_and_a_silent_clip_are_prompts_too() -> None:
     clip = tinymodel.clip(2.0)
-    heard = prompt_of(of_kind(replace(clip, frames=clip.frames[:0], times=clip.times[:0]), "audio"))
-    assert set(heard.kind.unique().tolist()) == {TEXT, AUDIO}
+    audio_only = prompt_of(of_kind(replace(clip, frames=clip.frames[:0], times=clip.times[:0]), "audio"))
+    assert set(audio_only.kind.unique().tolist()) == {TEXT, AUDIO}
     shown = prompt_of(of_kind(replace(clip, frames=clip.frames[:1], times=clip.times[:1], audio=None), "image"))
     assert set(shown.kind.unique().tolist()) == {TEXT, IMAGE}
     assert int((shown.input_ids == tinymodel.mark("<|IMAGE|>")).sum()) == 6
-    seen = prompt_of(tinymodel.clip(2.0, sound=False))
-    assert set(seen.kind.unique().tolist()) == {TEXT, VIDEO}
+    video_only = prompt_of(tinymodel.clip(2.0, sound=False))
+    assert set(video_only.kind.unique().tolist()) == {TEXT, VIDEO}
 
 
 def test_a_temporal_step_has_the_time_of_its_first_frame() -> None:

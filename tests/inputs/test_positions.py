@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 from transformers.models.qwen2_5_omni.processing_qwen2_5_omni import Qwen2_5OmniProcessor
 
@@ -33,7 +35,7 @@ def rope_index(placed: Placed, grids: dict[str, Any], on: Any, interleaved: bool
     return positions[:, 0]
 
 
-def processor_ids(fps: float, steps: int, heard: int, layout: Layout) -> list[int]:
+def processor_ids(fps: float, steps: int, audio: int, layout: Layout) -> list[int]:
     """A clip's ids as transformers' processor lays them out: one token a step."""
     ids = {"[": layout.audio_bos, "]": layout.audio_eos, "V": layout.video, "A": layout.audio}
     itself = SimpleNamespace(
@@ -46,7 +48,7 @@ def processor_ids(fps: float, steps: int, heard: int, layout: Layout) -> list[in
     )
     video = {"video_grid_thw": np.array([[steps, 2, 2]]), "video_second_per_grid": [2 / fps]}
     text = Qwen2_5OmniProcessor.replace_video_with_audio_token(
-        itself, video, 0, {"num_audio_tokens": [heard]}, 0, position_id_per_seconds=25, seconds_per_chunk=2.0
+        itself, video, 0, {"num_audio_tokens": [audio]}, 0, position_id_per_seconds=25, seconds_per_chunk=2.0
     )
     return [layout.vision_bos, *(ids[letter] for letter in text), layout.vision_eos]
 
@@ -56,15 +58,15 @@ def test_order_and_positions_equal_transformers_at_every_constant_rate_at_which_
     differ = set()
     for fps in (k / 20 for k in range(1, 600)):
         steps = 60
-        heard = min(int(steps * 2 / fps * 25 * 0.9) + 1, 1500)
-        placed = place([[9], Span(tuple(2 * i / fps for i in range(steps)), 1, 1, heard), [9]], on.layout)
+        audio = min(int(steps * 2 / fps * 25 * 0.9) + 1, 1500)
+        placed = place([[9], Span(tuple(2 * i / fps for i in range(steps)), 1, 1, audio), [9]], on.layout)
         grids = {
             "video_grid_thw": torch.tensor([[steps, 2, 2]]),
-            "audio_seqlens": torch.tensor([heard * 4]),
+            "audio_seqlens": torch.tensor([audio * 4]),
             "second_per_grids": torch.tensor([2 / fps]),
         }
         assert torch.equal(placed.positions, rope_index(placed, grids, on, interleaved=True)), f"{fps} fps"
-        if placed.ids.tolist()[1:-1] != processor_ids(fps, steps, heard, on.layout):
+        if placed.ids.tolist()[1:-1] != processor_ids(fps, steps, audio, on.layout):
             differ.add(fps)
     assert differ == DISAGREES_WITH_ITSELF
 
@@ -105,10 +107,36 @@ def test_each_chunk_of_two_seconds_holds_its_video_and_then_its_sound() -> None:
 def test_frames_at_uneven_times_are_placed_by_their_true_times() -> None:
     times = (0.0, 0.6, 0.64, 3.0, 3.5)
     placed = place([Span(times, 1, 1, 100)], LAYOUT)
-    seen = placed.kind == VIDEO
+    video = placed.kind == VIDEO
     start = int(placed.positions[0, 2])
-    assert (placed.positions[0, seen] - start).tolist() == [0, 15, 16, 75, 87]
+    assert (placed.positions[0, video] - start).tolist() == [0, 15, 16, 75, 87]
     assert placed.ids.tolist()[2:-2] == [1] * 3 + [2] * 50 + [1] * 2 + [2] * 50
+
+
+def token_by_token(span: Span, layout: Layout) -> list[tuple[int, list[int]]]:
+    """Ids and positions from the clip's start, by one sort of all tokens: by chunk, then video before audio."""
+    ticks = [int(time * layout.positions_per_s + 1e-6) for time in span.times]
+    size = int(layout.positions_per_s * layout.seconds_per_chunk)
+    cells = [(row, column) for row in range(span.rows) for column in range(span.columns)]
+    video = [(t // size, 0, layout.video, [t, row, column]) for t in ticks for row, column in cells]
+    audio = [(t // size, 1, layout.audio, [t] * 3) for t in range(span.audio_tokens)]
+    return [(token, at) for _, _, token, at in sorted(video + audio, key=lambda one: one[:2])]
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    gaps=st.lists(st.integers(1, 200), min_size=1, max_size=20),
+    rows=st.integers(1, 3),
+    columns=st.integers(1, 3),
+    audio=st.integers(1, 600),
+)
+def test_a_clip_of_any_times_is_placed_as_token_by_token(gaps: list[int], rows: int, columns: int, audio: int) -> None:
+    times = tuple(0.003 + 0.01 * sum(gaps[:i]) for i in range(len(gaps)))  # at most 2 s apart, and never quite even
+    span = Span(times, rows, columns, audio)
+    placed = place([[9], span, [9]], LAYOUT)
+    start = int(placed.positions[0, 1]) + 1
+    got = list(zip(placed.ids.tolist()[3:-3], (placed.positions[:, 3:-3] - start).T.tolist(), strict=True))
+    assert got == token_by_token(span, LAYOUT)
 
 
 def test_the_two_opening_marks_share_a_position_and_so_do_the_two_closing_ones() -> None:
@@ -143,15 +171,27 @@ def test_a_clip_with_nothing_in_it_is_refused() -> None:
         place([[9], Span()], LAYOUT)
 
 
-@pytest.mark.parametrize("sections", [[16, 24, 24], [16, 16, 16, 8, 8], [18, 18, 18, 11], [70, -2, -2, -2], []])
-def test_a_split_that_is_not_four_numbers_summing_to_half_the_head_size_is_refused(sections: list[int]) -> None:
-    with pytest.raises(ModelError, match="four numbers that sum to 64"):
-        check_sections(sections, 64)
+@settings(max_examples=50, deadline=None)
+@given(sections=st.lists(st.integers(-3, 40), max_size=6))
+@example(sections=[16, 24, 24])
+@example(sections=[16, 16, 16, 8, 8])
+@example(sections=[70, -2, -2, -2])
+@example(sections=[18, 18, 18, 10])
+@example(sections=[16, 24, 24, 0])
+def test_a_split_is_four_numbers_from_zero_that_sum_to_half_the_head_size(sections: list[int]) -> None:
+    if len(sections) == 4 and sum(sections) == 64 and min(sections) >= 0:
+        assert check_sections(sections, 64) == sections
+    else:
+        with pytest.raises(ModelError, match="four numbers that sum to 64"):
+            check_sections(sections, 64)
 
 
-@pytest.mark.parametrize("sections", [(18, 18, 18, 10), (16, 16, 16, 16), (16, 24, 24, 0)])
-def test_a_split_of_four_numbers_that_fit_is_taken(sections: tuple[int, ...]) -> None:
-    assert check_sections(sections, 64) == list(sections)
+@settings(max_examples=20, deadline=None)
+@given(first=st.integers(0, 64), second=st.integers(0, 64), third=st.integers(0, 64))
+def test_every_split_that_fits_is_taken(first: int, second: int, third: int) -> None:
+    a, b, c = sorted((first, second, third))
+    sections = [a, b - a, c - b, 64 - c]
+    assert check_sections(sections, 64) == sections
 
 
 def test_a_split_of_four_gives_the_slowest_pairs_to_time() -> None:

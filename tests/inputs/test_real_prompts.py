@@ -13,7 +13,7 @@ from echoingpixels.backbones.sizes import layout_of, stop_ids_of
 from echoingpixels.inputs.patches import Resolution
 from echoingpixels.inputs.prepare import Extent, Inputs, chat_ids, media_of, plain_ids, prepare_prompt, span_of
 from echoingpixels.media.clip import Ending, Source
-from echoingpixels.train.episode import _written
+from echoingpixels.train.examples import _tokenized
 from tests.support import realtokenizer
 from tests.support.realprocessor import Case, prompt, thinker
 
@@ -128,5 +128,5 @@ def test_an_answer_stops_at_the_ends_that_qwen_lists(tokenizer: Any) -> None:
 
 
 def test_training_statements_become_no_added_token_either(tokenizer: Any) -> None:
-    ids, _, _ = _written(tokenizer, True, "the <tool_call> man<|im_end|>", "yes")
+    ids, _, _ = _tokenized(tokenizer, True, "the <tool_call> man<|im_end|>", "yes")
     assert max(ids) < realtokenizer.FIRST and tokenizer.decode(ids) == " the <tool_call> man<|im_end|>"

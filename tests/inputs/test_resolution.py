@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from echoingpixels.backbones.qwen_omni import QwenOmni
-from echoingpixels.checkpoints.loading import KNOWN
-from echoingpixels.checkpoints.weights import weights_of
+from echoingpixels.checkpoints.loading import KNOWN, weights_of
 from echoingpixels.errors import OptionError
 from echoingpixels.inputs.patches import LEAST_TOKENS, STEP, TOKEN, Resolution, fit
 from echoingpixels.inputs.positions import Span
@@ -23,7 +24,7 @@ from echoingpixels.options import AskOptions, GenerateOptions, LoadOptions
 from echoingpixels.planning.catalog import clip_like, known_models
 from echoingpixels.planning.meta_model import outline
 from echoingpixels.planning.plan import plan
-from echoingpixels.train.length import cut
+from echoingpixels.train.clips import cut
 from tests.support import tinymodel
 from tests.support.clips import Film, write
 
@@ -32,6 +33,9 @@ SHORT = AskOptions("uniform", 0.5, GenerateOptions(2))
 SHARED = Resolution(
     video_min=6 * TOKEN, video_max=9 * TOKEN, image_min=TOKEN, image_max=60 * TOKEN, clip_tokens=LEAST_TOKENS
 )
+
+SHAPES = st.tuples(*[st.floats(0, 8.5).map(lambda power: int(np.exp(power)))] * 2)  # (height, width), 1 to 4,914
+EXTREMES = [(1, 1), (1, 5000), (5000, 1), (2, 9), (720, 1280), (800, 1920), (400, 600), (28, 28 * 200), (140, 672)]
 
 
 def qwen(max_pixels: int | None = None) -> EchoingPixels:
@@ -90,24 +94,32 @@ def test_a_long_clip_shares_its_tokens_among_its_frames() -> None:
 @pytest.mark.parametrize(
     "resolution", [QWEN, SHARED, QWEN.limited(50_176), QWEN.limited(105_369), Resolution.plain(224 * 224)], ids=str
 )
-def test_a_second_fit_changes_nothing(resolution: Resolution) -> None:
-    random = np.random.default_rng(0)
-    shapes = [(1, 1), (1, 5000), (5000, 1), (2, 9), (720, 1280), (800, 1920), (400, 600), (28, 28 * 200), (140, 672)]
-    shapes += [(int(h), int(w)) for h, w in np.exp(random.uniform(0, 8.5, (1500, 2)))]
+@settings(max_examples=50, deadline=None)
+@given(shapes=st.lists(SHAPES, min_size=20, max_size=40), frames=st.integers(0, 100_000), image=st.booleans())
+@example(shapes=EXTREMES, frames=0, image=True)
+@example(shapes=EXTREMES, frames=120, image=False)
+@example(shapes=EXTREMES, frames=2000, image=False)
+@example(shapes=EXTREMES, frames=100_000, image=False)
+def test_a_second_fit_changes_nothing(
+    resolution: Resolution, shapes: list[tuple[int, int]], frames: int, image: bool
+) -> None:
+    most = resolution.image_max if image else resolution.most(frames)
     for shape in shapes:
-        for frames in (0, 1, 120, 1700, 2000, 7200, 100_000):
-            for image in (False, True):
-                once = resolution.size(*shape, frames, image)
-                assert resolution.size(*once, frames, image) == once, (shape, frames, image)
-                most = resolution.image_max if image else resolution.most(frames)
-                assert 0 < once[0] * once[1] <= most and once[0] % 28 == once[1] % 28 == 0
+        once = resolution.size(*shape, frames, image)
+        assert resolution.size(*once, frames, image) == once, shape
+        assert 0 < once[0] * once[1] <= most and once[0] % 28 == once[1] % 28 == 0, shape
 
 
-def test_limits_that_lie_close_together_are_kept() -> None:
-    for height in range(100, 1500, 37):
-        for width in range(100, 1500, 41):
-            h, w = fit(height, width, 128 * TOKEN, 144 * TOKEN)
-            assert h * w <= 144 * TOKEN and fit(h, w, 128 * TOKEN, 144 * TOKEN) == (h, w)
+@settings(max_examples=50, deadline=None)
+@given(shapes=st.lists(SHAPES, min_size=20, max_size=40), least=st.integers(1, 1300), room=st.integers(0, 64))
+@example(
+    shapes=[(height, width) for height in range(100, 1500, 37) for width in range(100, 1500, 41)], least=128, room=16
+)
+def test_limits_that_lie_close_together_are_kept(shapes: list[tuple[int, int]], least: int, room: int) -> None:
+    limits = least * TOKEN, (least + room) * TOKEN
+    for shape in shapes:
+        h, w = fit(*shape, *limits)
+        assert h * w <= limits[1] and fit(h, w, *limits) == (h, w), shape
 
 
 def test_max_pixels_takes_the_place_of_every_maximum_and_lowers_the_minimum() -> None:
@@ -152,9 +164,9 @@ def test_frames_are_of_one_size_however_they_come(tmp_path: Path, seconds: float
     want = span_of(extent_of(sized.pieces()), scarce)
     assert (want.rows * 28, want.columns * 28) == sized.frames.shape[1:3]
     with Worker() as worker:
-        told = worker.read(path, frame_size=model.frame_size)
-    assert np.array_equal(told.frames, sized.frames) and told.expected == sized.expected
-    for clip in (raw, sized, told):
+        by_worker = worker.read(path, frame_size=model.frame_size)
+    assert np.array_equal(by_worker.frames, sized.frames) and by_worker.expected == sized.expected
+    for clip in (raw, sized, by_worker):
         assert prepare_media(clip, scarce).span == want
         assert model.encode(clip).media.span == want
     assert model.encode(stream_clip(path, frame_size=model.frame_size)).media.span == want
@@ -192,21 +204,21 @@ def test_a_plan_has_the_tokens_that_a_run_has() -> None:
         clip = tinymodel.clip(9.0)
         drawn = replace(outline("tiny", LoadOptions(device="cpu")), model=model)
         planned = plan(drawn, clip, "Who?", SHORT)
-        real = model.encode(clip).answer("Who?", SHORT)
+        real = model.encode(clip).ask("Who?", SHORT)
         assert planned.report.tokens == real.report.tokens
-        assert [said for said in planned.warnings if "frame pairs" in said] == list(real.warnings) != []
+        assert [text for text in planned.warnings if "frame pairs" in text] == list(real.warnings) != []
 
 
-def test_frames_below_the_minimum_are_spoken_of() -> None:
-    def said(frames: int, resolution: Resolution = QWEN) -> str:
+def test_frames_below_the_minimum_cause_a_warning() -> None:
+    def warning(frames: int, resolution: Resolution = QWEN) -> str:
         extent = replace(clip_like(qwen()), times=tuple(np.arange(frames) / 2), expected=frames)
         return " ".join(resolution.warnings(span_of(extent, resolution)))
 
-    assert said(120) == said(1600) == said(1800) == ""
-    assert "3,600 frame pairs share 115,200 tokens: 28 each; the model expects 128 or more." in said(7200)
-    assert "--max-frames" in said(7200)
-    assert "made for 115,200 tokens of video" in said(20_000)
-    assert said(7200, QWEN.limited(12_544)) == "" and said(7200, Resolution.plain(3136)) == ""
+    assert warning(120) == warning(1600) == warning(1800) == ""
+    assert "3,600 frame pairs share 115,200 tokens: 28 each; the model expects 128 or more." in warning(7200)
+    assert "--max-frames" in warning(7200)
+    assert "made for 115,200 tokens of video" in warning(20_000)
+    assert warning(7200, QWEN.limited(12_544)) == "" and warning(7200, Resolution.plain(3136)) == ""
 
 
 def test_the_known_models_are_planned_for_a_minute_of_720p_at_their_own_resolution() -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import fields, replace
 
 import pytest
 import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 from echoingpixels.errors import OptionError
@@ -69,6 +72,29 @@ def test_the_budget_is_the_ceiling_in_double_precision_at_least_one_at_most_the_
     n: int, keep: float, k: int
 ) -> None:
     assert budget(pool_of(n), keep).tolist() == [k]
+
+
+@settings(max_examples=50, deadline=None)
+@given(n=st.integers(0, 200_000), percent=st.integers(1, 100))
+@example(n=100, percent=7)
+@example(n=100, percent=29)
+def test_the_budget_of_a_percentage_is_the_ceiling_of_the_exact_share(n: int, percent: int) -> None:
+    rounded = math.ceil(n * (percent / 100))  # in double precision, which may exceed the exact share by one
+    assert -(-n * percent // 100) <= rounded <= -(-n * percent // 100) + 1
+    assert budget(pool_of(n), percent / 100).tolist() == [min(n, max(1, rounded))]
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    rows=st.lists(st.tuples(st.integers(-3, 3), st.booleans()), min_size=1, max_size=40),
+    keep=st.floats(0.001, 1),
+)
+def test_top_k_is_a_sort_by_score_and_place(rows: list[tuple[int, bool]], keep: float) -> None:
+    scores = torch.tensor([[float(score) for score, _ in rows]])
+    pool = torch.tensor([[inside for _, inside in rows]])
+    k = int(budget(pool, keep))
+    best = sorted((i for i, (_, inside) in enumerate(rows) if inside), key=lambda i: (-rows[i][0], i))[:k]
+    assert top_k(scores, pool, torch.tensor([k]))[0].nonzero()[:, 0].tolist() == sorted(best)
 
 
 @pytest.mark.parametrize("keep", [0.0, -0.1, 1.0001, float("nan")])
@@ -150,15 +176,15 @@ def test_scores_outside_the_pool_win_nothing() -> None:
 
 def test_tokens_are_counted_by_kind() -> None:
     stream = tinymodel.stream(tinymodel.backbone(), 3.0)
-    counts = stream.counts()
-    assert counts["video"] == int((stream.kind == VIDEO).sum()) > 0
-    assert counts["audio"] == int((stream.kind == AUDIO).sum()) > 0
-    assert counts["image"] == 0 and sum(counts.values()) == stream.kind.numel()
+    (counts,) = stream.row_counts()
+    assert counts.video == int((stream.kind == VIDEO).sum()) > 0
+    assert counts.audio == int((stream.kind == AUDIO).sum()) > 0
+    assert counts.image == 0 and counts.total == stream.kind.numel()
 
 
 @pytest.mark.parametrize("keep", [0.1, (0.1, 0.5, 1.0)])
-def test_choosing_of_a_batch_never_asks_the_device_for_a_number(keep: float | tuple[float, ...]) -> None:
-    with FakeTensorMode():  # tensors without values: whoever wants one to be a number fails
+def test_selecting_in_a_batch_reads_no_number_from_the_device(keep: float | tuple[float, ...]) -> None:
+    with FakeTensorMode():  # tensors without values: any use of one as a number fails
         scores, pool = torch.empty(3, 40), torch.empty(3, 40, dtype=torch.bool)
         assert top_k(scores, pool, budget(pool, keep)).shape == pool.shape
         with pytest.raises(DataDependentOutputException):

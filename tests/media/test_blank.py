@@ -1,4 +1,4 @@
-"""A clip's size from its packets alone: what decoding all of it gives, and the picture is not decoded."""
+"""The extent of a clip from its packets equals that of decoding, without decoding the video."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from echoingpixels.errors import EpError
 from echoingpixels.inputs.prepare import Extent, Measure, extent_of
-from echoingpixels.media import Worker, entry
+from echoingpixels.media import Worker, reader
 from echoingpixels.media import blank as under_test
 from echoingpixels.media.clip import Piece
 from echoingpixels.media.host import FrameSize, Host
@@ -73,19 +73,19 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Grows with each frame made into pixels."""
-    seen, real = [], under_test.Developer.__call__
+    conversions, real = [], under_test.FrameConverter.__call__
 
-    def spy(developer: Any, frame: Any) -> Any:
-        seen.append(1)
-        return real(developer, frame)
+    def spy(converter: Any, frame: Any) -> Any:
+        conversions.append(1)
+        return real(converter, frame)
 
-    monkeypatch.setattr(under_test.Developer, "__call__", spy)
-    return seen
+    monkeypatch.setattr(under_test.FrameConverter, "__call__", spy)
+    return conversions
 
 
 def found(path: Path, options: MediaOptions, size: FrameSize | None, blank: bool) -> Extent | str:
     try:
-        return extent_of(entry.stream(path, options, Host(blank=blank, frame_size=size)))
+        return extent_of(reader.stream(path, options, Host(blank=blank, frame_size=size)))
     except EpError as error:
         return error.message
 
@@ -114,7 +114,9 @@ def test_only_one_frame_becomes_pixels(name: str, films: Path, decoded: list[int
     assert found(films / name, MediaOptions(fps=10), None, blank=True) and len(decoded) == 1
 
 
-def test_what_packets_do_not_tell_is_decoded(films: Path, decoded: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_video_is_decoded_where_packets_do_not_suffice(
+    films: Path, decoded: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(under_test, "UNCLEAR", ("h264",))
     assert found(films / "uneven.mp4", MediaOptions(fps=10), None, blank=True)
     assert len(decoded) == len(UNEVEN)

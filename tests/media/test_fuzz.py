@@ -45,7 +45,7 @@ def samples() -> list[Path]:
 
 
 def healthy(tally: fuzz.Tally, count: int) -> None:
-    """Nothing went wrong, and both outcomes were seen."""
+    """Nothing went wrong, and both outcomes occurred."""
     assert tally.wrong == {}
     assert len(tally.seconds) == count and len(tally.processes) == 1
     assert tally.clips > count / 10 and tally.warned > count / 50 and tally.refused.total() > count / 10
@@ -64,9 +64,9 @@ def test_unusual_media_are_read_whole(worker: Worker, name: str, tmp_path: Path)
     assert (clip.audio is not None) == (clip.source.audio is not None)
 
 
-@pytest.mark.parametrize(("make", "said"), [(without_frames, "no frame or sound"), (huge, "too large an image")])
-def test_what_holds_no_picture_is_refused(worker: Worker, make: fuzz.Maker, said: str, tmp_path: Path) -> None:
-    with pytest.raises(MediaError, match=said) as caught:
+@pytest.mark.parametrize(("make", "message"), [(without_frames, "no frame or sound"), (huge, "too large an image")])
+def test_what_holds_no_picture_is_refused(worker: Worker, make: fuzz.Maker, message: str, tmp_path: Path) -> None:
+    with pytest.raises(MediaError, match=message) as caught:
         worker.read(make(tmp_path), SEEN, frame_size=SIZE)
     assert caught.value.hint and "\n" not in str(caught.value)
 
@@ -132,7 +132,7 @@ def test_a_spoiled_file_is_answered_or_refused_by_ask(ep: Program, name: str, tm
     assert done.code == 0 and json.loads(done.out)["answer"] is not None
 
 
-def test_silence_alone_is_said_to_be_no_ground_for_an_answer(ep: Program, tmp_path: Path) -> None:
+def test_silence_alone_is_refused_as_nothing_to_answer_from(ep: Program, tmp_path: Path) -> None:
     path = clips.write(tmp_path / "a.wav", clips.Film(codec=None, tracks=(clips.Track(clips.beep(1, 5), "pcm_s16le"),)))
     for more in ([], ["--dry-run"]):
         done = ep("ask", path, "Who?", *more)

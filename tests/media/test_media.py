@@ -16,7 +16,7 @@ import pytest
 
 from echoingpixels.errors import OptionError
 from echoingpixels.media import read_clip
-from echoingpixels.media.video import PictureReader
+from echoingpixels.media.video import VideoReader
 from tests.support.clips import Film, Pipe, Track, beep, beeps, corners, lie, number, quadrants, turn, write
 
 HALVES = [0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5]
@@ -122,7 +122,7 @@ def test_a_picture_that_starts_late_keeps_its_place(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("matrix", "shape", "seen", "degrees"),
+    ("matrix", "shape", "upright", "degrees"),
     [
         ((0, 1, -1, 0), (96, 64), "brwg", 270),  # as a phone held upright writes it
         ((-1, 0, 0, -1), (64, 96), "wbgr", 180),
@@ -132,12 +132,12 @@ def test_a_picture_that_starts_late_keeps_its_place(tmp_path: Path) -> None:
     ],
 )
 def test_rotation_and_mirroring_are_undone(
-    tmp_path: Path, matrix: tuple[int, int, int, int], shape: tuple[int, int], seen: str, degrees: int | None
+    tmp_path: Path, matrix: tuple[int, int, int, int], shape: tuple[int, int], upright: str, degrees: int | None
 ) -> None:
     path = write(tmp_path / "a.mp4", Film(seconds=1, draw=quadrants))
     turn(path, matrix)
     clip = read_clip(path)
-    assert clip.frames.shape[1:3] == shape and corners(clip.frames[0]) == seen
+    assert clip.frames.shape[1:3] == shape and corners(clip.frames[0]) == upright
     assert clip.source.video is not None and clip.source.video.size == shape
     assert degrees is None or clip.source.video.rotation == degrees
 
@@ -168,7 +168,7 @@ def test_a_raw_stream_without_time_stamps_covers_its_whole_length(tmp_path: Path
     assert len(few.times) == 4 and few.times[-1] >= 5
 
 
-def test_joined_recordings_run_on_where_their_clocks_start_anew(tmp_path: Path) -> None:
+def test_joined_recordings_have_one_clock(tmp_path: Path) -> None:
     film = Film(tracks=(Track(beep(4, 1.5)),))
     part = io.BytesIO()
     write(part, film, "mpegts")
@@ -224,8 +224,8 @@ def test_frames_that_were_read_do_not_wait_for_the_garbage_collector(tmp_path: P
 
 def test_stretches_without_a_wanted_frame_are_not_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     decoded = []
-    place = PictureReader._place
-    monkeypatch.setattr(PictureReader, "_place", lambda self, frame: (decoded.append(1), place(self, frame))[1])
+    place = VideoReader._place
+    monkeypatch.setattr(VideoReader, "_place", lambda self, frame: (decoded.append(1), place(self, frame))[1])
     path = write(tmp_path / "a.mp4", Film(seconds=20, gop=30))
     clip = read_clip(path, max_frames=3)
     assert numbers(clip.frames) == [0, 200, 400] and len(decoded) < 150

@@ -43,7 +43,7 @@ def test_an_empty_file_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.mp3", "a.wav", "a.png", "a.txt"])
-def test_text_is_refused_whatever_its_name(tmp_path: Path, name: str) -> None:
+def test_text_is_refused_under_any_name(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("This is not a film.\n" * 200)
     assert "looks like text" in refused(tmp_path / name).hint
 
@@ -72,10 +72,10 @@ def test_any_file_name_is_just_a_name(tmp_path: Path, name: str) -> None:
     assert len(read_clip(tmp_path / name).frames) == 2
 
 
-@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".flv", ".avi", ".wav", ".flac", ".mp3"])
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".flv", ".avi", ".wav", ".flac", ".mp3", ".aiff", ".au"])
 def test_a_truncated_file_gives_what_is_left_and_says_how_much_was_lost(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"a{suffix}"
-    if suffix in (".wav", ".flac", ".mp3"):
+    if suffix in (".wav", ".flac", ".mp3", ".aiff", ".au"):
         soundfile.write(path, 0.1 * np.random.default_rng(0).standard_normal(10 * RATE), RATE)
     else:
         options = {"movflags": "faststart"} if suffix == ".mp4" else {}
@@ -87,12 +87,36 @@ def test_a_truncated_file_gives_what_is_left_and_says_how_much_was_lost(tmp_path
     if clip.source.kind == "video":
         assert [number(frame) for frame in clip.frames] == [round(30 * time) for time in clip.times]
         assert beeps(clip.audio if clip.audio is not None else np.zeros(9)) == pytest.approx([1.5], abs=0.03)
-    if suffix != ".avi":  # whose index, at its end, is the only place where its length is told
+    if suffix != ".avi":  # whose index, at its end, alone states its length
         text = " ".join(clip.source.warnings)
         assert f"stopped at {clip.duration:.1f} s of 10." in text or "of 10.0 s" in text
 
 
-def test_an_mp4_without_its_index_is_said_to_be_cut_short(tmp_path: Path) -> None:
+@pytest.mark.parametrize("subtype", ["PCM_16", "FLOAT", "ULAW"])  # with and without a count of samples beside the size
+def test_a_wav_that_is_cut_short_says_how_long_it_was(tmp_path: Path, subtype: str) -> None:
+    noise = 0.1 * np.random.default_rng(0).standard_normal(10 * RATE)
+    soundfile.write(tmp_path / "a.wav", noise, RATE, subtype=subtype)
+    whole = (tmp_path / "a.wav").read_bytes()
+    for size in range(len(whole) // 2, len(whole) // 2 + 4):
+        (tmp_path / "a.wav").write_bytes(whole[:size])
+        clip = read_clip(tmp_path / "a.wav")
+        assert clip.audio is not None and len(clip.audio) == pytest.approx(80_000, abs=40)
+        assert any("Decoding the sound stopped at 5.0 s of 10.0 s" in warning for warning in clip.source.warnings)
+
+
+@pytest.mark.parametrize("size", [0, 0xFFFFFFFF])
+def test_a_wav_from_a_live_recorder_states_no_length(tmp_path: Path, size: int) -> None:
+    soundfile.write(tmp_path / "a.wav", beep(4, 1.5).T, RATE)
+    data = bytearray((tmp_path / "a.wav").read_bytes())
+    at = data.index(b"data") + 4
+    data[at : at + 4] = size.to_bytes(4, "little")
+    (tmp_path / "a.wav").write_bytes(data)
+    clip = read_clip(tmp_path / "a.wav")
+    assert clip.audio is not None and beeps(clip.audio) == pytest.approx([1.5], abs=0.01)
+    assert clip.duration == 4 and clip.source.warnings == ()
+
+
+def test_an_mp4_without_its_index_is_reported_as_cut_short(tmp_path: Path) -> None:
     path = write(tmp_path / "a.mp4", Film(seconds=10, tracks=SOUND))
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 3])
     assert "cut short" in refused(path).hint
@@ -145,13 +169,13 @@ def test_a_still_image_is_one_frame_at_time_zero(tmp_path: Path, kind: str) -> N
         read_clip(path, start=1)
 
 
-@pytest.mark.parametrize(("orientation", "seen"), [(1, "rgbw"), (2, "grwb"), (3, "wbgr"), (6, "brwg"), (8, "gwrb")])
-def test_exif_orientation_is_honoured(tmp_path: Path, orientation: int, seen: str) -> None:
+@pytest.mark.parametrize(("orientation", "upright"), [(1, "rgbw"), (2, "grwb"), (3, "wbgr"), (6, "brwg"), (8, "gwrb")])
+def test_exif_orientation_is_honoured(tmp_path: Path, orientation: int, upright: str) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     Image.fromarray(quadrants()).save(tmp_path / "a.jpg", exif=exif)
     clip = read_clip(tmp_path / "a.jpg")
-    assert corners(clip.frames[0]) == seen
+    assert corners(clip.frames[0]) == upright
     assert clip.frames.shape[1:3] == ((96, 64) if orientation > 4 else (64, 96))
 
 

@@ -1,4 +1,4 @@
-"""The process that reads files: the same clips as in this one, and whatever happens to it is one clear error."""
+"""The worker process: the same clips as in this process, and one clear error for every failure."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ import pytest
 
 from echoingpixels.errors import EpError, MediaError, OptionError
 from echoingpixels.media import Limits, Worker, read_clip
-from echoingpixels.media import worker as under_test
 from echoingpixels.media.clip import PIECE
 from echoingpixels.media.host import FrameSize
-from echoingpixels.media.process import Process
+from echoingpixels.media.sandbox import worker as under_test
+from echoingpixels.media.sandbox.process import Process
 from echoingpixels.media.video import AHEAD, THREADS
 from echoingpixels.options import MediaOptions
 from tests.support.clips import Film, Track, beep, write
@@ -136,7 +136,7 @@ def test_a_hang_ends(film: Path) -> None:
     with Worker(Limits(seconds=4.0)) as worker:
         began = time.monotonic()
         error = broken(worker, film, during(lambda: os.kill(worker.pid or 0, signal.SIGSTOP)))
-        assert re.search(r"nothing more came of it for 4 s|had not ended after \d+ s", error.message)
+        assert re.search(r"no progress for 4 s|not finished after \d+ s", error.message)
         assert time.monotonic() - began < 60
 
 
@@ -145,7 +145,7 @@ def test_a_file_that_never_ends_is_given_up_though_it_gets_on(tmp_path: Path, mo
     monkeypatch.setattr(under_test, "PACE", 1 << 40)
     with Worker(Limits(seconds=0.05)) as worker:
         error = broken_by_time(worker, path)
-    assert re.search(r"had not ended after \d+ s|nothing more came of it", error.message)
+    assert re.search(r"not finished after \d+ s|no progress", error.message)
 
 
 def broken_by_time(worker: Worker, path: Path) -> MediaError:
@@ -180,9 +180,9 @@ def test_what_is_handed_over_is_limited(tmp_path: Path) -> None:
     with Worker(Limits(bytes=800 << 20)) as worker:
         assert worker.read(path, MediaOptions(fps=20)).frames.nbytes > 50 << 20
         last = (AHEAD + THREADS + 1) * 720 * 1280 * 3  # bytes; what still waited at the end comes with the last piece
-        assert PIECE < os.fstat(worker._process.shelf.fd).st_size < PIECE + last  # type: ignore[union-attr]
+        assert PIECE < os.fstat(worker._process.buffer.fd).st_size < PIECE + last  # type: ignore[union-attr]
         worker.check(path)
-        assert os.fstat(worker._process.shelf.fd).st_size <= 4096  # type: ignore[union-attr]
+        assert os.fstat(worker._process.buffer.fd).st_size <= 4096  # type: ignore[union-attr]
 
 
 def test_a_flood_of_messages_does_no_harm(film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,7 +209,7 @@ def test_an_error_of_the_caller_passes_through(worker: Worker, film: Path) -> No
     assert len(worker.read(film).frames) == 6
 
 
-def test_our_own_mistake_is_told_with_its_place(worker: Worker, film: Path) -> None:
+def test_an_internal_error_carries_its_traceback(worker: Worker, film: Path) -> None:
     with pytest.raises(MediaError, match="broke the reader: ValueError") as caught:
         worker.read(film, frame_size=lambda h, w, *_: (h, w, 3))  # type: ignore[arg-type, return-value]
     assert "Traceback" in caught.value.__notes__[0]
@@ -265,7 +265,7 @@ wait()
 
 @LINUX
 def test_even_a_process_that_hangs_ends_with_the_program() -> None:
-    hang = "import re; from echoingpixels.media.child import end_with_parent; end_with_parent(); print(); "
+    hang = "import re; from echoingpixels.media.sandbox.child import end_with_parent; end_with_parent(); print(); "
     hang += "re.match('(a+)+$', 'a' * 60 + 'b')"  # lets no other thread of Python run
     child = subprocess.Popen(
         [sys.executable, "-uc", hang], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment()

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from echoingpixels.checkpoints import hub
 from echoingpixels.errors import DataError, ModelError, OptionError
-from echoingpixels.from_pretrained import load
+from echoingpixels.from_pretrained import load, resolve, save_default, saved_default
 from echoingpixels.options import LoadOptions
-from echoingpixels.planning import auto_model, downloads, plan
-from echoingpixels.planning.auto_model import resolve, save_default, saved_default
-from tests.support.program import Program
+from echoingpixels.planning import auto_model, estimate
+from tests.support.program import Program, environment
 
 DEMO = Path(__file__).parents[2] / "models/echoingpixels/assets/demo.mp4"
 QUESTION = "Which object appears first?"
@@ -30,12 +32,27 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (8, 6))
-        monkeypatch.setattr(plan, "free_memory", lambda device: free)
+        monkeypatch.setattr(estimate, "free_memory", lambda device: free)
         places = {auto_model.KNOWN[name] for name in local}
-        for module in (auto_model, downloads):
+        for module in (auto_model, hub):
             monkeypatch.setattr(module, "local_folder", lambda place: Path(place) if place in places else None)
 
     return make
+
+
+def test_a_model_given_by_name_imports_no_planner_and_auto_one_module_of_it() -> None:
+    code = f"""
+import sys
+from epcli.main import main
+for model, expected in (("tiny", set()), ("auto", {{"", ".auto_model"}})):
+    try:
+        main(["ask", {str(DEMO)!r}, {QUESTION!r}, "--model", model, "--no-cache", "--max-new-tokens", "2"])
+    except SystemExit as end:
+        assert not end.code, end.code
+    found = {{name.removeprefix("echoingpixels.planning") for name in sys.modules if "echoingpixels.planning" in name}}
+    assert found == expected, (model, found)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment(), timeout=120)
 
 
 def test_auto_is_tiny_without_a_gpu() -> None:
@@ -114,8 +131,8 @@ def test_a_wrong_default_is_refused_in_one_line(ep: Program) -> None:
 def test_a_model_that_is_not_on_this_machine_is_not_downloaded_without_consent(
     ep: Program, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(downloads, "measured", lambda wanted: wanted)
-    monkeypatch.setattr(downloads, "fetch", lambda *_, **__: pytest.fail("downloaded without consent"))
+    monkeypatch.setattr(hub, "measured", lambda wanted: wanted)
+    monkeypatch.setattr(hub, "download", lambda *_, **__: pytest.fail("downloaded without consent"))
     done = ep("ask", DEMO, QUESTION, "--model", SMALL)
     assert done.code == 1 and done.out == ""
     for words in ("12 GB", "Qwen Research License", "--yes", "hub"):
@@ -125,7 +142,7 @@ def test_a_model_that_is_not_on_this_machine_is_not_downloaded_without_consent(
 
 
 def test_a_mistyped_folder_is_not_taken_for_a_model_on_the_hub(ep: Program, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(downloads, "measured", lambda wanted: wanted)
+    monkeypatch.setattr(hub, "measured", lambda wanted: wanted)
     done = ep("ask", DEMO, QUESTION, "--model", "runs/new")
     assert done.code == 1 and "runs/new is neither a folder here" in done.err and "Check the path." in done.err
 
@@ -133,12 +150,12 @@ def test_a_mistyped_folder_is_not_taken_for_a_model_on_the_hub(ep: Program, monk
 def test_with_yes_a_download_is_announced_and_made(ep: Program, monkeypatch: pytest.MonkeyPatch) -> None:
     fetched: list[str] = []
 
-    def fetch(wanted: downloads.Download, progress: bool) -> None:
+    def fetch(wanted: hub.Download, progress: bool) -> None:
         fetched.append(wanted.repository)
         raise ModelError("The network ends here.", "Stop.")
 
-    monkeypatch.setattr(downloads, "measured", lambda wanted: wanted)
-    monkeypatch.setattr(downloads, "fetch", fetch)
+    monkeypatch.setattr(hub, "measured", lambda wanted: wanted)
+    monkeypatch.setattr(hub, "download", fetch)
     done = ep("ask", DEMO, QUESTION, "--model", SMALL, "--yes")
     assert fetched == ["Qwen/Qwen2.5-Omni-3B"] and done.code == 1
     assert "Download: Qwen/Qwen2.5-Omni-3B" in done.err and "The network ends here." in done.err
@@ -147,9 +164,9 @@ def test_with_yes_a_download_is_announced_and_made(ep: Program, monkeypatch: pyt
 def test_without_consent_auto_on_a_gpu_answers_with_tiny_and_names_what_would_fit(
     ep: Program, gpu: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from epcli import model as commands
+    from epcli import session as commands
 
-    monkeypatch.setattr(downloads, "measured", lambda wanted: wanted)
+    monkeypatch.setattr(hub, "measured", lambda wanted: wanted)
     gpu(40 * GB)
     chosen = commands.choose("auto", LoadOptions())
     assert chosen.name == "tiny" and chosen.load.quant == "none"
@@ -162,14 +179,14 @@ def test_the_size_of_a_download_is_the_hub_s_where_it_answers(monkeypatch: pytes
         def __init__(self, size: int, wanted: bool) -> None:
             self.file_size, self.will_download = size, wanted
 
-    wanted = downloads.missing(SMALL, auto_model.KNOWN[SMALL])
+    wanted = hub.missing(SMALL, auto_model.KNOWN[SMALL])
     assert wanted is not None
     monkeypatch.setattr(
         huggingface_hub, "snapshot_download", lambda *_, **__: [File(5 * GB, True), File(7 * GB, False)]
     )
-    assert downloads.measured(wanted).size == 5 * GB
+    assert hub.measured(wanted).size == 5 * GB
     monkeypatch.undo()
-    assert downloads.missing("tiny", auto_model.KNOWN["tiny"]) is None
+    assert hub.missing("tiny", auto_model.KNOWN["tiny"]) is None
 
 
 def test_tiny_says_that_it_does_not_know_a_stranger_s_clip(film: Path, ep: Program) -> None:

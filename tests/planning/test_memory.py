@@ -1,4 +1,4 @@
-"""What a plan says of memory holds: against the bytes of live tensors, and against a process of its own."""
+"""Planned memory is near the bytes of live tensors, and near the peak of a process that runs the model."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from echoingpixels.inputs.positions import Span
 from echoingpixels.inputs.prepare import Media
 from echoingpixels.model import EchoingPixels
 from echoingpixels.options import AskOptions, GenerateOptions, LoadOptions
-from echoingpixels.planning import estimate as memory
+from echoingpixels.planning import estimate
 from echoingpixels.planning.catalog import known_models
-from echoingpixels.planning.forecast import Case, memory_of
+from echoingpixels.planning.estimate import Case, memory_of
 from echoingpixels.planning.meta_model import Outline, outline
 from tests.support import tinymodel
 from tests.support.live import Live
@@ -103,18 +103,18 @@ def test_every_stage_is_as_large_as_its_live_tensors(reducer: str, dtype: torch.
         stream = one.backbone.embed(inputs, (features,))
         return stream.take(one.select(stream, reducer, 0.3))
 
-    choosing, kept = peak(chosen)
+    select_peak, kept = peak(chosen)
     cache = one.backbone.new_cache()
-    filling, _ = peak(lambda: one.backbone.logits(one.backbone.hidden(kept, cache)[:, -1]))
+    prefill_peak, _ = peak(lambda: one.backbone.logits(one.backbone.hidden(kept, cache)[:, -1]))
     stream = inputs.kind.numel() * one.backbone.shape.width * dtype.itemsize
-    said = {
+    expected = {
         "vision": planned["vision"].activations,
         "audio": planned["audio"].activations,
         "select": planned["select"].activations + stream,
         "prefill": planned["prefill"].activations + planned["prefill"].kv_cache,
     }
-    measured = {"vision": vision, "audio": audio, "select": choosing, "prefill": filling}
-    assert said == pytest.approx(measured, rel=EXACT)
+    measured = {"vision": vision, "audio": audio, "select": select_peak, "prefill": prefill_peak}
+    assert expected == pytest.approx(measured, rel=EXACT)
     assert planned["prefill"].kv_cache == sum(part.keys.nbytes + part.values.nbytes for part in cache.layers)
 
 
@@ -127,7 +127,7 @@ def test_attention_of_a_long_question_is_planned_and_bounded(reducer: str, monke
     all_at_once = shape.heads * words * stream.mask.numel() * 4
     measured, _ = peak(lambda: one.select(stream, reducer, 0.3))
     assert words > 128 and measured < 2 * all_at_once, "before: two layers' weights, a copy and logits"
-    for module in (attention, memory):  # large enough to be what takes the most
+    for module in (attention, estimate):  # large enough to be what takes the most
         monkeypatch.setattr(module, "QUERIES_AT_ONCE", 128)
     options = AskOptions(reducer, 0.3, GenerateOptions(max_new_tokens=1))
     planned = memory_of(Case(case(torch.bfloat16, reducer, 0.3).outline, media, question, options))
@@ -158,13 +158,13 @@ def test_more_of_anything_never_takes_less(reducer: str, device: str, quant: str
     whole = three_b(device)
     drawn = replace(whole, model=EchoingPixels(whole.model.backbone, whole.model.sieve, quant))
 
-    def planned(keep: float = 0.1, steps: int = 30, side: int = 8, said: int = 8) -> dict[str, int]:
-        options = AskOptions(reducer, keep, GenerateOptions(max_new_tokens=said))
+    def planned(keep: float = 0.1, steps: int = 30, side: int = 8, tokens: int = 8) -> dict[str, int]:
+        options = AskOptions(reducer, keep, GenerateOptions(max_new_tokens=tokens))
         asked = memory_of(Case(drawn, sizes(steps, side), QUESTION, options))
         return {stage.name: stage.beside_weights for stage in asked.stages}
 
     less = planned()
-    more = [planned(keep=0.3), planned(steps=60), planned(side=16), planned(said=64)]  # sides that fill a chunk
+    more = [planned(keep=0.3), planned(steps=60), planned(side=16), planned(tokens=64)]  # sides that fill a chunk
     for name, n in less.items():
         assert all(other[name] >= n for other in more), name
     assert all(max(other.values()) >= max(less.values()) for other in more)

@@ -1,4 +1,4 @@
-"""Plans: what an answer will cost, predicted without weights, holds when it is made."""
+"""Plans: the cost of an answer, predicted without weights, equals that of the run."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_a_plan_holds(reducer: str, tiny: str, film: Path) -> None:
 
 
 @pytest.mark.parametrize("quant", ["nf4", "int8"])
-def test_quantized_weights_are_foretold(quant: str, tiny: str) -> None:
+def test_quantized_weights_are_predicted(quant: str, tiny: str) -> None:
     drawn = outline(tiny, LoadOptions(quant=quant, device="cpu"))  # type: ignore[arg-type]
     planned = plan(drawn, tinymodel.clip(1.0), QUESTION, AskOptions("full", 1.0, ONE))
     assert planned.report.memory_bytes.weights == load(tiny, quant=quant, device="cpu").weight_bytes()

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from echoingpixels.checkpoints.loading import KNOWN
-from tests.support.program import ROOT, Done, Program, run
+from tests.support.program import ROOT, Done, Program, call
 
 QUESTION = "Which object appears first?"
 SHORT = ("--max-new-tokens", "2", "--device", "cpu", "--keep", "0.2", "--warm-up", "0")
@@ -41,7 +41,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, film: Path, tiny: str) -> Mad
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
     outputs = ("--csv", folder / "out.csv", "--plot", folder / "out.svg")
     arguments = ("--model", tiny, *SHORT, "--repeat", "2", "--data", data, "--json", *outputs)
-    done = run("profile", film, QUESTION, *arguments)
+    done = call("profile", film, QUESTION, *arguments)
     return Made(done, json.loads(done.out), data, folder / "out.csv", folder / "out.svg")
 
 
@@ -205,7 +205,7 @@ def test_an_output_that_exists_is_overwritten_only_by_force(
     old.write_text("mine")
     data.write_text(json.dumps({"media": str(film), "question": "Who?", "answer": "cat"}) + "\n")
     for options, said in (
-        (("--csv", old), "already there"),
+        (("--csv", old), "already exists"),
         (("--csv", data, "--data", data, "--force"), "would overwrite"),
         (("--csv", old, "--force"), "a model was loaded"),
     ):
@@ -230,7 +230,7 @@ def test_options_about_the_questions_need_questions(
     option: tuple[str, str], film: Path, untouched: None, ep: Program
 ) -> None:
     done = ep("profile", film, QUESTION, *option)
-    assert done.code == 2 and f"{option[0]} is about the questions of --data" in done.err
+    assert done.code == 2 and f"{option[0]} needs --data" in done.err
 
 
 def test_a_picture_is_not_drawn_over_the_clip(tmp_path: Path, untouched: None, ep: Program) -> None:

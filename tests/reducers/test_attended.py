@@ -1,4 +1,4 @@
-"""Attention of the question's words, in blocks: as the decoder itself reports it, and deaf to what all words share."""
+"""Attention of the question's words, in blocks: as the decoder reports it, less what all words share."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ def weights_of(on: QwenOmni, stream: Stream, tokens: Tensor, layers: int = LAYER
 @torch.no_grad()
 def reported(stream: Stream) -> tuple[Tensor, ...]:
     """All attention weights (B, H, L, L) of each layer, as the decoder itself reports them."""
-    told = tinymodel.backbone("eager").text(
+    output = tinymodel.backbone("eager").text(
         inputs_embeds=stream.embeds,
         position_ids=stream.positions,
         attention_mask=stream.mask,
         output_attentions=True,
     )
-    attentions: tuple[Tensor, ...] = told.attentions
+    attentions: tuple[Tensor, ...] = output.attentions
     return attentions
 
 
@@ -177,7 +177,7 @@ def test_heads_that_attend_alike_for_all_words_do_not_change_the_ranking(plants:
 
 
 @torch.no_grad()
-def test_what_stands_behind_the_question_does_not_count() -> None:
+def test_text_behind_the_question_does_not_count() -> None:
     on = tinymodel.backbone()
     stream = asking(on)
     last = int(stream.words[0].nonzero()[-1])
@@ -191,7 +191,7 @@ def test_what_stands_behind_the_question_does_not_count() -> None:
 
 
 @torch.no_grad()
-def test_what_stands_before_the_clip_hardly_counts() -> None:
+def test_text_before_the_clip_hardly_counts() -> None:
     on = tinymodel.backbone()
     model, first, other = EchoingPixels(on), asking(on), asking(on, system="Say what there is.")
     kept = [model.select(stream, "relevance", 0.2).keep[stream.pool] for stream in (first, other)]

@@ -1,4 +1,4 @@
-"""Keeping as many tokens as it takes: how many that is, for whom, and who cannot."""
+"""The automatic keep ratio: its number of tokens, and the models and reducers that lack it."""
 
 from __future__ import annotations
 
@@ -63,9 +63,9 @@ def test_between_the_tables_entries_prices_are_geometric_and_beyond_them_the_nea
     quality: float, price: float
 ) -> None:
     assert calibration(3).price(Auto(quality)) == pytest.approx(price, rel=1e-4)
-    said = beyond(TABLE, Auto(quality))
-    assert (said is None) == (quality >= 0.4)
-    assert said is None or ("auto:0.1 is outside" in said and "taken as 0.4" in said)
+    warning = beyond(TABLE, Auto(quality))
+    assert (warning is None) == (quality >= 0.4)
+    assert warning is None or ("auto:0.1 is outside" in warning and "taken as 0.4" in warning)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""CS2: what goes in, what comes out, and that a batch is no more than its rows."""
+"""CS2: its inputs and outputs, and that a batch equals its rows."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from echoingpixels.backbones.chunked_mlp import TOKENS
+from echoingpixels.backbones.decoder import TOKENS
 from echoingpixels.backbones.qwen_omni import QwenOmni
 from echoingpixels.errors import OptionError
 from echoingpixels.generation.decode import stream_tokens
@@ -46,10 +46,10 @@ def rows(on: QwenOmni) -> list[Stream]:
     ]
 
 
-def labelled(stream: Stream, said: int = 4) -> Stream:
+def labelled(stream: Stream, answer: int = 4) -> Stream:
     """The same prompt with its last tokens as the answer."""
     labels = torch.arange(stream.kind.shape[1])[None] % 200
-    labels[:, :-said] = -100
+    labels[:, :-answer] = -100
     return replace(stream, labels=labels)
 
 
@@ -262,11 +262,11 @@ def test_the_gate_is_one_for_every_kept_token(on: QwenOmni) -> None:
 def test_answers_are_hidden_from_the_encoder_in_training(on: QwenOmni) -> None:
     sieve = tinymodel.sieve(on)
     media = prepare_media(tinymodel.clip(), on.resolution)
-    before, after, said = tinymodel.text(5), tinymodel.text(7, 1), tinymodel.text(4, 2)
+    before, after, answer = tinymodel.text(5), tinymodel.text(7, 1), tinymodel.text(4, 2)
     asked = tinymodel.embed(on, tinymodel.prompt(on, before, media, after))
-    answered = tinymodel.embed(on, tinymodel.prompt(on, before, media, after + said))
+    answered = tinymodel.embed(on, tinymodel.prompt(on, before, media, after + answer))
     labels = torch.full_like(answered.kind, -100)
-    labels[:, -len(said) :] = torch.tensor(said)
+    labels[:, -len(answer) :] = torch.tensor(answer)
     inference, training = sieve(asked, 0.2), sieve(replace(answered, labels=labels), 0.2)
     n = asked.kind.shape[1]
     torch.testing.assert_close(training.fused[:, :n], inference.fused, rtol=0, atol=NOISE)
@@ -301,7 +301,7 @@ def test_an_option_that_makes_no_sense_is_refused() -> None:
 
 
 @torch.no_grad()
-def test_a_causal_encoder_rates_a_token_from_what_comes_before_it(on: QwenOmni) -> None:
+def test_a_causal_encoder_scores_a_token_from_earlier_tokens(on: QwenOmni) -> None:
     row = tinymodel.stream(on, 4.0)
     last = int(row.pool[0].nonzero()[-1])
     changed = replace(row, embeds=row.embeds.index_fill(1, torch.tensor([last]), 1.0))
@@ -312,7 +312,7 @@ def test_a_causal_encoder_rates_a_token_from_what_comes_before_it(on: QwenOmni) 
 
 
 @torch.no_grad()
-def test_an_encoder_blind_to_the_question_rates_from_the_clip_alone(on: QwenOmni) -> None:
+def test_an_encoder_without_the_question_scores_from_the_clip_alone(on: QwenOmni) -> None:
     row = tinymodel.stream(on, 4.0)
     other = replace(row, embeds=torch.where(row.pool[..., None], row.embeds, row.embeds.flip(1)))
     for question in (True, False):
@@ -333,8 +333,8 @@ def test_a_narrow_soft_gate_is_the_choice_itself(on: QwenOmni, keep: float) -> N
         soft = on.logits(on.hidden(batch, attention=sieve.soft_attention(batch, scores, keep, 1e-6)))
         hard = on.logits(on.hidden(batch.take(sieve(batch, keep))))
     assert batch.labels is not None
-    said = (batch.labels != -100).sum(1).max()
-    torch.testing.assert_close(soft[:, -said:], hard[:, -said:], atol=NOISE, rtol=0)
+    answer = (batch.labels != -100).sum(1).max()
+    torch.testing.assert_close(soft[:, -answer:], hard[:, -answer:], atol=NOISE, rtol=0)
 
 
 def test_a_soft_gate_also_moves_the_scores_of_tokens_left_out(on: QwenOmni) -> None:

@@ -1,4 +1,4 @@
-"""Rating a long stream by windows: the same as at once below the limit, and above it what can be relied upon."""
+"""Scoring a long stream by windows: the same as at once below the limit, and the guarantees above it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import tools.quotas  # noqa: F401  cs2-half and cs2-video
 from echoingpixels.inputs.stream import Stream, budget, pad
 from echoingpixels.model import EchoingPixels
 from echoingpixels.options import Auto
@@ -23,7 +24,7 @@ REDUCERS = ("cs2", "cs2-half", "cs2-video", "fastv", "relevance")
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Windows of 40 tokens, 60 rated together."""
+    """Windows of 40 tokens, 60 scored together."""
     monkeypatch.setattr(windows, "AT_ONCE", 60)
     monkeypatch.setattr(windows, "WINDOW", 40)
 
@@ -87,12 +88,12 @@ def places_of(made: Stream, where: Where) -> Tensor:
 
 
 @pytest.mark.usefixtures("small")
-def test_no_more_than_the_limit_is_rated_at_once_and_text_is_always_there() -> None:
-    made, seen = stream(), []
+def test_no_more_than_the_limit_is_scored_at_once_and_always_with_the_text() -> None:
+    made, parts = stream(), []
     text = int((made.mask & ~made.pool).sum())
 
     def rate(part: Stream, where: Where) -> Tensor:
-        seen.append(part)
+        parts.append(part)
         assert int((part.mask & ~part.pool).sum()) == text
         assert torch.equal(part.embeds[0], made.embeds[where]) and torch.equal(
             part.positions[:, 0], made.positions[(slice(None), *where)]
@@ -100,16 +101,16 @@ def test_no_more_than_the_limit_is_rated_at_once_and_text_is_always_there() -> N
         return torch.rand(part.mask.shape)
 
     rated(made, rate)
-    lengths = [part.mask.shape[1] for part in seen]
+    lengths = [part.mask.shape[1] for part in parts]
     assert max(lengths[:-1]) <= 40 and lengths[-1] <= 60
     pool = int(made.pool.sum())
     assert lengths == passes(pool, text) and sum(lengths[:-1]) == pool + text * (len(lengths) - 1)
-    covered = torch.cat([part.embeds[part.pool] for part in seen[:-1]])
+    covered = torch.cat([part.embeds[part.pool] for part in parts[:-1]])
     assert torch.equal(covered, made.embeds[made.pool])  # every token once, in order
 
 
 @pytest.mark.usefixtures("small")
-def test_those_that_are_not_passed_on_come_last_and_the_second_rating_decides() -> None:
+def test_tokens_outside_the_final_come_last_and_the_second_score_decides() -> None:
     made, ratings = stream(), []
 
     def rate(part: Stream, where: Where) -> Tensor:
@@ -129,7 +130,7 @@ def test_those_that_are_not_passed_on_come_last_and_the_second_rating_decides() 
 
 
 @pytest.mark.usefixtures("small")
-def test_a_fused_token_is_what_the_last_rating_made_of_it() -> None:
+def test_a_fused_token_is_that_of_the_last_scoring() -> None:
     made = stream()
     model = model_of("fused")
     sieve = model.sieve
@@ -172,7 +173,7 @@ def test_auto_stays_within_its_bounds_above_the_limit() -> None:
 
 
 @pytest.mark.usefixtures("small")
-def test_in_training_nothing_goes_by_windows() -> None:
+def test_training_does_not_use_windows() -> None:
     made = stream()
     labelled = replace(made, labels=torch.full_like(made.kind, -100))
     sieve = model_of("extractive").sieve
@@ -181,7 +182,7 @@ def test_in_training_nothing_goes_by_windows() -> None:
 
 
 @pytest.mark.parametrize(("pool", "text"), [(100, 10), (16_384, 1), (20_000, 60), (190_000, 80), (30_000, 9_000)])
-def test_passes_are_counted_as_they_are_made(pool: int, text: int) -> None:
+def test_passes_are_those_that_scoring_makes(pool: int, text: int) -> None:
     lengths = passes(pool, text)
     if pool + text <= windows.AT_ONCE:
         assert lengths == [pool + text]

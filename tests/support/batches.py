@@ -11,7 +11,7 @@ from echoingpixels.batch.journal import Journal
 from echoingpixels.batch.run import run
 from echoingpixels.batch.tally import Tally
 from echoingpixels.batch.task import Task, Wanted
-from echoingpixels.checkpoints.weights import Weights
+from echoingpixels.checkpoints.loading import Weights
 from echoingpixels.media import stream_clip
 from echoingpixels.media.clip import Pieces
 from echoingpixels.media.host import FrameSize

@@ -24,11 +24,23 @@ NAMES = {  # ours, and a published checkpoint's: Qwen2.5-Omni's own layout
 TALKER = 8 * 2**30  # bytes of a talker that is nothing but a hole in its file
 
 
-def write(folder: Path, on: QwenOmni, sieve: Sieve | None = None, talker: bool = False, **fields: Any) -> Path:
-    """A whole Qwen2.5-Omni checkpoint in shards, with an EchoingPixels sieve in it; `fields` go into text_config."""
+def write(
+    folder: Path,
+    on: QwenOmni,
+    sieve: Sieve | None = None,
+    talker: bool = False,
+    split: tuple[int, ...] | None = None,
+    **fields: Any,
+) -> Path:
+    """A whole Qwen2.5-Omni checkpoint in shards, with an EchoingPixels sieve in it.
+
+    `split`: the rotary split that its config states, None for the decoder's. `fields` are added to text_config.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     thinker = on.thinker.config.to_dict()
     thinker["text_config"] |= fields
+    if split is not None:
+        thinker["text_config"]["rope_parameters"]["mrope_section"] = list(split)
     config = {"model_type": "qwen2_5_omni", "thinker_config": thinker}
     (folder / "config.json").write_text(json.dumps(config))
     tinymodel.tokenizer().save_pretrained(folder)

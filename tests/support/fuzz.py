@@ -34,7 +34,7 @@ SIZE = Resolution.plain(224 * 224).size
 WARM = 100  # files after which memory should not grow any more
 Maker = Callable[[Path], Path]
 WRONG = {  # errors that a file must not cause
-    "hung": re.compile("was given up: (nothing|it had)"),
+    "hung": re.compile("was stopped: no"),
     "large": re.compile("GiB of memory"),
     "crashed": re.compile("ended the process"),
     "ours": re.compile("broke the reader"),
@@ -93,13 +93,13 @@ def outcome(worker: Worker, path: Path, asked: MediaOptions, tally: Tally) -> st
         tally.clips += 1
         tally.warned += bool(clip.source.warnings)
     except EpError as error:
-        said = str(error)
-        wrong = next((name for name, pattern in WRONG.items() if pattern.search(said)), "")
-        if "\n" in said or not error.hint or path.name not in said or "Traceback" in said:
+        message = str(error)
+        wrong = next((name for name, pattern in WRONG.items() if pattern.search(message)), "")
+        if "\n" in message or not error.hint or path.name not in message or "Traceback" in message:
             wrong = wrong or "unclear"
         tally.refused[re.sub(r"\S*/\S*|\d[\d.]*", "…", error.message)[:90]] += 1
         if wrong:
-            wrong = f"{wrong}: {said} {' '.join(getattr(error, '__notes__', []))}"
+            wrong = f"{wrong}: {message} {' '.join(getattr(error, '__notes__', []))}"
     except AssertionError:
         wrong = f"no sound clip: {traceback.format_exc()}"
     tally.seconds.append(time.monotonic() - began)

@@ -1,5 +1,6 @@
-"""Files that ask their reader to open others: playlists, manifests, session descriptions, and an MP4 with its media
-elsewhere. `url` is a folder's address, ending in a slash; `bait.ts` and `bait.mp4` are what they want."""
+"""Files that refer to other files: playlists, manifests, session descriptions, and an MP4 with external media.
+
+`url`: the address of a folder, with a slash at the end. The files refer to `bait.ts` and `bait.mp4` in it."""
 
 from __future__ import annotations
 
@@ -27,26 +28,26 @@ PARENTS = (b"moov", b"trak", b"mdia", b"minf", b"dinf")
 
 
 def lay(folder: Path) -> None:
-    """Writes what the lures want."""
+    """Write the files that the lures refer to."""
     for name in ("bait.ts", "bait.mp4"):
         write(folder / name, Film(seconds=1))
 
 
 def lure(path: Path, kind: str, url: str = "") -> Path:
-    """Writes a lure of a kind in TEXTS."""
+    """Write a lure of a kind in TEXTS."""
     path.write_text(TEXTS[kind].format(url=url))
     return path
 
 
 def elsewhere(path: Path, target: Path) -> Path:
-    """Writes an MP4 whose samples are said to be in `target` (a data reference of QuickTime's kind, "alis")."""
+    """Write an MP4 whose samples are in `target`, by a QuickTime data reference ("alis")."""
     write(path, Film(seconds=1))
     path.write_bytes(_referring(path.read_bytes(), str(target).encode()))
     return path
 
 
 def _referring(data: bytes, target: bytes) -> bytes:
-    """Boxes with every data reference replaced."""
+    """The boxes of a file with each data reference replaced."""
     out, at = b"", 0
     while at + 8 <= len(data):
         size, kind = struct.unpack_from(">I4s", data, at)

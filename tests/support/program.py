@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -36,9 +39,43 @@ class Program:
         self.capsys.readouterr()
         with pytest.raises(SystemExit) as end:
             main([str(argument) for argument in arguments])
-        said = self.capsys.readouterr()
+        printed = self.capsys.readouterr()
         assert isinstance(end.value.code, int)
-        return Done(end.value.code, said.out, said.err)
+        return Done(end.value.code, printed.out, printed.err)
+
+
+def call(*arguments: object) -> Done:
+    """`ep` in this process, for fixtures that several tests share."""
+    out, err = StringIO(), StringIO()
+    with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as end:
+        main([str(argument) for argument in arguments])
+    assert isinstance(end.value.code, int)
+    return Done(end.value.code, out.getvalue(), err.getvalue())
+
+
+def on_terminal(*arguments: object) -> tuple[int, str]:
+    """`ep` in this process on a terminal of its own: its exit code and all that the terminal got."""
+    reading, terminal = os.openpty()
+    text: list[bytes] = []
+    reader = Thread(target=_read, args=(reading, text))
+    reader.start()
+    with (
+        os.fdopen(terminal, "w", encoding="utf-8") as stream,
+        redirect_stdout(stream),
+        redirect_stderr(stream),
+        pytest.raises(SystemExit) as end,
+    ):
+        main([str(argument) for argument in arguments])
+    reader.join()
+    os.close(reading)
+    assert isinstance(end.value.code, int)
+    return end.value.code, b"".join(text).decode()
+
+
+def _read(terminal: int, pieces: list[bytes]) -> None:
+    with suppress(OSError):  # the other end is closed
+        while piece := os.read(terminal, 4096):
+            pieces.append(piece)
 
 
 def command(*arguments: object) -> list[str]:

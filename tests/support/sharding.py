@@ -1,8 +1,7 @@
-"""`ep train` in one of several processes on a CPU, in parts (FSDP) if asked:
-`python -m tests.support.sharding train …`.
+"""`ep train` in one of several CPU processes, sharded by FSDP on request: `python -m tests.support.sharding train …`.
 
-accelerate turns FSDP on for accelerators alone. Here it is told that processes on a CPU are one of those kinds; all
-else is as under `accelerate launch --config_file recipes/fsdp.yaml`.
+accelerate supports FSDP on accelerators alone. Here processes on a CPU have one of those kinds; everything else is as
+under `accelerate launch --config_file recipes/fsdp.yaml`.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ CONFIG = Path(__file__).parents[2] / "recipes" / "fsdp.yaml"
 
 
 class Kinds:
-    """accelerate's kinds of distribution, one of which is also that of CPUs."""
+    """accelerate's kinds of distribution, with that of CPUs also in place of another."""
 
     def __init__(self, real: Any) -> None:
         self.real = real
@@ -32,18 +31,18 @@ class Kinds:
 
 
 def fsdp() -> dict[str, str]:
-    """The environment that `accelerate launch` makes of recipes/fsdp.yaml."""
-    said = yaml.safe_load(CONFIG.read_text())
+    """The environment of `accelerate launch` with recipes/fsdp.yaml."""
+    config = yaml.safe_load(CONFIG.read_text())
     named = {"fsdp_transformer_layer_cls_to_wrap": "FSDP_TRANSFORMER_CLS_TO_WRAP"}
-    settings = {named.get(name, name.upper()): str(value).lower() for name, value in said["fsdp_config"].items()}
+    settings = {named.get(name, name.upper()): str(value).lower() for name, value in config["fsdp_config"].items()}
     for name in ("FSDP_TRANSFORMER_CLS_TO_WRAP", "FSDP_AUTO_WRAP_POLICY", "FSDP_STATE_DICT_TYPE"):
-        key = next(key for key in said["fsdp_config"] if named.get(key, key.upper()) == name)
-        settings[name] = said["fsdp_config"][key]
-    return {"ACCELERATE_USE_FSDP": "true", "ACCELERATE_MIXED_PRECISION": said["mixed_precision"], **settings}
+        key = next(key for key in config["fsdp_config"] if named.get(key, key.upper()) == name)
+        settings[name] = config["fsdp_config"][key]
+    return {"ACCELERATE_USE_FSDP": "true", "ACCELERATE_MIXED_PRECISION": config["mixed_precision"], **settings}
 
 
 def launch(kind: str, processes: int, *arguments: object) -> None:
-    """Run `ep train ARGUMENTS` in so many processes, kind `fsdp` or `ddp`; AssertionError with what they said."""
+    """Run `ep train ARGUMENTS` in several processes, kind `fsdp` or `ddp`; AssertionError with their output."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -54,8 +53,8 @@ def launch(kind: str, processes: int, *arguments: object) -> None:
         env = {**environment(), **world, **mine, **(fsdp() if kind == "fsdp" else {})}
         command = [sys.executable, "-m", "tests.support.sharding", "train", *map(str, arguments)]
         started.append(subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
-    said = [one.communicate(timeout=280)[0] for one in started]
-    assert [one.returncode for one in started] == [0] * processes, "\n".join(said)
+    output = [one.communicate(timeout=280)[0] for one in started]
+    assert [one.returncode for one in started] == [0] * processes, "\n".join(output)
 
 
 if __name__ == "__main__":

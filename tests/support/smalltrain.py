@@ -10,7 +10,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from echoingpixels.train import checkpoint
-from echoingpixels.train.recipe import Data, Recipe, Sizes, Stage
+from echoingpixels.train.run import train_model
+from tools.tiny.recipe import Sizes, TinyData, TinyRecipe, TinyStage
+from tools.tiny.run import TinyRun
 
 SIZES = Sizes(
     width=48,
@@ -27,17 +29,22 @@ SIZES = Sizes(
     audio_heads=2,
     max_pixels=56 * 56,
 )
-TOWERS = Stage("towers", "towers", steps=3, batch=3, moments=1, save_every=2)
-FULL = Stage("full", "answers", steps=3, batch=2, share=(1.0, 0.4), save_every=2)
-DISTIL = Stage("distil", "distil", steps=2, batch=3, layers=1, form="extractive", save_every=2)
-SIEVE = Stage("sieve", "sieve", steps=3, batch=3, full_every=2, full_batch=2, layers=1, save_every=2)
-DATA = Data(clips=8, shard=4, valid_clips=4, questions=3)
-SMALL = Recipe(name="small", seed=3, sizes=SIZES, data=DATA, stage=(TOWERS, FULL, SIEVE))
+ENCODERS = TinyStage("encoders", "encoders", steps=3, batch=3, moments=1, save_every=2)
+FULL = TinyStage("full", "answers", steps=3, batch=2, share=(1.0, 0.4), save_every=2)
+DISTIL = TinyStage("distil", "distil", steps=2, batch=3, layers=1, form="extractive", save_every=2)
+SIEVE = TinyStage("sieve", "sieve", steps=3, batch=3, full_every=2, full_batch=2, layers=1, save_every=2)
+DATA = TinyData(clips=8, shard=4, valid_clips=4, questions=3)
+SMALL = TinyRecipe(name="small", seed=3, sizes=SIZES, data=DATA, stage=(ENCODERS, FULL, SIEVE))
 
 
-def recipe(*stages: Stage, **changes: Any) -> Recipe:
+def recipe(*stages: TinyStage, **changes: Any) -> TinyRecipe:
     """SMALL with other stages."""
     return replace(SMALL, stage=stages, **changes)
+
+
+def train(wanted: TinyRecipe, out: Path, stages: tuple[str, ...] = ()) -> Path:
+    """Train with SyncClips and the encoder tasks."""
+    return train_model(wanted, out, stages, TinyRun)
 
 
 def learned(folder: Path) -> dict[str, Tensor]:

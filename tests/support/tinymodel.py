@@ -49,7 +49,7 @@ def mark(name: str) -> int:
 def config(
     positions_per_s: int = 25, seconds_per_chunk: int = 2, eps: float = 1e-6, mlp: int = 96
 ) -> Qwen2_5OmniThinkerConfig:
-    """A thinker of 4 decoder layers and two towers of 2."""
+    """A thinker of 4 decoder layers and two encoders of 2."""
     return Qwen2_5OmniThinkerConfig(
         text_config={
             "vocab_size": BYTES + len(MARKS) + 1,
@@ -110,7 +110,7 @@ def backbone(attention: str = "sdpa", positions_per_s: int = 25, seconds_per_chu
 
 
 def sieve(on: QwenOmni, **options: Any) -> Sieve:
-    """A sieve with a random score head on a random backbone; options as in SieveOptions, 2 layers if not said."""
+    """A sieve with a random score head on a random backbone; options as in SieveOptions, 2 layers by default."""
     torch.manual_seed(1)
     made = Sieve(on, SieveOptions(**{"layers": 2, **options})).eval()
     with torch.no_grad():

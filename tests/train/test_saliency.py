@@ -1,4 +1,4 @@
-"""Saliency: what the full model's answer hangs on, token by token, and the sieve that is distilled from it."""
+"""Saliency: each token's influence on the full model's answer, and the sieve that is distilled from it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from dataclasses import replace
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
 
 from echoingpixels.backbones.qwen_omni import QwenOmni
 from echoingpixels.inputs.stream import Selection, Stream, pad
@@ -13,7 +16,7 @@ from echoingpixels.reducers.attention import relevant
 from echoingpixels.train.saliency import TARGETS, agreed, distil_loss, divergence, saliency
 from tests.support import tinymodel
 
-SAID = 3
+ANSWER = 3
 
 
 def rows(on: QwenOmni) -> list[Stream]:
@@ -21,7 +24,7 @@ def rows(on: QwenOmni) -> list[Stream]:
     made = [tinymodel.stream(on, 2.0), tinymodel.stream(on, 4.0, seed=3), tinymodel.stream(on, 3.0, sound=False)]
     labels = [torch.full_like(row.kind, -100) for row in made]
     for each in labels:
-        each[:, -SAID:] = 7
+        each[:, -ANSWER:] = 7
     return [replace(row, labels=each) for row, each in zip(made, labels, strict=True)]
 
 
@@ -30,7 +33,7 @@ def test_saliency_is_gradient_times_input_of_the_likeliest_tokens() -> None:
     row = rows(on)[1]
     found = saliency(on, row)[0]
     with torch.no_grad():
-        logits = on.logits(on.hidden(row))[0, -SAID - 1 : -1]
+        logits = on.logits(on.hidden(row))[0, -ANSWER - 1 : -1]
         likeliest = logits.argmax(-1)
         base = logits.log_softmax(-1).gather(1, likeliest[:, None]).sum()
         for kind in (1, 2):
@@ -42,7 +45,7 @@ def test_saliency_is_gradient_times_input_of_the_likeliest_tokens() -> None:
                 step = 1e-2
                 embeds = row.embeds.clone()
                 embeds[0, token] += step * (embeds[0, token] - mean)
-                logits = on.logits(on.hidden(replace(row, embeds=embeds)))[0, -SAID - 1 : -1]
+                logits = on.logits(on.hidden(replace(row, embeds=embeds)))[0, -ANSWER - 1 : -1]
                 moved = logits.log_softmax(-1).gather(1, likeliest[:, None]).sum()
                 slopes.append((moved - base).abs() / step)
             slow, fast = torch.stack(slopes), found[tokens]
@@ -66,10 +69,15 @@ def test_saliency_leaves_the_decoder_without_gradients() -> None:
     assert all(p.grad is None for p in on.parameters())
 
 
-def test_divergence_is_zero_only_from_itself() -> None:
-    target = torch.tensor([[0.5, 0.5, 0.0], [0.2, 0.3, 0.5]])
-    assert float(divergence(target, target)) < 1e-6
-    assert float(divergence(target.roll(1, 1), target)) > 0.1
+SHARES = st.lists(st.integers(0, 9), min_size=4, max_size=4).filter(any).map(lambda n: torch.tensor([n]) / sum(n))
+
+
+@settings(max_examples=50, deadline=None)
+@given(target=SHARES, shares=SHARES)
+def test_divergence_is_zero_only_from_itself(target: Tensor, shares: Tensor) -> None:
+    assert abs(float(divergence(target, target))) < 1e-6
+    if not torch.allclose(target, shares):
+        assert float(divergence(shares, target)) > 1e-4
 
 
 def test_what_is_agreed_is_the_geometric_mean_of_saliency_and_relevance() -> None:
@@ -100,7 +108,7 @@ def test_a_few_steps_of_distilling_bring_the_scores_nearer_to_the_target(target:
     optimizer = torch.optim.AdamW(sieve.parameters(), lr=1e-3)
     losses = []
     for _ in range(15):
-        loss = distil_loss(on, sieve, together, sieve.rate(sieve.encode(together)), target)
+        loss = distil_loss(on, sieve, together, sieve.score(sieve.encode(together)), target)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

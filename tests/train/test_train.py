@@ -1,4 +1,4 @@
-"""What training learns from: targets from timelines, packed questions, the bank."""
+"""The examples of training: targets from timelines, packed questions, the bank of SyncClips."""
 
 from __future__ import annotations
 
@@ -9,19 +9,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from echoingpixels.backbones.qwen_omni import QwenOmni
 from echoingpixels.errors import DataError
 from echoingpixels.reducers.cs2 import Sieve, SieveOptions
 from echoingpixels.synth.plan import plan
-from echoingpixels.synth.sample import scene_of
-from echoingpixels.train import bank, labels
-from echoingpixels.train.answers import answer_loss, focal, loss_of
-from echoingpixels.train.bank import FURTHER, ClipSet, Example, Reader, example, fill, is_rich
-from echoingpixels.train.build import build_backbone
+from echoingpixels.train.answers import answer_loss, answer_of, focal, loss_of
 from echoingpixels.train.draws import Draw
-from echoingpixels.train.episode import batch
+from echoingpixels.train.examples import Example, batch
 from tests.support.smalltrain import SIZES
+from tools.tiny import bank, labels
+from tools.tiny.bank import FURTHER, ClipSet, Reader, example, fill, is_rich
+from tools.tiny.build import build_backbone
+from tools.tiny.sample import scene_of
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +37,7 @@ def examples(backbone: QwenOmni) -> list[Example]:
     return [example(backbone, 3, index, 4) for index in range(3)]
 
 
-def test_questions_of_one_clip_do_not_see_one_another(backbone: QwenOmni, examples: list[Example]) -> None:
+def test_questions_of_one_clip_do_not_attend_to_one_another(backbone: QwenOmni, examples: list[Example]) -> None:
     packed = batch(backbone, [(one, one.questions) for one in examples])
     with torch.no_grad():
         hidden = backbone.hidden(packed.stream, attention=packed.attention())
@@ -46,11 +48,24 @@ def test_questions_of_one_clip_do_not_see_one_another(backbone: QwenOmni, exampl
                 torch.testing.assert_close(hidden[row, packed.part[row] == number], expected, atol=1e-5, rtol=1e-4)
 
 
-def test_a_focus_leaves_little_of_what_is_known() -> None:
-    surprise = -torch.tensor([1.0, 0.9, 0.5, 0.1]).log()
-    torch.testing.assert_close(focal(surprise, 0.0), surprise)
-    expected = torch.tensor([0.0, 0.01 * 0.10536, 0.25 * 0.69315, 0.81 * 2.30259])
-    torch.testing.assert_close(focal(surprise, 2.0), expected, rtol=1e-4, atol=1e-7)
+@settings(max_examples=50, deadline=None)
+@given(p=st.lists(st.floats(1e-4, 1), min_size=1, max_size=8), focus=st.floats(1, 5))
+def test_a_focus_scales_each_loss_by_a_power_of_its_improbability(p: list[float], focus: float) -> None:
+    likely = torch.tensor(p, dtype=torch.float64)
+    torch.testing.assert_close(focal(-likely.log(), 0.0), -likely.log())
+    torch.testing.assert_close(focal(-likely.log(), focus), -likely.log() * (1 - likely) ** focus)
+
+
+@settings(max_examples=50, deadline=None)
+@given(rows=st.lists(st.lists(st.booleans(), min_size=6, max_size=6), min_size=1, max_size=4))
+def test_an_answer_is_a_run_of_labels_in_a_row(rows: list[list[bool]]) -> None:
+    labelled = torch.tensor(rows)
+    numbers, answer = [], -1
+    for row in rows:
+        for token, previous in zip(row, [False, *row], strict=False):
+            answer += token and not previous
+            numbers += [answer] * token
+    assert answer_of(labelled).tolist() == numbers
 
 
 def test_a_focus_reaches_the_loss_of_the_answers(backbone: QwenOmni, examples: list[Example]) -> None:
@@ -59,7 +74,7 @@ def test_a_focus_reaches_the_loss_of_the_answers(backbone: QwenOmni, examples: l
     assert 0 < losses[1] < losses[0]
 
 
-def test_a_bank_adds_the_clips_that_join_sight_and_sound(backbone: QwenOmni, tmp_path: Path) -> None:
+def test_a_bank_adds_the_clips_that_combine_picture_and_sound(backbone: QwenOmni, tmp_path: Path) -> None:
     fill(backbone, tmp_path, ClipSet(3, clips=2, shard=2, questions=4, searched=30))
     reader = Reader(tmp_path, 3)
     (drawn,) = reader.draw(np.random.default_rng(0), 1)
@@ -81,7 +96,7 @@ def test_a_clip_is_rich_only_where_there_is_a_choice() -> None:
         assert not is_rich(replace(timeline, events=tuple(objects)))
 
 
-def test_a_soft_gate_adds_so_much_of_the_distillation(backbone: QwenOmni, examples: list[Example]) -> None:
+def test_a_soft_gate_adds_the_distillation_loss_by_its_weight(backbone: QwenOmni, examples: list[Example]) -> None:
     sieve = Sieve(backbone, SieveOptions(1, "extractive"))
     asked = [(one, one.questions[:1]) for one in examples]
     kl, _ = loss_of(backbone, sieve, Draw("distil", 0, asked))
@@ -97,8 +112,8 @@ def test_the_object_is_labelled_where_its_box_is() -> None:
         timeline = plan(11, index)
         for event in timeline.of("object"):
             middle = (event.start + event.end) / 2
-            cells = labels.seen(scene_of(timeline, 256), middle, 4, 6).view(4, 6)
-            rows, columns = (cells == labels.SEEN.index(event.what)).nonzero(as_tuple=True)
+            cells = labels.objects(scene_of(timeline, 256), middle, 4, 6).view(4, 6)
+            rows, columns = (cells == labels.OBJECT_CLASSES.index(event.what)).nonzero(as_tuple=True)
             assert len(rows), (index, event)
             assert event.corner is not None
             assert (rows.float().mean() >= 1.5) == ("bottom" in event.corner)
@@ -110,10 +125,10 @@ def test_the_object_is_labelled_where_its_box_is() -> None:
 def test_sounds_are_labelled_over_their_interval() -> None:
     timeline = next(t for t in (plan(11, i) for i in range(50)) if t.of("sound"))
     sound = timeline.of("sound")[0]
-    what, onset = labels.heard(timeline, round(timeline.duration * 25))
-    assert int(what[round((sound.start + 0.1) * 25)]) == labels.HEARD.index(sound.what)
+    what, onset = labels.sounds(timeline, round(timeline.duration * 25))
+    assert int(what[round((sound.start + 0.1) * 25)]) == labels.SOUND_CLASSES.index(sound.what)
     assert int(onset[round(sound.start * 25)]) == 1
-    assert int(what[max(0, round(sound.start * 25) - 1)]) != labels.HEARD.index(sound.what)
+    assert int(what[max(0, round(sound.start * 25) - 1)]) != labels.SOUND_CLASSES.index(sound.what)
 
 
 def test_a_bank_reads_back_what_was_filled(backbone: QwenOmni, tmp_path: Path) -> None:

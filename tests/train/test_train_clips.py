@@ -1,4 +1,4 @@
-"""Training on one's own clips: a question file, features kept on disk, clips that cannot be read."""
+"""Training on the user's clips: question files, features on disk, clips that cannot be read."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from echoingpixels.from_pretrained import load
 from echoingpixels.inputs.positions import Span
 from echoingpixels.options import Encode
 from echoingpixels.train import clips as module
-from echoingpixels.train import own
-from echoingpixels.train.bank import Example
-from echoingpixels.train.build import build_backbone
+from echoingpixels.train import questions
 from echoingpixels.train.clips import read_clips
-from echoingpixels.train.own import OwnAnswers
+from echoingpixels.train.examples import Example
+from echoingpixels.train.questions import OwnAnswers
 from echoingpixels.train.recipe import Data, Lora
-from echoingpixels.train.run import train_model
 from tests.support import clips
-from tests.support.smalltrain import FULL, SIEVE, SIZES, recipe
+from tests.support.smalltrain import FULL, SIEVE, SIZES, recipe, train
+from tools.tiny.build import build_backbone
+from tools.tiny.recipe import TinyData
 
 
 @pytest.fixture(scope="module")
@@ -57,12 +57,12 @@ def backbone() -> QwenOmni:
     return build_backbone(SIZES, "small")
 
 
-def test_a_clip_that_cannot_be_read_is_named_once_and_left_out(
+def test_a_clip_that_cannot_be_read_is_reported_once_and_left_out(
     folder: Path, tmp_path: Path, backbone: QwenOmni, capsys: pytest.CaptureFixture[str]
 ) -> None:
     read = read_clips(backbone, Data(), folder / "train.jsonl", tmp_path)
-    said = capsys.readouterr().out
-    assert said.count("broken.mp4") == 1 and said.count("gone.mp4") == 1 and said.count("left out") == 2
+    out = capsys.readouterr().out
+    assert out.count("broken.mp4") == 1 and out.count("gone.mp4") == 1 and out.count("left out") == 2
     assert [len(example.questions) for example in read] == [2, 1]
     first, second = read
     assert first.features.video is not None and first.features.audio is not None
@@ -72,17 +72,17 @@ def test_a_clip_that_cannot_be_read_is_named_once_and_left_out(
     assert len(read.draw(np.random.default_rng(0), 3)) == 3
 
 
-def test_features_are_made_once_for_as_long_as_the_file_stays(
+def test_features_are_encoded_once_while_the_file_does_not_change(
     folder: Path, tmp_path: Path, backbone: QwenOmni, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: list[str] = []
+    read: list[str] = []
     plain = module.read_clip
-    monkeypatch.setattr(module, "read_clip", lambda path, *a, **k: seen.append(Path(path).name) or plain(path, *a, **k))
+    monkeypatch.setattr(module, "read_clip", lambda path, *a, **k: read.append(Path(path).name) or plain(path, *a, **k))
 
     def again(data: Data) -> list[str]:
-        seen.clear()
+        read.clear()
         read_clips(backbone, data, folder / "valid.jsonl", tmp_path)
-        return seen
+        return read
 
     assert again(Data()) == ["a.mp4"]
     assert again(Data()) == []
@@ -102,11 +102,11 @@ def test_features_are_made_once_for_as_long_as_the_file_stays(
     assert all(path.is_dir() or path.suffix == ".safetensors" for path in tmp_path.rglob("*"))
 
 
-def test_an_own_answer_is_of_the_model_that_the_run_began_with(
+def test_an_own_answer_belongs_to_the_model_that_the_run_began_with(
     tmp_path: Path, backbone: QwenOmni, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
-    monkeypatch.setattr(own, "_ask", lambda *given: asked.append(given[2]) or "a beep")
+    monkeypatch.setattr(questions, "_generate", lambda *given: asked.append(given[2]) or "a beep")
     one = Example(Span(), Features(None, None), ())
     for base in ("first", "first", "other"):
         OwnAnswers(backbone, tmp_path, 4, base).answer("clip", one, "What?")
@@ -118,27 +118,25 @@ def test_a_file_whose_clips_are_all_broken_is_refused(folder: Path, tmp_path: Pa
         read_clips(backbone, Data(), folder / "broken.jsonl", tmp_path)
 
 
-def test_ms_swift_rows_and_published_sets_are_trained_on_as_they_are(
-    folder: Path, tmp_path: Path, backbone: QwenOmni
-) -> None:
+def test_ms_swift_rows_and_published_sets_can_be_trained_on(folder: Path, tmp_path: Path, backbone: QwenOmni) -> None:
     turns = [{"role": "user", "content": "<video>What is heard?"}, {"role": "assistant", "content": "a beep"}]
     (tmp_path / "swift.jsonl").write_text(json.dumps({"messages": turns, "videos": ["a.mp4"]}))
     choice = {"video_name": "b", "question_text": "What?", "multi_choice": ["a cat", "a number"], "answer": 1}
     (tmp_path / "avqa.json").write_text(json.dumps([choice]))
     data = Data(media=folder)
-    (heard,) = read_clips(backbone, data, tmp_path / "swift.jsonl", tmp_path)
-    (seen,) = read_clips(backbone, data, tmp_path / "avqa.json", tmp_path)
-    assert [(one.question, one.answer) for one in heard.questions] == [("What is heard?", "a beep")]
-    assert seen.questions[0].answer == "B" and "\nB. a number\n" in seen.questions[0].question
+    (sound,) = read_clips(backbone, data, tmp_path / "swift.jsonl", tmp_path)
+    (video,) = read_clips(backbone, data, tmp_path / "avqa.json", tmp_path)
+    assert [(one.question, one.answer) for one in sound.questions] == [("What is heard?", "a beep")]
+    assert video.questions[0].answer == "B" and "\nB. a number\n" in video.questions[0].question
 
 
 def test_a_pretrained_model_learns_from_them_by_lora_and_through_a_sieve(
     folder: Path, tmp_path: Path, tiny: str
 ) -> None:
-    data = Data(train=folder / "train.jsonl", valid=folder / "valid.jsonl", max_pixels=56 * 56)
+    data = TinyData(train=folder / "train.jsonl", valid=folder / "valid.jsonl", max_pixels=56 * 56)
     lora = Lora(rank=2)
     stages = (replace(FULL, steps=2, lora=lora), replace(SIEVE, steps=2, batch=2, lora=lora, layers=None))
-    model = train_model(recipe(*stages, model=tiny, data=data), tmp_path)
+    model = train(recipe(*stages, model=tiny, data=data), tmp_path)
     assert load(str(model)).sieve is not None
     with (tmp_path / "full.csv").open() as file:
         (row,) = csv.DictReader(file)

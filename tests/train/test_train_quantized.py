@@ -25,13 +25,12 @@ from echoingpixels.model import EchoingPixels
 from echoingpixels.options import GenerateOptions
 from echoingpixels.reducers.cs2 import SieveOptions
 from echoingpixels.train import checkpoint
-from echoingpixels.train.build import build_backbone
 from echoingpixels.train.recipe import Data, Lora, Recipe, Stage
 from echoingpixels.train.run import Run, train_model
-from echoingpixels.train.start import start
 from tests.support import clips, tinymodel
 from tests.support.program import environment
 from tests.support.smalltrain import SIZES as SMALL
+from tools.tiny.build import build_backbone
 
 SIZES = replace(SMALL, width=64, layers=4, mlp=128, sections=(4, 4, 4, 4))  # 4-bit kernels take no narrower ones
 PLUG = Stage("plug", "distil", steps=4, batch=1, accumulate=2, lr=3e-3, form="extractive", layers=2, save_every=2)
@@ -128,12 +127,12 @@ def test_a_new_sieve_of_a_quantized_model_starts_as_the_unquantized_layers(
 
 
 def test_only_the_first_layers_are_read_from_the_files(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[Any] = []
+    read: list[Any] = []
     plain = loading.read_tensors
-    monkeypatch.setattr(loading, "read_tensors", lambda *a: seen.append(plain(*a)) or seen[-1])
+    monkeypatch.setattr(loading, "read_tensors", lambda *a: read.append(plain(*a)) or read[-1])
     small = load(str(folder / "base"), device="cpu", quant="nf4")
     new_sieve(small.backbone, SieveOptions(layers=1))  # type: ignore[arg-type]
-    assert {name.split(".")[0] for name in seen[0]} == {"0"} and len(seen[0]) == 12
+    assert {name.split(".")[0] for name in read[0]} == {"0"} and len(read[0]) == 12
 
 
 def test_files_that_lack_the_layers_are_one_error(folder: Path, tmp_path: Path) -> None:
@@ -154,12 +153,12 @@ def test_a_plug_in_run_leaves_a_sieve_and_no_model(plugged: Path) -> None:
 def test_questions_without_answers_get_the_models_own_once(folder: Path, plugged: Path) -> None:
     lines = [json.loads(line) for line in (plugged / "bank" / "answers.jsonl").read_text().splitlines()]
     assert len(lines) == 4 and all(isinstance(answer, str) and most == 4 for _, _, most, _, answer in lines)
-    backbone, _ = start(recipe(folder, PLUG))
+    backbone = Run(recipe(folder, PLUG), folder).backbone
     clip = read_clip(folder / "clips" / "a.mp4", frame_size=EchoingPixels(backbone).frame_size)
-    said = EchoingPixels(backbone).ask(
+    answer = EchoingPixels(backbone).ask(
         clip, "What is heard?", reducer="full", generate=GenerateOptions(max_new_tokens=4)
     )
-    assert said.text.strip() in {answer for _, question, _, _, answer in lines if question == "What is heard?"}
+    assert answer.text.strip() in {text for _, question, _, _, text in lines if question == "What is heard?"}
 
 
 def rounded(run: Run) -> EchoingPixels:
@@ -175,7 +174,7 @@ def test_the_saved_sieve_answers_as_the_one_that_was_trained(
 ) -> None:
     out, stage = request.getfixturevalue(kind), {"plugged": PLUG, "tuned": TUNE}[kind]
     wanted = recipe(folder, stage)
-    run = Run(wanted, out, *start(wanted))
+    run = Run(wanted, out)
     run.stage(stage, 1, train=False)
     again = load(str(folder / "base"), device="cpu", quant="nf4", sieve=str(out / "sieve"))
     clip = tinymodel.clip(4.0)
@@ -198,7 +197,7 @@ def test_qlora_learns_adapters_and_sieve_and_nothing_else(folder: Path, tuned: P
     assert any(float(value.abs().max()) > 0 for name, value in kept.items() if "lora_B" in name)
 
 
-def test_a_killed_qlora_run_goes_on_as_if_it_had_not_been(folder: Path, tuned: Path, tmp_path: Path) -> None:
+def test_a_killed_qlora_run_resumes_to_the_same_weights(folder: Path, tuned: Path, tmp_path: Path) -> None:
     shutil.copytree(tuned / "bank", tmp_path / "bank")
     done = subprocess.run(
         [sys.executable, "-c", KILL, str(folder), str(tmp_path)], env=environment(), check=False, timeout=280
@@ -210,7 +209,7 @@ def test_a_killed_qlora_run_goes_on_as_if_it_had_not_been(folder: Path, tuned: P
     assert [row.split(",")[2:] for row in a] == [row.split(",")[2:] for row in b]
 
 
-def test_adapters_go_on_from_stage_to_stage_unmerged(folder: Path, tuned: Path, tmp_path: Path) -> None:
+def test_adapters_continue_from_stage_to_stage_unmerged(folder: Path, tuned: Path, tmp_path: Path) -> None:
     for name in ("bank", "tune", "tune.csv"):
         (shutil.copytree if (tuned / name).is_dir() else shutil.copy)(tuned / name, tmp_path / name)
     more = replace(TUNE, name="more", steps=2, layers=None)
@@ -222,14 +221,14 @@ def test_adapters_go_on_from_stage_to_stage_unmerged(folder: Path, tuned: Path, 
 
 
 @pytest.mark.parametrize(("stage", "keep"), [(PLUG, 1.0), (TUNE, 0.3)], ids=["plug-in", "qlora"])
-def test_checkpointing_changes_memory_and_no_gradient(folder: Path, stage: Stage, keep: float, tmp_path: Path) -> None:
+def test_checkpointing_changes_no_gradient(folder: Path, stage: Stage, keep: float, tmp_path: Path) -> None:
     found = []
     for checkpointing in (False, True):
         wanted = recipe(folder, stage, checkpointing=checkpointing)
-        run = Run(wanted, tmp_path, *start(wanted))
+        run = Run(wanted, tmp_path)
         torch.manual_seed(0)
         modules, loss, _ = run.parts(stage)
-        draws, _ = run._data(stage, 1)
+        draws, _ = run.inputs(stage, 1)
         held: list[int] = []
 
         def note(tensor: Tensor, held: list[int] = held) -> Tensor:
@@ -246,11 +245,11 @@ def test_checkpointing_changes_memory_and_no_gradient(folder: Path, stage: Stage
         torch.testing.assert_close(sparing[name], gradient, atol=1e-5, rtol=1e-3)
 
 
-def test_what_a_quantized_decoder_cannot_do_is_refused(folder: Path) -> None:
+def test_tasks_that_a_quantized_decoder_cannot_learn_are_refused(folder: Path) -> None:
     with pytest.raises(DataError, match=r"weights of a quantized decoder") as error:
         recipe(folder, replace(TUNE, lora=None))
     assert "[stage.lora]" in error.value.hint
     with pytest.raises(DataError, match="task answers, has a quantized model"):
         recipe(folder, Stage("full", "answers", 3))
-    with pytest.raises(DataError, match="is for a model that there is"):
+    with pytest.raises(DataError, match="names no model"):
         recipe(folder, PLUG, model=None)

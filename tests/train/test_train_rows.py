@@ -1,4 +1,4 @@
-"""What is asked in training: bad rows, questions without answers, long examples, epochs."""
+"""Questions in training: bad rows, missing answers, long examples, epochs."""
 
 from __future__ import annotations
 
@@ -13,15 +13,14 @@ from echoingpixels.backbones.qwen_omni import QwenOmni
 from echoingpixels.datasets.questions import Row
 from echoingpixels.errors import DataError, MediaError
 from echoingpixels.inputs.prepare import prepare_media, prepare_prompt
-from echoingpixels.train.build import build_backbone
-from echoingpixels.train.clips import Clips, read_clips
+from echoingpixels.train.clips import Clips, clip_tokens, cut, read_clips, text_tokens
 from echoingpixels.train.draws import Draws
-from echoingpixels.train.length import clip_tokens, cut, text_tokens
-from echoingpixels.train.own import FILE, OwnAnswers
-from echoingpixels.train.recipe import Data, Recipe, Stage
-from echoingpixels.train.rows import read_asked
+from echoingpixels.train.questions import ANSWERS, OwnAnswers, read_asked
+from echoingpixels.train.recipe import Data, Stage
 from tests.support import clips, tinymodel
 from tests.support.smalltrain import SIZES
+from tools.tiny.build import build_backbone
+from tools.tiny.recipe import TinyRecipe, TinyStage
 
 STAGE = Stage("s", "sieve", epochs=1, batch=2, accumulate=2)
 
@@ -60,9 +59,9 @@ def test_bad_rows_get_a_line_each_and_do_not_end_the_reading(
     swift = written(tmp_path / "swift.jsonl", twice, turns, "{", {**turns, "videos": []})
     for path, rows, lines in ((own, 2, (1, 3, 4, 5)), (swift, 1, (1, 3, 4))):
         found, bad = read_asked(path, folder)
-        said = capsys.readouterr().out.splitlines()
-        assert (len(found), bad) == (rows, len(lines)) and len(said) == len(lines)
-        for number, line in zip(lines, said, strict=True):
+        reported = capsys.readouterr().out.splitlines()
+        assert (len(found), bad) == (rows, len(lines)) and len(reported) == len(lines)
+        for number, line in zip(lines, reported, strict=True):
             assert line.startswith("left out: ") and f"line {number}" in line
 
 
@@ -76,25 +75,25 @@ def test_plain_questions_are_asked_of_every_clip(folder: Path, tmp_path: Path) -
     rows, bad = read_asked(path, folder)
     assert bad == 0 and all(one.answer == "" for one in rows)
     assert {(one.media.name, one.question) for one in rows} == {
-        (clip, said) for clip in ("short.mp4", "long.mp4") for said in ("What is heard?", "What is seen?")
+        (clip, question) for clip in ("short.mp4", "long.mp4") for question in ("What is heard?", "What is seen?")
     }
-    with pytest.raises(DataError, match="is no folder"):
+    with pytest.raises(DataError, match="is not a folder"):
         read_asked(path, tmp_path / "none")
 
 
-def test_own_answers_are_asked_once_and_survive_a_cut_file(
+def test_own_answers_are_generated_once_and_survive_a_cut_file(
     folder: Path, tmp_path: Path, backbone: QwenOmni, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = written(tmp_path / "rows.jsonl", row("short"), row("short", "How?", answer="loud"))
     first = read_clips(backbone, Data(media=folder, answer_tokens=3), path, tmp_path)
-    said = [question.answer for question in first.kept[0].questions]
-    assert said[1] == "loud"
-    with (tmp_path / FILE).open("a") as file:
+    answers = [question.answer for question in first.kept[0].questions]
+    assert answers[1] == "loud"
+    with (tmp_path / ANSWERS).open("a") as file:
         file.write('["clip", "quest')
-    monkeypatch.setattr("echoingpixels.train.own._ask", lambda *_: pytest.fail("asked again"))
+    monkeypatch.setattr("echoingpixels.train.questions._generate", lambda *_: pytest.fail("generated twice"))
     again = read_clips(backbone, Data(media=folder, answer_tokens=3), path, tmp_path)
-    assert [question.answer for question in again.kept[0].questions] == said
-    assert len(OwnAnswers(backbone, tmp_path, 3).told) == 1
+    assert [question.answer for question in again.kept[0].questions] == answers
+    assert len(OwnAnswers(backbone, tmp_path, 3).known) == 1
 
 
 def test_lengths_are_those_of_the_prompt(backbone: QwenOmni) -> None:
@@ -136,18 +135,18 @@ def test_long_examples_are_skipped_or_cut_and_counted(
     capsys.readouterr()
     data = Data(media=folder, max_length=most, too_long=too_long)  # type: ignore[arg-type]
     found = read_clips(backbone, data, path, tmp_path)
-    said = capsys.readouterr().out
+    out = capsys.readouterr().out
     if too_long == "skip":
-        assert len(found) == 1 and "1 questions longer than max_length" in said
+        assert len(found) == 1 and "1 questions longer than max_length" in out
     else:
-        assert len(found) == 2 and "0 questions longer" in said
+        assert len(found) == 2 and "0 questions longer" in out
         assert max(clip_tokens(backbone, one.span) for one in found.kept) <= most
     with pytest.raises(DataError, match="can be used") as error:
         read_clips(backbone, replace(data, max_length=30, too_long="skip"), path, tmp_path)
     assert "raise it" in error.value.hint
 
 
-def test_without_a_bank_the_towers_run_when_a_clip_is_drawn(
+def test_without_a_bank_the_encoders_run_when_a_clip_is_drawn(
     folder: Path, tmp_path: Path, backbone: QwenOmni, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = written(tmp_path / "rows.jsonl", row("short", answer="x"))
@@ -155,9 +154,9 @@ def test_without_a_bank_the_towers_run_when_a_clip_is_drawn(
     made: list[object] = []
     plain = backbone.encode
     monkeypatch.setattr(backbone, "encode", lambda media: made.append(media) or plain(media))
-    anew = read_clips(backbone, Data(media=folder, bank=False), path, tmp_path)
+    source = read_clips(backbone, Data(media=folder, bank=False), path, tmp_path)
     assert not made
-    (first,), (second,) = anew, anew
+    (first,), (second,) = source, source
     assert len(made) == 2 and first.span == kept.span
     for name in ("video", "audio"):
         assert torch.equal(getattr(first.features, name), getattr(kept.features, name))
@@ -181,9 +180,9 @@ def test_an_epoch_asks_every_question_once_and_two_processes_share_it(
     assert sorted(orders[0]) == sorted(orders[1]) and orders[0] != orders[1]
 
 
-def test_epochs_are_for_questions_of_ones_own() -> None:
+def test_epochs_need_a_question_file() -> None:
     with pytest.raises(DataError, match="SyncClips have no epochs"):
-        Recipe(stage=(STAGE,))
+        TinyRecipe(stage=(TinyStage("s", "sieve", epochs=1),))
     with pytest.raises(DataError, match="epochs = 1"):
         Stage("s", "answers", epochs=1)
     with pytest.raises(DataError, match="steps = 0"):

@@ -1,4 +1,4 @@
-"""Training in several processes: in parts (FSDP) and as copies (DDP), on two CPUs with gloo."""
+"""Training in several processes, sharded (FSDP) and replicated (DDP), on two CPUs with gloo."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from torch import Tensor
 
 from echoingpixels.from_pretrained import load, save
 from echoingpixels.model import EchoingPixels
-from echoingpixels.train.build import build_backbone
-from echoingpixels.train.reading import read_recipe
+from echoingpixels.train.recipe import read_recipe
 from echoingpixels.train.run import train_model
 from tests.support import clips
 from tests.support.sharding import CONFIG, fsdp, launch
 from tests.support.smalltrain import SIZES
+from tools.tiny.build import build_backbone
 
 RECIPE = """
 name = "small"
@@ -60,7 +60,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def alone(folder: Path) -> Path:
-    """What one process makes of it, which takes two rows a step."""
+    """The result of one process, with two rows a step."""
     return train_model(read_recipe(folder / "one.toml"), folder / "alone")
 
 
@@ -82,11 +82,11 @@ def test_two_processes_learn_what_one_learns_from_their_rows(kind: str, folder: 
     assert load(str(out / "model"), device="cpu").sieve is not None
     with (out / "full.csv").open() as file:
         assert [row["step"] for row in csv.DictReader(file)] == ["2"]
-    in_parts = out / "full" / "checkpoint-2" / "pytorch_model_fsdp.bin"
-    assert in_parts.exists() == (kind == "fsdp")
+    sharded = out / "full" / "checkpoint-2" / "pytorch_model_fsdp.bin"
+    assert sharded.exists() == (kind == "fsdp")
 
 
-def test_a_run_in_parts_goes_on_from_its_checkpoint(folder: Path) -> None:
+def test_a_sharded_run_resumes_from_its_checkpoint(folder: Path) -> None:
     out = folder / "resumed"
     launch("fsdp", 2, folder / "two.toml", "--out", out)
     launch("fsdp", 2, folder / "two-longer.toml", "--out", out)
@@ -95,7 +95,7 @@ def test_a_run_in_parts_goes_on_from_its_checkpoint(folder: Path) -> None:
     assert (out / "model").resolve() == (out / "full" / "model").resolve()
 
 
-def test_the_configuration_is_one_that_accelerate_reads() -> None:
+def test_accelerate_reads_the_configuration() -> None:
     from accelerate.commands.config.config_args import load_config_from_file
     from accelerate.commands.launch import launch_command_parser
 

@@ -115,7 +115,7 @@ class Backbone(Protocol):
         """All weights."""
 
     def encoder_flops(self, media: Media, features: Features | None = None) -> float:
-        """Floating-point operations of encoding a clip, from shapes: of all of it, or of the new tokens of `features`."""
+        """Floating-point operations of encoding a clip, from shapes: all of it, or the new tokens of `features`."""
 
     def steps_at_once(self, rows: int, columns: int) -> int:
         """Temporal steps of `rows` x `columns` patches that are encoded at once."""

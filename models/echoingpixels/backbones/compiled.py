@@ -1,4 +1,4 @@
-"""A decoding step as one compiled program. Knows nothing about what the step does."""
+"""A decoding step as one compiled program."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def compiled(step: Step) -> Step:
         try:
             return program(token, position, mask, cache)
         except (TorchDynamoException, FailOnRecompileLimitHit) as error:
-            said = " ".join(str(error).split("\n\n")[0].split())  # advice to PyTorch's developers follows
+            reason = " ".join(str(error).split("\n\n")[0].split())  # advice to PyTorch's developers follows
             hint = "Leave --compile out. On a CPU it needs a C++ compiler, such as g++."
-            raise ModelError(f"The decoding step cannot be compiled: {said}", hint) from error
+            raise ModelError(f"The decoding step cannot be compiled: {reason}", hint) from error
 
     return call

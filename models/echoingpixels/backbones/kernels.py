@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-VARLEN = "ep_flash_varlen"  # transformers gives the bounds of windows only to names with "flash" in them
+from .encoders import VARLEN
+
 REPEATED = "ep_repeated_heads"
 FLASH = (8, 0)  # the least compute capability of PyTorch's FlashAttention
 HEAD_SIZES = range(8, 257, 8)  # that it takes
@@ -32,16 +33,6 @@ def choose_kernels(thinker: Any, device: torch.device, dtype: torch.dtype) -> No
         for config, heads in ((vision, vision.num_heads), (audio, audio.encoder_attention_heads)):
             if getattr(config, "d_model", config.hidden_size) // heads in HEAD_SIZES:
                 config._attn_implementation = VARLEN  # its public setter would look for a package of that name
-
-
-def window_bounds(encoder: Any, bounds: Tensor) -> tuple[Tensor, int]:
-    """Bounds (N + 1,) int32 of an encoder's windows, on the device where its attention reads them; and the longest.
-
-    One call for all windows takes them on the encoder's device; a call for each window reads them on the CPU.
-    """
-    longest = int(bounds.diff().max())
-    at_once = encoder.config._attn_implementation == VARLEN
-    return bounds.to(encoder.device, non_blocking=True) if at_once else bounds, longest
 
 
 def varlen(

@@ -5,7 +5,7 @@ Nothing of transformers is copied, patched or subclassed: encoders, decoder laye
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
@@ -18,16 +18,10 @@ from ..inputs.positions import AUDIO, IMAGE, VIDEO
 from ..inputs.prepare import Inputs, Media, Tokenizer
 from ..inputs.stream import Stream
 from ..options import Reuse
-from .attention import attention_of
-from .audio import encode_audio
 from .base import AudioShape, Features, VisionShape
-from .chunked_mlp import InParts
-from .compiled import Step, compiled
-from .flops import audio_flops, vision_flops
-from .kernels import choose_kernels
-from .kv_cache import join, kv_name, step_mask
-from .sizes import audio_shape_of, layout_of, shape_of, stop_ids_of, vision_shape_of
-from .vision import VisionEncoder
+from .decoder import InParts, join, kv_name, step_mask
+from .encoders import VisionEncoder, encode_audio
+from .sizes import audio_flops, audio_shape_of, layout_of, shape_of, stop_ids_of, vision_flops, vision_shape_of
 
 PATCHES_AT_ONCE = 4096  # bounds the vision encoder's activations; whole temporal steps: nothing attends across a cut
 MEL_CHUNKS_AT_ONCE = 64  # of the audio encoder's own 2 s windows
@@ -50,7 +44,10 @@ class QwenOmni:
         self.text = thinker.model.language_model
         self.checkpointing = False
         self._kv = kv_name()  # found here: a compiled step cannot look it up
-        choose_kernels(thinker, self.device, self.dtype)
+        if self.device.type == "cuda":
+            from .kernels import choose_kernels
+
+            choose_kernels(thinker, self.device, self.dtype)
         config = thinker.config
         self.layout = layout_of(config)
         self.shape = shape_of(config.text_config)
@@ -177,6 +174,8 @@ class QwenOmni:
 
         A block is float32 (B, H, K, L) with a bounded K, and 0 where a row has fewer tokens.
         """
+        from .attention import attention_of
+
         return attention_of(self.text, self.run_layers, stream, tokens, layers)
 
     def train(self, checkpointing: bool = False) -> None:
@@ -195,7 +194,7 @@ class QwenOmni:
 
     @contextmanager
     def _checkpointed(self, layers: Iterable[Any]) -> Iterator[None]:
-        """Inside, where a gradient is wanted and `train` said so, these layers keep only their inputs."""
+        """Inside, these layers keep only their inputs if a gradient is needed and `train` enabled checkpointing."""
         chosen = list(layers) if self.checkpointing and torch.is_grad_enabled() else []
         for layer in chosen:
             layer.gradient_checkpointing = True
@@ -264,7 +263,9 @@ class QwenOmni:
         return self.logits(out.last_hidden_state)
 
     @cached_property
-    def _compiled(self) -> Step:
+    def _compiled(self) -> Callable[..., Tensor]:
+        from .compiled import compiled
+
         return compiled(self._step)
 
     def logits(self, hidden: Tensor) -> Tensor:

@@ -1,8 +1,10 @@
-"""What a Qwen2.5-Omni thinker's configuration says of its prompts, the end of its answers and its decoder's sizes."""
+"""Sizes of a Qwen2.5-Omni thinker from its configuration, and their costs: floating-point operations and bytes."""
 
 from __future__ import annotations
 
 from typing import Any
+
+from torch import Tensor, nn
 
 from ..inputs.positions import Layout
 from ..inputs.prepare import Tokenizer
@@ -12,7 +14,7 @@ END_OF_TEXT = "<|endoftext|>"
 
 
 def layout_of(config: Any) -> Layout:
-    """The thinker's special tokens, and how it counts time."""
+    """The thinker's special tokens and its positions per second."""
     return Layout(
         video=config.video_token_id,
         audio=config.audio_token_id,
@@ -57,3 +59,85 @@ def vision_shape_of(config: Any, at_once: int) -> VisionShape:
 def audio_shape_of(config: Any, windows: int) -> AudioShape:
     """The audio encoder's sizes; it takes that number of its windows at a time."""
     return AudioShape(config.d_model, config.encoder_ffn_dim, windows * 2 * config.n_window)
+
+
+def vision_flops(encoder: Any, grid: tuple[int, int, int], new: Tensor | None = None) -> float:
+    """The vision encoder over a grid (T, H, W) of patches, or over its `new` cells (Nv,) bool."""
+    config, (steps, rows, columns) = encoder.config, grid
+    patches, window = rows * columns, (config.window_size // config.patch_size) ** 2
+    shares = [1.0] * steps if new is None else new.view(steps, -1).double().mean(1).tolist()  # of each step's cells
+    total = sum(shares) * patches * (2 * _size(encoder.patch_embed) + 2 * _size(encoder.merger) / 4)
+    for i, block in enumerate(encoder.blocks):
+        around = patches if i in config.fullatt_block_indexes else min(patches, window)
+        each = 2 * _size(block), 4 * around * config.hidden_size
+        total += patches * sum(share * each[0] + share**2 * each[1] for share in shares)
+    return total
+
+
+def audio_flops(encoder: Any, frames: int, new: Tensor | None = None) -> float:
+    """The audio encoder over mel frames, or over the share of their tokens that is `new` (Na,) bool."""
+    config, places = encoder.config, frames / 2
+    if new is not None and len(new):
+        places *= float(new.double().mean())
+    total: float = places * (2 * _size(encoder.layers) + 4 * len(encoder.layers) * config.n_window * config.d_model)
+    return total + places * 2 * (2 * _size(encoder.conv1) + _size(encoder.conv2)) + places * _size(encoder.proj)
+
+
+def _size(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+def layer_flops(shape: Shape, tokens: int, causal: bool, past: int = 0) -> float:
+    """One decoder layer over `tokens` new tokens after `past` cached ones: two operations a multiply-add."""
+    attention = shape.heads * shape.head_size
+    weights = shape.width * (2 * attention + 2 * shape.kv_heads * shape.head_size) + 3 * shape.width * shape.mlp
+    pairs = tokens * (past + (tokens + 1) / 2 if causal else tokens)
+    return 2 * tokens * weights + 4 * pairs * attention
+
+
+def sieve_flops(shape: Shape, tokens: int, layers: int) -> float:
+    """A sieve's layers and score head over `tokens`."""
+    return layers * layer_flops(shape, tokens, causal=False) + 2 * tokens * shape.width * (shape.width + 1)
+
+
+def llm_flops(shape: Shape, kept: int, generated: int) -> float:
+    """The decoder over `kept` prompt tokens and `generated` more."""
+    prefill = shape.layers * layer_flops(shape, kept, causal=True)
+    decode = sum(shape.layers * layer_flops(shape, 1, causal=True, past=kept + i) for i in range(max(0, generated - 1)))
+    return prefill + decode + 2 * max(1, generated) * shape.width * shape.vocab
+
+
+BLOCK = 64  # weights that share a scale in NF4
+CODES = 16 * 4  # bytes of NF4's table of values, which every weight has
+REPACK = 7.5  # bytes a weight, once, on a CPU with AVX512-BF16: through int32 and several of int8
+SUMS = 16  # bytes a result of int8 on a CPU, the result itself included: int32 and float32, step by step
+ONE_BY_ONE = 4  # tokens that NF4 on CUDA multiplies without writing the weights out
+
+
+def weight_bytes(rows: int, columns: int, quant: str, value: int) -> int:
+    """Bytes of one matrix of weights as stored; `value`: bytes of one weight that is not quantized."""
+    n = rows * columns
+    if quant == "nf4":
+        return (n + 1) // 2 + 4 * -(-n // BLOCK) + CODES
+    return n + 4 * rows if quant == "int8" else n * value
+
+
+def stored_bytes(weight: Tensor) -> int:
+    """Bytes of a loaded weight with its scales."""
+    state = getattr(weight, "quant_state", None)
+    scales = [getattr(weight, "SCB", None), getattr(state, "absmax", None), getattr(state, "code", None)]
+    return sum(part.numel() * part.element_size() for part in (weight, *scales) if part is not None)
+
+
+def product_bytes(rows: int, columns: int, tokens: int, quant: str, value: int, cuda: bool) -> float:
+    """Temporary bytes of multiplying (tokens, columns) by such a matrix, beside both and the result.
+
+    NF4 writes the matrix out; a CPU with AVX512-BF16 packs it at its first use instead. int8 takes the tokens as
+    float16 and int8, and its sums as int32.
+    """
+    n = rows * columns
+    if quant == "nf4":
+        return REPACK * n if not cuda else n * value if tokens > ONE_BY_ONE else 0
+    if quant == "int8":
+        return tokens * (3 * columns + (4 if cuda else SUMS - value) * rows)
+    return 0

@@ -7,8 +7,7 @@ import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..checkpoints.loading import has_sieve
-from ..checkpoints.weights import Weights, weights_of
+from ..checkpoints.loading import Weights, has_sieve, weights_of
 from ..options import AskOptions, LoadOptions, MediaOptions, plain_keep, reuse_name
 from .task import Task
 
@@ -34,7 +33,7 @@ class Job:
             "reuse": reuse_name(self.weights.reuse),
             "question": question,
             "model": [self.model, self.weights.model, self.load.quant, self.load.dtype],
-            "sieve": [self.weights.sieve, self.load.sections],
+            "sieve": [self.weights.sieve, None],  # None: earlier versions had a rotary split here
             "choice": [ask.reducer, plain_keep(ask.keep)],
             "answer": [ask.generate.max_new_tokens, ask.generate.temperature, ask.generate.seed],
         }

@@ -14,7 +14,7 @@ from ..errors import EpError, InternalError
 from ..features.cache import CachedClip, FeatureCache, feature_key
 from ..media.clip import Clip, Piece, Pieces, whole
 from ..media.container import check_file
-from ..media.worker import Worker
+from ..media.sandbox.worker import Worker
 from ..options import MediaOptions
 from .job import Job
 from .journal import Done

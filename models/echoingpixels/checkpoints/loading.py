@@ -1,34 +1,40 @@
-"""From a model's name to a model that answers: weights, dtype, device, quantization and sieve; and saving them.
+"""From a model's name to its parts: backbone, sieve, dtype, device and quantization; and what they are, before loading.
 
-Knows nothing about prompts. A hub id, a local folder and the bundled tiny model all take the same path.
+A hub id, a local folder and the bundled tiny model take the same path.
 """
 
 from __future__ import annotations
 
-import logging
+import json
 import re
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from shutil import rmtree
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 
 from ..backbones.qwen_omni import QwenOmni
-from ..errors import ModelError
+from ..errors import ModelError, is_out_of_memory
 from ..inputs.patches import Resolution
-from ..memory_errors import is_out_of_memory
-from ..options import AUTO, LoadOptions, Reuse, check_reuse
+from ..options import AUTO, LoadOptions, Reuse, check_reuse, reuse_name
 from ..reducers.adaptive import Enough
 from ..reducers.cs2 import Sieve, SieveOptions, no_sieve, no_table
-from .contents import check_contents, own_code
-from .hub import HUB_ID, fetch, unloadable
-from .prequantized import check_quant, quantized_as, unusable
-from .quantcache import keep_quantized, kept_at
-from .released import load_published, published_options
-from .sieve_io import load_sieve, read_sieve_options, sieve_folder
-from .tensors import read_tensors
+from .fingerprint import files_mark, folder_mark
+from .hub import (
+    HUB_ID,
+    ModelChoice,
+    check_contents,
+    fetch,
+    files_of,
+    missing,
+    own_code,
+    read_tensors,
+    snapshot,
+    unloadable,
+)
+from .sieve_io import load_sieve, read_sieve_options, sieve_folder, sieve_inside
 
 ASSETS = Path(__file__).parents[1] / "assets"
 KNOWN = {
@@ -36,34 +42,42 @@ KNOWN = {
     "qwen2.5-omni-3b": "Qwen/Qwen2.5-Omni-3B",
     "qwen2.5-omni-7b": "Qwen/Qwen2.5-Omni-7B",
 }
-UNQUANTIZED = ["model.visual", "model.audio_tower", "lm_head"]
+SMALLEST = "tiny"
 UNREADABLE = (OSError, ValueError, RuntimeError, SafetensorError)
-SMALL = 100_000_000  # parameters under which float32 is the better choice on a CPU
+SMALL = 100_000_000  # parameters below which float32 is the better choice on a CPU
+ENCODERS = re.compile(r"(?:thinker\.)?(?:model\.)?(?:visual|audio_tower)\..+")  # weights, as published or saved
 
 
 def load_parts(name: str, chosen: LoadOptions, device: torch.device) -> tuple[QwenOmni, Sieve | None]:
     """A model's backbone, and its sieve if it has one. `chosen`: with a concrete quantization. Raises as `load`."""
     place = place_of(name)
     config, folder = read_config(name, place), sieve_folder(place, chosen)
-    check_quant(name, config, chosen.quant)
-    inside = published_options(config, chosen.sections, folder is not None)
+    if is_quantized(config) and chosen.quant != "none":
+        from .quantization import quantized_twice
+
+        raise quantized_twice(name, config, chosen.quant)
+    inside = None if folder is not None else sieve_inside(config)
     backbone = _load_backbone(name, place, config, chosen, device)
     if folder is not None:
         return backbone, load_sieve(backbone, folder)
-    return backbone, None if inside is None else load_published(backbone, place, inside)
+    if inside is None:
+        return backbone, None
+    from .released import load_released
+
+    return backbone, load_released(backbone, place, inside)
 
 
 def new_sieve(backbone: QwenOmni, options: SieveOptions) -> Sieve:
-    """An untrained sieve: its encoder is the decoder's first layers, of a quantized one as its files have them.
+    """An untrained sieve: its encoder is the decoder's first layers, for a quantized one as its files have them.
 
-    ModelError where these cannot be read.
+    ModelError if these cannot be read.
     """
     sieve = Sieve(backbone, options)
     if getattr(backbone.thinker, "is_quantized", False) and options.layers:
         place = place_of(backbone.name)
         try:
             sieve.layers.load_state_dict(read_tensors(place, first_layers(options.layers)))
-        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        except UNREADABLE as error:
             raise unloadable(backbone.name, place, error) from error
     return sieve
 
@@ -86,24 +100,28 @@ def place_of(name: str) -> str:
     )
 
 
+def named(name: str, options: LoadOptions, reason: str = "given") -> ModelChoice:
+    """A model given by name; ModelError if it is unknown."""
+    return ModelChoice(name, options.concrete(), reason, missing(name, place_of(name)))
+
+
 def has_sieve(name: str, options: LoadOptions) -> bool:
-    """Whether a model comes with a sieve, told before any of its weights are fetched or read."""
+    """Whether a model comes with a sieve. No weights are downloaded or read."""
     place = place_of(name)
     if sieve_folder(place, options) is not None:
         return True
-    inside = None if name.lower() in KNOWN else published_options(read_config(name, place), options.sections)
-    return inside is not None
+    return name.lower() not in KNOWN and sieve_inside(read_config(name, place)) is not None
 
 
 def check_sieve(name: str, options: LoadOptions) -> Path | None:
-    """The folder of a model's sieve, None if the checkpoint holds it; ModelError as from cs2 if there is none."""
+    """The folder of a model's sieve, None if the checkpoint holds it; ModelError as from cs2 if it has none."""
     if not has_sieve(name, options):
         raise no_sieve(name)
     return sieve_folder(place_of(name), options)
 
 
 def read_calibration(name: str, options: LoadOptions) -> Enough:
-    """The calibration of a model's sieve, before any weights are fetched or read; ModelError where it has none."""
+    """The calibration of a model's sieve; ModelError if it has none. No weights are downloaded or read."""
     folder = check_sieve(name, options)
     found = None if folder is None else read_sieve_options(folder).auto
     if found is None:
@@ -112,7 +130,7 @@ def read_calibration(name: str, options: LoadOptions) -> Enough:
 
 
 def device_of(wanted: str) -> torch.device:
-    """The device to run on; ModelError where CUDA, or one of its devices, is wanted and not found."""
+    """The device to run on; ModelError if CUDA, or one of its devices, is wanted and not found."""
     found = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if wanted == "cpu" or (wanted == AUTO and not found):
         return torch.device("cpu")
@@ -128,30 +146,33 @@ def device_of(wanted: str) -> torch.device:
 def _load_backbone(name: str, place: str, config: Any, options: LoadOptions, device: torch.device) -> QwenOmni:
     from transformers import AutoTokenizer
 
-    method = quantized_as(config)
     try:
         thinker, found = _load_thinker(place, config, options, device)
         tokenizer = fetch(AutoTokenizer, place)
     except (ImportError, *UNREADABLE) as error:
         if is_out_of_memory(error):
             raise
-        if method is not None and not isinstance(error, OSError):
-            raise unusable(name, method, error) from error
+        if is_quantized(config) and not isinstance(error, OSError):
+            from .quantization import unusable
+
+            raise unusable(name, config, error) from error
         if isinstance(error, ImportError):
             raise
         raise unloadable(name, place, error) from error
     if found["missing_keys"]:  # transformers would fill them with noise
         lacks = sorted(found["missing_keys"])
         what = f"{name} lacks {len(lacks)} weights, such as {lacks[0]}."
-        if method is not None:
-            raise unusable(name, method, ValueError(what))
+        if is_quantized(config):
+            from .quantization import unusable
+
+            raise unusable(name, config, ValueError(what))
         raise ModelError(what, "Download or save it again.")
     thinker.eval()
     return QwenOmni(thinker, tokenizer, name, resolution_of(config, options), reuse_of(config, options))
 
 
 def _load_thinker(place: str, config: Any, options: LoadOptions, device: torch.device) -> tuple[Any, dict[str, Any]]:
-    """The thinker, quantized once if so asked and from then on as it was kept; and what was found of its weights."""
+    """The thinker, and transformers' information about its weights."""
     from transformers import Qwen2_5OmniThinkerForConditionalGeneration
 
     dtype = dtype_of(config, device, options.dtype)
@@ -165,36 +186,31 @@ def _load_thinker(place: str, config: Any, options: LoadOptions, device: torch.d
     )
     if options.quant == "none":
         return read(place, config=config)  # type: ignore[no-any-return]
-    quantization = _quantization(options.quant, dtype)
-    kept = options.cache and kept_at(options.cache, place, options.quant, f"{dtype} {device.type}")
-    if kept and kept.exists():
-        try:
-            return read(str(kept))  # type: ignore[no-any-return]
-        except UNREADABLE as error:
-            if is_out_of_memory(error):  # the files are not damaged
-                raise
-        rmtree(kept, ignore_errors=True)  # damaged: it is made again
-    thinker, found = read(place, config=config, quantization_config=quantization)
-    if kept and not found["missing_keys"]:
-        keep_quantized(thinker, kept)
-    return thinker, found
+    from .quantization import load_quantized
+
+    return load_quantized(read, config, place, options.quant, dtype, device, options.cache)
+
+
+def is_quantized(config: Any) -> bool:
+    """Whether a checkpoint's weights are published quantized."""
+    return getattr(config, "quantization_config", None) is not None
 
 
 def read_config(name: str, place: str) -> Any:
-    """The thinker's configuration from a folder or the hub; ModelError when there is none that fits."""
+    """The thinker's configuration from a folder or the hub; ModelError if there is none that fits."""
     from transformers import AutoConfig
     from transformers.utils import logging as hub_logging
 
     hub_logging.disable_progress_bar()
     check_contents(name, Path(place))
     try:
-        config = fetch(AutoConfig, place)
+        whole = fetch(AutoConfig, place)
     except (OSError, ValueError) as error:
         raise unloadable(name, place, error) from error
-    if hasattr(config, "auto_map"):
+    if hasattr(whole, "auto_map"):
         raise own_code(name, "config.json")
-    whole, config = config, getattr(config, "thinker_config", config)
-    if quantized_as(config) is None and quantized_as(whole) is not None:
+    config = getattr(whole, "thinker_config", whole)
+    if is_quantized(whole) and not is_quantized(config):
         config.quantization_config = whole.quantization_config
     if config.model_type != "qwen2_5_omni_thinker":
         raise ModelError(f"{name} is a {config.model_type} model.", "ep runs the Qwen2.5-Omni family.")
@@ -215,13 +231,13 @@ def dtype_of(config: Any, device: torch.device, wanted: str = AUTO) -> torch.dty
 
 
 def device_dtype(device: torch.device) -> torch.dtype:
-    """bfloat16; float16 before compute capability 8 (Volta, Turing), where CUDA emulates bfloat16, far slower."""
+    """bfloat16; float16 before compute capability 8 (Volta, Turing), where CUDA emulates bfloat16 slowly."""
     old = torch.cuda.is_available() and torch.cuda.get_device_capability(device) < (8, 0)
     return torch.float16 if old else torch.bfloat16
 
 
 def resolution_of(config: Any, options: LoadOptions) -> Resolution:
-    """The pixels of a frame: as the model's config says, else Qwen2.5-Omni's; with the maximum asked for, if any."""
+    """The pixels of a frame: from the model's config, else Qwen2.5-Omni's; with the maximum of the options, if any."""
     own = getattr(config, "max_pixels", None)
     resolution = Resolution.plain(own) if own else Resolution()
     return resolution.limited(options.max_pixels) if options.max_pixels else resolution
@@ -233,20 +249,47 @@ def reuse_of(config: Any, options: LoadOptions) -> Reuse:
     return check_reuse(own) if isinstance(options.reuse, str) else options.reuse
 
 
-def _quantization(quant: str, dtype: torch.dtype) -> Any:
-    if quant == "none":
-        return None
-    try:
-        import bitsandbytes  # noqa: F401
-    except ImportError as error:
-        raise ModelError(
-            f"{quant} needs the package bitsandbytes.", "Install it with `pip install 'echoingpixels[quant]'`."
-        ) from error
-    from transformers import BitsAndBytesConfig
+@dataclass(frozen=True)
+class Weights:
+    """A model as it will run.
 
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of a cast at every product
-    if quant == "int8":
-        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=UNQUANTIZED)
-    return BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype, llm_int8_skip_modules=UNQUANTIZED
-    )
+    `model`: fingerprint of its files, or its commit on the hub; `sieve`: fingerprint of its sieve's files, None without
+    one; `encoders`: everything the encoders' features depend on beside the clip (not quantization, tokenizer, decoder
+    or sieve); `resolution`: of its frames; `reuse`: the threshold for unchanged windows.
+    """
+
+    model: str
+    sieve: str | None
+    encoders: str
+    resolution: Resolution
+    reuse: Reuse
+
+
+def weights_of(name: str, options: LoadOptions) -> Weights:
+    """The weights that `load(name, …)` would read. No weights are read for it. ModelError as from there."""
+    import transformers
+
+    from .. import __version__
+
+    place = place_of(name)
+    config = read_config(name, place)
+    try:
+        model, mark = _marks(place, config)
+        folder = sieve_folder(place, options)
+        sieve = folder_mark(folder) if folder is not None and folder.is_dir() else None
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise unloadable(name, place, error) from error
+    device, resolution = device_of(options.device), resolution_of(config, options)
+    reuse = reuse_of(config, options)
+    what = [mark, str(dtype_of(config, device, options.dtype)), device.type, str(resolution), reuse_name(reuse)]
+    encoders = json.dumps([*what, __version__, torch.__version__, transformers.__version__])
+    return Weights(model, sieve, encoders, resolution, reuse)
+
+
+def _marks(place: str, config: Any) -> tuple[str, str]:
+    """Fingerprints of all files of a model, and of the encoders' weights and sizes; from the hub, the commit twice."""
+    if not Path(place).is_dir():
+        commit = snapshot(place, "config.json").name
+        return commit, commit
+    sizes = [part.to_dict() for part in (config.vision_config, config.audio_config)]
+    return folder_mark(Path(place)), json.dumps([files_mark(files_of(place, ENCODERS)), sizes], default=str)

@@ -1,6 +1,7 @@
 """A sieve in a small folder of its own, with the decoder's LoRA if it was trained with one: found, loaded and saved.
 
-A folder holds sieve.json (what it is, and which model it was made for), sieve.safetensors, and PEFT's adapter files.
+A folder holds sieve.json (the sieve's options and the model it was made for), sieve.safetensors, and PEFT's adapter
+files.
 """
 
 from __future__ import annotations
@@ -20,20 +21,21 @@ from ..inputs.positions import check_sections
 from ..options import LoadOptions
 from ..reducers.adaptive import Enough
 from ..reducers.cs2 import Sieve, SieveOptions
-from ..storage.atomic import filling
+from ..storage.folders import filling
+from .fingerprint import Identity, identity_of
 from .hub import on_hub, snapshot
-from .identity import Identity, identity_of
 
 SIEVE_WEIGHTS, SIEVE_CONFIG = "sieve.safetensors", "sieve.json"
 ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
 BASE = "base"  # in sieve.json, beside the options
+DEPTH, KEEP = "av_refiner_layers", "compression_ratio"  # of a text_config whose checkpoint holds a sieve
 
 
 def sieve_folder(place: str, options: LoadOptions, weights: bool = True) -> Path | None:
-    """Where the sieve is: the folder or hub id asked for, else the model's own folder, or None where it has none.
+    """The sieve's folder: the folder or hub id in the options, else the model's own; None if it has none.
 
-    A model may have several, `sieve` and `sieve-NAME` beside its weights; NAME is asked for like a folder. From the
-    hub, without `weights` only what says what it is.
+    A model may have several, `sieve` and `sieve-NAME` beside its weights; the options name a folder, a hub id or NAME.
+    From the hub, without `weights` only sieve.json is downloaded.
     """
     if options.sieve:
         named = Path(place) / f"sieve-{options.sieve}"
@@ -44,20 +46,29 @@ def sieve_folder(place: str, options: LoadOptions, weights: bool = True) -> Path
     return beside if beside.is_dir() else None
 
 
+def sieve_inside(config: Any) -> SieveOptions | None:
+    """The options of a sieve inside a checkpoint, as the thinker's config has them; None if it names none."""
+    if all(getattr(config.text_config, field, None) is None for field in (DEPTH, KEEP)):
+        return None
+    from .released import released_options
+
+    return released_options(config)
+
+
 def read_sieve_options(folder: Path) -> SieveOptions:
-    """What a sieve's folder says it is; ModelError if it holds none."""
+    """The options in a sieve's folder; ModelError if it holds none."""
     return _read(folder)[0]
 
 
 def _read(folder: Path) -> tuple[SieveOptions, Identity | None]:
-    """What a sieve is and which model it was made for, if its folder says so."""
+    """A sieve's options, and the model it was made for if its folder names one."""
     try:
         about = json.loads((folder / SIEVE_CONFIG).read_text())
         base = about.pop(BASE, None)
         sections, auto = about.get("sections"), about.get("auto")
         tuples = {
             "sections": None if sections is None else tuple(sections),
-            "auto": _enough(**auto) if isinstance(auto, dict) else None,  # a list is of an older kind
+            "auto": _enough(**auto) if isinstance(auto, dict) else None,  # a list has an older format
         }
         return SieveOptions(**{**about, **tuples}), None if base is None else Identity(**base)
     except (OSError, ValueError, TypeError, AttributeError, OptionError) as error:
@@ -70,10 +81,10 @@ def _enough(level: list[float], slope: list[float], curve: float, table: list[li
 
 
 def load_sieve(backbone: QwenOmni, folder: Path) -> Sieve:
-    """Load a sieve's folder onto a backbone: split the rotary channels as it was trained, and put its LoRA in.
+    """Load a sieve's folder onto a backbone: split the rotary channels as in training, and add its LoRA.
 
-    The backbone stays so, also for reducers without a sieve. ModelError where the sieve was made for another model, or
-    the backbone has the split or LoRA of a sieve before.
+    The backbone keeps both, also for reducers without a sieve. ModelError if the sieve was made for another model, or
+    the backbone has the split or LoRA of another sieve.
     """
     options, base = _read(folder)
     if backbone.changed_by:
@@ -86,8 +97,8 @@ def load_sieve(backbone: QwenOmni, folder: Path) -> Sieve:
     if options.layers > backbone.shape.layers:
         raise _misfit(folder, backbone, base)
     if base is not None and not base.is_of(identity_of(backbone, backbone.name)):
-        said = f"The sieve in {folder} was made for {base.id}, and {backbone.name} has other weights."
-        raise ModelError(said, "Use it with the model it was made for, or train one for this model.")
+        what = f"The sieve in {folder} was made for {base.id}, and {backbone.name} has other weights."
+        raise ModelError(what, "Use it with the model it was made for, or train one for this model.")
     if options.sections is not None:
         backbone.set_sections(check_sections(options.sections, backbone.shape.head_size // 2), str(folder))
     sieve = Sieve(backbone, options)
@@ -100,11 +111,11 @@ def load_sieve(backbone: QwenOmni, folder: Path) -> Sieve:
 
 
 def _adapt(backbone: QwenOmni, folder: Path) -> None:
-    """Put the folder's LoRA, if any, into the decoder: merged, but for a quantized one, which would lose by it."""
+    """Add the folder's LoRA, if any, to the decoder: merged, unless the decoder is quantized."""
     if not (folder / ADAPTER[0]).exists():
         return
     hint = f"It needs {' and '.join(ADAPTER)} of a decoder like this one's."
-    if not (folder / ADAPTER[1]).exists():  # left to itself, PEFT takes a pickle, or asks the hub
+    if not (folder / ADAPTER[1]).exists():  # PEFT would read a pickle, or ask the hub
         raise ModelError(f"The LoRA in {folder} lacks {ADAPTER[1]}.", hint)
     try:
         from peft import PeftModel
@@ -122,14 +133,17 @@ def _adapt(backbone: QwenOmni, folder: Path) -> None:
 
 
 def save_sieve(sieve: Sieve, folder: Path, backbone: QwenOmni, lora: Any = None) -> None:
-    """Write a sieve, and a decoder's LoRA as PEFT has it, as their own small folder that names the backbone."""
+    """Write a sieve, with its rotary split, and a decoder's LoRA in PEFT's format, to a folder that names the backbone.
+
+    Also converts a sieve that was loaded from inside a released checkpoint.
+    """
     about = {**asdict(sieve.options), BASE: asdict(identity_of(backbone, backbone.name))}
     with filling(folder) as made:
         (made / SIEVE_CONFIG).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
         save_file({k: v.to(torch.bfloat16).contiguous() for k, v in sieve.state_dict().items()}, made / SIEVE_WEIGHTS)
         if lora is not None:
             lora.save_pretrained(str(made), save_embedding_layers=False)
-    for name in ADAPTER if lora is None else ():  # of the sieve that was replaced
+    for name in ADAPTER if lora is None else ():  # of the replaced sieve
         (folder / name).unlink(missing_ok=True)
 
 

@@ -1,6 +1,6 @@
-"""Lettered options: the prompt that shows them, and which of them an answer names. Knows nothing about files or scores.
+"""Lettered options: the prompt that lists them, and the option that an answer names.
 
-An answer that names none of them, or several, names nothing: it is never taken for a guess.
+An answer that names no option, or several, is unparsed: no option is guessed.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ REQUEST = "Answer with the letter of the right option only."
 LABEL = re.compile(r"\s*\(?([A-Z])[.):]\s*")
 LETTER = re.compile(r"\W*([A-Z])\W*")
 ALONE = re.compile(r"(?:(?i:option|choice|answer)\b)?[\W_]*([A-Za-z])[\W_]*")
-# At the start of a line with its sign behind it, or alone there: `B. dog`, `(B)`, `**B**: dog`. No article has one.
+# At the start of a line, before punctuation or alone: `B. dog`, `(B)`, `**B**: dog`. The article A has no punctuation.
 LINE = re.compile(r"^[^\w\n]*([A-Z])[ \t]*(?:[.):\]*,]+(?=\s|$)|[-–—]+(?=\s)|$)(.*)", re.MULTILINE)
 BRACKETED = re.compile(r"[(\[]([A-Z])[)\]]")
 SEVERAL = re.compile(r"(?<![\w'])[A-Z](?:\s*[,&/]\s*|\s+(?:and|or)\s+|\s*,\s*(?:and|or)\s+)[A-Z](?![\w'])")
 OPEN = r"[*\"'(\[]*"
-STATED = re.compile(  # the answer is B; A and I are words, too
+STATED = re.compile(  # the answer is B; A and I are also words
     r"\b(?i:answer|option|choice|it|that)(?i:'s|\s+(?:is|was|would be|should be|must be)|\s*[:=])\s*:?\s*"
     rf"(?i:(?:the\s+)?(?:option|choice|letter)\s+)?{OPEN}"
     r"(?:([B-HJ-Z])(?![\w'’-])|([AI])(?=[\W_]*$|\s*[.):\],;*\"']|\s+(?i:because|since|as)\b))",
@@ -33,7 +33,7 @@ OPENING = "so i think believe it its is that there are a an the correct right be
 
 
 def unlabelled(options: Sequence[str]) -> tuple[str, ...]:
-    """Options without their `A. `, where every one carries the letter of its own place."""
+    """Options without labels such as `A. `, if each has the letter of its position; else unchanged."""
     found = [LABEL.match(option) for option in options]
     if all(label and label[1] == letter for label, letter in zip(found, LETTERS, strict=False)):
         return tuple(option[label.end() :].strip() for option, label in zip(options, found, strict=True) if label)
@@ -41,22 +41,22 @@ def unlabelled(options: Sequence[str]) -> tuple[str, ...]:
 
 
 def prompt(question: str, options: Sequence[str]) -> str:
-    """The question, the options one a line as `A. …`, and a request for the letter."""
+    """The question, one line `A. …` for each option, and a request for the letter."""
     lines = (f"{letter}. {option}" for letter, option in zip(LETTERS, options, strict=False))
     return "\n".join((question.strip(), *lines, REQUEST))
 
 
-def letter_of(said: str | int, options: Sequence[str]) -> str | None:
-    """The letter of a right answer as data files give it: an index from 0, a letter, or the option's text."""
-    if isinstance(said, int):
-        return LETTERS[said] if 0 <= said < len(options) else None
-    if alone := LETTER.fullmatch(said):
+def letter_of(answer: str | int, options: Sequence[str]) -> str | None:
+    """The letter of a right answer as data files have it: an index from 0, a letter, or the option's text."""
+    if isinstance(answer, int):
+        return LETTERS[answer] if 0 <= answer < len(options) else None
+    if alone := LETTER.fullmatch(answer):
         return _one([alone[1]], options)
-    return _same(said, options) or _labelled(said, options)
+    return _same(answer, options) or _labelled(answer, options)
 
 
 def chosen(answer: str, options: Sequence[str]) -> str | None:
-    """The letter of the option that an answer names, by letter or by text; None where it names none, or several."""
+    """The letter of the option that an answer names, by letter or by text; None for no option or several."""
     text = unicodedata.normalize("NFKC", answer).strip()
     if alone := ALONE.fullmatch(text):
         return _one([alone[1].upper()], options)
@@ -72,30 +72,33 @@ def chosen(answer: str, options: Sequence[str]) -> str | None:
 
 
 def _one(letters: Iterable[str], options: Sequence[str]) -> str | None:
-    """The letter, where all are the same and it is an option's."""
+    """The letter, if all are equal and it is the letter of an option."""
     found = set(letters)
     (letter,) = found if len(found) == 1 else ("",)
     return letter if letter and letter in LETTERS[: len(options)] else None
 
 
 def _same(text: str, options: Sequence[str]) -> str | None:
-    """The letter of the only option with this very text."""
-    said = normalise(text)
-    found = [letter for letter, option in zip(LETTERS, options, strict=False) if said and normalise(option) == said]
+    """The letter of the only option whose text equals this one after normalization."""
+    label = LINE.match(text)
+    before = "option " if label and label[1] == "A" else ""  # this A is no article, which normalise would drop
+    wanted = normalise(before + text)
+    pairs = zip(LETTERS, options, strict=False)
+    found = [letter for letter, option in pairs if wanted and normalise(before + option) == wanted]
     return found[0] if len(found) == 1 else None
 
 
 def _labelled(text: str, options: Sequence[str]) -> str | None:
-    """The letter that stands before a line, unless the text behind it is another option's."""
+    """The letter at the start of lines, unless the text after it is that of another option."""
     found = LINE.findall(text)
     letter = None if SEVERAL.search(text) else _one((letter for letter, _ in found), options)
-    behind = {_same(rest, options) for _, rest in found} - {None}
+    after = {_same(rest, options) for _, rest in found} - {None}
     denied = any(rest.lstrip().startswith(("is ", "was ")) and DENIED.search(rest) for _, rest in found)
-    return letter if behind <= {letter} and not denied else None
+    return letter if after <= {letter} and not denied else None
 
 
 def _opened(text: str, options: Sequence[str]) -> str | None:
-    """The letter of the option whose text follows words such as `The answer is`."""
+    """The letter of the option whose text follows an opening such as `The answer is`."""
     words = normalise(text).split()
     while words and words[0] in OPENING.split():
         words = words[1:]

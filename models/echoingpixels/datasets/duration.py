@@ -1,4 +1,4 @@
-"""How long a clip is said to be: seconds from the ways that sets write it, and the class it falls into."""
+"""Clip durations as question sets write them, in seconds, and their classes."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ CLASSES = ((60.0, "up to 1 min"), (300.0, "1 to 5 min"), (600.0, "5 to 10 min"),
 LONGEST = "over 30 min"
 
 
-def seconds_of(said: object) -> float | None:
+def seconds_of(value: object) -> float | None:
     """Seconds from 208, "208", "30s", "2 min", "03:28" or "1:02:03"; None for anything else."""
-    if isinstance(said, bool) or not isinstance(said, int | float | str):
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
-    text = str(said).strip().lower()
+    text = str(value).strip().lower()
     if parts := PARTS.fullmatch(text):
         hours, minutes, seconds = (float(part or 0) for part in parts.groups())
         return 3600 * hours + 60 * minutes + seconds
@@ -23,9 +23,9 @@ def seconds_of(said: object) -> float | None:
     return None
 
 
-def duration_class(said: object) -> str:
-    """Such as "1 to 5 min"; a word such as "short" is a class already, and nothing said is none."""
-    seconds = seconds_of(said)
+def duration_class(value: object) -> str:
+    """A class such as "1 to 5 min"; another word, such as "short", is returned unchanged; empty without a duration."""
+    seconds = seconds_of(value)
     if seconds is None:
-        return said.strip() if isinstance(said, str) else ""
+        return value.strip() if isinstance(value, str) else ""
     return next((name for most, name in CLASSES if seconds <= most), LONGEST)

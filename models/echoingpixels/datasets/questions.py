@@ -1,4 +1,4 @@
-"""Question data: one JSON object a line, with media, question and answer. Knows nothing about models or scores."""
+"""Questions with known answers, and their own file format: JSON lines with media, question and answer."""
 
 from __future__ import annotations
 
@@ -15,21 +15,20 @@ from .choices import LETTERS, letter_of, prompt, unlabelled
 
 NEEDED = "Each line is a JSON object with media, question and answer."
 
+OnError = Callable[[DataError], None]  # receives the error of a row; if it returns, the row is skipped
 
-Bad = Callable[[DataError], None]  # takes what is wrong with a row; where it returns, the row is left out
 
-
-def refuse(error: DataError) -> None:
-    """A bad row ends the reading."""
+def raise_error(error: DataError) -> None:
+    """Stop at the first row that cannot be read."""
     raise error
 
 
 @dataclass(frozen=True)
 class Row:
-    """One question. `media` is resolved against the data file's folder; `kind` and `regime` are empty if not said.
+    """One question about a clip.
 
-    `options`: what may be answered, word for word. `choices`: lettered options, which the question shows; the answer is
-    then a letter.
+    `kind`, `regime`: groups to report accuracy by, empty if the file has none. `options`: the possible answers, word
+    for word. `choices`: lettered options that the question lists; the answer is then a letter.
     """
 
     id: str
@@ -45,16 +44,21 @@ class Row:
 
     @property
     def clip(self) -> tuple[Path, float | None, float | None]:
-        """What has to be read to answer it."""
+        """The part of a file that the question is about."""
         return self.media, self.start, self.end
 
 
 def read_rows(
-    path: Path, limit: int | None = None, media: Path | None = None, bad: Bad = refuse, answers: bool = True
+    path: Path,
+    limit: int | None = None,
+    media: Path | None = None,
+    on_error: OnError = raise_error,
+    answers: bool = True,
 ) -> list[Row]:
-    """Read at most `limit` questions; other keys are left alone. `bad` gets the DataError of a row, with file and line.
+    """Read at most `limit` questions; unknown keys are ignored.
 
-    `media`: the folder of the clips, if not the file's own. Without `answers` a row needs none.
+    `media`: the folder of the clips, by default the file's own. `on_error` receives the DataError of a line that cannot
+    be read, with file and line number. With `answers` False a row may lack its answer.
     """
     rows: list[Row] = []
     for number, line in enumerate(read_lines(path, NEEDED), 1):
@@ -62,19 +66,19 @@ def read_rows(
             try:
                 rows.append(_row(line, path, number, media or path.parent, answers))
             except DataError as error:
-                bad(error)
+                on_error(error)
     if not rows:
-        raise DataError(f"{path} holds no question.", NEEDED)
+        raise DataError(f"{path} contains no question.", NEEDED)
     return rows
 
 
 def read_lines(path: Path, hint: str) -> list[str]:
-    """The lines of a text file; DataError where it is none."""
+    """The lines of a text file. DataError for a file that cannot be read."""
     return read_text(path, hint).split("\n")
 
 
 def read_text(path: Path, hint: str) -> str:
-    """A file's text; DataError where it is none."""
+    """The text of a UTF-8 file. DataError for a file that cannot be read."""
     try:
         return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -83,43 +87,43 @@ def read_text(path: Path, hint: str) -> str:
 
 
 def read_object(line: str, where: str, hint: str) -> dict[str, Any]:
-    """The JSON object on one line; DataError, which says `where`, for anything else."""
+    """The JSON object on one line. DataError, with `where`, for anything else."""
     try:
-        said = json.loads(line)
-    except json.JSONDecodeError as error:
+        fields = json.loads(line)
+    except ValueError as error:
         raise DataError(f"{where} is not JSON: {error}.", hint) from None
-    if not isinstance(said, dict):
+    if not isinstance(fields, dict):
         raise DataError(f"{where} is not a JSON object.", hint)
-    return said
+    return fields
 
 
 def _row(line: str, path: Path, number: int, folder: Path, answers: bool) -> Row:
     where = f"{path}, line {number}"
-    said = read_object(line, where, NEEDED)
-    unanswered = not answers and said.get("answer") is None
+    fields = read_object(line, where, NEEDED)
+    unanswered = not answers and fields.get("answer") is None
     for key in ("media", "question") if unanswered else ("media", "question", "answer"):
-        if not (isinstance(said.get(key), str) and said[key].strip() and is_unicode(said[key])):
-            what = f"has {key} {said[key]!r}, not text" if key in said else f"has no {key}"
+        if not (isinstance(fields.get(key), str) and fields[key].strip() and is_unicode(fields[key])):
+            what = f"has {key} {fields[key]!r}, not text" if key in fields else f"has no {key}"
             raise DataError(f"{where} {what}.", NEEDED)
-    options, choices = (_texts(said, key, where) for key in ("options", "choices"))
-    question, answer = said["question"], "" if unanswered else said["answer"]
+    options, choices = (_texts(fields, key, where) for key in ("options", "choices"))
+    question, answer = fields["question"], "" if unanswered else fields["answer"]
     if choices:
         choices = unlabelled(choices)
         question, letter = prompt(question, choices), "" if unanswered else letter_of(answer, choices)
         if letter is None or len(choices) > len(LETTERS):
             hint = "Give the letter of a choice, or its text."
-            raise DataError(f"{where} has the answer {answer!r}, which is none of its choices.", hint)
+            raise DataError(f"{where} has the answer {answer!r}, which is not one of its choices.", hint)
         answer = letter
-    start, end = seconds(said, "start", where), seconds(said, "end", where)
+    start, end = seconds(fields, "start", where), seconds(fields, "end", where)
     if end is not None and end <= (start or 0.0):
-        raise DataError(f"{where}: start ({start or 0:g} s) is not before end ({end:g} s).", "Mend the line.")
+        raise DataError(f"{where}: start ({start or 0:g} s) is not before end ({end:g} s).", "Fix the line.")
     return Row(
-        id=str(said.get("id", number)),
-        media=folder / said["media"],
+        id=str(fields.get("id", number)),
+        media=folder / fields["media"],
         question=question,
         answer=answer,
-        kind=str(said.get("kind") or ""),
-        regime=str(said.get("regime") or ""),
+        kind=str(fields.get("kind") or ""),
+        regime=str(fields.get("regime") or ""),
         options=options,
         start=start,
         end=end,
@@ -127,26 +131,26 @@ def _row(line: str, path: Path, number: int, folder: Path, answers: bool) -> Row
     )
 
 
-def _texts(said: dict[str, Any], key: str, where: str) -> tuple[str, ...]:
-    value = said.get(key) or []
-    if not (isinstance(value, list) and all(isinstance(text, str) for text in value)):
-        raise DataError(f"{where} has {key} {value!r}.", "They are a list of texts.")
+def _texts(fields: dict[str, Any], key: str, where: str) -> tuple[str, ...]:
+    value = fields.get(key) or []
+    if not (isinstance(value, list) and all(isinstance(text, str) and is_unicode(text) for text in value)):
+        raise DataError(f"{where} has {key} {value!r}.", "Give a list of texts.")
     return tuple(value)
 
 
-def seconds(said: dict[str, Any], key: str, where: str) -> float | None:
-    """A time in s that a row may give; DataError, which says `where`, for anything that is none."""
-    value = said.get(key)
+def seconds(fields: dict[str, Any], key: str, where: str) -> float | None:
+    """A row's optional time in s. DataError, with `where`, for anything else."""
+    value = fields.get(key)
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
-        raise DataError(f"{where} has {key} {value!r}.", "It is a number of seconds, 0 or more.")
+        raise DataError(f"{where} has {key} {value!r}.", "Give a number of seconds, 0 or more.")
     return float(value)
 
 
 def read_plain(path: Path) -> list[str]:
-    """The questions of a text file, one a line. DataError for a file that cannot be read or holds none."""
-    questions = [line.strip() for line in read_lines(path, "Write one question a line.") if line.strip()]
+    """The questions of a text file, one on each line. DataError for a file without any."""
+    questions = [line.strip() for line in read_lines(path, "Write one question on each line.") if line.strip()]
     if not questions:
-        raise DataError(f"{path} holds no question.", "Write one question a line.")
+        raise DataError(f"{path} contains no question.", "Write one question on each line.")
     return questions

@@ -1,9 +1,11 @@
-"""From a question file of any known format to rows. Knows nothing about models or scores."""
+"""Question files of every known format, read into rows."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+import os
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -11,10 +13,11 @@ from typing import Any
 
 from ..errors import DataError, OptionError
 from .choices import LETTERS, letter_of, prompt, unlabelled
+from .duration import duration_class
 from .files import Files
 from .formats import FORMATS, Format
-from .questions import Bad, Row, read_object, read_rows, read_text, refuse
-from .record import Item, Record
+from .questions import OnError, Row, raise_error, read_object, read_rows, read_text
+from .record import Record
 
 AUTO, OWN = "auto", "ep"
 FORMAT_NAMES = (AUTO, OWN, *FORMATS)
@@ -26,89 +29,108 @@ def read_questions(
     limit: int | None = None,
     format: str = AUTO,
     media: Path | None = None,
-    bad: Bad = refuse,
+    on_error: OnError = raise_error,
     answers: bool = True,
 ) -> list[Row]:
-    """Read at most `limit` questions; the format is told from the first record's keys if not said.
+    """Read at most `limit` questions; "auto" recognises the format by the first record's keys.
 
-    `media`: the folder of the clips, if not the file's own. `bad` gets the DataError of a record that cannot be read;
-    DataError names the folder where none of the clips is; a single missing clip is left to whoever reads it. Without
-    `answers` rows of ep's and ms-swift's formats need none.
+    `media`: the folder of the clips, by default the file's own. `on_error` receives the DataError of a record that
+    cannot be read. DataError where none of the clips exists; a single missing clip is not an error here. With `answers`
+    False a row may lack its answer.
     """
     if format not in FORMAT_NAMES:
         raise OptionError(f"Unknown format {format!r}.", KNOWN)
     if media is not None and not media.is_dir():
-        raise DataError(f"{media} is no folder.", "Give the folder of the clips with --media.")
-    if format == OWN:
-        return read_rows(path, limit, media, bad, answers)
-    first = next(_records(path, lambda _: None), None)
-    known = FORMATS.get(format) or (_format_of(first) if first else None)
-    if known is None:
-        return read_rows(path, limit, media, bad, answers)  # ours, or a file of which it says what is wrong
-    found = (replace(record, answered=answers) for record in _records(path, bad))
-    rows = list(islice(_rows(found, known, Files(media or path.parent), bad), limit))
+        raise DataError(f"{media} is not a folder.", "Give the folder of the clips with --media.")
+    form = _recognised(path) if format == AUTO else FORMATS.get(format)
+    if form is None:  # ep's own format, or a file of which read_rows reports the error
+        return read_rows(path, limit, media, on_error, answers)
+    folder = media or path.parent
+    rows = list(islice(_rows(path, form, Files(folder), on_error, answers), limit))
     if not rows:
-        raise DataError(f"{path} holds no question.", KNOWN)
-    if not any(row.media.exists() for row in rows):
+        raise DataError(f"{path} contains no question.", KNOWN)
+    if not any(os.path.exists(row.media) for row in rows):
         hint = "Give the folder of the clips with --media."
-        raise DataError(f"None of the clips is in {media or path.parent}, such as {rows[0].media.name}.", hint)
+        raise DataError(f"None of the clips is in {folder}, such as {rows[0].media.name}.", hint)
     return rows
 
 
-def _format_of(record: Record) -> Format | None:
-    return next((one for one in FORMATS.values() if one.fits(record.said)), None)
+def _recognised(path: Path) -> Format | None:
+    """The first format that the first readable record fits."""
+    first = next(_records(path, lambda _: None), None)
+    return None if first is None else next((form for form in FORMATS.values() if form.fits(first.fields)), None)
 
 
-def _records(path: Path, bad: Bad) -> Iterator[Record]:
-    """The objects of a JSON list, of a JSON object of objects, or of lines."""
+def _records(path: Path, on_error: OnError, needs_answer: bool = True) -> Iterator[Record]:
+    """The objects of a JSON list, of a JSON object of objects, or of JSON lines."""
     text = read_text(path, KNOWN)
     whole: Any = None
     if text.lstrip()[:1] in ("[", "{"):
-        try:
+        with suppress(ValueError):  # not one value, but lines
             whole = json.loads(text)
-        except json.JSONDecodeError:
-            whole = None  # lines
     if isinstance(whole, list):
-        for number, said in enumerate(whole, 1):
+        for number, value in enumerate(whole, 1):
             where = f"{path}, record {number}"
-            if isinstance(said, dict):
-                yield Record(said, where)
+            if isinstance(value, dict):
+                yield Record(value, where, number, needs_answer)
             else:
-                bad(DataError(f"{where} is {said!r}, not an object.", KNOWN))
-    elif isinstance(whole, dict) and whole and all(isinstance(said, dict) for said in whole.values()):
-        for name, said in whole.items():  # WorldSense, by video
-            yield Record({"video_id": name, **said}, f"{path}, {name}")
+                on_error(DataError(f"{where} is {value!r}, not an object.", KNOWN))
+    elif isinstance(whole, dict) and whole and all(isinstance(value, dict) for value in whole.values()):
+        for number, (name, value) in enumerate(whole.items(), 1):  # WorldSense, by video
+            yield Record({"video_id": name, **value}, f"{path}, {name}", number, needs_answer)
     else:
-        for number, line in enumerate(text.splitlines(), 1):
+        for number, line in enumerate(text.split("\n"), 1):
+            where = f"{path}, line {number}"
             if line.strip():
-                where = f"{path}, line {number}"
                 try:
-                    said = read_object(line, where, KNOWN)
+                    value = read_object(line, where, KNOWN)
                 except DataError as error:
-                    bad(error)
-                    continue
-                yield Record(said, where)
+                    on_error(error)
+                else:
+                    yield Record(value, where, number, needs_answer)
 
 
-def _rows(records: Iterable[Record], known: Format, files: Files, bad: Bad) -> Iterator[Row]:
-    number = 0
-    for record in records:
+def _rows(path: Path, form: Format, files: Files, on_error: OnError, answers: bool) -> Iterator[Row]:
+    for record in _records(path, on_error, answers):
         try:
-            if not known.fits(record.said):
-                raise record.error(f"is no {known.name} record: it has {', '.join(map(str, record.said)) or 'no keys'}")
-            for item in known.read(record):
-                number += 1
-                yield _row(item, item.id or str(number), files.find(item.clip), record)
+            if not form.fits(record.fields):
+                keys = ", ".join(record.fields) or "no keys"
+                raise record.error(f"does not have the {form.name} format: it has {keys}")
+            for part in form.expand(record):
+                yield _row(part, form, files)
         except DataError as error:
-            bad(error)
+            on_error(error)
 
 
-def _row(item: Item, id: str, media: Path, record: Record) -> Row:
-    if not item.options:
-        return Row(id, media, item.question, str(item.answer), item.kind, item.regime)
-    options = unlabelled(item.options)
-    letter = letter_of(item.answer, options) if 2 <= len(options) <= len(LETTERS) else None
+def _row(record: Record, form: Format, files: Files) -> Row:
+    """The row of a record that has the keys of its format."""
+    name, question = record.text(form.media), record.text(form.question)
+    answer = _answer(record, form)
+    options = unlabelled(record.texts(form.options)) if form.options else ()
+    row = Row(
+        id=record.label(form.id) or str(record.number),
+        media=files.find([pattern.format(name) for pattern in form.files]),
+        question=prompt(question, options) if options else question,
+        answer=str(answer),
+        kind=record.label(form.kind),
+        regime=record.label(form.regime) or duration_class(record.fields.get(form.duration)),
+        choices=options,
+    )
+    if not options or answer == "":
+        return row
+    letter = letter_of(answer, options) if 2 <= len(options) <= len(LETTERS) else None
     if letter is None:
-        raise record.error(f"has the answer {item.answer!r}, which is none of its {len(options)} options")
-    question = prompt(item.question, options)
-    return Row(id, media, question, letter, item.kind, item.regime, choices=options)
+        raise record.error(f"has the answer {answer!r}, which is not one of its {len(options)} options")
+    return replace(row, answer=letter)
+
+
+def _answer(record: Record, form: Format) -> str | int:
+    """The answer as the record has it; empty where it lacks one and needs none."""
+    value = record.fields.get(form.answer)
+    if value is None and not record.needs_answer:
+        return ""
+    if not form.index_answer:
+        return record.text(form.answer)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise record.error(f"has answer {value!r}, not the index of an option")
+    return value

@@ -1,7 +1,4 @@
-"""What counts as a right answer, and how sure a share of right answers is. Knows nothing about models or media.
-
-The rules are SyncClips' (exact match after normalising), as in SQuAD's evaluation.
-"""
+"""Exact-match scoring after text normalization, as in SQuAD's evaluation, and accuracy with its 95 % interval."""
 
 from __future__ import annotations
 
@@ -12,16 +9,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 ARTICLE = re.compile(r"^(a|an|the) ")
-JOINERS = re.compile(r"[-_/\u2010-\u2015]")  # they stand between words, where other signs stand beside them
-Z = 1.959964  # standard deviations on either side of a normal mean that hold 95 %
+JOINERS = re.compile(r"[-_/\u2010-\u2015]")  # separate words, unlike other punctuation
+Z = 1.959964  # 97.5 % quantile of the standard normal distribution
 
 
 @dataclass(frozen=True)
 class Score:
-    """The share of right answers, with its 95 % interval (Wilson's), over the questions that were answered.
+    """The share of right answers among the answered questions, with its 95 % interval (Wilson's).
 
-    `questions` were asked, `failed` of them have no answer because their clip could not be read. `unparsed` answers
-    name no option, or several, and count as wrong. Accuracy and interval are None where nothing was answered.
+    `questions`: all questions. `failed`: questions without an answer, because their clip could not be read. `unparsed`:
+    answers that name no option, or several; they count as wrong. Without any answer, accuracy and interval are None.
     """
 
     accuracy: float | None
@@ -32,20 +29,20 @@ class Score:
 
 
 def normalise(text: str) -> str:
-    """Lower case, without punctuation, a leading article and needless space."""
+    """Lower case, without punctuation, a leading article and repeated spaces."""
     spaced = JOINERS.sub(" ", unicodedata.normalize("NFKC", text).lower())
     letters = "".join(c for c in spaced if unicodedata.category(c)[0] not in "PS")
     return ARTICLE.sub("", " ".join(letters.split()))
 
 
 def is_right(answer: str, expected: str) -> bool:
-    """Exact match after normalising; nothing said is never right."""
-    said = normalise(answer)
-    return bool(said) and said == normalise(expected)
+    """Whether two texts are equal after normalization; an empty answer is never right."""
+    text = normalise(answer)
+    return bool(text) and text == normalise(expected)
 
 
 def score(rights: Iterable[bool | None], unparsed: int = 0) -> Score:
-    """Score answers: True right, False wrong, `unparsed` of these; None for a clip that failed."""
+    """Score answers: True right, False wrong (`unparsed` of these), None for a clip that failed."""
     marks = list(rights)
     answered = [mark for mark in marks if mark is not None]
     n, failed = len(answered), len(marks) - len(answered)
@@ -56,9 +53,9 @@ def score(rights: Iterable[bool | None], unparsed: int = 0) -> Score:
 
 
 def wilson(share: float, n: int) -> tuple[float, float]:
-    """The 95 % interval of a share of `n` > 0 right-or-wrong answers (Wilson 1927, score interval).
+    """The 95 % score interval (Wilson 1927) of a share of `n` > 0 binary outcomes.
 
-    Unlike resampling it is not empty where all or none are right: 20 of 20 give 0.839 to 1.
+    It has a width where all or none are right, too: 20 of 20 give 0.839 to 1.
     """
     centre, half = share + Z**2 / (2 * n), Z * math.sqrt(share * (1 - share) / n + (Z / (2 * n)) ** 2)
     low, high = ((centre + side) / (1 + Z**2 / n) for side in (-half, half))

@@ -1,4 +1,4 @@
-"""The answers of an evaluation as JSONL: written as they come, and read again when it is resumed."""
+"""Answers of an evaluation as JSON lines: each is written when it is made, and all are read when it is resumed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ..checkpoints.weights import weights_of
+from ..checkpoints.loading import weights_of
 from ..datasets.questions import Row
 from ..errors import DataError
 from ..options import GenerateOptions, LoadOptions, MediaOptions, read_keep, reuse_name
@@ -18,14 +18,14 @@ from ..storage.rowfile import RowFile
 from .evaluate import Outcome, marked
 
 Key = tuple[str, str, str, float | None, float | None]  # id, name of the media file, question, start, end
-ELSEWHERE = ("device", "sieve", "cache", "max_pixels")  # load options that change no answer, or stand as weights
+OMITTED = ("device", "sieve", "cache", "max_pixels")  # load options that change no answer, or are noted as weights
 
 
 def made_with(model: str, load: LoadOptions, media: MediaOptions, generate: GenerateOptions) -> dict[str, Any]:
-    """All that answers depend on beside the question and the setting, as plain values. ModelError as from `load`."""
+    """Everything that answers depend on, except question and setting, as JSON values. ModelError as from `load`."""
     weights = weights_of(model, load)
-    options = {name: value for name, value in vars(load).items() if name not in ELSEWHERE}
-    made = {
+    options = {name: value for name, value in vars(load).items() if name not in OMITTED}
+    values = {
         **options,
         "model": model,
         "weights": weights.model,
@@ -37,18 +37,19 @@ def made_with(model: str, load: LoadOptions, media: MediaOptions, generate: Gene
         "audio": media.audio,
         "audio_track": media.audio_track,
         "max_new_tokens": generate.max_new_tokens,
+        **({"temperature": generate.temperature} if generate.temperature else {}),  # older files have none
     }
-    plain: dict[str, Any] = json.loads(json.dumps(made))
+    plain: dict[str, Any] = json.loads(json.dumps(values))
     return plain
 
 
 class AnswerFile(RowFile):
-    """The answers to `rows` under the `chosen` settings; `known` are those it held when it was opened.
+    """The answers to `rows` under the `chosen` settings; `known` returns those that the file already contained.
 
-    Rows of other settings or questions stay as they are.
+    Answers under other settings or to other questions are left unchanged.
     """
 
-    program, what, start_again = "ep evaluate", "answer of an evaluation that can be resumed", "--force"
+    program, what, start_again = "ep evaluate", "evaluation answer", "--force"
 
     def __init__(
         self,
@@ -59,8 +60,8 @@ class AnswerFile(RowFile):
         resume: bool = False,
         force: bool = False,
     ) -> None:
-        """As RowFile; failed answers that are asked for again do not stay. DataError where the answers of the file
-        were made with other options than `made`, or under an id that now is another question's."""
+        """As RowFile; failed answers to `rows` under `chosen` are removed. DataError where the answers in the file were
+        made with options other than `made`, or have the id of another question."""
         self._made, self._chosen = made, set(chosen)
         self._asked = {_key(row) for row in rows}
         self._ids = {row.id for row in rows}
@@ -71,7 +72,7 @@ class AnswerFile(RowFile):
         return len(self._found)
 
     def write(self, outcome: Outcome) -> None:
-        """Append an outcome. DataError where that fails."""
+        """Append an outcome. DataError where writing fails."""
         row = outcome.row
         self.append(
             [
@@ -96,12 +97,12 @@ class AnswerFile(RowFile):
         )
 
     def known(self, row: Row, setting: Setting) -> Outcome | None:
-        """What the file held of a question under a setting, scored by today's expected answer."""
-        said = self._found.get((_key(row), setting))
-        return None if said is None else marked(row, setting, said["answer"], _tokens(said))
+        """The outcome in the file, scored by the expected answer of `row`; None without one."""
+        found = self._found.get((_key(row), setting))
+        return None if found is None else marked(row, setting, found["answer"], _tokens(found))
 
     def check(self, row: dict[str, Any]) -> None:
-        """ValueError, KeyError or TypeError where a row is no answer."""
+        """ValueError, KeyError or TypeError where a row is not an answer."""
         _setting(row)
         _key_of(row)
         if not isinstance(row["made_with"], dict):
@@ -112,39 +113,39 @@ class AnswerFile(RowFile):
                 raise TypeError
 
     def stays(self, row: dict[str, Any]) -> bool:
-        """Whether a row is in the file after resuming."""
+        """Whether a row remains in the file when it is resumed."""
         return not (row["error"] and _key_of(row) in self._asked and _setting(row) in self._chosen)
 
     def found(self, row: dict[str, Any]) -> None:
-        """Note a row that stays. DataError where it cannot be of one evaluation with those to come."""
+        """Note a row that remains. DataError where it cannot belong to the same evaluation."""
         self._compare(row["made_with"])
         if _key_of(row) in self._asked:
             if _setting(row) in self._chosen:
                 self._found[_key_of(row), _setting(row)] = row
         elif row["id"] in self._ids:
-            hint = "Evaluate the same questions, start again by --force, or choose another --out."
-            raise DataError(f"{self.path} holds an answer to another question with id {row['id']!r}.", hint)
+            hint = "Evaluate the same questions, overwrite it with --force, or choose another --out."
+            raise DataError(f"{self.path} contains an answer to another question with id {row['id']!r}.", hint)
 
     def _compare(self, made: Mapping[str, Any]) -> None:
-        """DataError that names the first option that differs. The model's name may: its weights tell."""
+        """DataError that names the first option that differs. The model's name may differ if its weights are equal."""
         for name in (*self._made, *made):
-            theirs, ours = made.get(name), self._made.get(name)
-            if name != "model" and theirs != ours:
-                hint = "Give the same options, start again by --force, or choose another --out."
-                raise DataError(f"{self.path} was made with {name} {theirs}, and now it is {ours}.", hint)
+            old, new = made.get(name), self._made.get(name)
+            if name != "model" and old != new:
+                hint = "Give the same options, overwrite it with --force, or choose another --out."
+                raise DataError(f"{self.path} was made with {name} {old}; now it is {new}.", hint)
 
 
 def _key(row: Row) -> Key:
     return row.id, row.media.name, row.question, row.start, row.end
 
 
-def _key_of(said: dict[str, Any]) -> Key:
-    return str(said["id"]), Path(said["media"]).name, str(said["question"]), said["start"], said["end"]
+def _key_of(answer: dict[str, Any]) -> Key:
+    return str(answer["id"]), Path(answer["media"]).name, str(answer["question"]), answer["start"], answer["end"]
 
 
-def _setting(said: dict[str, Any]) -> Setting:
-    return Setting(str(said["reducer"]), read_keep(str(said["keep"])))
+def _setting(answer: dict[str, Any]) -> Setting:
+    return Setting(str(answer["reducer"]), read_keep(str(answer["keep"])))
 
 
-def _tokens(said: dict[str, Any]) -> Tokens:
-    return Tokens(**{kind: TokenCount(**said["tokens"][kind]) for kind in TOKEN_KINDS})
+def _tokens(answer: dict[str, Any]) -> Tokens:
+    return Tokens(**{kind: TokenCount(**answer["tokens"][kind]) for kind in TOKEN_KINDS})

@@ -1,6 +1,6 @@
-"""Calibrating a sieve: how many tokens a question takes, learned from which answers are right at which keep ratio.
+"""Calibration of a sieve for `--keep auto`: fit the number of tokens that a question needs.
 
-Evaluates a ladder of ratios in one pass over questions with known answers. Knows nothing about printing.
+The fit uses the answers to questions with known answers, which are evaluated at a set of keep ratios in one pass.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ from ..datasets.questions import Row
 from ..errors import DataError, ModelError
 from ..features.cache import FeatureCache
 from ..inputs.stream import Selection, Stream
-from ..media import Reader, stream_clip
+from ..media import Reader
 from ..model import EchoingPixels
 from ..options import AUTO, KEEP, GenerateOptions, Keep, MediaOptions
 from ..reducers.adaptive import RATIOS, Enough, features
 from ..reducers.regression import fit
 from ..reducers.setting import Setting
-from ..storage.atomic import write_text_atomically
+from ..storage.folders import write_text_atomically
 from .evaluate import Outcome, evaluate
 
-PRICES = (8.0, 6.0, 4.0, 3.0, 2.0, 1.5, 1.0, 0.8, 0.6, 0.4, 0.2, 0.1)  # chance of being right a pool's worth of tokens
+# Probability of a right answer per 100 % of the tokens.
+PRICES = (8.0, 6.0, 4.0, 3.0, 2.0, 1.5, 1.0, 0.8, 0.6, 0.4, 0.2, 0.1)
 FOLDS = 6
-FEWEST = 60  # questions
+MIN_QUESTIONS = 60
 
 
 @dataclass(frozen=True)
 class Point:
-    """One price: the share of tokens that were bought and the share of right answers, on questions it had not learned
-    from.
+    """The share of kept tokens and of right answers at one price, on questions that were left out of the fit.
 
-    `quality`: fitted accuracy as a share of the one with all tokens; above 1 where fewer tokens do better.
+    `quality`: fitted accuracy relative to all tokens; above 1 where fewer tokens do better.
     """
 
     price: float
@@ -51,7 +51,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Calibration:
-    """What was measured: accuracy with all tokens, the points by falling price, and what the sieve is to know."""
+    """Accuracy with all tokens, the points by falling price, and the parameters to store with the sieve."""
 
     accuracy: float
     points: tuple[Point, ...]
@@ -65,45 +65,45 @@ def calibrate(
     generate: GenerateOptions | None = None,
     on_outcome: Callable[[Outcome], None] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
-    reader: Reader = stream_clip,
+    reader: Reader | None = None,
     cache: FeatureCache | None = None,
 ) -> Calibration:
-    """Answer all rows from all tokens and at every ratio of RATIOS, and learn from that.
+    """Answer all rows with all tokens and at each ratio of RATIOS, and fit the parameters.
 
-    Give questions that the sieve was not trained on. ModelError without sieve weights, DataError where nothing is right
-    with all tokens or too little was answered.
+    The rows should be questions that the sieve was not trained on. ModelError without sieve weights; DataError if no
+    answer is right with all tokens, or too few questions were answered.
     """
     model.check("cs2")
-    noting = _Noting(model)
+    recorder = _Recorder(model)
     settings = [Setting("full", 1.0), *(Setting("cs2", ratio) for ratio in RATIOS)]
     full, *runs = evaluate(
-        noting, rows, settings, media, generate, on_outcome, on_progress, reader, fails=False, cache=cache
+        recorder, rows, settings, media, generate, on_outcome, on_progress, reader, fails=False, cache=cache
     )
     if not full.score.accuracy:
         hint = "Calibrate with clips that can be read and questions that the model can answer."
-        raise DataError("No question is answered right from all tokens.", hint)
+        raise DataError("No question is answered right with all tokens.", hint)
     right = [[outcome.right for outcome in run.outcomes if outcome.error is None] for run in runs]
-    if len(right[0]) < FEWEST:
-        raise DataError(f"Too few questions were answered: {len(right[0])}.", f"Calibrate with at least {FEWEST}.")
-    return learned(torch.cat(noting.noted), torch.tensor(right).T, full.score.accuracy)
+    if len(right[0]) < MIN_QUESTIONS:
+        hint = f"Calibrate with at least {MIN_QUESTIONS}."
+        raise DataError(f"Too few questions were answered: {len(right[0])}.", hint)
+    return learned(torch.cat(recorder.recorded), torch.tensor(right).T, full.score.accuracy)
 
 
 def learned(known: Tensor, right: Tensor, accuracy: float) -> Calibration:
-    """A calibration from features (N, F) and which answers were right (N, len(RATIOS)) bool.
+    """A calibration from question features (N, F) and right answers (N, len(RATIOS)) bool.
 
-    Every price is tried on questions that were left out of the fit: FOLDS times another part of them. `accuracy`: with
-    all tokens.
+    Prices are evaluated by cross-validation over FOLDS parts. `accuracy`: with all tokens.
     """
     chances, everyone = torch.zeros(right.shape, dtype=torch.float64), torch.arange(len(known))
     for i in range(FOLDS):
-        out = everyone * FOLDS // len(known) == i  # in one piece: questions about a clip stay together
+        out = everyone * FOLDS // len(known) == i  # contiguous: questions about a clip are in one part
         chances[out] = _fitted(known[~out], right[~out]).chances(known[out])
     ratios = torch.tensor(RATIOS, dtype=torch.float64)
-    bought = [(chances - price * ratios).argmax(1) for price in PRICES]  # each (N,)
-    accuracies = [float(right[everyone, i].double().mean()) for i in bought]
+    picks = [(chances - price * ratios).argmax(1) for price in PRICES]  # each (N,)
+    accuracies = [float(right[everyone, i].double().mean()) for i in picks]
     points = tuple(
         Point(price, float(ratios[i].mean()), found, fitted / accuracy)
-        for price, i, found, fitted in zip(PRICES, bought, accuracies, isotonic(accuracies), strict=True)
+        for price, i, found, fitted in zip(PRICES, picks, accuracies, isotonic(accuracies), strict=True)
     )
     return Calibration(accuracy, points, _fitted(known, right, _table(points)))
 
@@ -115,7 +115,7 @@ def _fitted(known: Tensor, right: Tensor, table: tuple[tuple[float, float], ...]
 
 
 def _table(points: Sequence[Point]) -> tuple[tuple[float, float], ...]:
-    """(quality, price): of equal qualities the highest price."""
+    """(quality, price) pairs; for equal qualities, the highest price."""
     found: list[tuple[float, float]] = []
     for point in points:
         quality = round(point.quality, 4)
@@ -125,45 +125,45 @@ def _table(points: Sequence[Point]) -> tuple[tuple[float, float], ...]:
 
 
 def isotonic(values: Sequence[float]) -> list[float]:
-    """The ascending values nearest to these, by least squares: the min-max formula of isotonic regression."""
+    """Isotonic regression: the ascending values nearest to these by least squares (min-max formula)."""
     n = len(values)
     return [max(min(mean(values[a : b + 1]) for b in range(i, n)) for a in range(i + 1)) for i in range(n)]
 
 
-class _Noting(EchoingPixels):
-    """The same model, which notes what is known of each question before its answer at the least ratio."""
+class _Recorder(EchoingPixels):
+    """The same model; it records the features of each question when it selects tokens at the smallest ratio."""
 
     def __init__(self, model: EchoingPixels) -> None:
         super().__init__(model.backbone, model.sieve, model.quant, model.load_s, model.encoders, model.advise)
-        self.noted: list[Tensor] = []
+        self.recorded: list[Tensor] = []
 
     def select(self, stream: Stream, reducer: str = AUTO, keep: Keep = KEEP) -> Selection:
-        """Choose tokens."""
+        """Select tokens and record the features."""
         selection = super().select(stream, reducer, keep)
         if reducer == "cs2" and keep == RATIOS[0]:
             assert self.sieve is not None
             scores = torch.zeros_like(stream.time) if selection.scores is None else selection.scores
-            self.noted.append(features(stream, self.sieve.shares(scores, stream.pool)).cpu())
+            self.recorded.append(features(stream, self.sieve.shares(scores, stream.pool)).cpu())
         return selection
 
 
 def sieve_to_write(folder: Path | None, out: Path | None, force: bool = False) -> Path:
-    """The sieve's folder, or a copy of it at `out`; asked before the work.
+    """The sieve's folder, or a copy of it at `out`; called before the calibration.
 
-    ModelError where it holds no sieve or there is no folder, DataError where it cannot be written, is a part of the
-    installed program and no `out` was given, or where `out` holds another sieve and `force` is not given.
+    ModelError without a folder, or without a sieve in it. DataError if it cannot be written, if it belongs to the
+    installed program and `out` is None, or if `out` contains another sieve and `force` is False.
     """
     if folder is None:
-        hint = "Save it as a folder with echoingpixels.save_sieve, and give that with --sieve."
-        raise ModelError("The sieve is inside the model's checkpoint, where no calibration can be written.", hint)
+        hint = "Save it to a folder with echoingpixels.save_sieve, and give that folder with --sieve."
+        raise ModelError("The sieve is inside the model's checkpoint, to which no calibration can be written.", hint)
     read_sieve_options(folder)
     if out is None and ASSETS.resolve() in folder.resolve().parents:
-        hint = "Choose a folder with --out, and give that with --sieve afterwards."
-        raise DataError("This sieve comes with the program, whose files stay as they are.", hint)
+        hint = "Choose a folder with --out, and give that folder with --sieve afterwards."
+        raise DataError("This sieve comes with the program, whose files are not changed.", hint)
     target = out or folder
     copies = target.resolve() != folder.resolve()
     if copies and not force and any((target / name).exists() for name in (SIEVE_CONFIG, SIEVE_WEIGHTS)):
-        raise DataError(f"{target} holds a sieve already.", "Overwrite it by --force, or choose another --out.")
+        raise DataError(f"{target} already contains a sieve.", "Overwrite it with --force, or choose another --out.")
     try:
         if copies:
             target.mkdir(parents=True, exist_ok=True)
@@ -176,7 +176,7 @@ def sieve_to_write(folder: Path | None, out: Path | None, force: bool = False) -
 
 
 def write_calibration(folder: Path, enough: Enough) -> None:
-    """Write a calibration into a sieve's folder; sieve.json is replaced whole or stays as it is."""
+    """Write a calibration into a sieve's folder; sieve.json is replaced atomically."""
     path = folder / SIEVE_CONFIG
     about = {**json.loads(path.read_text(encoding="utf-8")), "auto": asdict(enough)}
     write_text_atomically(path, json.dumps(about, indent=1) + "\n")

@@ -17,7 +17,7 @@ from ..datasets.questions import Row
 from ..datasets.score import Score, is_right, score
 from ..errors import EpError
 from ..features.cache import FeatureCache
-from ..media import Reader, stream_clip
+from ..media import Reader
 from ..model import EchoingPixels
 from ..options import AskOptions, GenerateOptions, MediaOptions
 from ..reducers.setting import Setting
@@ -71,7 +71,7 @@ class _Tally:
     """A run in the making."""
 
     outcomes: list[Outcome] = field(default_factory=list)
-    time_s: StageTimes = StageTimes()
+    time_s: StageTimes = field(default_factory=StageTimes)
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def evaluate(
     generate: GenerateOptions | None = None,
     on_outcome: Callable[[Outcome], None] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
-    reader: Reader = stream_clip,
+    reader: Reader | None = None,
     known: Known = unknown,
     fails: bool = True,
     cache: FeatureCache | None = None,
@@ -103,7 +103,7 @@ def evaluate(
     """Answer all rows under every setting; returns one Run each.
 
     `on_outcome` gets each new result as it comes, `on_progress` the clips done and in all. `reader` reads the clips: a
-    worker's `stream`, or `stream_clip`. `known`: outcomes of an interrupted evaluation, which are not repeated.
+    worker's `stream`; None: `stream_clip`. `known`: outcomes of an interrupted evaluation, which are not repeated.
     `cache`: of the clips' features. A clip that cannot be read, or needs more memory than is free, fails its questions
     and nothing else; without `fails` an error while answering is raised. ModelError for cs2 without sieve weights.
     """

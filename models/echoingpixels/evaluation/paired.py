@@ -1,6 +1,6 @@
-"""Two runs over the same questions, compared question by question. Knows nothing about models or files.
+"""Paired comparison of two runs over the same questions.
 
-Questions of one clip are not independent, so it is the clips that are drawn again (a paired cluster bootstrap).
+Questions about a clip are not independent: the interval of the difference is a cluster bootstrap over clips.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SEED = 0
 
 @dataclass(frozen=True)
 class Pair:
-    """One question in two runs: right, wrong, or None where its clip failed."""
+    """One question in two runs: right, wrong, or None if its clip failed."""
 
     clip: Hashable
     ours: bool | None
@@ -29,11 +29,11 @@ class Pair:
 
 @dataclass(frozen=True)
 class Difference:
-    """Our share of right answers less theirs, with its 95 % bootstrap interval over clips.
+    """The difference of two shares of right answers, ours minus theirs, with its 95 % bootstrap interval over clips.
 
-    `questions` were asked in both runs; `failed` of them have no answer in one or the other and count no further.
-    `gained`: right here and wrong there; `lost`: the reverse. The difference is None where nothing is left, the
-    interval where fewer than two clips are.
+    `questions`: asked in both runs. `failed`: without an answer in either run, and excluded from the rest. `gained`:
+    right in ours and wrong in theirs; `lost`: the reverse. The difference is None without questions, the interval with
+    fewer than two clips.
     """
 
     difference: float | None
@@ -47,9 +47,9 @@ class Difference:
 
 @dataclass(frozen=True)
 class Paired:
-    """A run beside another one: of this evaluation (`source` None), or of an earlier one's file.
+    """A run compared with another of the same evaluation (`source` None), or of an earlier evaluation's file.
 
-    `here`, `there`: questions of this run without a partner in the other one, and the other way round.
+    `here`: unmatched questions of this run; `there`: unmatched questions of the other.
     """
 
     source: str | None
@@ -61,7 +61,7 @@ class Paired:
     there: int = 0
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
+        """JSON values."""
         by = {"by_kind": self.by_kind, "by_regime": self.by_regime}
         return {
             "baseline": self.source,
@@ -99,7 +99,7 @@ def _interval(clips: Sequence[Sequence[int]]) -> tuple[float, float]:
 
 
 def within(runs: Sequence[Run]) -> dict[Setting, Paired]:
-    """Every other run beside the one with all tokens; empty where there is none."""
+    """Each other run compared with the run with all tokens; empty without that run."""
     full = next((run for run in runs if run.setting.reducer == "full"), None)
     if full is None:
         return {}
@@ -115,7 +115,7 @@ def paired(
     here: int = 0,
     there: int = 0,
 ) -> Paired:
-    """A run's outcomes, each with whether the other run was right, compared as a whole and by kind and regime."""
+    """Compare a run's outcomes with the other run's results, over all questions, by kind and by regime."""
 
     def of(chosen: Iterable[tuple[Outcome, bool | None]]) -> Difference:
         return difference(Pair(outcome.row.clip, outcome.right, theirs) for outcome, theirs in chosen)

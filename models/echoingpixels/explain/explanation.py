@@ -33,7 +33,7 @@ OTHER = (
 
 @dataclass(frozen=True)
 class Token:
-    """One audio, video or image token: its time (s from the clip's start), row and column; None for audio."""
+    """One audio, video or image token: its time (s from the clip's start) and its (row, column), None for audio."""
 
     kind: str
     time: float

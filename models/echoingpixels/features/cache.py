@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from platformdirs import user_cache_path
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
@@ -27,8 +27,7 @@ from ..inputs.positions import Span
 from ..inputs.prepare import Media
 from ..media.clip import AudioTrack, Source, VideoTrack
 from ..options import MediaOptions
-from ..storage.atomic import UNFINISHED, filling
-from ..storage.lru import Entry, delete, entries_of, shrink
+from ..storage.folders import UNFINISHED, Entry, delete, entries_of, filling, shrink
 
 LIMIT = 8 << 30  # bytes
 ENDING = ".safetensors"
@@ -64,15 +63,8 @@ class Slot:
 
 
 def caches() -> Path:
-    """This project's folder in the platform's cache: XDG_CACHE_HOME or ~/.cache, ~/Library/Caches, or %LOCALAPPDATA%."""
-    if sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    elif sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    else:
-        given = os.environ.get("XDG_CACHE_HOME", "")
-        base = Path(given) if os.path.isabs(given) else Path.home() / ".cache"  # as the XDG specification has it
-    return base / "echoingpixels"
+    """The user's cache folder for this program, as the platform defines it."""
+    return user_cache_path("echoingpixels", appauthor=False)
 
 
 def default_folder() -> Path:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from ..backbones.base import Backbone
-from ..backbones.flops import llm_flops
+from ..backbones.sizes import llm_flops
 from ..inputs.stream import Stream
 from ..options import AskOptions
 from ..report import (
@@ -58,7 +58,7 @@ class Cost:
     `time_s`: the clip's seconds, which every question about it reports. `peak_bytes`: peak memory while it was encoded.
     """
 
-    time_s: StageTimes = StageTimes()
+    time_s: StageTimes = field(default_factory=StageTimes)
     encoder_flops: float = 0.0
     selection_flops: float = 0.0
     peak_bytes: int | None = None
@@ -95,9 +95,7 @@ def generate(
             encoded=cost.encoded or replace(before[row], text=0),
             tokens_per_s=rate,
         )
-        answer = Answer(
-            text.text, tuple(text.ids), text.reason, report, options, times[row], cost.warnings, cost.notes
-        )
+        answer = Answer(text.text, tuple(text.ids), text.reason, report, options, times[row], cost.warnings, cost.notes)
         yield Chunk("", answer, row)
 
 

@@ -1,1 +1,1 @@
-"""A clip and a question as the model reads them: patches, log-mel, prompt, positions, and the token stream."""
+"""A clip and a question as model inputs: patches, log-mel, prompt, positions, and the token stream."""

@@ -1,7 +1,7 @@
-"""Whisper's log-mel of sound of any length, as it comes. Knows nothing about tokens.
+"""Whisper's log-mel spectrogram of audio of any length, computed block by block.
 
-The numbers are those of transformers' WhisperFeatureExtractor, which takes the whole sound at once: each mel frame is
-of the 400 samples around its own, and only the loudest of all says what is too quiet to count.
+The values equal those of transformers' WhisperFeatureExtractor, which takes the whole waveform at once: each mel frame
+depends on the 400 samples around it, and only the clipping of quiet values depends on the loudest frame of all.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from ..media.clip import SAMPLE_RATE
 MEL_BINS = 128
 MEL_HOP = 160  # samples
 MEL_WINDOW = 400  # samples
-MEL_RANGE = 8.0  # powers of ten below the loudest that count
-BLOCK = 3000  # mel frames that are made at once
+MEL_RANGE = 8.0  # powers of ten below the loudest value; quieter values are clipped
+BLOCK = 3000  # mel frames computed at once
 
 
 class Mel:
-    """Takes samples in order, and gives their log-mel once the last one is there: it is scaled by the loudest.
+    """Takes samples in order and returns their log-mel after the last one, as the scale depends on the loudest frame.
 
-    What is not yet scaled waits: 51 kB a second of sound.
+    Until then it holds the unscaled values: 51 kB per second of audio.
     """
 
     def __init__(self) -> None:
         self.samples = 0
-        self._waiting: list[np.ndarray[Any, Any]] = []  # samples from half a window before the next mel frame on
-        self._held = 0  # samples in there
+        self._waiting: list[np.ndarray[Any, Any]] = []  # samples, from half a window before the next mel frame
+        self._held = 0  # number of waiting samples
         self._blocks: list[Tensor] = []  # (128, M) float32 each, before scaling
-        self._made = 0  # mel frames in there
+        self._made = 0  # mel frames in the blocks
         self._top = -torch.inf
 
     def add(self, samples: np.ndarray[Any, Any]) -> None:
@@ -53,9 +53,9 @@ class Mel:
         self._waiting, self._held = [held.copy()], len(held)
 
     def parts(self, cuts: Iterable[tuple[int, int]]) -> Iterator[Tensor]:
-        """No more samples: the log-mel (128, M) float32, 100 mel frames a second, cut from first to last, in order.
+        """No more samples: the log-mel (128, M) float32, 100 mel frames/s, of each cut (first, last), in order.
 
-        It is given once: what was given is forgotten.
+        Each part is yielded once and then freed.
         """
         self._finish()
         begin, held = 0, torch.empty(MEL_BINS, 0)
@@ -67,7 +67,7 @@ class Mel:
             begin, held = last, held[:, last - begin :]
 
     def _finish(self) -> None:
-        self._wait(np.zeros(2 * MEL_WINDOW, np.float32))  # what follows the sound is silence
+        self._wait(np.zeros(2 * MEL_WINDOW, np.float32))  # silence follows the audio
         left = mel_frames(self.samples) - self._made
         if left > 0:
             self._make(self._start()[: (left - 1) * MEL_HOP + MEL_WINDOW])
@@ -78,12 +78,12 @@ class Mel:
         self._held += len(samples)
 
     def _start(self) -> np.ndarray[Any, Any]:
-        """What waits, in one piece; before the first mel frame, what begins the sound is mirrored."""
+        """The waiting samples; before the first mel frame, preceded by the mirrored beginning of the audio."""
         held = np.concatenate(self._waiting)
         return held if self._made else np.concatenate([held[MEL_WINDOW // 2 : 0 : -1], held])
 
     def _make(self, samples: np.ndarray[Any, Any]) -> None:
-        """The mel frames of these samples, from window to window."""
+        """Append the mel frames of all windows in these samples."""
         waves = torch.from_numpy(samples)
         window = torch.hann_window(MEL_WINDOW)
         waves = torch.stft(waves, MEL_WINDOW, MEL_HOP, window=window, center=False, return_complex=True)
@@ -103,7 +103,7 @@ def _filters() -> Tensor:
 
 
 def log_mel(waveform: np.ndarray[Any, Any]) -> Tensor:
-    """Whisper's log-mel (128, M) float32 of a 16 kHz waveform (S,) float32, 100 frames a second, of any length."""
+    """Whisper's log-mel (128, M) float32 of a 16 kHz waveform (S,) float32, 100 frames/s, of any length."""
     mel = Mel()
     mel.add(waveform)
     (whole,) = mel.parts([(0, mel_frames(len(waveform)))])
@@ -111,5 +111,5 @@ def log_mel(waveform: np.ndarray[Any, Any]) -> Tensor:
 
 
 def mel_frames(samples: int) -> int:
-    """Mel frames (100 a second) of so many samples at 16 kHz."""
+    """Number of mel frames (100 per s) of a number of samples at 16 kHz."""
     return -(-samples // MEL_HOP)

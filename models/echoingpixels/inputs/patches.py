@@ -1,6 +1,6 @@
-"""Frames to the vision tower's patches: size, resize, normalise, cut. Knows nothing about files or time.
+"""Frames to the patches of the vision encoder: size, resize, normalise, cut.
 
-The numbers are those of transformers' Qwen2-VL video processor, without torchvision.
+The values equal those of transformers' Qwen2-VL video processor, without torchvision.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..media.resize import resize
+from ..media.host import resize
 from ..options import MIN_PIXELS
 from .positions import Span
 
 PATCH = 14  # pixels
-MERGE = 2  # patches a side that become one token
+MERGE = 2  # patches per side of one token
 STEP = 2  # frames in one temporal patch
-FACTOR = PATCH * MERGE  # pixels a side of one token
+FACTOR = PATCH * MERGE  # pixels per side of one token
 TOKEN = FACTOR**2  # pixels
-LEAST_TOKENS = 16  # of a frame pair, however many share a clip's tokens
+LEAST_TOKENS = 16  # of a frame pair, for any number of pairs that share a clip's tokens
 MEAN = (0.48145466, 0.4578275, 0.40821073)  # CLIP's, RGB
 STD = (0.26862954, 0.26130258, 0.27577711)
 MAX_ASPECT = 200
@@ -30,11 +30,11 @@ MAX_ASPECT = 200
 
 @dataclass(frozen=True)
 class Resolution:
-    """How many pixels a frame may have, in a video and as a still image, and the tokens that a video's frames share.
+    """Limits on the pixels of a video frame and of a still image, and the tokens that the frames of a video share.
 
-    Two frames of a video become one token for every 28 x 28 pixels, and so does a still. The defaults are those of
-    Qwen2.5-Omni: images as in its processor up to 1,280 tokens; video 128 tokens (the minimum of qwen-omni-utils 0.0.9)
-    to 144 a frame pair; `clip_tokens` is that package's total_pixels, 0.9 of 128,000 tokens. None: no such limit.
+    Two video frames, or one still image, become one token per 28 x 28 pixels. The defaults are those of Qwen2.5-Omni:
+    images up to 1,280 tokens, as in its processor; video from 128 (the minimum of qwen-omni-utils 0.0.9) to 144 tokens
+    per frame pair; `clip_tokens` is the total_pixels of that package, 0.9 of 128,000 tokens. None: no such limit.
     """
 
     video_min: int = 128 * TOKEN  # pixels
@@ -45,7 +45,7 @@ class Resolution:
 
     @classmethod
     def plain(cls, max_pixels: int, min_pixels: int = MIN_PIXELS) -> Resolution:
-        """The same limits for every frame and image, however many there are."""
+        """The same limits for every frame and image, without a limit on their total."""
         return cls(min_pixels, max_pixels, min_pixels, max_pixels, None)
 
     def limited(self, max_pixels: int) -> Resolution:
@@ -54,13 +54,13 @@ class Resolution:
         return Resolution(video_min, max_pixels, image_min, max_pixels, self.clip_tokens)
 
     def coarse(self) -> Resolution:
-        """With minimums of at most 56 x 56 pixels, for a first look."""
+        """With minimums of at most 56 x 56 pixels, for a first coarse pass."""
         return replace(self, video_min=min(self.video_min, MIN_PIXELS), image_min=min(self.image_min, MIN_PIXELS))
 
     def size(self, height: int, width: int, frames: int = 0, image: bool = False) -> tuple[int, int]:
-        """The (height, width) at which the model sees each of a clip's `frames`, given the one they are shown at.
+        """The (height, width) at which the model reads each of a clip's `frames`, given the one they are displayed at.
 
-        A second call with what the first one gave changes nothing.
+        The result is a fixed point: a second call with it returns it.
         """
         if image:
             return fit(height, width, self.image_min, self.image_max)
@@ -75,14 +75,14 @@ class Resolution:
         return min(self.video_max, max(LEAST_TOKENS, share) * TOKEN)
 
     def warnings(self, span: Span) -> tuple[str, ...]:
-        """What to say of a clip whose frames are too many."""
+        """The warnings for a clip with too many frames."""
         if self.clip_tokens is None or span.image:
             return ()
         steps, cells = len(span.times), span.rows * span.columns
         hint = "Use a lower --fps or --max-frames, or --start and --end."
         if steps * cells > self.clip_tokens:
-            made = f"the model is made for {self.clip_tokens:,} tokens of video"
-            return (f"{steps:,} frame pairs of {cells} tokens are {steps * cells:,}; {made}. {hint}",)
+            most = f"the model is made for {self.clip_tokens:,} tokens of video"
+            return (f"{steps:,} frame pairs of {cells} tokens are {steps * cells:,}; {most}. {hint}",)
         if self.most(STEP * steps) < self.video_min:
             least = f"the model expects {self.video_min // TOKEN} or more"
             return (f"{steps:,} frame pairs share {self.clip_tokens:,} tokens: {cells} each; {least}. {hint}",)
@@ -90,10 +90,10 @@ class Resolution:
 
 
 def fit(height: int, width: int, min_pixels: int, max_pixels: int) -> tuple[int, int]:
-    """The (height, width) in multiples of 28 pixels, near the given shape, with an area inside the two limits.
+    """The (height, width) in multiples of 28 pixels, close to the given shape, with an area inside the two limits.
 
-    That of transformers' processor, unless it lies outside the limits; where both cannot be kept, at most
-    `max_pixels`. A second fit changes nothing.
+    It equals that of transformers' processor where that lies inside the limits; where both limits cannot be met, the
+    area is at most `max_pixels`. The result is a fixed point.
     """
     size = (height, width)
     while (fitted := _fit(*size, min_pixels, max_pixels)) != size:
@@ -103,13 +103,13 @@ def fit(height: int, width: int, min_pixels: int, max_pixels: int) -> tuple[int,
 
 def _fit(height: int, width: int, min_pixels: int, max_pixels: int) -> tuple[int, int]:
     """One step towards the limits."""
-    if max(height, width) > MAX_ASPECT * min(height, width):  # a hair-thin picture is squared off rather than refused
+    if max(height, width) > MAX_ASPECT * min(height, width):  # an extreme aspect ratio is reduced, not refused
         height, width = min(height, MAX_ASPECT * width), min(width, MAX_ASPECT * height)
     h, w = (round(side / FACTOR) * FACTOR for side in (height, width))
     if h * w > max_pixels:
         scale = math.sqrt(height * width / max_pixels)
         h, w = (max(FACTOR, math.floor(side / scale / FACTOR) * FACTOR) for side in (height, width))
-    elif h * w < max(min_pixels, 1):  # a side below half a token has been rounded to 0
+    elif h * w < max(min_pixels, 1):  # a side below half a token is rounded to 0
         scale = math.sqrt(max(min_pixels, 1) / (height * width))
         h, w = (math.ceil(side * scale / FACTOR) * FACTOR for side in (height, width))
         if h * w > max_pixels:
@@ -120,14 +120,14 @@ def _fit(height: int, width: int, min_pixels: int, max_pixels: int) -> tuple[int
 def patches(frames: np.ndarray[Any, Any], size: tuple[int, int]) -> tuple[Tensor, tuple[int, int, int]]:
     """Cut frames (F, H, W, 3) uint8 into flattened patches (P, 1176) float32 and their grid (T, H, W) in patches.
 
-    An odd last frame is repeated. Patches of one token stand together, tokens run row by row.
+    An odd last frame is repeated. The patches of one token are adjacent; tokens are in row-major order.
     """
     pixels = np.stack([resize(frame, size) for frame in frames])  # (F, h, w, 3)
     if len(pixels) % STEP:
         pixels = np.concatenate([pixels, pixels[-1:]])
     x = torch.from_numpy(pixels).permute(0, 3, 1, 2).float()  # (F, 3, h, w)
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) * 255 for v in (MEAN, STD))
-    x.sub_(mean).div_(std)  # in place: of a long clip this is much
+    x.sub_(mean).div_(std)  # in place, as a long clip is large
     t, h, w = x.shape[0] // STEP, size[0] // PATCH, size[1] // PATCH
     x = x.view(t, STEP, 3, h // MERGE, MERGE, PATCH, w // MERGE, MERGE, PATCH)
     x = x.permute(0, 3, 6, 4, 7, 2, 1, 5, 8)  # (t, rows, columns, 2, 2, 3, 2, 14, 14)
@@ -135,6 +135,6 @@ def patches(frames: np.ndarray[Any, Any], size: tuple[int, int]) -> tuple[Tensor
 
 
 def windows(rows: int, columns: int, side: int) -> Tensor:
-    """The number of each cell's window of `side` x `side` cells, in a frame of so many (rows * columns,): int64."""
+    """The window of `side` x `side` cells of each cell in a frame of rows x columns cells: (rows * columns,) int64."""
     down, across = torch.arange(rows) // side, torch.arange(columns) // side
     return (down[:, None] * (int(across[-1]) + 1) + across).flatten()

@@ -1,6 +1,6 @@
-"""Token order and rotary positions of a prompt, from true timestamps. Knows nothing about pixels, samples or weights.
+"""Token order and rotary positions of a prompt, from true timestamps.
 
-One walk over the prompt gives ids and positions together, so the two can never disagree about where a chunk ends.
+One pass over the prompt makes ids and positions together, so both have the same chunk borders.
 Source: TMRoPE in Qwen2.5-Omni's technical report (section 2.2), and EchoingPixels (arXiv 2512.10324) for Sync-RoPE.
 """
 
@@ -17,12 +17,12 @@ from ..errors import ModelError
 TEXT, VIDEO, AUDIO, IMAGE = range(4)
 KINDS = ("text", "video", "audio", "image")
 AUDIO_TOKENS_PER_S = 25
-EVEN = 1e-6  # s that a step may be off and its frame rate still be called constant
+EVEN = 1e-6  # s; the largest deviation of a step at a constant frame rate
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The token ids that mark media in a prompt, and how time becomes positions."""
+    """The token ids that mark media in a prompt, and the scale from time to positions."""
 
     video: int
     audio: int
@@ -37,7 +37,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class Span:
-    """One clip or image in a prompt: `times` (T,) s of its temporal steps, its grid of tokens, its audio tokens."""
+    """One clip or image in a prompt: `times` (T,) s of its temporal steps, its token grid, its audio tokens."""
 
     times: tuple[float, ...] = ()
     rows: int = 0
@@ -47,13 +47,13 @@ class Span:
 
     @property
     def tokens(self) -> int:
-        """Audio and video tokens together."""
+        """Number of audio and video tokens."""
         return len(self.times) * self.rows * self.columns + self.audio_tokens
 
 
 @dataclass(frozen=True)
 class Placed:
-    """A prompt laid out, without batch: the value of every token in order."""
+    """A prompt without batch dimension: the values of every token, in order."""
 
     ids: Tensor  # (L,) int64
     positions: Tensor  # (3, L) int64: time, height, width
@@ -87,7 +87,7 @@ class _Walk:
         self.end = int(positions.max()) + 1
 
     def text(self, ids: Sequence[int], together: bool = False) -> None:
-        """Add text; `together` gives all of it one position, as the paired begin and end marks of a clip have."""
+        """Add text; `together` gives all tokens one position, as for the paired begin and end marks of a clip."""
         steps = torch.zeros(len(ids), dtype=torch.long) if together else torch.arange(len(ids))
         self.add(torch.tensor(ids, dtype=torch.long), (steps + self.end).expand(3, -1), TEXT)
 
@@ -118,30 +118,32 @@ def _place_span(walk: _Walk, span: Span, layout: Layout) -> None:
     walk.text([begin for begin, _ in marks], together=True)
 
     start = walk.end
-    seen = IMAGE if span.image else VIDEO
-    seen_id = layout.image if span.image else layout.video
+    vision = IMAGE if span.image else VIDEO
+    vision_id = layout.image if span.image else layout.video
     cell = torch.cartesian_prod(torch.arange(span.rows), torch.arange(span.columns)).repeat(len(span.times), 1)
-    seen_time = torch.tensor(span.times, dtype=torch.float64).repeat_interleave(span.rows * span.columns)
-    seen_t = _ticks(span.times, layout.positions_per_s).repeat_interleave(span.rows * span.columns)
-    seen_positions = torch.cat([seen_t[None], cell.T]) + start if span.times else torch.empty(3, 0, dtype=torch.long)
-    heard_t = torch.arange(span.audio_tokens)
+    vision_time = torch.tensor(span.times, dtype=torch.float64).repeat_interleave(span.rows * span.columns)
+    vision_t = _ticks(span.times, layout.positions_per_s).repeat_interleave(span.rows * span.columns)
+    vision_positions = (
+        torch.cat([vision_t[None], cell.T]) + start if span.times else torch.empty(3, 0, dtype=torch.long)
+    )
+    audio_t = torch.arange(span.audio_tokens)
 
     size = int(layout.positions_per_s * layout.seconds_per_chunk)
     both = bool(span.times and span.audio_tokens)
-    seen_cuts = _chunks(seen_t.tolist(), size) if both else [slice(None)]
-    heard_cuts = _chunks(heard_t.tolist(), size) if both else [slice(None)]
-    for i in range(max(len(seen_cuts), len(heard_cuts))):
-        for s in seen_cuts[i : i + 1]:
-            n = seen_t[s].numel()
-            walk.add(torch.full((n,), seen_id), seen_positions[:, s], seen, seen_time[s].float(), cell[s])
-        for s in heard_cuts[i : i + 1]:
-            time = heard_t[s] / AUDIO_TOKENS_PER_S
-            walk.add(torch.full((time.numel(),), layout.audio), (heard_t[s] + start).expand(3, -1), AUDIO, time)
+    vision_cuts = _chunks(vision_t.tolist(), size) if both else [slice(None)]
+    audio_cuts = _chunks(audio_t.tolist(), size) if both else [slice(None)]
+    for i in range(max(len(vision_cuts), len(audio_cuts))):
+        for s in vision_cuts[i : i + 1]:
+            n = vision_t[s].numel()
+            walk.add(torch.full((n,), vision_id), vision_positions[:, s], vision, vision_time[s].float(), cell[s])
+        for s in audio_cuts[i : i + 1]:
+            time = audio_t[s] / AUDIO_TOKENS_PER_S
+            walk.add(torch.full((time.numel(),), layout.audio), (audio_t[s] + start).expand(3, -1), AUDIO, time)
     walk.text([end for _, end in reversed(marks)], together=True)
 
 
 def _ticks(times: tuple[float, ...], per_s: float) -> Tensor:
-    """Time positions (T,) int64 of temporal steps at `times` s; evenly spaced ones exactly as transformers has them."""
+    """Time positions (T,) int64 of temporal steps at `times` s; evenly spaced ones equal those of transformers."""
     true = torch.tensor(times, dtype=torch.float64)
     step = true[1:2].sum()  # s between steps; 0 where there is only one
     index = torch.arange(len(times))
@@ -152,7 +154,7 @@ def _ticks(times: tuple[float, ...], per_s: float) -> Tensor:
 
 
 def _chunks(positions: list[int], size: int) -> list[slice]:
-    """Cut ascending positions into chunks; a chunk ends at most once a token, as in transformers' own chunking."""
+    """Cut ascending positions into chunks; at most one chunk ends per token, as in transformers' chunking."""
     bounds = [0]
     for i, position in enumerate(positions):
         if position >= len(bounds) * size:
@@ -161,11 +163,11 @@ def _chunks(positions: list[int], size: int) -> list[slice]:
 
 
 def overreach(end: int, most: int, per_s: int) -> tuple[str, ...]:
-    """What is to be said of a prompt with `end` positions, of a model that was made for `most`; `per_s` of them a s."""
+    """The warning for a prompt with `end` positions of a model made for `most`, at `per_s` positions per second."""
     if end <= most:
         return ()
-    said = f"The prompt has {end:,} positions, and the model was made for {most:,}, {most / per_s / 60:.1f} minutes"
-    return (f"{said}: what comes later may be misread. Ask about parts of it, with --start and --end.",)
+    excess = f"The prompt has {end:,} positions, and the model was made for {most:,}, {most / per_s / 60:.1f} minutes"
+    return (f"{excess}: later parts may be misread. Ask about parts of the clip, with --start and --end.",)
 
 
 def check_sections(sections: Sequence[int], pairs: int) -> list[int]:

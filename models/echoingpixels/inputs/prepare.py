@@ -1,7 +1,7 @@
-"""A clip and a question as the model reads them: patches, log-mel, ids and positions. Knows nothing about weights.
+"""A clip and a question to Inputs: patches, log-mel, ids and positions.
 
-Numbers equal transformers' own Qwen2.5-Omni processor wherever the frame rate is constant and the sound lasts at most
-300 s. The processor cuts sound at 30,000 mel frames (7,500 audio tokens); this module keeps all of it.
+The values equal those of transformers' Qwen2.5-Omni processor where the frame rate is constant and the audio lasts at
+most 300 s. The processor cuts audio at 30,000 mel frames (7,500 audio tokens); this module keeps all of it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..errors import MediaError
-from ..media.clip import Clip, Ending, Piece, Pieces, taken
+from ..media.clip import Clip, Ending, Piece, Pieces, already_read
 from . import patches as F
 from .mel import MEL_BINS, log_mel, mel_frames
 from .positions import Layout, Placed, Span, place
@@ -24,7 +24,7 @@ SYSTEM = "You are a helpful assistant."
 
 
 class Tokenizer(Protocol):
-    """What is needed of a tokenizer."""
+    """The methods needed of a tokenizer."""
 
     def encode(self, text: str, add_special_tokens: bool = ...) -> list[int]: ...
 
@@ -35,7 +35,7 @@ class Tokenizer(Protocol):
 
 @dataclass(frozen=True)
 class Media:
-    """One clip, sound or image as the two towers read it."""
+    """One clip, audio file or image as input of the two encoders."""
 
     span: Span
     patches: Tensor | None = None  # (P, 1176) float32
@@ -54,19 +54,19 @@ class Inputs:
     cell: Tensor  # (1, L, 2) int64
     media: tuple[Media, ...]  # in order of appearance
     labels: Tensor | None = None  # (1, L) int64, -100 outside the answer
-    question: Tensor | None = None  # (1, L) bool, the question's own words; None where they are not known
+    question: Tensor | None = None  # (1, L) bool, tokens of the question itself; None where unknown
 
 
 def audio_tokens(mel_frames: int) -> int:
-    """Audio tokens made of so many mel frames (100 a second): 25 a second."""
+    """Number of audio tokens (25 per s) of a number of mel frames (100 per s)."""
     return ((mel_frames - 1) // 2 + 1 - 2) // 2 + 1
 
 
 @dataclass(frozen=True)
 class Extent:
-    """How large a clip is: the (height, width) of its frames and their times (s), its samples, and its ending.
+    """The extent of a clip: (height, width) and times (s) of its frames, its number of samples, and its ending.
 
-    `expected`: frames that their size is chosen for, as in Piece.
+    `expected`: the number of frames for which their size is chosen, as in Piece.
     """
 
     size: tuple[int, int]
@@ -77,7 +77,7 @@ class Extent:
 
 
 class Measure:
-    """Adds up the extent of a clip while its pieces pass by."""
+    """Accumulates the extent of a clip from its pieces."""
 
     def __init__(self) -> None:
         self._size, self._times, self._samples = (0, 0), list[float](), 0
@@ -85,7 +85,7 @@ class Measure:
         self._expected = 0
 
     def add(self, piece: Piece) -> None:
-        """Take the next piece."""
+        """Add the next piece."""
         if piece.begins:
             self._size, self._times, self._samples = (0, 0), [], 0
         if len(piece.frames):
@@ -95,15 +95,15 @@ class Measure:
         self._ending, self._expected = piece.ending, piece.expected
 
     def extent(self) -> Extent:
-        """Of all pieces; MediaError where they were taken before."""
+        """The extent of all pieces; MediaError if they have already been read."""
         if self._ending is None:
-            raise taken()
+            raise already_read()
         samples = 0 if self._ending.source.silent else self._samples
         return Extent(self._size, tuple(self._times), samples, self._ending, self._expected)
 
 
 def extent_of(pieces: Pieces) -> Extent:
-    """The extent of a clip, read to its end and not kept."""
+    """The extent of a clip, whose pieces are read to the end and dropped."""
     measure = Measure()
     with closing(pieces):  # an error in the loop must not leave their reader waiting
         for piece in pieces:
@@ -123,25 +123,25 @@ def prepare_media(clip: Clip, resolution: F.Resolution) -> Media:
 
 
 def media_of(span: Span, extent: Extent) -> Media:
-    """A clip's outline: as `prepare_media` makes it, with nothing in it."""
+    """The Media of `prepare_media` without data: shapes only."""
     grid = (len(span.times), F.MERGE * span.rows, F.MERGE * span.columns) if span.times else None
-    heard = mel_frames(extent.samples) if span.audio_tokens else None
-    return Media(span, None, grid, None if heard is None else torch.empty(MEL_BINS, heard, device="meta"))
+    frames = mel_frames(extent.samples) if span.audio_tokens else None
+    return Media(span, None, grid, None if frames is None else torch.empty(MEL_BINS, frames, device="meta"))
 
 
 def span_of(extent: Extent, resolution: F.Resolution) -> Span:
-    """The tokens that a clip becomes, from its sizes alone. MediaError where it becomes none."""
+    """The tokens of a clip, from its extent alone. MediaError if it has none."""
     rows = columns = 0
     source = extent.ending.source
     if extent.times:
         size = resolution.size(*extent.size, extent.expected, source.kind == "image")
         rows, columns = (side // F.FACTOR for side in size)
-    heard = audio_tokens(mel_frames(extent.samples)) if extent.samples else 0
-    span = Span(extent.times[:: F.STEP], rows, columns, heard, source.kind == "image")
+    audio = audio_tokens(mel_frames(extent.samples)) if extent.samples else 0
+    span = Span(extent.times[:: F.STEP], rows, columns, audio, source.kind == "image")
     if not span.tokens:
         sound = "its sound is digitally silent" if source.silent else f"only {extent.ending.duration:.3g} s of sound"
-        what = f"{source.path} holds nothing to answer from: no picture, and {sound}."
-        raise MediaError(what, "Give a longer part of it, or another file.")
+        message = f"{source.path} holds nothing to answer from: no picture, and {sound}."
+        raise MediaError(message, "Give a longer part of it, or another file.")
     return span
 
 
@@ -149,13 +149,13 @@ def prepare_prompt(
     media: Media, question: str, tokenizer: Tokenizer, layout: Layout, system: str = SYSTEM, answer: str | None = None
 ) -> Inputs:
     """The chat prompt around one clip; with `answer`, the answer follows and is labelled for training."""
-    before, after, said = chat_ids(tokenizer, question, answer, system)
-    placed = place([before, media.span, after, said], layout)
-    labels = torch.cat([torch.full((placed.ids.numel() - len(said),), -100), torch.tensor(said, dtype=torch.long)])
-    words = torch.zeros(placed.ids.numel(), dtype=torch.bool)
-    begin = words.numel() - len(after) - len(said)
-    words[begin : begin + question_length(tokenizer, after)] = True
-    return as_inputs(placed, (media,), None if answer is None else labels, words)
+    before, after, reply = chat_ids(tokenizer, question, answer, system)
+    placed = place([before, media.span, after, reply], layout)
+    labels = torch.cat([torch.full((placed.ids.numel() - len(reply),), -100), torch.tensor(reply, dtype=torch.long)])
+    question_mask = torch.zeros(placed.ids.numel(), dtype=torch.bool)
+    begin = question_mask.numel() - len(after) - len(reply)
+    question_mask[begin : begin + question_length(tokenizer, after)] = True
+    return as_inputs(placed, (media,), None if answer is None else labels, question_mask)
 
 
 def chat_ids(
@@ -163,7 +163,7 @@ def chat_ids(
 ) -> tuple[list[int], list[int], list[int]]:
     """Token ids before the clip, after it up to the answer, and of the answer with its end mark.
 
-    Question, answer and system prompt never become an added token, special or not: see `plain_ids`.
+    Text of the question, answer and system prompt never becomes an added token, special or not: see `plain_ids`.
     """
 
     def marked(text: str) -> list[int]:
@@ -178,7 +178,7 @@ def chat_ids(
 
 
 def plain_ids(tokenizer: Tokenizer, text: str) -> list[int]:
-    """Token ids of text in which the added tokens (`<|im_end|>`, `<tool_call>`, …) are characters like any other.
+    """Token ids of text in which the added tokens (`<|im_end|>`, `<tool_call>`, …) are ordinary characters.
 
     Text that spells an added token is cut after that token's first character; other text has its usual ids.
     """
@@ -189,14 +189,14 @@ def plain_ids(tokenizer: Tokenizer, text: str) -> list[int]:
 
 
 def question_length(tokenizer: Tokenizer, after: list[int]) -> int:
-    """Tokens of the question itself at the start of `after`, as `chat_ids` returns it; the template follows them."""
+    """Number of tokens of the question itself at the start of `after` from `chat_ids`; the template follows them."""
     return len(after) - len(chat_ids(tokenizer, "")[1])
 
 
 def as_inputs(
     placed: Placed, media: tuple[Media, ...], labels: Tensor | None = None, question: Tensor | None = None
 ) -> Inputs:
-    """Give a laid-out prompt, its labels (L,) and its question's words (L,) bool their batch dimension."""
+    """Add the batch dimension to a prompt, its labels (L,) and the mask of its question's tokens (L,)."""
     return Inputs(
         input_ids=placed.ids[None],
         positions=placed.positions[:, None],

@@ -1,7 +1,4 @@
-"""The joint stream of text, video and audio tokens, and what it means to keep some of them.
-
-Knows nothing about how tokens are chosen: reducers make a Selection, only Stream.take applies it.
-"""
+"""The joint stream of text, video and audio tokens. Reducers make a Selection; only Stream.take applies it."""
 
 from __future__ import annotations
 
@@ -19,7 +16,7 @@ from .positions import IMAGE, KINDS, TEXT, VIDEO
 
 @dataclass(frozen=True)
 class Stream:
-    """Embedded prompts, padded to one length. Every token carries where it came from."""
+    """Embedded prompts, padded to one length, with the kind, time and grid cell of every token."""
 
     embeds: Tensor  # (B, L, D)
     positions: Tensor  # (3, B, L) int64: time, height, width
@@ -27,7 +24,7 @@ class Stream:
     time: Tensor  # (B, L) float32 s, nan for text
     cell: Tensor  # (B, L, 2) int64 row and column of a video token, else -1
     mask: Tensor  # (B, L) bool, False at padding
-    next_position: Tensor  # (B,) int64, where decoding goes on: one past the whole prompt's largest position
+    next_position: Tensor  # (B,) int64, where decoding continues: one past the full prompt's largest position
     labels: Tensor | None = None  # (B, L) int64 answer ids, -100 elsewhere; only in training
     before: tuple[TokenCounts, ...] | None = None  # row_counts() before the first take()
     question: Tensor | None = None  # (B, L) bool, the question's own words; None where they are not known
@@ -45,7 +42,7 @@ class Stream:
 
     @property
     def words(self) -> Tensor:
-        """(B, L) bool: the question's own words; in a row where none are known, all that is `asked`."""
+        """(B, L) bool: the tokens of the question itself; `asked` in a row where they are unknown."""
         if self.question is None:
             return self.asked
         return torch.where(self.question.any(1, keepdim=True), self.question, self.asked)
@@ -70,7 +67,7 @@ class Stream:
         ]
 
     def rows(self, rows: Sequence[int], longest: int) -> Stream:
-        """Some rows (R,), without the padding before the last `longest` tokens."""
+        """The given rows (R,), cut to their last `longest` tokens, which removes common padding."""
         index = torch.tensor(rows).to(self.mask.device, non_blocking=True)
 
         def part(x: Tensor, dim: int = 0) -> Tensor:
@@ -89,7 +86,7 @@ class Stream:
         )
 
     def take(self, selection: Selection) -> Stream:
-        """Keep the selected tokens: order and positions stay, rows are padded again on the left."""
+        """The selected tokens, in their order and at their positions; rows are padded on the left."""
         embeds = self.embeds if selection.fused is None else selection.fused
         if selection.gate is not None:
             embeds = embeds * selection.gate[..., None].to(embeds.dtype)
@@ -111,11 +108,11 @@ class Stream:
 
 @dataclass(frozen=True)
 class Selection:
-    """Which tokens stay, and why. `keep` is True for all text."""
+    """The tokens to keep, with their scores. `keep` is True for all text."""
 
     keep: Tensor  # (B, L) bool
     scores: Tensor | None = None  # (B, L) float32, meaningful inside the pool
-    fused: Tensor | None = None  # (B, L, D) what the decoder reads in place of the stream's embeds, or None
+    fused: Tensor | None = None  # (B, L, D) replaces the stream's embeds, or None
     gate: Tensor | None = None  # (B, L) factor on the kept embeddings that carries the gradient, or None
 
 
@@ -129,7 +126,7 @@ def pad(streams: list[Stream]) -> Stream:
     if len({s.labels is None for s in streams}) > 1:
         raise ValueError("some streams have labels and some have none")
     labels = [s.labels for s in streams if s.labels is not None]
-    words = [torch.zeros_like(s.mask) if s.question is None else s.question for s in streams]
+    questions = [torch.zeros_like(s.mask) if s.question is None else s.question for s in streams]
     return Stream(
         embeds=torch.cat([left(s.embeds, 0.0) for s in streams]),
         positions=torch.cat([left(s.positions, 0, dim=2) for s in streams], dim=1),
@@ -139,14 +136,14 @@ def pad(streams: list[Stream]) -> Stream:
         mask=torch.cat([left(s.mask, False) for s in streams]),
         next_position=torch.cat([s.next_position for s in streams]),
         labels=torch.cat([left(x, -100) for x in labels]) if labels else None,
-        question=torch.cat([left(x, False) for x in words]),
+        question=torch.cat([left(x, False) for x in questions]),
     )
 
 
 def budget(pool: Tensor, keep: float | Sequence[float]) -> Tensor:
     """k of each row (B,): ceil(n * keep) in double precision, at least 1, at most the row's pool (B, L).
 
-    `keep` is one ratio, or one a row. Nothing waits for the device.
+    `keep` is one ratio, or one per row. Does not synchronize with the device.
     """
     n = pool.sum(1)  # (B,)
     if isinstance(keep, int | float):

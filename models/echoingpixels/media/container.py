@@ -1,13 +1,15 @@
-"""A media file opened safely: which streams to read, their packets, their clock. Knows nothing about decoding.
+"""A media file opened safely: its streams, their packets and their clock.
 
-FFmpeg gets a plain local path, the `file` protocol alone, and only demuxers that hold the media themselves: playlists
-(HLS, DASH, concat) could name other files.
+FFmpeg gets a plain local path, the `file` protocol alone, and only demuxers whose files hold the media themselves:
+playlists (HLS, DASH, concat) could name other files.
 """
 
 from __future__ import annotations
 
+import os
 import stat
-from collections.abc import Iterator, Sequence
+import struct
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -28,22 +30,23 @@ FORMATS = (  # demuxers whose files hold the media themselves
 )
 PLAYLISTS = (b"#extm3u", b"ffconcat", b"<mpd", b"<!doctype", b"<html", b"v=0\r", b"v=0\n", b"[playlist]", b"<?xml")
 S = TypeVar("S", av.VideoStream, av.AudioStream)
-LEAD = Fraction(1, 10)  # s; sound may begin this much before the picture by its codec's priming alone
+LEAD = Fraction(1, 10)  # s; the priming of a codec alone may start audio this much before the video
 FAILED_READS = 64  # in a row, before a file counts as ended
-TAIL = 2  # s before the end that a stream's last packets are looked for, as they are not in order of time
-TAIL_PACKETS, TAIL_BYTES = 20_000, 1 << 28  # read at most when looking for where a stream really ends
+WAV_CHUNKS, UNSTATED = 64, 0xFFFF_0000  # chunks searched for the sound; sizes that live recorders write from here on
+TAIL = 2  # s before the end where the search for the last packets starts, as they are not in order of time
+TAIL_PACKETS, TAIL_BYTES = 20_000, 1 << 28  # read at most in the search for the real end of a stream
 
 
 @dataclass
 class Losses:
-    """What went wrong while reading packets."""
+    """Errors while reading packets."""
 
     reads: int = 0  # failed ones
     reason: str = ""  # of the last
 
 
 def check_file(path: str | Path) -> Path:
-    """The path of a regular file with something in it, or a MediaError."""
+    """The path of a regular file that is not empty; MediaError for anything else."""
     file = Path(path)
     remote = "Only local files are read: download it first." if "://" in str(path) else "Check the path."
     try:
@@ -62,7 +65,7 @@ def check_file(path: str | Path) -> Path:
 
 
 def open_media(path: Path) -> InputContainer:
-    """The opened container; MediaError if it is not media this library reads."""
+    """The opened container; MediaError if the file is not media that this library reads."""
     head = _head(path)
     if head.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith(PLAYLISTS):
         raise MediaError(f"{path} is a playlist or a web page, not media.", "Give the media file itself.")
@@ -83,7 +86,7 @@ def _head(path: Path) -> bytes:
 
 
 def advice(path: Path) -> str:
-    """What to do about a file without anything to decode."""
+    """The hint for a file without a decodable stream."""
     head = _head(path)
     if head[4:8] == b"ftyp":
         return "It is an MP4/MOV without a readable index: the recording or download was cut short. Fetch it again."
@@ -99,14 +102,14 @@ def _reason(error: Exception) -> str:
     return "no known media format" if "invalid argument" in text else text
 
 
-def picture_stream(container: InputContainer) -> av.VideoStream | None:
-    """The video to watch: the default one, else the first. Cover art and thumbnails are not video."""
+def video_stream(container: InputContainer) -> av.VideoStream | None:
+    """The default video stream, else the first. Cover art and thumbnails are not video."""
     art = Disposition.attached_pic | Disposition.timed_thumbnails
     streams = [stream for stream in container.streams.video if not stream.disposition & art]
     return _default(streams)
 
 
-def sound_stream(container: InputContainer, track: int | None, name: str) -> av.AudioStream | None:
+def audio_stream(container: InputContainer, track: int | None, name: str) -> av.AudioStream | None:
     """Audio track number `track`, or the default one; OptionError listing the tracks when it does not exist."""
     streams = list(container.streams.audio)
     if track is None:
@@ -132,22 +135,30 @@ def describe(stream: av.AudioStream) -> str:
     return ", ".join(fact for fact in facts if fact and fact != "und")
 
 
-def origin(container: InputContainer, picture: av.VideoStream | None, sound: av.AudioStream | None) -> Fraction:
-    """The file's time (s) that is the clip's time 0: where the earlier of the two streams starts.
+def origin(container: InputContainer, video: av.VideoStream | None, audio: av.AudioStream | None) -> Fraction:
+    """The file's time (s) that is the clip's time 0: the start of the earlier of the two streams.
 
-    A head start of the sound below `LEAD` is its codec's priming, so the picture's start counts.
+    Audio that starts less than `LEAD` earlier is codec priming, so the start of the video counts.
     """
-    known = [s for s in (picture, sound) if s is not None and s.start_time is not None]
+    known = [s for s in (video, audio) if s is not None and s.start_time is not None]
     starts = {id(s): (s.start_time or 0) * (s.time_base or 1) for s in known}
     if not starts:
         return Fraction(container.start_time or 0, av.time_base)
     first = Fraction(min(starts.values()))
-    shown = Fraction(starts.get(id(picture), first))
-    return shown if shown - first <= LEAD else first
+    displayed = Fraction(starts.get(id(video), first))
+    return displayed if displayed - first <= LEAD else first
+
+
+def clock(base: Fraction | None, origin: Fraction) -> Callable[[int], float]:
+    """A function from time stamps, in units of `base` s, to seconds after `origin` (s), rounded once."""
+    base = base or Fraction(1)
+    scale, shift = base.numerator * origin.denominator, origin.numerator * base.denominator
+    unit = base.denominator * origin.denominator
+    return lambda stamp: (stamp * scale - shift) / unit
 
 
 def stream_end(stream: av.VideoStream | av.AudioStream, zero: Fraction) -> float | None:
-    """Where the file says this stream ends, in s after `zero`; None if it does not say."""
+    """The end of this stream as the file states it, in s after `zero`; None if it does not."""
     base = stream.time_base
     if stream.duration and base:
         return float(((stream.start_time or 0) + stream.duration) * base - zero)
@@ -160,12 +171,12 @@ def stream_end(stream: av.VideoStream | av.AudioStream, zero: Fraction) -> float
 
 
 def comment(container: InputContainer) -> str | None:
-    """The file's comment tag, whatever its container calls it."""
+    """The comment tag of the file, in upper or lower case."""
     return {key.lower(): value for key, value in container.metadata.items()}.get("comment")
 
 
 def file_end(container: InputContainer, zero: Fraction) -> float | None:
-    """Where the file says it ends, in s after `zero`; None if it does not say."""
+    """The end of the file as it states it, in s after `zero`; None if it does not."""
     if not container.duration or container.duration < 0:
         return None
     return float(Fraction((container.start_time or 0) + container.duration, av.time_base) - zero)
@@ -183,6 +194,23 @@ def states_length(path: Path) -> bool:
     return b"Xing" in first or b"Info" in first
 
 
+def cut_wav_end(path: Path) -> float | None:
+    """The length (s) that the header of a cut WAV states; None if it is whole. FFmpeg reports the length present."""
+    rate = 0  # bytes/s
+    with path.open("rb") as file:
+        if file.read(12)[:4] != b"RIFF":
+            return None
+        for _ in range(WAV_CHUNKS):
+            name, size = struct.unpack("<4sI", file.read(8).ljust(8, b"\0"))
+            if name == b"data":
+                present = path.stat().st_size - file.tell()
+                return size / rate if rate and present < size < UNSTATED else None
+            body = file.read(12) if name == b"fmt " else b""
+            rate = int.from_bytes(body[8:], "little") or rate
+            file.seek(size + size % 2 - len(body), os.SEEK_CUR)
+    return None
+
+
 def packets(
     container: InputContainer, streams: Sequence[av.VideoStream | av.AudioStream], losses: Losses
 ) -> Iterator[av.Packet[Any]]:
@@ -195,7 +223,7 @@ def packets(
                 if packet.size:
                     yield packet
             return
-        except IndexError:  # PyAV at the end of a file in which streams turned up that its header did not announce
+        except IndexError:  # raised by PyAV at the end of a file with streams that its header does not list
             return
         except FFmpegError as error:
             failed += 1
@@ -204,10 +232,9 @@ def packets(
 
 
 def real_end(path: Path, index: int, declared: float | None, zero: Fraction) -> float | None:
-    """Where video stream `index` really ends (s after `zero`), from its last packets, without decoding.
+    """The real end of video stream `index` (s after `zero`), from its last packets, without decoding.
 
-    Looks near the `declared` end where the file can be searched, else through the whole of a small file; None if
-    neither tells.
+    Seeks to the `declared` end where possible, else reads the whole of a small file; None if neither finds it.
     """
     for end in (declared, None) if declared is not None else (None,):
         with open_media(path) as container:
@@ -218,14 +245,14 @@ def real_end(path: Path, index: int, declared: float | None, zero: Fraction) -> 
                     container.seek(int((Fraction(end) - TAIL + zero) / stream.time_base), stream=stream)
                 except FFmpegError:
                     continue
-            found = _last(container, stream)
-            if found is not None:
-                return float(found - zero)
+            last = _last(container, stream)
+            if last is not None:
+                return float(last - zero)
     return None
 
 
 def _last(container: InputContainer, stream: av.VideoStream) -> Fraction | None:
-    """When the last of the packets ahead ends, in the stream's time; None if there are none, or too many."""
+    """The end of the last remaining packet, in the stream's time; None if there are none, or too many."""
     base, interval = stream.time_base or Fraction(1), 1 / (stream.average_rate or Fraction(25))
     size, end = 0, None
     for count, packet in enumerate(packets(container, [stream], Losses())):

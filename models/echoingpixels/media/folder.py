@@ -1,4 +1,4 @@
-"""Which files of a folder are clips, by their names. Knows nothing about what is in them."""
+"""The clips of a folder, by file extension."""
 
 from __future__ import annotations
 
@@ -7,30 +7,30 @@ from pathlib import Path
 
 from ..errors import MediaError
 
-# Still images are left out: beside clips they are covers and plots. One is read where it is named itself.
+# Without still images: next to clips they are covers and plots. One that is named itself is read.
 VIDEO = "3gp asf avi flv m2ts m4v mjpeg mkv mov mp4 mpeg mpg mts mxf ogv ts vob webm wmv"
 SOUND = "aac aif aiff amr caf flac m4a mka mp3 oga ogg opus wav wma"
 ENDINGS = frozenset(f"{VIDEO} {SOUND}".split())
 
 
 def find_clips(path: Path, check: Callable[[Path], None] | None = None) -> list[Path]:
-    """The file itself, or every video and sound file in a folder and those below it, sorted, hidden ones left out.
+    """The file itself, or every video and audio file of a folder and its subfolders, sorted, without hidden ones.
 
-    MediaError for a file that cannot be read, which `check` tells (a worker's; `check_media` if left out), and for a
-    folder without any.
+    `check` raises the MediaError for a file that cannot be read: a worker's method, or `check_media` by default.
+    MediaError also for a folder without clips.
     """
     if not path.is_dir():
         if check is not None:
             check(path)
         else:
-            from .entry import check_media
+            from .reader import check_media
 
             check_media(path)
         return [path]
-    found = sorted(file for file in path.rglob("*") if _is_clip(file, path))
-    if not found:
-        raise MediaError(f"{path} holds no video or sound file.", f"Known endings: {VIDEO} {SOUND}.")
-    return found
+    clips = sorted(file for file in path.rglob("*") if _is_clip(file, path))
+    if not clips:
+        raise MediaError(f"{path} holds no video or audio file.", f"Known endings: {VIDEO} {SOUND}.")
+    return clips
 
 
 def _is_clip(file: Path, folder: Path) -> bool:

@@ -1,4 +1,4 @@
-"""Still images, upright and in RGB. Knows nothing about video."""
+"""Still images, upright and in RGB."""
 
 from __future__ import annotations
 
@@ -6,37 +6,37 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from ..errors import MediaError
+from .clip import Pixels
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM", "ICO", "JPEG2000")
 ORIENTATION = 0x0112  # EXIF tag
 ROTATIONS = {3: 180, 4: 180, 5: 270, 6: 270, 7: 90, 8: 90}  # EXIF orientation → degrees counterclockwise
-MOVING = ("GIF", "PNG", "AVIF")  # formats that FFmpeg reads as video when they hold several pictures
+ANIMATED = ("GIF", "PNG", "AVIF")  # formats that FFmpeg reads as video when they hold several pictures
 
 
-def read_still(path: Path) -> tuple[npt.NDArray[np.uint8], str, int, tuple[str, ...]] | None:
-    """Pixels (H, W, 3) uint8, format, degrees turned, warnings; None if `path` holds no image, or an animated one."""
-    if path.suffix.lower() in (".mjpeg", ".mjpg"):  # a video that begins like a photograph
+def read_still(path: Path) -> tuple[Pixels, str, int, tuple[str, ...]] | None:
+    """Pixels (H, W, 3) uint8, format, degrees of rotation, warnings; None for anything but a still image."""
+    if path.suffix.lower() in (".mjpeg", ".mjpg"):  # a video that begins like a JPEG
         return None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             image = Image.open(path, formats=FORMATS)
-            name, moving = str(image.format), getattr(image, "is_animated", False)
+            name, animated = str(image.format), getattr(image, "is_animated", False)
     except Image.DecompressionBombError as error:
         raise MediaError(f"{path} is too large an image: {error}.", "Scale it down first.") from None
     except MemoryError:
         raise
-    except Exception:  # on a damaged file Pillow's plugins raise whatever they stumble over
+    except Exception:  # on a damaged file Pillow's plugins raise exceptions of any type
         return None
     with image:
-        if moving and name in MOVING:
+        if animated and name in ANIMATED:
             return None
         try:
-            turned = ROTATIONS.get(image.getexif().get(ORIENTATION, 1), 0)
+            rotation = ROTATIONS.get(image.getexif().get(ORIENTATION, 1), 0)
             upright = ImageOps.exif_transpose(image)
             pixels = np.array(_rgb(upright))
         except MemoryError:
@@ -46,12 +46,12 @@ def read_still(path: Path) -> tuple[npt.NDArray[np.uint8], str, int, tuple[str, 
                 f"{path} ({name}) cannot be decoded: {str(error).lower()}.",
                 "It may be cut short: copy or download it again.",
             ) from None
-    more = moving and name not in ("MPO", "ICO")  # an MPO's second picture is the other eye or a preview
-    return pixels, name.lower(), turned, ("Only the first of its pictures is used.",) if more else ()
+    more = animated and name not in ("MPO", "ICO")  # the second picture of an MPO is the other eye or a preview
+    return pixels, name.lower(), rotation, ("Only the first of its pictures is used.",) if more else ()
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    """RGB on white; 16-bit greys are scaled, where Pillow would cut them off."""
+    """RGB on white; 16-bit greys are scaled, where Pillow would clip them."""
     if image.mode.startswith("I"):
         grey = np.asarray(image, dtype=np.int64)
         return Image.fromarray((grey >> 8 if grey.max() > 255 else grey).clip(0, 255).astype(np.uint8)).convert("RGB")

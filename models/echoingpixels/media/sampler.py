@@ -1,4 +1,4 @@
-"""Chooses which frames of a stream to keep, in one pass and bounded memory. Knows nothing about files or decoding."""
+"""The choice of frames to keep from a stream, in one pass and bounded memory."""
 
 from __future__ import annotations
 
@@ -10,35 +10,35 @@ from typing import Generic, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-ROUNDING = 5e-4  # s; the most by which a container's clock, in milliseconds at worst, rounds a time
+from .clip import Pixels
+
+ROUNDING = 5e-4  # s; the largest rounding error of a container's clock, which ticks in milliseconds or less
 
 Frame = TypeVar("Frame")
-Pixels = npt.NDArray[np.uint8]
 
 
 @dataclass
 class _Kept:
-    first: int  # the targets this frame is the answer to: first..last
+    first: int  # the targets that this frame covers: first..last
     last: int
     time: float  # s
     pixels: Pixels  # (H, W, 3)
 
 
-class Overrun(Exception):  # noqa: N818 - no mistake of anyone
-    """More frames are wanted than the span had places for, and some have been handed over already."""
+class Overrun(Exception):  # noqa: N818 - a signal, not an error
+    """The span holds more frames than expected, and some have already been returned."""
 
 
 class Sampler(Generic[Frame]):
-    """Keeps, for each target time i · step, the frame on show then: the last one that began by that time.
+    """Keeps, for each target time i · step, the frame displayed then: the last one that began by that time.
 
     The step is 1 / fps, or span / max_frames when `span` (s) holds more targets than `max_frames`. Where the span is
     not known, or proves longer, every other target is dropped whenever more than 2 · max_frames frames are held. A
-    frame is kept once however many targets it answers. `take` turns a kept frame into (H, W, 3) uint8; the others
-    never are.
-    `rounding` (s): a frame's time may be off by this much.
+    frame that covers several targets is kept once. `take` converts a kept frame to (H, W, 3) uint8; other frames are
+    never converted. `rounding` (s): the largest error of a frame's time.
 
-    Where the span is known, `drain` hands over what is kept so far. Should more frames come than were foreseen, which
-    ones to keep would have been another choice: Overrun then says to begin anew, and not to drain.
+    Where the span is known, `drain` returns the frames kept so far. If more frames follow than expected, the choice was
+    wrong: Overrun then asks the caller to start again without draining.
     """
 
     def __init__(
@@ -55,16 +55,16 @@ class Sampler(Generic[Frame]):
         self._step = 1 / fps
         if span is not None and span * fps > max_frames + ROUNDING:
             self._step = span / max_frames
-        self._next = 0  # the first target without an answer
-        self._held: tuple[float, Frame] | None = None  # the newest frame: on show until the next one arrives
+        self._next = 0  # the first target without a frame
+        self._held: tuple[float, Frame] | None = None  # the newest frame: displayed until the next one
         self._kept: list[_Kept] = []
-        self._bytes = 0  # of those
-        self._drained = 0  # frames handed over
+        self._bytes = 0  # of the kept frames
+        self._drained = 0  # frames returned
         self._known = span is not None
 
     @property
     def next_target(self) -> float:
-        """The earliest time (s) whose frame is still undecided."""
+        """The earliest target time (s) without a frame."""
         return self._next * self._step
 
     @property
@@ -74,35 +74,35 @@ class Sampler(Generic[Frame]):
 
     @property
     def ready(self) -> int:
-        """Bytes that `drain` would hand over."""
+        """Bytes that `drain` would return."""
         return self._bytes if self._known and self._drained + len(self._kept) <= self._max else 0
 
     def drain(self) -> tuple[npt.NDArray[np.float64], list[Pixels]]:
-        """The frames kept since last time, as `finish` gives them; none where the span is not known."""
+        """The frames kept since the last call, as `finish` returns them; none where the span is not known."""
         if not self.ready:
-            return _given([])
+            return _arrays([])
         kept, self._kept, self._bytes = self._kept, [], 0
         self._drained += len(kept)
-        return _given(kept)
+        return _arrays(kept)
 
     def offer(self, time: float, frame: Frame) -> None:
-        """The next frame in order of time (s); the one before is on show until then."""
+        """Take the next frame in order of time (s); the one before is displayed until then."""
         self._settle(time)
         self._held = (time, frame)
 
     def finish(self, end: float) -> tuple[npt.NDArray[np.float64], list[Pixels]]:
-        """The picture ends at `end` (s): the times (F,) s and pixels of what was not drained; in all ≤ max_frames."""
+        """Times (F,) s and pixels not yet drained, of a video that ends at `end` (s); ≤ max_frames in all."""
         self._settle(end)
         self._held = None
         kept, self._kept = self._kept, []
         if self._drained:
-            kept = kept[: self._max - self._drained]  # of one too many the last is left out, as below
+            kept = kept[: self._max - self._drained]  # the last one is left out if it is one too many, as below
         elif len(kept) > self._max:
             kept = [kept[i * len(kept) // self._max] for i in range(self._max)]
-        return _given(kept)
+        return _arrays(kept)
 
     def _settle(self, until: float) -> None:
-        """The held frame answers every open target before `until`."""
+        """The held frame covers every open target before `until`."""
         if self._held is None:
             return
         last = math.ceil((until - self._rounding) / self._step) - 1
@@ -118,7 +118,7 @@ class Sampler(Generic[Frame]):
             self._thin()
 
     def _thin(self) -> None:
-        """Doubles the step: of the targets only the even ones stay, and the frames that answer one of them."""
+        """Double the step: only the even targets remain, and the frames that cover one of them."""
         self._step *= 2
         self._next = (self._next + 1) // 2
         halved = [_Kept((k.first + 1) // 2, k.last // 2, k.time, k.pixels) for k in self._kept]
@@ -126,6 +126,6 @@ class Sampler(Generic[Frame]):
         self._bytes = sum(k.pixels.nbytes for k in self._kept)
 
 
-def _given(kept: list[_Kept]) -> tuple[npt.NDArray[np.float64], list[Pixels]]:
-    # What is on show when the clip starts may have begun before it.
+def _arrays(kept: list[_Kept]) -> tuple[npt.NDArray[np.float64], list[Pixels]]:
+    # The frame displayed when the clip starts may have begun before it.
     return np.array([max(k.time, 0.0) for k in kept], dtype=np.float64), [k.pixels for k in kept]

@@ -1,1 +1,1 @@
-"""Cost before running: memory plans, advice, known models, downloads, and the check of the installation."""
+"""The cost before a run: memory plans, advice, known models, `auto`, and the check of the installation."""

@@ -1,81 +1,113 @@
-"""How much memory an answer takes, stage by stage, from shapes alone. Knows nothing about weights, files or options.
+"""Memory of an answer, stage by stage, from the sizes of a model and a prompt; and the memory that a device has.
 
-It follows what the code does: both towers in chunks, attention without an (L, L) mask, float32 inside rotary and norms,
-logits of one place. Sizes are bytes; letters as elsewhere (L tokens, D width), and M an MLP's width.
+Token counts come from the prompt and the reducers' budget, chunk sizes from the encoders. The rest is the working
+memory of one encoder or decoder layer. Sizes are bytes.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
+import torch
+
 from ..backbones.attention import QUERIES_AT_ONCE
-from ..backbones.base import AudioShape, Shape, VisionShape
-from ..backbones.chunked_mlp import TOKENS as MLP_TOKENS
-from ..backbones.quantized import product_bytes
+from ..backbones.decoder import TOKENS as MLP_TOKENS
+from ..backbones.sizes import product_bytes
 from ..inputs.mel import BLOCK, MEL_BINS
 from ..inputs.patches import MERGE, PATCH, STEP
-from ..options import SIEVED
-from ..reducers.basic import TOKENS_AT_ONCE
+from ..inputs.prepare import Media, prepare_prompt
+from ..inputs.stream import Stream
+from ..model import EchoingPixels
+from ..options import SIEVED, AskOptions, Auto
+from ..reducers.adaptive import MOST
+from ..reducers.basic import TOKENS_AT_ONCE, full, random, uniform
 from ..reducers.chunked_scoring import passes
+from ..report import TokenCounts
+from .meta_model import Outline, weight_bytes
 
+BY_PLACE = {"full": full, "uniform": uniform, "random": random}  # other reducers need a run to divide the budget
 PATCH_VALUES = 3 * STEP * PATCH * PATCH
 FLOAT = 4  # bytes
 PREPARING = 9  # bytes a value of a frame: its copy, then float32 twice, as pixels and as patches
 SPECTRUM = 5_000  # bytes a mel frame, while it is made
+PROC, GROUP = Path("/proc"), Path("/sys/fs/cgroup")
+KIB = 1024
 
 
 @dataclass(frozen=True)
-class Sizes:
-    """A model and a prompt in numbers. `value`: bytes of one that is not quantized; `cuda`: where it runs.
+class Case:
+    """A question about a clip, of which only sizes are known, and the model that is to answer it.
 
-    Of the clip: `clip` bytes as it was read, `patches` (and of one temporal step) and `mel` frames, `seen` and `heard`
-    tokens. `tokens` L of the prompt, `kept` of them, and `said` more.
+    `options`: with a concrete reducer. `clip_bytes`: of the clip in memory while it is encoded.
     """
 
-    shape: Shape
-    vision: VisionShape
-    hearing: AudioShape
-    weights: int
-    sieve: int  # bytes, of `weights`
-    value: int
-    quant: str
-    cuda: bool
-    clip: int
-    patches: int
-    step: int
-    mel: int
-    seen: int
-    heard: int
-    tokens: int
-    kept: int
-    said: int
-    reducer: str
-    words: int  # of the question
+    outline: Outline
+    media: Media
+    question: str
+    options: AskOptions
+    clip_bytes: int = 0
+
+    @cached_property
+    def stream(self) -> Stream:
+        """The prompt's stream with embeddings of width 0."""
+        backbone = self.outline.model.backbone
+        prompt = prepare_prompt(self.media, self.question, backbone.tokenizer, backbone.layout)
+        return Stream(
+            embeds=torch.empty(*prompt.kind.shape, 0),
+            positions=prompt.positions,
+            kind=prompt.kind,
+            time=prompt.time,
+            cell=prompt.cell,
+            mask=torch.ones_like(prompt.kind, dtype=torch.bool),
+            next_position=prompt.positions.amax(dim=(0, 2)) + 1,
+            question=prompt.question,
+        )
+
+    @property
+    def before(self) -> TokenCounts:
+        """Tokens by kind before selection."""
+        return self.stream.row_counts()[0]
+
+    @cached_property
+    def kept(self) -> TokenCounts:
+        """Kept tokens by kind; if they depend on scores, those of an even choice with the same budget."""
+        keep = MOST if isinstance(self.options.keep, Auto) else self.options.keep
+        choose = BY_PLACE.get(self.options.reducer, uniform)
+        return self.stream.take(choose(self.stream, keep)).row_counts()[0]
+
+    @property
+    def loaded(self) -> EchoingPixels:
+        """The model as a run loads it: without a sieve if it has none of its own and the reducer needs none."""
+        model, uses_sieve = self.outline.model, self.outline.own_sieve or self.options.reducer in SIEVED
+        return model if uses_sieve else EchoingPixels(model.backbone, None, model.quant)
 
 
 @dataclass(frozen=True)
 class Stage:
-    """Bytes of one stage beside the weights: what stays (`held`), the KV cache, and what comes and goes."""
+    """Bytes of one stage beside the weights: kept from stages before (`held`), the KV cache, and working memory."""
 
     name: str
-    tokens: int
     held: int
     kv_cache: int
     activations: int
 
     @property
     def beside_weights(self) -> int:
-        """All of them together."""
+        """The sum."""
         return self.held + self.kv_cache + self.activations
 
 
 @dataclass(frozen=True)
 class Memory:
-    """What an answer takes on its device. `program`: what the process itself holds there, 0 on CUDA.
+    """Memory of an answer on its device. `program`: of the process itself, 0 on CUDA.
 
-    `free`: what it may take in all, None where that cannot be known.
+    `free`: the most that the process may hold, None if unknown.
     """
 
     weights: int
@@ -85,21 +117,21 @@ class Memory:
 
     @property
     def peak(self) -> int:
-        """The most at any time."""
+        """The largest stage, with the weights."""
         return self.weights + self.program + max(stage.beside_weights for stage in self.stages)
 
     @property
     def kv_cache(self) -> int:
-        """At the answer's end."""
+        """At the end of the answer."""
         return self.stages[-1].kv_cache
 
     @property
     def fits(self) -> bool | None:
-        """Whether there is as much; None where that is not known."""
+        """Whether the peak is within the free memory; None if that is unknown."""
         return None if self.free is None else self.peak <= self.free
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON: under `stages` all that is there in each of them."""
+        """Plain values, for JSON; under `stages` the total of each."""
         resting = self.weights + self.program
         return {
             "weights": self.weights,
@@ -112,103 +144,140 @@ class Memory:
         }
 
 
-def stages(sizes: Sizes) -> Iterator[Stage]:
-    """Every stage of an answer, in order. On CUDA what only the host holds is left out."""
-    width = sizes.shape.width * sizes.value
-    pixels = _chunk(sizes) * PATCH_VALUES
-    prepared = 0 if sizes.cuda else FLOAT * (pixels + sizes.mel * MEL_BINS)
-    clip = 0 if sizes.cuda else sizes.clip
-    # A sieve's file is read before it is put in its place, weight by weight.
-    yield Stage("load", 0, 0, 0, 0 if sizes.cuda else sizes.sieve)
-    if not sizes.cuda:
-        yield Stage("prepare", 0, clip, 0, max(PREPARING * pixels, FLOAT * pixels + SPECTRUM * min(sizes.mel, BLOCK)))
-    seen, heard = sizes.seen * width, sizes.heard * width
-    yield Stage("vision", sizes.seen, clip + prepared, 0, max(2 * seen, _before(sizes) * width + _looking(sizes)))
-    yield Stage("audio", sizes.heard, clip + prepared + seen, 0, heard + max(heard, _listening(sizes)))
-    features, stream = seen + heard, sizes.tokens * width
-    yield Stage("select", sizes.tokens, clip + features + stream, 0, _choosing(sizes))
-    kept = clip + features + sizes.kept * width
-    yield Stage("prefill", sizes.kept, kept, _kv(sizes, sizes.kept), round(_layer(sizes, sizes.kept, sizes.quant)))
-    after = sizes.kept + sizes.said
-    grown = _kv(sizes, after) // sizes.shape.layers  # one layer's at a time is copied to be longer
-    last = sizes.shape.vocab * sizes.value + round(_layer(sizes, 1, sizes.quant))
-    yield Stage("generate", after, kept, _kv(sizes, after), grown + last)
+def memory_of(case: Case) -> Memory:
+    """The memory of an answer, stage by stage, and the free memory of its device."""
+    device = case.outline.device
+    program = 0 if device.type == "cuda" else max(0, resident() - case.clip_bytes)
+    return Memory(weight_bytes(case.loaded), program, tuple(_stages(case)), free_memory(device))
 
 
-def _kv(sizes: Sizes, tokens: int) -> int:
-    """Keys and values of all layers."""
-    shape = sizes.shape
-    return shape.layers * 2 * shape.kv_heads * shape.head_size * tokens * sizes.value
+def _stages(case: Case) -> Iterator[Stage]:
+    """Every stage of an answer, in order. On CUDA the memory of the host is left out."""
+    work, cuda, counts = _Work(case), case.outline.device.type == "cuda", case.before
+    video, audio = (counts.video + counts.image) * work.token, counts.audio * work.token
+    length, kept = counts.total, case.kept.total
+    clip = 0 if cuda else case.clip_bytes
+    if not cuda:
+        pixels, mel = work.patches * PATCH_VALUES, work.mel
+        # The file of a sieve is read before its weights are copied to their places.
+        yield Stage("load", 0, 0, sum(p.nbytes for p in case.loaded.sieve.parameters()) if case.loaded.sieve else 0)
+        yield Stage("prepare", clip, 0, max(PREPARING * pixels, FLOAT * pixels + SPECTRUM * min(mel, BLOCK)))
+        clip += FLOAT * (pixels + mel * MEL_BINS)
+    else:
+        yield Stage("load", 0, 0, 0)
+    yield Stage("vision", clip, 0, max(2 * video, work.encoded_before * work.token + work.vision()))
+    yield Stage("audio", clip + video, 0, audio + max(audio, work.audio()))
+    held = (0 if cuda else case.clip_bytes) + video + audio
+    yield Stage("select", held + length * work.token, 0, work.selection(length, kept))
+    held += kept * work.token
+    yield Stage("prefill", held, work.kv_cache(kept), round(work.layer(kept, work.quant)))
+    end = kept + case.options.generate.max_new_tokens
+    grown = work.kv_cache(end) // work.shape.layers  # one layer at a time is copied to become longer
+    last = work.shape.vocab * work.value + round(work.layer(1, work.quant))
+    yield Stage("generate", held, work.kv_cache(end), grown + last)
 
 
-def _looking(sizes: Sizes) -> int:
-    """One chunk of the vision tower: its patches, cosines and sines, and the larger of rotary and MLP."""
-    if not sizes.patches:
-        return 0
-    tower, value = sizes.vision, sizes.value
-    copied = PATCH_VALUES * value if sizes.cuda or value != FLOAT else 0
-    rotary = 5 * tower.width * value + tower.width * FLOAT * (6 if value != FLOAT else 4)
-    mlp = 3 * (tower.width + tower.mlp) * value
-    return _chunk(sizes) * (copied + 2 * tower.head_size * FLOAT + max(rotary, mlp))
+class _Work:
+    """Working memory of one step of each stage. L tokens, D width, M the MLP's width."""
+
+    def __init__(self, case: Case) -> None:
+        model, media = case.outline.model, case.media
+        backbone = model.backbone
+        self.case, self.shape, self.quant = case, backbone.shape, model.quant
+        self.vision_shape, self.audio_shape = backbone.vision_shape, backbone.audio_shape
+        self.cuda, self.value = case.outline.device.type == "cuda", backbone.dtype.itemsize
+        self.token = self.shape.width * self.value  # bytes of an embedding
+        steps, rows, columns = media.grid or (0, 0, 0)
+        at_once = min(steps, backbone.steps_at_once(rows, columns)) if steps else 0
+        self.patches = at_once * rows * columns  # that are prepared and encoded at once
+        self.encoded_before = max(0, steps // max(1, at_once) - 1) * self.patches // MERGE**2  # tokens
+        self.mel = 0 if media.mel is None else media.mel.shape[1]
+        self.mel_at_once = max(last - first for first, last in backbone.mel_cuts(self.mel)) if self.mel else 0
+
+    def kv_cache(self, tokens: int) -> int:
+        """Keys and values of all layers."""
+        shape = self.shape
+        return shape.layers * 2 * shape.kv_heads * shape.head_size * tokens * self.value
+
+    def vision(self) -> int:
+        """A chunk of the vision encoder: its patches, cosines and sines, and the larger of rotary and MLP."""
+        shape, value = self.vision_shape, self.value
+        copied = PATCH_VALUES * value if self.cuda or value != FLOAT else 0
+        rotary = 5 * shape.width * value + shape.width * FLOAT * (6 if value != FLOAT else 4)
+        mlp = 3 * (shape.width + shape.mlp) * value
+        return self.patches * (copied + 2 * shape.head_size * FLOAT + max(rotary, mlp))
+
+    def audio(self) -> int:
+        """A chunk of the audio encoder: the log-mel twice, and the largest of convolutions, attention and MLP."""
+        shape, frames = self.audio_shape, self.mel_at_once
+        copies = 1 if self.value == FLOAT and not self.cuda else 2
+        layers = max(3 * shape.width + 2 * shape.mlp, 8 * shape.width)
+        return self.value * (copies * MEL_BINS * frames + max(2 * shape.width * frames, layers * (frames // 2)))
+
+    def selection(self, length: int, kept: int) -> int:
+        """The sieve's layers, or the decoder's first, over the tokens that are scored at once; or the taking."""
+        reducer, pool = self.case.options.reducer, int(self.case.stream.pool.sum())
+        scored = max(passes(pool, length - pool))
+        taking = 2 * kept * self.token  # the kept tokens, and a copy while padding is set to 0
+        if reducer in SIEVED:
+            return max(taking, round(self.layer(scored, "none", MLP_TOKENS)))
+        novelty = min(length, TOKENS_AT_ONCE) * self.shape.width * FLOAT * (5 if self.value != FLOAT else 4)
+        if reducer in ("fastv", "relevance"):  # they read attention weights
+            one = round(self.layer(scored, self.quant)) - scored * self.token  # the layer reads the stream itself
+            return max(taking, novelty, one, self._attention_scores(scored))
+        return max(taking, novelty) if reducer == "repeats" else taking
+
+    def _attention_scores(self, tokens: int) -> int:
+        """The last layer that is read: its input, its keys in float32, and a block's logits, weights and mask."""
+        shape, fastv = self.shape, self.case.options.reducer == "fastv"
+        block = 1 if fastv else min(QUERIES_AT_ONCE, int(self.case.stream.words.sum()))
+        running = 0 if fastv else 3  # maximum and sum, and the next of one of them
+        weights = shape.heads * (2 * block + running) * FLOAT + block
+        return tokens * (self.token + shape.kv_heads * shape.head_size * FLOAT + weights)
+
+    def layer(self, tokens: int, quant: str, at_once: int | None = None) -> float:
+        """One decoder layer over L tokens: the most that is alive at once, in its attention or in its MLP.
+
+        `at_once`: tokens that its MLP takes at once; None for all.
+        """
+        shape, value = self.shape, self.value
+        heads, shared = shape.heads * shape.head_size, shape.kv_heads * shape.head_size
+        attention = 2 * shape.width + 3 * heads + 2 * shared + 2 * max(heads, shared)
+        through = min(tokens, at_once or tokens)  # the MLP
+        whole = 3 * (shape.width * tokens + shape.mlp * through)
+        up = 3 * shape.width * tokens + 2 * shape.mlp * through  # while the second half of the MLP is computed
+        joined = 4 * shape.width * tokens if through < tokens else 0
+        work = product_bytes(shape.mlp, shape.width, through, quant, value, self.cuda)
+        most = max(attention * value * tokens, whole * value, up * value + work, joined * value)
+        return 2 * shape.head_size * value * tokens + most
 
 
-def _chunk(sizes: Sizes) -> int:
-    """Patches that are made and seen at once: whole temporal steps."""
-    step = max(1, sizes.step)
-    return min(sizes.patches, max(1, sizes.vision.at_once // step) * step)
+def resident() -> int:
+    """Bytes of memory that this process holds; 0 if the system does not report it."""
+    with suppress(OSError, ValueError, IndexError):
+        return int((PROC / "self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return 0
 
 
-def _before(sizes: Sizes) -> int:
-    """Tokens that are there already when the last full chunk is seen."""
-    whole = sizes.patches // max(1, _chunk(sizes))
-    return max(0, whole - 1) * _chunk(sizes) // MERGE**2
+def free_memory(device: torch.device) -> int | None:
+    """Bytes that this process may hold on the device, with those it holds now; None if unknown.
 
-
-def _listening(sizes: Sizes) -> int:
-    """One chunk of the audio tower: the sound twice, and the largest of convolutions, attention and MLP."""
-    tower, value = sizes.hearing, sizes.value
-    frames = min(sizes.mel, tower.at_once)
-    copies = 1 if value == FLOAT and not sizes.cuda else 2
-    places = frames // 2
-    layers = max(3 * tower.width + 2 * tower.mlp, 8 * tower.width)
-    return value * (copies * MEL_BINS * frames + max(2 * tower.width * frames, layers * places))
-
-
-def _choosing(sizes: Sizes) -> int:
-    """The sieve's layers, or the decoder's first, over what is rated at once; neighbours' likeness; or the taking."""
-    pool, width = sizes.seen + sizes.heard, sizes.shape.width
-    rated = max(passes(pool, sizes.tokens - pool))
-    taking = 2 * sizes.kept * width * sizes.value  # what is kept, and once more while padding is blanked
-    if sizes.reducer in SIEVED:
-        return max(taking, round(_layer(sizes, rated, "none", MLP_TOKENS)))
-    news = min(sizes.tokens, TOKENS_AT_ONCE) * width * FLOAT * (5 if sizes.value != FLOAT else 4)
-    if sizes.reducer in ("fastv", "relevance"):  # they read attention weights
-        one = round(_layer(sizes, rated, sizes.quant)) - rated * width * sizes.value  # which reads the stream itself
-        return max(taking, news, one, _attended(sizes, rated))
-    return max(taking, news) if sizes.reducer == "repeats" else taking
-
-
-def _attended(sizes: Sizes, tokens: int) -> int:
-    """The last layer that is read: its input, its keys in float32, and a block's logits, weights and mask."""
-    shape = sizes.shape
-    block = 1 if sizes.reducer == "fastv" else min(QUERIES_AT_ONCE, sizes.words)
-    running = 3 if sizes.reducer == "relevance" else 0  # maximum and sum, and the next of one of them
-    weights = shape.heads * (2 * block + running) * FLOAT + block
-    return tokens * (shape.width * sizes.value + shape.kv_heads * shape.head_size * FLOAT + weights)
-
-
-def _layer(sizes: Sizes, tokens: int, quant: str, at_once: int | None = None) -> float:
-    """One decoder layer over so many tokens: the most that is alive at once, in its attention or in its MLP.
-
-    `at_once`: tokens that its MLP takes at once; None for all.
+    On a CPU the available memory, or the limit of the control group if that is less.
     """
-    shape, value = sizes.shape, sizes.value
-    heads, shared = shape.heads * shape.head_size, shape.kv_heads * shape.head_size
-    attention = 2 * shape.width + 3 * heads + 2 * shared + 2 * max(heads, shared)
-    through = min(tokens, at_once or tokens)  # the MLP
-    whole = 3 * (shape.width * tokens + shape.mlp * through)
-    up = 3 * shape.width * tokens + 2 * shape.mlp * through  # while the second half of the MLP is computed
-    joined = 4 * shape.width * tokens if through < tokens else 0
-    work = product_bytes(shape.mlp, shape.width, through, quant, value, sizes.cuda)
-    most = max(attention * value * tokens, whole * value, up * value + work, joined * value)
-    return 2 * shape.head_size * value * tokens + most
+    if device.type == "cuda":
+        with suppress(RuntimeError, AssertionError):  # no driver, or a torch without CUDA
+            return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
+        return None
+    left = min(_available(), default=None)
+    return None if left is None else left + resident()
+
+
+def _available() -> Iterator[int]:
+    with suppress(OSError, ValueError, IndexError):
+        for line in (PROC / "meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                yield int(line.split()[1]) * KIB
+    with suppress(OSError, ValueError):  # the limit is `max` if there is none
+        limit, used = (int((GROUP / name).read_text()) for name in ("memory.max", "memory.current"))
+        cache = dict(line.split() for line in (GROUP / "memory.stat").read_text().splitlines())
+        yield max(0, limit - used + int(cache.get("inactive_file", 0)))

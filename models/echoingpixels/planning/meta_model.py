@@ -1,4 +1,4 @@
-"""A model without its weights: sizes and names only, for plans. Known names need no download.
+"""A model on the meta device: sizes without weights, for plans. Known names need no download.
 
 Sizes of Qwen2.5-Omni: transformers' own defaults (7B) and the published config.json of the 3B.
 """
@@ -13,11 +13,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..backbones import quantized
+from ..backbones import sizes
 from ..backbones.qwen_omni import QwenOmni
-from ..checkpoints.loading import KNOWN, dtype_of, reuse_of, place_of, read_config, resolution_of
-from ..checkpoints.released import published_options
-from ..checkpoints.sieve_io import read_sieve_options, sieve_folder
+from ..checkpoints.loading import KNOWN, dtype_of, place_of, read_config, resolution_of, reuse_of
+from ..checkpoints.sieve_io import read_sieve_options, sieve_folder, sieve_inside
 from ..inputs.prepare import Tokenizer
 from ..model import EchoingPixels
 from ..options import AUTO, LoadOptions
@@ -43,13 +42,13 @@ SIZES: dict[str, dict[str, Any]] = {
 
 
 class Words:
-    """Stands in for a tokenizer that is not there: a mark, word, sign or line break is one token."""
+    """Replaces a tokenizer that is not on this machine: a mark, word, sign or line break is one token."""
 
     def encode(self, text: str, add_special_tokens: bool = False) -> list[int]:
         return [0] * len(re.findall(r"<\|\w+\|>|\w+|\n|[^\w\s]", text))
 
     def decode(self, ids: list[int]) -> str:
-        raise AssertionError(f"an outline says nothing, asked to decode {ids}")
+        raise AssertionError(f"a model without weights generates nothing, yet {ids} are decoded")
 
     def get_added_vocab(self) -> dict[str, int]:
         return {}
@@ -57,7 +56,7 @@ class Words:
 
 @dataclass(frozen=True)
 class Outline:
-    """A model that can be measured but not run, the device it is planned for, and whether it has a sieve of its own."""
+    """A model without weights, the device it is planned for, and whether it has a sieve of its own."""
 
     model: EchoingPixels
     device: torch.device
@@ -65,23 +64,22 @@ class Outline:
 
 
 def outline(name: str, options: LoadOptions) -> Outline:
-    """What `load` would give, without weights. A known name has the default sieve where none is given.
+    """The model that `load` would return, without weights. A known name has the default sieve if none is given.
 
-    ModelError as from `load`, but CUDA need not be there.
+    ModelError as from `load`, but CUDA need not be present.
     """
     from transformers import AutoTokenizer, Qwen2_5OmniThinkerConfig, Qwen2_5OmniThinkerForConditionalGeneration
 
     place = place_of(name)
-    sizes = SIZES.get(place)
-    config = read_config(name, place) if sizes is None else Qwen2_5OmniThinkerConfig(**sizes, **MARKS)
+    known = SIZES.get(place)
+    config = read_config(name, place) if known is None else Qwen2_5OmniThinkerConfig(**known, **MARKS)
     tokenizer: Tokenizer = (
         AutoTokenizer.from_pretrained(place, trust_remote_code=False) if Path(place).is_dir() else Words()
     )
     folder = sieve_folder(place, options, weights=False)
-    inside = published_options(config, options.sections, folder is not None)
-    about = read_sieve_options(folder) if folder else inside
+    about = read_sieve_options(folder) if folder else sieve_inside(config)
     own = about is not None
-    if about is None and sizes is not None:
+    if about is None and known is not None:
         about = SieveOptions()
     cuda = torch.cuda.is_available() if options.device == AUTO else options.device != "cpu"
     device = torch.device("cpu" if not cuda else "cuda" if options.device == AUTO else options.device)
@@ -90,15 +88,15 @@ def outline(name: str, options: LoadOptions) -> Outline:
         thinker = Qwen2_5OmniThinkerForConditionalGeneration(config).to(dtype)
         backbone = QwenOmni(thinker, tokenizer, name, resolution_of(config, options), reuse_of(config, options))
         sieve = None if about is None else Sieve(backbone, about).to(dtype)
-    return Outline(EchoingPixels(backbone, sieve, "none" if options.quant == AUTO else options.quant), device, own)
+    return Outline(EchoingPixels(backbone, sieve, options.concrete().quant), device, own)
 
 
 def weight_bytes(model: EchoingPixels) -> int:
-    """Bytes of all parameters as they would be stored, the decoder's linear layers quantized if so asked."""
+    """Bytes of all parameters as stored, with the decoder's linear layers under the model's quantization."""
     total = model.weight_bytes()
     assert isinstance(model.backbone, QwenOmni)
     for module in model.backbone.text.modules():
         if isinstance(module, nn.Linear):
             (rows, columns), value = module.weight.shape, module.weight.element_size()
-            total += quantized.weight_bytes(rows, columns, model.quant, value) - rows * columns * value
+            total += sizes.weight_bytes(rows, columns, model.quant, value) - rows * columns * value
     return total

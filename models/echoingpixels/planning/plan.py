@@ -1,10 +1,10 @@
-"""What an answer will cost, before anything is loaded or run. Knows nothing about weights."""
+"""The cost of an answer before anything is loaded or run: the report that a run would have, its memory, and advice."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from ..backbones.flops import llm_flops
+from ..backbones.sizes import llm_flops
 from ..inputs.prepare import Extent, extent_of, media_of, span_of
 from ..inputs.stream import Stream, budget
 from ..media.clip import PIECE, Clip
@@ -12,19 +12,17 @@ from ..options import KEEP, SIEVED, AskOptions, Auto, Keep
 from ..reducers.adaptive import LEAST, MOST
 from ..report import Flops, MemoryUse, Report, Speedup, StageTimes, Tokens
 from .advice import advice
-from .device_memory import free_memory
-from .estimate import Memory
-from .forecast import Case, memory_of
+from .estimate import Case, Memory, memory_of
 from .meta_model import Outline
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A predicted report, for a device, with the options it was made for, and what it takes for granted.
+    """A predicted report, for a device and options, its memory, its assumptions (`warnings`), and `advice` if it does
+    not fit.
 
-    Times are None. FLOPs go up to the first token, memory to the longest answer. The number of tokens is the one said,
-    but where picture and sound compete for it, who gets how many is only seen in a run: here, evenly. Without a
-    tokenizer at hand, text tokens are estimated. `advice`: what would make it fit, where it does not.
+    Times are None. FLOPs go up to the first token, memory to the longest answer. If audio and video compete for the
+    kept tokens, their shares are known after a run only: here, even. Without a tokenizer, text tokens are estimated.
     """
 
     report: Report
@@ -36,21 +34,19 @@ class Plan:
 
 
 def plan(outline: Outline, clip: Clip | Extent, question: str, options: AskOptions) -> Plan:
-    """Predict the report of asking `question` about a clip, of which its extent is enough.
+    """Predict the report of a question about a clip, or about a clip's extent.
 
-    ModelError for cs2 where there is no sieve.
+    ModelError for cs2 without a sieve.
     """
     model, options = outline.model, options.resolved(outline.own_sieve)
     model.check(options.reducer, options.keep if outline.own_sieve else KEEP)
     extent = extent_of(clip.pieces()) if isinstance(clip, Clip) else clip
     media = media_of(span_of(extent, model.backbone.resolution), extent)
     case = Case(outline, media, question, options, _bytes(extent))
-    stream, before, after = case.stream, case.before, case.kept
-    encoders, shape = model.backbone.encoder_flops(case.media), model.backbone.shape
-    choice = model.selection_flops(options.reducer, media.span.tokens, before.total - media.span.tokens)
+    before, after, memory = case.before, case.kept, memory_of(case)
+    encoders, shape = model.backbone.encoder_flops(media), model.backbone.shape
+    choice = model.selection_flops(options.reducer, before.pool, before.text)
     flops = Flops(encoders + llm_flops(shape, before.total, 1), encoders + choice + llm_flops(shape, after.total, 1))
-    free = free_memory(outline.device)
-    memory = memory_of(case, free)
     report = Report(
         tokens=Tokens.of(before, after),
         time_s=StageTimes(),
@@ -59,39 +55,40 @@ def plan(outline: Outline, clip: Clip | Extent, question: str, options: AskOptio
         encoded=replace(before, text=0),
         speedup=Speedup(flops.full / flops.reduced),
     )
-    said = () if free is None or memory.peak <= free else advice(case, _fps(extent), _size(extent), free)
-    beyond = (*model.backbone.resolution.warnings(media.span), *model.overreach(int(stream.next_position.max())))
-    warnings = (*_range(stream, options.keep), *beyond, *_warnings(outline, options))
-    return Plan(report, memory, options, outline.device.type, said, warnings)
+    changes = advice(case, _fps(extent), _size(extent), memory.free) if memory.fits is False else ()
+    beyond = (*model.backbone.resolution.warnings(media.span), *model.overreach(int(case.stream.next_position.max())))
+    warnings = (*_range(case.stream, options.keep), *beyond, *_sieve(outline, options))
+    return Plan(report, memory, options, outline.device.type, changes, warnings)
 
 
 def _range(stream: Stream, keep: Keep) -> tuple[str, ...]:
-    """What cannot be known of auto before a run."""
+    """The range of kept tokens with a keep of auto, which depends on the scores."""
     if not isinstance(keep, Auto):
         return ()
     least, most = (int(budget(stream.pool, ratio)) for ratio in (LEAST, MOST))
-    return (f"{keep} keeps {least} to {most} audio and video tokens, as the scores say: planned with {most}.",)
+    return (f"{keep} keeps {least} to {most} audio and video tokens, by their scores: planned with {most}.",)
 
 
 def _bytes(extent: Extent) -> int:
-    """What is in memory of a clip: all of it, or of a long one a piece, what waits for the towers, and both as one."""
+    """Bytes of a clip in memory: all, or of a long one a piece, the frames that wait for an encoder, and their copy."""
     height, width = extent.size
     return min(len(extent.times) * height * width * 3 + extent.samples * 4, 3 * PIECE)
 
 
 def _fps(extent: Extent) -> float:
-    """Frames a second as they were read; 0 for fewer than two."""
+    """Frames read per second; 0 for fewer than two."""
     times = extent.times
     return (len(times) - 1) / (times[-1] - times[0]) if len(times) > 1 else 0.0
 
 
 def _size(extent: Extent) -> tuple[int, int]:
-    """The (height, width) of the picture in the file."""
+    """The (height, width) of the file's frames."""
     video = extent.ending.source.video
     return video.size if video else extent.size
 
 
-def _warnings(outline: Outline, options: AskOptions) -> tuple[str, ...]:
+def _sieve(outline: Outline, options: AskOptions) -> tuple[str, ...]:
+    """The sieve that a plan assumes for a model without one."""
     sieve = outline.model.sieve
     if options.reducer not in SIEVED or outline.own_sieve or sieve is None:
         return ()

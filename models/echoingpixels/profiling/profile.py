@@ -11,7 +11,7 @@ from typing import Any
 from ..datasets.score import Score
 from ..errors import EpError, MediaError
 from ..generation.answer import Answer
-from ..media import Reader, stream_clip
+from ..media import Reader
 from ..media.clip import Source
 from ..model import EchoingPixels
 from ..options import AskOptions, GenerateOptions, MediaOptions, ProfileOptions
@@ -102,7 +102,7 @@ def profile(
     read: MediaOptions | None = None,
     generate: GenerateOptions | None = None,
     on_progress: Callable[[int, int], None] | None = None,
-    reader: Reader = stream_clip,
+    reader: Reader | None = None,
 ) -> Profile:
     """Ask one question about every clip under every setting, in rounds, and summarise the reports.
 

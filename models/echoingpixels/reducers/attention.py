@@ -1,7 +1,6 @@
-"""Ways to choose tokens that need no training and read the attention of the decoder's first layers.
+"""Reducers that need no training and read the attention weights of the decoder's first layers.
 
-Each is `(backbone, stream, keep) -> Selection`; what is kept goes through the whole decoder afterwards, from its
-embeddings.
+Each is `(backbone, stream, keep) -> Selection`. The kept tokens then enter the decoder as embeddings.
 """
 
 from __future__ import annotations
@@ -13,37 +12,38 @@ import torch
 from torch import Tensor
 
 from ..backbones.base import Backbone, Shape
-from ..backbones.flops import layer_flops
+from ..backbones.sizes import layer_flops
 from ..inputs.stream import Selection, Stream, budget
-from .basic import by_scores, news
-from .chunked_scoring import Where, rated
+from .basic import by_scores, novelty
+from .chunked_scoring import Where, scored
 
-LAYERS = 2  # of the decoder, whose attention is read
-COVERED, WINDOW_S = 0.25, 2.0  # of relevance's budget, and the model's own chunk of interleaved picture and sound
+LAYERS = 2  # decoder layers whose attention is read
+COVERED = 0.25  # share of relevance's budget that is spread evenly over windows of time
+WINDOW_S = 2.0  # the model's own chunk of interleaved video and audio
 
 
 def fastv(backbone: Backbone, stream: Stream, keep: float) -> Selection:
-    """What the prompt's last token attends to in layer 2, mean of the heads: FastV's rule, as its code has it.
+    """Attention of the prompt's last token in layer 2, mean over heads: FastV's score, as in its code.
 
-    Source: FastV (arXiv 2403.06764), which drops the other tokens from that layer on; so only its rule is compared.
+    Source: FastV (arXiv 2403.06764), which drops the other tokens from that layer on; here only its score is used.
     """
     if not bool(stream.pool.any()):
         return Selection(keep=stream.mask)
 
-    def rate(part: Stream, _: Where) -> Tensor:
+    def score(part: Stream, _: Where) -> Tensor:
         last = torch.zeros_like(part.mask)
         last[:, -1] = True
         blocks = list(backbone.attention_of(part, last, LAYERS))[-1]
         return next(blocks)[:, :, 0].mean(1)
 
-    return by_scores(stream, rated(stream, rate), keep)
+    return by_scores(stream, scored(stream, score), keep)
 
 
 def relevance(backbone: Backbone, stream: Stream, keep: float) -> Selection:
-    """What any word of the question attends to more than its other words do, less where a token repeats the one before.
+    """Question attention above its mean, weighted by each token's difference from the token before it in its cell.
 
-    One pool of audio and video; a COVERED share of the budget goes evenly to windows of time, each to its best, so that
-    what the first layers overlook is still there in outline.
+    One pool of audio and video; a COVERED share of the budget goes evenly to the best tokens of each window of time, so
+    that no stretch of the clip is missing.
     """
     if not bool(stream.pool.any()):
         return Selection(keep=stream.mask)
@@ -54,9 +54,9 @@ def relevance(backbone: Backbone, stream: Stream, keep: float) -> Selection:
 
 
 def _outline(stream: Stream, scores: Tensor, keep: float) -> Tensor:
-    """The best of each window by scores (B, L), as many of each as the covered share has for all: (B, L) bool.
+    """The best tokens of each window by scores (B, L), an equal number for each window: (B, L) bool.
 
-    What repeats its neighbour to the bit, or is not looked for at all, is never among them.
+    A token with score 0, such as an exact repeat of its neighbour, is never among them.
     """
     window = torch.where(stream.pool, stream.time / WINDOW_S, -1.0).floor()  # (B, L)
     order = scores.argsort(dim=1, descending=True, stable=True)
@@ -76,15 +76,15 @@ def relevant(backbone: Backbone, stream: Stream) -> Tensor:
 
     A long stream is scored by windows; a neighbour is the one in the whole clip.
     """
-    new = news(stream, 1.0).sqrt()  # (B, L)
-    return rated(stream, lambda part, where: _question_attention(backbone, part) * new[where])
+    new = novelty(stream, 1.0).sqrt()  # (B, L)
+    return scored(stream, lambda part, where: _question_attention(backbone, part) * new[where])
 
 
 def _question_attention(backbone: Backbone, stream: Stream) -> Tensor:
-    """The most (B, L) by which any word of the question, with any head of any layer, attends to a token above the mean.
+    """Attention of the question's words above their mean: (B, L), the maximum over words, heads and layers.
 
-    The mean is over the question's words, head by head: what all words attend to alike, such as sinks and the nearest
-    tokens, cancels. A mean over heads would drown the one that finds something.
+    The mean is over the question's words, head by head: attention that all words share, such as to sinks and to the
+    nearest tokens, cancels. A mean over heads would hide a single informative head.
     """
     words = stream.words
     found = torch.zeros_like(stream.time)
@@ -96,8 +96,8 @@ def _question_attention(backbone: Backbone, stream: Stream) -> Tensor:
 def above_mean(blocks: Iterable[Tensor], words: Tensor) -> Tensor:
     """Max over words of attention minus its mean over words: blocks (B, H, K, L) → (B, H, L), for `words` (B,) in all.
 
-    The mean is the same for all words, so the running maximum and sum of one pass are enough. One word alone has
-    nothing to be compared with: its attention stays as it is.
+    The mean is the same for all words, so one pass with a running maximum and sum is enough. The attention of a single
+    word stays unchanged.
     """
     most = total = torch.zeros(len(words), 1, 1, device=words.device)
     for weights in blocks:
@@ -108,6 +108,6 @@ def above_mean(blocks: Iterable[Tensor], words: Tensor) -> Tensor:
 
 
 def attended_flops(shape: Shape, tokens: int) -> float:
-    """Floating-point operations over `tokens`: the layers before the last that is read, and the keys of all of them."""
+    """Floating-point operations over `tokens`: the layers before the last one read, and the keys of all of them."""
     keys = 2 * tokens * shape.width * shape.kv_heads * shape.head_size
     return (LAYERS - 1) * layer_flops(shape, tokens, causal=True) + LAYERS * keys

@@ -1,11 +1,9 @@
-"""Ways to choose tokens that need no training: baselines and controls for CS2.
+"""Reducers that need neither training nor the decoder: baselines and controls for CS2.
 
-Each is `(stream, keep) -> Selection`. Those that ask the decoder are in attended.py.
+Each is `(stream, keep) -> Selection`.
 """
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -14,13 +12,12 @@ from torch.nn import functional as F
 from ..inputs.positions import AUDIO, TEXT
 from ..inputs.stream import Selection, Stream, budget, top_k
 
-Reducer = Callable[[Stream, float], Selection]
 SEED = 0
-TOKENS_AT_ONCE = 16_384  # whose embeddings are compared: memory holds no second copy of a long stream
+TOKENS_AT_ONCE = 16_384  # compared at once: memory holds no second copy of a long stream
 
 
 def full(stream: Stream, keep: float = 1.0) -> Selection:
-    """Every token, whatever the ratio."""
+    """Every token, for any ratio."""
     return Selection(keep=stream.mask)
 
 
@@ -38,17 +35,17 @@ def random(stream: Stream, keep: float) -> Selection:
     """Tokens drawn at random from the pool; the same ones for the same stream."""
     generator = torch.Generator().manual_seed(SEED)
     scores = torch.rand(stream.mask.shape[1], generator=generator).to(stream.mask.device)
-    # drawn by place in the pool, so that padding does not change a row's choice
+    # drawn by index in the pool, so that padding does not change a row's choice
     return by_scores(stream, scores[(stream.pool.cumsum(1) - 1).clamp(min=0)], keep)
 
 
 def repeats(stream: Stream, keep: float) -> Selection:
-    """Tokens that differ most from their neighbour before: 1 - cosine of the embeddings, one pool.
+    """Tokens that differ most from their predecessor: 1 - cosine of the embeddings, one pool.
 
-    A video token's neighbour is the one in its grid cell a temporal step earlier, an audio token's the audio token
-    before. What has none, such as a clip's first step, comes first; at a small ratio little else may be left.
+    A video token's predecessor is the token of its grid cell one temporal step earlier, an audio token's the audio
+    token before it. Tokens without one, such as a clip's first step, rank first.
     """
-    return by_scores(stream, news(stream, torch.inf), keep)
+    return by_scores(stream, novelty(stream, torch.inf), keep)
 
 
 def by_scores(stream: Stream, scores: Tensor, keep: float) -> Selection:
@@ -57,9 +54,9 @@ def by_scores(stream: Stream, scores: Tensor, keep: float) -> Selection:
     return Selection(keep=chosen | (stream.mask & ~stream.pool), scores=scores)
 
 
-def news(stream: Stream, unlike: float) -> Tensor:
-    """1 - cosine of each token (B, L) to its neighbour before, or `unlike` where it has none."""
-    before = _neighbour(stream)  # (B, L)
+def novelty(stream: Stream, unlike: float) -> Tensor:
+    """1 - cosine of each token (B, L) to its predecessor, or `unlike` where it has none."""
+    before = _predecessor(stream)  # (B, L)
     rows = torch.arange(len(before), device=before.device)[:, None]  # (B, 1)
     alike = torch.empty_like(stream.time)  # (B, L)
     for first in range(0, alike.shape[1], TOKENS_AT_ONCE):
@@ -69,16 +66,13 @@ def news(stream: Stream, unlike: float) -> Tensor:
     return torch.where(before < 0, unlike, (1 - alike).clamp(min=0.0))
 
 
-def _neighbour(stream: Stream) -> Tensor:
-    """The place (B, L) int64 in its row of each token's neighbour before, -1 where it has none."""
+def _predecessor(stream: Stream) -> Tensor:
+    """The index (B, L) int64 in its row of each token's predecessor, -1 where it has none."""
     row, column = stream.cell.unbind(-1)  # (B, L)
     where = 1 + row * (int(column.max()) + 1) + column  # one number a grid cell, from 1
     where = torch.where(stream.kind == AUDIO, 0, torch.where(stream.kind == TEXT, -1, where))
     order = where.argsort(dim=1, stable=True)  # tokens of one cell side by side, in stream order
     last = order.roll(1, dims=1)
     same = where.gather(1, order) == where.gather(1, last)
-    later = stream.time.gather(1, order) > stream.time.gather(1, last)  # not so where another clip begins, nor for text
+    later = stream.time.gather(1, order) > stream.time.gather(1, last)  # False where another clip begins, and for text
     return torch.empty_like(order).scatter_(1, order, torch.where(same & later, last, -1))
-
-
-REDUCERS: dict[str, Reducer] = {"full": full, "uniform": uniform, "random": random, "repeats": repeats}

@@ -1,7 +1,6 @@
-"""Rating more tokens than an encoder should read at once: window by window, then the best of all windows together.
+"""Scoring of long streams: window by window, then the best tokens of all windows together.
 
-Every window holds a stretch of the clip and all of the text, so attention stays linear in the clip's length. Knows
-nothing about how tokens are rated, nor how many are kept.
+Every window holds a part of the clip and all of the text, so the cost of attention is linear in the clip's length.
 """
 
 from __future__ import annotations
@@ -14,72 +13,71 @@ from torch import Tensor
 
 from ..inputs.stream import Stream
 
-AT_ONCE = 16_384  # tokens that are rated at once: a longer stream goes by windows (docs/long.md)
+AT_ONCE = 16_384  # tokens scored at once: a longer stream is split into windows (docs/long.md)
 WINDOW = 4096  # tokens of one window of it
-BELOW = 100.0  # by which the tokens that went no further than their window are rated lower than the others
+BELOW = 100.0  # subtracted from the scores of tokens that did not reach the final pass
 
 Where = tuple[int, Tensor] | tuple[slice]
-Rate = Callable[[Stream, Where], Tensor]
-"""Rates a stream (B, L), which is a part of the whole one: its `where` says which. Scores (B, L) float32."""
+ScorePart = Callable[[Stream, Where], Tensor]
+"""Scores (B, L) float32 of a part of the stream; `where` is its place in the whole."""
 
 
-def rated(stream: Stream, rate: Rate) -> Tensor:
+def scored(stream: Stream, score: ScorePart) -> Tensor:
     """Scores (B, L) float32 of a stream: all of it at once, or by windows where it is long."""
     if not is_long(stream):
-        return rate(stream, (slice(None),))
-    return torch.stack([_row(stream, rate, row) for row in range(len(stream.mask))])
+        return score(stream, (slice(None),))
+    return torch.stack([_row(stream, score, row) for row in range(len(stream.mask))])
 
 
 def is_long(stream: Stream) -> bool:
-    """Whether a stream is rated by windows. In training it never is: the gradient needs all tokens at once."""
+    """Whether a stream is scored by windows. In training it never is: the gradient needs all tokens at once."""
     return stream.labels is None and stream.mask.shape[1] > AT_ONCE
 
 
-def _row(stream: Stream, rate: Rate, row: int) -> Tensor:
+def _row(stream: Stream, score: ScorePart, row: int) -> Tensor:
     """Scores (L,) of one row of a long stream.
 
-    Each window passes on the best of its tokens, AT_ONCE from all of them and the text. These are rated again,
-    together, and that decides. The others come after them, by their place in their own window, so that any budget
-    can be met.
+    Each window passes its best tokens to a final pass, AT_ONCE tokens in all with the text. The final pass scores them
+    together. The others rank below, by their rank in their own window, so that any budget can be met.
     """
     pool = stream.pool[row]
     scores = torch.zeros(pool.shape, device=pool.device)
 
-    def rate_at(places: Tensor) -> None:
-        scores[places] = rate(_part(stream, row, places), (row, places))[0].float()
+    def score_at(places: Tensor) -> None:
+        scores[places] = score(_part(stream, row, places), (row, places))[0].float()
 
     places, text = pool.nonzero()[:, 0], (stream.mask[row] & ~pool).nonzero()[:, 0]
     if not len(places):  # text alone
         return scores
     if len(places) + len(text) <= AT_ONCE:
-        rate_at(stream.mask[row].nonzero()[:, 0])
+        score_at(stream.mask[row].nonzero()[:, 0])
         return scores
     below = torch.zeros_like(scores)
     windows = places.tensor_split(count_windows(len(places), len(text)))
     most, passed = _passed_on(len(windows), len(text)), [text]
     for window in windows:
-        rate_at(torch.cat([text, window]).sort().values)
+        score_at(torch.cat([text, window]).sort().values)
         order = window[scores[window].argsort(descending=True, stable=True)]
         passed.append(order[:most])
         below[order[most:]] = BELOW + torch.arange(len(order[most:]), device=pool.device) / len(order)
     finalists = torch.cat(passed)
-    rate_at(finalists.sort().values)
+    score_at(finalists.sort().values)
     lowest = scores[torch.cat(passed[1:])].min()
     return torch.where(below > 0, lowest - below, scores)
 
 
 def _passed_on(windows: int, text: int) -> int:
-    """Tokens that each window passes on at most."""
+    """The largest number of tokens that one window passes on."""
     return max(AT_ONCE - text, AT_ONCE // 2) // windows
 
 
 def count_windows(pool: int, text: int) -> int:
-    """Windows for so many audio and video tokens, each with all of the text."""
+    """Number of windows for `pool` audio and video tokens, each window with all of the text."""
     return max(1, -(-pool // max(WINDOW - text, WINDOW // 2)))
 
 
 def passes(pool: int, text: int) -> list[int]:
-    """How many tokens are rated at once, time after time, of so many in all."""
+    """Numbers of tokens scored at once, pass by pass, for `pool` audio and video tokens and `text` tokens."""
     if pool + text <= AT_ONCE:
         return [pool + text]
     n = count_windows(pool, text)

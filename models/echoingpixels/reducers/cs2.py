@@ -1,7 +1,6 @@
-"""CS2, the Cross-Modal Semantic Sieve: co-attend to all, score audio and video tokens, keep the best of one pool.
+"""CS2, the Cross-Modal Semantic Sieve: co-attention over all tokens, scores, the best of one joint pool.
 
-Source: EchoingPixels (arXiv 2512.10324), section 3; corners as observed in the published implementation.
-Knows nothing about media, prompts or weights on disk.
+Source: EchoingPixels (arXiv 2512.10324), section 3; details as observed in the published implementation.
 """
 
 from __future__ import annotations
@@ -15,12 +14,12 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from ..backbones.base import Backbone
-from ..backbones.chunked_mlp import TOKENS
+from ..backbones.decoder import TOKENS
 from ..errors import ModelError, OptionError
 from ..inputs.stream import Selection, Stream, budget, top_k
 from ..options import REDUCER_NAMES, SIEVED
 from .adaptive import Enough
-from .chunked_scoring import Where, is_long, rated
+from .chunked_scoring import Where, is_long, scored
 
 NORM_EPS = 1e-6  # the selector's own, whatever the decoder's config says
 BELOW = -1e4  # lower than any centred score, and finite, for the gradient's sake
@@ -30,13 +29,13 @@ Form = Literal["fused", "extractive"]
 
 @dataclass(frozen=True)
 class SieveOptions:
-    """What a sieve is. `sections` is its Sync-RoPE split [T, H, W, T] or None for plain M-RoPE.
+    """The configuration of a sieve. `sections` is its Sync-RoPE split [T, H, W, T] or None for plain M-RoPE.
 
     `fused`: kept tokens and text enter the decoder as the encoder's output, as published.
-    `extractive`: the encoder only rates; kept tokens and text enter the decoder as they were.
-    `bidirectional` and `question` are ablations' switches: with the first off a token is rated from what comes before
-    it, with the second off from audio and video alone.
-    `auto`: the calibration that lets it choose how many tokens to keep.
+    `extractive`: the encoder only scores; kept tokens and text enter the decoder unchanged.
+    `bidirectional`, `question`: for ablations; without the first a token is scored from the tokens before
+    it, without the second from audio and video alone.
+    `auto`: the calibration for adaptive keep ratios.
     """
 
     layers: int = 4
@@ -89,7 +88,7 @@ class Sieve(nn.Module):
         pool = stream.pool
         if not bool(pool.any()):
             return Selection(keep=stream.mask)
-        scores, hidden = self._rated(stream)
+        scores, hidden = self._scored(stream)
         chosen = top_k(self._noisy(scores) if stream.labels is not None else scores, pool, budget(pool, keep))
         return Selection(
             keep=chosen | (stream.mask & ~pool),
@@ -98,29 +97,29 @@ class Sieve(nn.Module):
             gate=None if stream.labels is None else self._gate(scores, pool, chosen),
         )
 
-    def _rated(self, stream: Stream) -> tuple[Tensor, Tensor | None]:
-        """Scores (B, L) float32, and in the fused form what the decoder reads (B, L, D).
+    def _scored(self, stream: Stream) -> tuple[Tensor, Tensor | None]:
+        """Scores (B, L) float32, and in the fused form the decoder's input (B, L, D).
 
-        Of a long stream that is what the encoder made of a token last: among the best of all windows if it was passed
-        on, as all text is, else in its window.
+        In a long stream a token takes the encoder's last output for it: in the final pass over the best tokens of all
+        windows if it was part of that, as all text is, else in its window.
         """
         fused = self.options.form == "fused"
         if not is_long(stream):
             hidden = self.encode(stream)
-            return self.rate(hidden), hidden if fused else None
-        alone = ~stream.pool.any(1)[:, None, None]  # rows without media pass as they are
+            return self.score(hidden), hidden if fused else None
+        alone = ~stream.pool.any(1)[:, None, None]  # rows without media stay unchanged
         last = stream.embeds * alone if fused else None
 
-        def rate(part: Stream, where: Where) -> Tensor:
+        def score(part: Stream, where: Where) -> Tensor:
             encoded = self.encode(part)
             if last is not None:
                 last[where] = encoded[0]
-            return self.rate(encoded)
+            return self.score(encoded)
 
-        return rated(stream, rate), last
+        return scored(stream, score), last
 
-    def rate(self, hidden: Tensor) -> Tensor:
-        """Scores (B, L) of what `encode` returned, meaningful inside the pool; in float32 whatever the weights are.
+    def score(self, hidden: Tensor) -> Tensor:
+        """Scores (B, L) from the output of `encode`, meaningful inside the pool; in float32 for weights of any dtype.
 
         In bfloat16, scores near 10 would be 0.06 apart: many tokens would tie at the cut, and the earlier ones win.
         """
@@ -131,23 +130,23 @@ class Sieve(nn.Module):
             return torch.cat([functional_call(head, weights, (part.float(),)) for part in parts], 1)
 
     def encode(self, stream: Stream) -> Tensor:
-        """The joint stream after the encoder's layers (B, L, D); what they may not see keeps its embeddings."""
+        """The joint stream after the encoder's layers (B, L, D); hidden tokens keep their embeddings."""
         if not self.layers:
             return stream.embeds
-        # In training answers are hidden; in inference a row without media passes as it would alone.
+        # In training answers are hidden; in inference a row without media is encoded as it would be alone.
         open_ = stream.pool.any(1, keepdim=True) if stream.labels is None else stream.labels == -100
-        seen = (stream.mask if self.options.question else stream.pool) & open_
-        keys = seen | ~seen.any(1, keepdim=True)  # a row that sees nothing still needs a key; its output is dropped
+        visible = (stream.mask if self.options.question else stream.pool) & open_
+        keys = visible | ~visible.any(1, keepdim=True)  # a row without visible tokens still needs a key
         hidden = self._run(self.layers, stream.embeds, stream.positions, keys)
-        return torch.where(seen[..., None], hidden, stream.embeds)
+        return torch.where(visible[..., None], hidden, stream.embeds)
 
     def soft_attention(self, stream: Stream, scores: Tensor, keep: float, temperature: float) -> Tensor:
-        """What the decoder adds to its attention (B, 1, L, L) float32 in training, so that every token stays, fainter.
+        """A bias (B, 1, L, L) float32 on the decoder's attention logits in training: dropped tokens fade.
 
-        `scores` (B, L) are as `rate` gives them. A key of the pool gets log σ((score − edge) / temperature), scores
-        standardised over the row's pool, the edge halfway between the last that is kept and the next; other keys get 0.
-        At temperature 0 this is what `take` leaves. Gradient reaches every score, also of tokens left out. Extractive
-        form only.
+        `scores` (B, L) are those of `score`. A key of the pool gets log σ((score − edge) / temperature), with scores
+        standardised over the row's pool and the edge halfway between the last kept and the first dropped token; other
+        keys get 0. At temperature 0 it equals `take`. The gradient reaches every score, also those of dropped tokens.
+        Extractive form only.
         """
         pool = stream.pool
         n = pool.sum(1, keepdim=True).clamp(min=1)  # (B, 1)
@@ -158,9 +157,9 @@ class Sieve(nn.Module):
         edge = (ranked.gather(1, k - 1) + ranked.gather(1, k)) / 2  # (B, 1)
         bias = torch.where(pool, F.logsigmoid((centred - edge) / (spread * temperature)), 0.0)
         length = pool.shape[1]
-        itself = torch.eye(length, dtype=torch.bool, device=pool.device)  # padding, which sees nothing else
-        seen = (stream.mask[:, None, :] & torch.ones_like(itself).tril()) | itself  # (B, L, L)
-        return torch.where(seen, bias[:, None, :], -torch.inf)[:, None]
+        itself = torch.eye(length, dtype=torch.bool, device=pool.device)  # padding attends to itself alone
+        visible = (stream.mask[:, None, :] & torch.ones_like(itself).tril()) | itself  # (B, L, L)
+        return torch.where(visible, bias[:, None, :], -torch.inf)[:, None]
 
     def _noisy(self, scores: Tensor) -> Tensor:
         if not self.options.gumbel:
@@ -181,7 +180,7 @@ class Sieve(nn.Module):
 
 
 def no_sieve(name: str) -> ModelError:
-    """What to say when cs2 is asked of a model without its weights."""
+    """The error for cs2 on a model without sieve weights."""
     others = ", ".join(one for one in REDUCER_NAMES if one not in SIEVED)
     return ModelError(
         f"{name} has no sieve weights, which cs2 needs.", f"Give them with --sieve PATH, or use --reducer {others}."
@@ -189,6 +188,6 @@ def no_sieve(name: str) -> ModelError:
 
 
 def no_table(name: str) -> ModelError:
-    """What to say when a sieve is asked how many tokens are enough, and cannot tell."""
+    """The error for an adaptive keep ratio on a sieve without calibration."""
     hint = "Run `ep calibrate QUESTIONS.jsonl` with this model and sieve, or give a ratio such as 0.2."
     return ModelError(f"The sieve of {name} is not calibrated, which auto needs.", hint)

@@ -7,12 +7,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from ..backbones.base import Backbone, Shape
-from ..backbones.flops import sieve_flops
+from ..backbones.sizes import sieve_flops
 from ..inputs.stream import Selection, Stream, budget, top_k
 from ..options import KEEP, REDUCER_NAMES, SIEVED, Auto
-from . import basic
 from .adaptive import features
-from .attention import attended_flops, fastv, relevance
 from .chunked_scoring import passes
 from .cs2 import Sieve, no_sieve, no_table
 
@@ -42,6 +40,7 @@ def register(name: str, reducer: Reducer) -> None:
     REDUCERS[name] = reducer
     if name not in REDUCER_NAMES:
         REDUCER_NAMES.append(name)
+    SIEVED.discard(name)
     if reducer.needs_sieve:
         SIEVED.add(name)
 
@@ -80,28 +79,29 @@ def selection_flops(name: str, shape: Shape, sieve: Sieve | None, pool: int, tex
     return sum(REDUCERS[name].flops(shape, sieve, tokens) for tokens in passes(pool, text))
 
 
-def _without_sieve(choose: basic.Reducer, _: Backbone, __: Sieve | None, stream: Stream, keep: float) -> Selection:
-    return choose(stream, keep)
+def _basic(name: str, _: Backbone, __: Sieve | None, stream: Stream, keep: float) -> Selection:
+    from . import basic
+
+    selection: Selection = getattr(basic, name)(stream, keep)
+    return selection
 
 
-def _reading(
-    choose: Callable[[Backbone, Stream, float], Selection],
-    backbone: Backbone,
-    _: Sieve | None,
-    stream: Stream,
-    keep: float,
-) -> Selection:
-    return choose(backbone, stream, keep)
+def _by_attention(name: str, backbone: Backbone, _: Sieve | None, stream: Stream, keep: float) -> Selection:
+    from . import attention
+
+    selection: Selection = getattr(attention, name)(backbone, stream, keep)
+    return selection
 
 
-def _reading_flops(shape: Shape, sieve: Sieve | None, tokens: int) -> float:
+def _attention_flops(shape: Shape, sieve: Sieve | None, tokens: int) -> float:
+    from .attention import attended_flops
+
     return attended_flops(shape, tokens)
 
 
 REDUCERS: dict[str, Reducer] = {
     "cs2": Reducer(cs2, cs2_flops, needs_sieve=True),
-    **{name: Reducer(partial(_without_sieve, choose)) for name, choose in basic.REDUCERS.items()},
-    "fastv": Reducer(partial(_reading, fastv), _reading_flops),
-    "relevance": Reducer(partial(_reading, relevance), _reading_flops),
+    **{name: Reducer(partial(_basic, name)) for name in ("full", "uniform", "random", "repeats")},
+    **{name: Reducer(partial(_by_attention, name), _attention_flops) for name in ("fastv", "relevance")},
 }
 assert set(REDUCERS) == set(REDUCER_NAMES), "options.py names the reducers"

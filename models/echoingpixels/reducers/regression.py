@@ -1,7 +1,4 @@
-"""Logistic regression for a sieve's calibration: the chance of a right answer, from features and the keep ratio.
-
-Knows nothing about what the features are.
-"""
+"""Logistic regression for a sieve's calibration: the chance of a right answer, from features and the keep ratio."""
 
 from __future__ import annotations
 
@@ -11,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-DIRECTIONS, ROWS_EACH = 12, 30  # the most principal directions of the features, and rows that are needed for each
+DIRECTIONS, ROWS_EACH = 12, 30  # the largest number of principal directions, and rows needed for each
 RIDGE = 1e-3  # of the squared weights beside the mean loss
-STEPS = 300  # the most, of L-BFGS
+STEPS = 300  # of L-BFGS, at most
 
 
 @dataclass(frozen=True)
@@ -26,10 +23,9 @@ class Fit:
 
 
 def fit(features: Tensor, x: Tensor, right: Tensor) -> Fit:
-    """The likeliest fit to which of N answers were right (N, X) bool at each x (X,); features (N, F).
+    """The maximum-likelihood fit to N answers, right or not (N, X) bool at each x (X,); features (N, F).
 
-    Features are seen along their principal directions, each as wide as another, so that no more is learned than there
-    are answers for.
+    Features are projected on their principal directions, scaled to equal spread; the number of directions grows with N.
     """
     mean, along = _directions(features.double())
     z = (features.double() - mean) @ along  # (N, R)
@@ -42,9 +38,9 @@ def fit(features: Tensor, x: Tensor, right: Tensor) -> Fit:
         optimizer.zero_grad()
         level, slope, curve = _parts(weights)
         logits = (known @ level)[:, None] + x * (known @ slope)[:, None] + x.square() * curve
-        said = F.binary_cross_entropy_with_logits(logits, right.double()) + RIDGE * weights[1:].square().sum()
-        said.backward()  # type: ignore[no-untyped-call]
-        return said
+        value = F.binary_cross_entropy_with_logits(logits, right.double()) + RIDGE * weights[1:].square().sum()
+        value.backward()  # type: ignore[no-untyped-call]
+        return value
 
     optimizer.step(loss)  # type: ignore[no-untyped-call]
     level, slope, curve = _parts(weights.detach())

@@ -1,4 +1,4 @@
-"""A reducer with a keep ratio, and the settings that a list of each makes."""
+"""A reducer with a keep ratio."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..options import Auto, Keep, check_choice, plain_keep
 
 @dataclass(frozen=True)
 class Setting:
-    """How tokens are chosen in one run."""
+    """The reducer and keep ratio of one run."""
 
     reducer: str
     keep: Keep

@@ -1,6 +1,6 @@
-"""A JSONL file of rows that only grows: each row is on disk before the next is begun.
+"""An append-only file of JSON lines: each row is on disk before the next is made.
 
-Whatever ends the program, each row is in the file whole or not at all, and resuming finds the rows that are done.
+If the program is interrupted, the file contains each row completely or not at all, and a later run can resume.
 """
 
 from __future__ import annotations
@@ -20,29 +20,30 @@ REPLACES_OPEN = os.name != "nt"  # whether the system replaces files that are op
 
 
 class RowFile:
-    """Appends rows to a file that no other process is writing.
+    """Appends rows to a file, which no other process writes at the same time.
 
-    A subclass says which rows are its own (`check`), which of them stay when the file is resumed (`stays`), and notes
-    those (`found`).
+    A subclass defines which rows are valid (`check`), which of them remain when the file is resumed (`stays`), and
+    notes these (`found`).
     """
 
-    program = "ep"  # that writes such files
-    what = "row"  # of what
-    start_again = ""  # the option that overwrites, if there is one
+    program = "ep"  # the command that writes such files
+    what = "row"  # noun for a row, in error messages
+    start_again = ""  # the option that overwrites the file, if any
 
     def __init__(self, path: Path, resume: bool = False, force: bool = False) -> None:
-        """Begin a new file; with `resume` go on with one, without its torn last line and the rows that do not stay;
-        with `force` empty one when the first row is written. DataError where it cannot be written or is no such file.
+        """Create a file. `resume`: continue an existing one, without an incomplete last line and the rows that do not
+        remain. `force`: empty an existing one when the first row is written. DataError if the file exists, cannot be
+        written, or has other content.
         """
         self.path = path
-        self._begun, self._empties = not path.exists(), force
+        self._created, self._empty_first = not path.exists(), force
         new = 0 if resume or force else os.O_EXCL
         try:
             self._file = os.open(path, OPEN | new, 0o666)
         except FileExistsError:
-            again = f"start again by {self.start_again}, " if self.start_again else ""
-            hint = f"Go on with it by --resume, {again}or choose another --out."
-            raise DataError(f"{path} is already there.", hint) from None
+            again = f"overwrite it with {self.start_again}, " if self.start_again else ""
+            hint = f"Continue it with --resume, {again}or choose another --out."
+            raise DataError(f"{path} already exists.", hint) from None
         except OSError as error:
             raise self._unwritable(error) from error
         try:
@@ -62,44 +63,44 @@ class RowFile:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._begun and not os.fstat(self._file).st_size:  # nothing came of it
+        if self._created and not os.fstat(self._file).st_size:  # no row was written
             with suppress(OSError):
                 self.path.unlink()
         os.close(self._file)
 
     def check(self, row: dict[str, Any]) -> None:
-        """ValueError, KeyError or TypeError where a row is none of these."""
+        """ValueError, KeyError or TypeError for an invalid row."""
 
     def stays(self, row: dict[str, Any]) -> bool:
-        """Whether a row is in the file after resuming."""
+        """Whether a row remains in the file when it is resumed."""
         return True
 
     def found(self, row: dict[str, Any]) -> None:
-        """Note a row that stays."""
+        """Note a row that remains."""
 
     def append(self, rows: Sequence[dict[str, Any]]) -> None:
-        """Append rows and wait until they are on disk. DataError where that fails; what was written before stays."""
+        """Append rows and wait until they are on disk. DataError if that fails; earlier rows are kept."""
         data = b"".join(_line(row) for row in rows)
-        if self._empties:
+        if self._empty_first:
             os.ftruncate(self._file, 0)
-            self._empties = False
+            self._empty_first = False
         size = os.fstat(self._file).st_size
         try:
             _write(self._file, data)
             os.fsync(self._file)
         except OSError as error:
-            os.ftruncate(self._file, size)  # part of a row may have fitted
+            os.ftruncate(self._file, size)  # part of a row may have been written
             raise self._unwritable(error) from error
         try:
-            there = os.path.samestat(os.stat(self.path), os.fstat(self._file))
+            same = os.path.samestat(os.stat(self.path), os.fstat(self._file))
         except OSError:
-            there = False
-        if not there:
-            what = f"{self.path} is gone: it was moved or deleted, or its folder was, while rows were being written."
-            raise DataError(what, "If it was moved, give its new place to --out and go on with --resume.")
+            same = False
+        if not same:
+            problem = f"{self.path} is gone: it was moved or deleted, or its folder was, while rows were being written."
+            raise DataError(problem, "If it was moved, give its new path with --out and continue with --resume.")
 
     def _recover(self) -> None:
-        """Note what is done; the file holds these rows alone afterwards."""
+        """Note the finished rows; afterwards the file contains only these."""
         kept = 0
         for line, row in self._rows():
             if self.stays(row):
@@ -109,7 +110,7 @@ class RowFile:
             self._replace(line for line, row in self._rows() if self.stays(row))
 
     def _rows(self) -> Iterator[tuple[bytes, dict[str, Any]]]:
-        """Whole lines with what they say. DataError for a line that is no row of these."""
+        """Complete lines and their rows. DataError for a line that is not a valid row."""
         for number, line, row in whole_lines(self.path):
             try:
                 if not isinstance(row, dict):
@@ -117,11 +118,11 @@ class RowFile:
                 self.check(row)
             except (ValueError, KeyError, TypeError):
                 hint = f"Resume with a file that `{self.program}` wrote, or choose another --out."
-                raise DataError(f"{self.path}, line {number} is no {self.what}.", hint) from None
+                raise DataError(f"{self.path}, line {number} is not a valid {self.what}.", hint) from None
             yield line, row
 
     def _replace(self, lines: Iterable[bytes]) -> None:
-        """Write a new file beside the old one and put it in its place in one step."""
+        """Write a new file beside the old one, and replace the old one in one step."""
         beside = self.path.with_name(f".{self.path.name}.new")
         new = os.open(beside, OPEN | os.O_TRUNC, 0o666)
         try:
@@ -143,17 +144,17 @@ class RowFile:
 
     def _unwritable(self, error: OSError) -> DataError:
         reason = (error.strerror or str(error)).lower()
-        hint = "Rows written before are safe: make room, and go on with --resume."
+        hint = "Rows written before are kept. Free disk space, and continue with --resume."
         known = error.errno is not None and os.path.exists(self.path)
         return DataError(f"{self.path} cannot be written: {reason}.", hint if known else "Choose another --out.")
 
 
 def whole_lines(path: Path) -> Iterator[tuple[int, bytes, Any]]:
-    """Number, bytes and value of each line that ends; the value is None where it is no JSON."""
+    """Number, bytes and value of each complete line; the value is None if the line is not JSON."""
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             if not line.endswith(b"\n"):
-                return  # torn: the program was ended while it wrote this line
+                return  # incomplete: the program was stopped while it wrote this line
             try:
                 row = json.loads(line)
             except ValueError:
@@ -172,7 +173,7 @@ def _write(file: int, data: bytes) -> None:
 
 
 def _lock(file: int, path: Path, program: str) -> None:
-    """Keep other processes from writing to the same file; where the system cannot, nothing is done."""
+    """Lock the file against other writers, if the system supports it."""
     try:
         import fcntl
     except ImportError:

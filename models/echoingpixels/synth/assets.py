@@ -1,4 +1,4 @@
-"""SyncClips' sprites, sounds and spoken words as arrays. Knows nothing about clips or questions."""
+"""SyncClips' sprites, sounds and spoken words as arrays."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy.typing as npt
 import soundfile
 from PIL import Image
 
-from echoingpixels.errors import OptionError
+from ..errors import OptionError
 
 Sprite: TypeAlias = npt.NDArray[np.uint8]  # (H, W, 4) RGBA
 Wave: TypeAlias = npt.NDArray[np.float32]  # (S,) mono at RATE
@@ -34,12 +34,12 @@ FOLDER = Path(__file__).resolve().parents[1] / "assets" / "syncclips"
 
 @cache
 def sprite(name: str) -> Sprite:
-    """The drawing of an object, (192, 192, 4) uint8 RGBA, read-only; it touches two opposite edges of its square.
+    """The sprite of an object, (192, 192, 4) uint8 RGBA, read-only; it touches two opposite edges of its square.
 
     Raises OptionError for a name not in OBJECTS.
     """
     if name not in OBJECTS:
-        raise OptionError(f"There is no object called {name!r}.", f"Known objects: {', '.join(OBJECTS)}.")
+        raise OptionError(f"Unknown object {name!r}.", f"Known objects: {', '.join(OBJECTS)}.")
     with Image.open(FOLDER / "sprites" / f"{name}.webp") as image:
         pixels = np.asarray(image.convert("RGBA"), dtype=np.uint8).copy()  # (H, W, 4)
     pixels.flags.writeable = False
@@ -48,14 +48,14 @@ def sprite(name: str) -> Sprite:
 
 @cache
 def takes(name: str) -> tuple[Wave, ...]:
-    """Every take of a sound or a word, each (S,) float32 mono at RATE within -1..1, read-only, from its first sample.
+    """Every take of a sound or a word, each (S,) float32 mono at RATE within -1..1, read-only, without leading silence.
 
-    A sound's takes last 0.5 to 2 s. A word's come voice by voice, three speeds each, from slow to fast.
+    Takes of a sound last 0.5 to 2 s. Takes of a word are ordered by voice, each at three speeds from slow to fast.
     Raises OptionError for a name neither in SOUNDS nor in WORDS.
     """
     if name not in SOUNDS and name not in WORDS:
         raise OptionError(
-            f"There is no sound or word called {name!r}.",
+            f"Unknown sound or word {name!r}.",
             f"Known sounds: {', '.join(SOUNDS)}. Known words: {', '.join(WORDS)}.",
         )
     folder = FOLDER / ("sounds" if name in SOUNDS else "words")

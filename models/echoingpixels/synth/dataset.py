@@ -1,4 +1,4 @@
-"""Makes a folder of SyncClips: media files and `questions.jsonl`. Knows nothing about models or scores."""
+"""Makes a folder of SyncClips: media files and `questions.jsonl`."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from echoingpixels.errors import OptionError
-from echoingpixels.synth.encode import encode, read_signature, signature
-from echoingpixels.synth.plan import plan
-from echoingpixels.synth.questions import pick, questions
-from echoingpixels.synth.timeline import Timeline
+from ..errors import OptionError
+from .encode import encode, read_signature, signature
+from .plan import plan
+from .questions import pick, questions
+from .timeline import Timeline
 
-Progress = Callable[[int, int], None]  # clips done, clips in all
+Progress = Callable[[int, int], None]  # finished clips, all clips
 
 
 def generate(
@@ -27,10 +27,10 @@ def generate(
 ) -> Path:
     """Write `clips` clips and their questions under `out_dir`; returns the path of questions.jsonl.
 
-    The same seed gives the same clips and questions. A run that was cut short goes on where it stopped: whole files
-    of the same seed are kept. A clip that allows fewer questions than asked for gives those it has.
-    Raises OptionError for arguments that make no sense, and, unless `force`, for a folder that holds the clips of
-    another seed or questions that are not the first of these.
+    The same seed gives the same clips and questions. An interrupted run continues: complete files of the same seed
+    are kept. A clip may have fewer than `questions_per_clip` questions.
+    Raises OptionError for invalid arguments, and, unless `force`, for a folder with the clips of another seed or with
+    questions that are not the first of these.
     """
     folder = Path(out_dir)
     _check(folder, clips, seed, questions_per_clip)
@@ -40,8 +40,8 @@ def generate(
     rows = (_rows(*one, questions_per_clip) for one in zip(planned, media, strict=True))
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for part in rows for row in part)
     if not force and target.exists() and not text.encode().startswith(target.read_bytes()):
-        what = f"{target} is there already and holds other questions."
-        raise OptionError(what, "Choose another folder, the same options, or overwrite it by --force.")
+        what = f"{target} exists and holds other questions."
+        raise OptionError(what, "Choose another folder or the same options, or overwrite it with --force.")
     (folder / "clips").mkdir(parents=True, exist_ok=True)
     for index, timeline in enumerate(planned):
         _make(timeline, folder / media[index], force)
@@ -54,25 +54,25 @@ def generate(
 
 def _check(folder: Path, clips: int, seed: int, questions_per_clip: int) -> None:
     if clips < 1:
-        raise OptionError(f"{clips} clips were asked for.", "Ask for at least 1.")
+        raise OptionError(f"The number of clips is {clips}.", "Give at least 1.")
     if questions_per_clip < 1:
-        raise OptionError(f"{questions_per_clip} questions a clip were asked for.", "Ask for at least 1.")
+        raise OptionError(f"The number of questions a clip is {questions_per_clip}.", "Give at least 1.")
     if seed < 0:
-        raise OptionError(f"The seed is {seed}.", "Seeds are whole numbers from 0 up.")
+        raise OptionError(f"The seed is {seed}.", "Give a whole number from 0 up.")
     if folder.exists() and not folder.is_dir():
-        raise OptionError(f"{folder} is a file, not a folder.", "Give the name of a new or empty folder.")
+        raise OptionError(f"{folder} is a file, not a folder.", "Give a new or empty folder.")
 
 
 def _make(timeline: Timeline, path: Path, force: bool) -> None:
-    """Encode unless the whole clip is there already; nothing unfinished ever bears the final name."""
+    """Encode the clip unless the complete file exists; an incomplete file never has the final name."""
     if path.exists():
         found = read_signature(path)
         if found == signature(timeline):
             return
         if not force:
             raise OptionError(
-                f"{path} is there already and is not this clip (it says {found!r}, not {signature(timeline)!r}).",
-                "Choose another folder, the same seed, or overwrite it by --force.",
+                f"{path} exists and is another clip ({found!r}, not {signature(timeline)!r}).",
+                "Choose another folder or the same seed, or overwrite it with --force.",
             )
     part = path.with_name(path.name + ".part")
     try:
@@ -83,7 +83,7 @@ def _make(timeline: Timeline, path: Path, force: bool) -> None:
 
 
 def _rows(timeline: Timeline, media: str, n: int) -> Iterator[dict[str, object]]:
-    """The lines of one clip, with the keys of SyncClips' "Files" section."""
+    """The rows of one clip, with the keys of docs/syncclips.md."""
     rng = np.random.default_rng([timeline.seed, timeline.index, 2])
     events = [
         {"what": event.what, "start": event.start, "end": event.end, "corner": event.corner}

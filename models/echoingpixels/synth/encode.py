@@ -1,4 +1,4 @@
-"""Writes one timeline to a real media file through PyAV. Knows nothing about questions."""
+"""Writes one timeline to a media file with PyAV."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from echoingpixels.errors import MediaError
-from echoingpixels.media.container import comment
-from echoingpixels.synth.render import Scene, waveform
-from echoingpixels.synth.timeline import Timeline, Track
+from ..errors import MediaError
+from ..media.container import comment
+from .render import Scene, waveform
+from .timeline import Timeline, Track
 
 if TYPE_CHECKING:
     from av import AudioFrame
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 MUXERS = {"mp4": "mp4", "webm": "webm", "mkv": "matroska"}
 VIDEO_ENCODERS = {"h264": "libx264", "vp9": "libvpx-vp9", "mpeg4": "mpeg4"}
 AUDIO_ENCODERS = {"aac": "aac", "opus": "libopus", "mp3": "libmp3lame"}
-# Constant quality where the encoder has it; mpeg4 is given bits per pixel instead.
+# Constant quality; mpeg4 has bits per pixel instead.
 VIDEO_OPTIONS = {
     "h264": {"preset": "veryfast", "crf": "23"},
     "vp9": {"deadline": "realtime", "cpu-used": "8", "crf": "30", "b": "0"},
@@ -36,7 +36,7 @@ VERSION = "SyncClips v1"
 
 
 def encode(timeline: Timeline, path: Path) -> None:
-    """Write the clip to `path`, picture and sound in step, whatever the name's ending says.
+    """Write the clip to `path`; the file format does not depend on the suffix.
 
     The file's comment is `signature(timeline)`. Raises MediaError if this PyAV lacks an encoder.
     """
@@ -51,17 +51,17 @@ def encode(timeline: Timeline, path: Path) -> None:
     except av.codec.codec.UnknownCodecError as error:
         raise MediaError(
             f"This PyAV cannot encode {timeline.codec} with {timeline.track.codec if timeline.track else 'no sound'}.",
-            "Install the `av` wheel from PyPI, which has every encoder SyncClips needs.",
+            "Install the `av` wheel from PyPI, which has all encoders of SyncClips.",
         ) from error
 
 
 def signature(timeline: Timeline) -> str:
-    """Which clip a file holds, as written into it."""
+    """The identity of a clip, which its file stores."""
     return f"{VERSION}, seed {timeline.seed}, clip {timeline.index}"
 
 
 def read_signature(path: Path) -> str | None:
-    """The signature in a file, or None where there is none or the file cannot be read."""
+    """The signature in a file; None without one, or if the file cannot be read."""
     import av
 
     try:
@@ -91,7 +91,7 @@ def _audio_stream(container: OutputContainer, track: Track) -> AudioStream:
 
 
 def _write(container: OutputContainer, timeline: Timeline, video: VideoStream, audio: AudioStream | None) -> None:
-    """Encode picture by picture, each with its share of the sound, so that the file is well interleaved."""
+    """Encode frame by frame, each with its part of the audio, so that the file is interleaved."""
     import av
 
     scene = Scene.of(timeline)
@@ -109,7 +109,7 @@ def _write(container: OutputContainer, timeline: Timeline, video: VideoStream, a
 
 
 def _channels(timeline: Timeline) -> NDArray[np.float32] | None:
-    """(channels, S) float32 at the track's own rate, or None."""
+    """The audio, (channels, S) float32 at the rate of the track, or None."""
     track = timeline.track
     mono = None if track is None else waveform(timeline, track.rate)
     if track is None or mono is None:
@@ -121,7 +121,7 @@ def _channels(timeline: Timeline) -> NDArray[np.float32] | None:
 
 
 def _chunks(timeline: Timeline, sound: NDArray[np.float32], number: int) -> Iterator[AudioFrame]:
-    """The sound heard during native frame `number`."""
+    """The audio of native frame `number`."""
     import av
 
     assert timeline.track is not None, timeline

@@ -1,4 +1,4 @@
-"""Draws the timeline of a SyncClips clip. Every rule of docs/syncclips.md about clips holds by construction."""
+"""Draws the timeline of a SyncClips clip, which follows every rule of docs/syncclips.md by construction."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ from typing import TypeVar
 
 import numpy as np
 
-from echoingpixels.synth import assets
-from echoingpixels.synth.timeline import CORNERS, Event, Kind, Look, Pose, Timeline, Track
+from . import assets
+from .timeline import CORNERS, Event, Kind, Look, Pose, Timeline, Track
 
 REGIMES = ("balanced", "watch", "listen")
 BACKGROUNDS = ("plain", "gradient", "texture", "pattern", "shapes", "noise")
 NOISES = ("white", "pink", "brown", "hum")
 # Constant frame rates in frames per second; the two broadcast rates are exact fractions over 1001.
 FRAME_RATES = (8.0, 10.0, 12.0, 15.0, 16.0, 20.0, 24000 / 1001, 24.0, 25.0, 30000 / 1001, 30.0)
-# container, video codec, audio codec: what players and muxers agree on.
+# container, video codec, audio codec: combinations that players and muxers support.
 FORMATS = (
     ("mp4", "h264", "aac"), ("mp4", "h264", "mp3"), ("mp4", "mpeg4", "aac"), ("mp4", "mpeg4", "mp3"),
     ("webm", "vp9", "opus"), ("webm", "vp9", "opus"), ("mkv", "h264", "opus"), ("mkv", "h264", "aac"),
     ("mkv", "vp9", "mp3"), ("mkv", "vp9", "aac"), ("mkv", "mpeg4", "mp3"), ("mkv", "mpeg4", "opus"),
 )  # fmt: skip
-MIN_GAP_S = 0.76  # the rule says 0.75 s between starts; the rest is room for rounding
+MIN_GAP_S = 0.76  # 0.75 s between starts by the rule, and room for rounding
 MIN_OBJECT_S = 1.01
-MIN_SOUND_S, MAX_SOUND_S = 0.501, 1.999  # the rule says 0.5–2 s; the same room
+MIN_SOUND_S, MAX_SOUND_S = 0.501, 1.999  # 0.5–2 s by the rule, and the same room
 SILENCE_S = 0.06  # between the end of one sound or word and the start of the next
-ALIGN_TRIES = 12  # audio schedules drawn where sounds should meet objects
+ALIGN_TRIES = 12  # audio schedules drawn where sounds should overlap objects
 T = TypeVar("T")
 
 
 def plan(seed: int, index: int) -> Timeline:
-    """The clip `index` of the set `seed`: the same for the same pair, whatever other clips are made.
+    """The clip `index` of the set `seed`: the same pair always gives the same clip.
 
-    Each aligned block of three indices holds each regime once, in random order.
+    Each block of three indices has each regime once, in random order.
     """
     regime = REGIMES[np.random.default_rng([seed, index // 3, 3]).permutation(3)[index % 3]]
     rng = np.random.default_rng([seed, index])
@@ -44,9 +44,9 @@ def plan(seed: int, index: int) -> Timeline:
     width, height = _size(rng)
     objects = _objects(rng, regime, frames, fps)
     container, codec, audio_codec = _one(rng, FORMATS)
-    heard = _heard(rng, regime, frames / fps, objects)
+    audio = _audio(rng, regime, frames / fps, objects)
     track = None if regime == "watch" and rng.random() < 0.5 else _track(rng, audio_codec)
-    events = tuple(sorted((*objects, *heard), key=lambda event: event.start))
+    events = tuple(sorted((*objects, *audio), key=lambda event: event.start))
     look = _look(rng, regime)
     return Timeline(seed, index, regime, frames, fps, width, height, container, codec, look, track, events)
 
@@ -68,7 +68,7 @@ def _size(rng: np.random.Generator) -> tuple[int, int]:
 
 
 def _objects(rng: np.random.Generator, regime: str, frames: int, fps: float) -> list[Event]:
-    """Objects on the frame grid: starts apart, at most two at once, never two in one corner at once."""
+    """Objects on the frame grid: separate starts, at most two at once, never two in one corner at once."""
     if regime == "listen":
         if rng.random() < 0.4:
             return []
@@ -93,7 +93,7 @@ def _objects(rng: np.random.Generator, regime: str, frames: int, fps: float) -> 
 def _object(rng: np.random.Generator, name: str, span: tuple[int, int], fps: float, corner: str, still: bool) -> Event:
     start, end = round(span[0] / fps, 4), round(span[1] / fps, 4)
     place = rng.uniform(0, 1, 2)
-    # A tenth of the free room a second at most: slow whatever the aspect.
+    # At most a tenth of the free room a second: slow for every aspect ratio.
     travel = rng.uniform(-0.1, 0.1, 2) * (0.0 if still else end - start)
     to = np.clip(place + travel, 0, 1)
     pose = Pose(
@@ -107,8 +107,8 @@ def _object(rng: np.random.Generator, name: str, span: tuple[int, int], fps: flo
     return Event(name, "object", start, end, corner, pose=pose)
 
 
-def _heard(rng: np.random.Generator, regime: str, duration: float, objects: Sequence[Event]) -> list[Event]:
-    """Sounds and words, apart from one another; often placed so that they fall inside objects' intervals."""
+def _audio(rng: np.random.Generator, regime: str, duration: float, objects: Sequence[Event]) -> list[Event]:
+    """Sounds and words without overlap; often placed inside the intervals of objects."""
     if regime == "watch":
         return []
     n = int(rng.integers(2, 5)) if regime == "listen" or rng.random() < 0.85 else 1
@@ -119,9 +119,9 @@ def _heard(rng: np.random.Generator, regime: str, duration: float, objects: Sequ
 
 
 def _cast(rng: np.random.Generator, n: int, recur: float) -> list[tuple[Kind, str]]:
-    """Who is heard, in order: a recurring sound, or different ones with one word, several words or none.
+    """The names in order: a recurring sound, or different sounds, with one word, several words or none.
 
-    Two or more events always hold a sound, so that every clip allows questions.
+    Two or more events always include a sound, so that every clip allows questions.
     """
     recurs, roll = n > 1 and rng.random() < recur, rng.random()
     repeats = _one(rng, (2, 2, 2, 3, 3, 4)) if recurs else 1
@@ -140,7 +140,7 @@ def _seconds(what: str) -> tuple[float, ...]:
 
 
 def _recording(rng: np.random.Generator, kind: Kind, what: str) -> Event:
-    """A whole take at time zero: its pitch raised only as far as leaves a sound its least length."""
+    """A whole take at time zero; the pitch is limited so that a sound keeps its least length."""
     take = int(rng.integers(len(_seconds(what))))
     pitch = float(rng.uniform(0.9, 1.1))
     if kind == "sound":
@@ -150,7 +150,7 @@ def _recording(rng: np.random.Generator, kind: Kind, what: str) -> Event:
 
 
 def _fit(rng: np.random.Generator, cast: list[Event], duration: float) -> list[Event]:
-    """Cut the sounds (words are left whole) so that all can follow one another; drop the last while they cannot."""
+    """Cut the sounds, not the words, so that all events fit into the clip; drop the last while they do not fit."""
     while True:
         sounds = sum(event.kind == "sound" for event in cast)
         words = sum(max(MIN_GAP_S, event.length + SILENCE_S) for event in cast if event.kind == "word")
@@ -177,13 +177,13 @@ def _schedule(rng: np.random.Generator, cast: Sequence[Event], duration: float) 
     ]
 
 
-def _worth(heard: Sequence[Event], objects: Sequence[Event]) -> int:
-    """How much a schedule lets one ask: events inside one object's interval, and a sound on each side of a start."""
+def _worth(audio: Sequence[Event], objects: Sequence[Event]) -> int:
+    """A measure of the questions a schedule allows: events inside objects, sounds before and after a start."""
     inside = 0
-    for event in heard:
+    for event in audio:
         meeting = [thing for thing in objects if thing.start < event.end and event.start < thing.end]
         inside += len(meeting) == 1 and meeting[0].start <= event.start and event.end <= meeting[0].end
-    gaps = [event.start - thing.start for event in heard if event.kind == "sound" for thing in objects]
+    gaps = [event.start - thing.start for event in audio if event.kind == "sound" for thing in objects]
     return inside + 3 * (min(gaps, default=0.0) <= -MIN_GAP_S and max(gaps, default=0.0) >= MIN_GAP_S)
 
 
@@ -193,7 +193,7 @@ def _track(rng: np.random.Generator, codec: str) -> Track:
         rate=48_000 if codec == "opus" else _one(rng, (22_050, 44_100, 48_000)),
         channels=int(rng.integers(1, 3)),
         level=float(rng.uniform(-32, -20)),
-        snr=float(rng.uniform(5, 24)),  # gains add up to 6 dB: no event leaves 5–30 dB
+        snr=float(rng.uniform(5, 24)),  # gains add up to 6 dB: every event stays within 5–30 dB
         noise=_one(rng, NOISES),
         seed=int(rng.integers(2**31)),
         balance=float(rng.uniform(-0.6, 0.6)),

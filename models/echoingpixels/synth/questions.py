@@ -1,4 +1,4 @@
-"""Every question a timeline answers without ambiguity, in SyncClips' exact wording. Knows nothing about pixels."""
+"""All questions with an unambiguous answer in a timeline, in the exact wording of SyncClips."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from echoingpixels.synth.assets import OBJECTS, SOUNDS, WORDS
-from echoingpixels.synth.timeline import CORNERS, Event, Timeline
+from .assets import OBJECTS, SOUNDS, WORDS
+from .timeline import CORNERS, Event, Timeline
 
 COUNTS = ("zero", "one", "two", "three", "four")
 YES_NO = ("yes", "no")
@@ -45,15 +45,15 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "word_with_object": WORDS,
 }
 KINDS = tuple(WORDINGS)
-COVERED = 0.8  # share of a sound's interval that the answer shares with the object
-CLEAR = 0.2  # share that any other candidate must stay under: half-seen rivals would make the answer arguable
+COVERED = 0.8  # least share of a sound's interval that overlaps the object of the answer
+CLEAR = 0.2  # upper limit of that share for any other candidate: larger ones would be ambiguous
 APART_S = 0.75
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Question:
-    """One question, its answer, and `options`, the kind's whole answer set."""
+    """One question, its answer, and `options`, all answers of the kind."""
 
     kind: str
     question: str
@@ -62,7 +62,7 @@ class Question:
 
 
 def questions(timeline: Timeline, rng: np.random.Generator) -> list[Question]:
-    """All admissible questions; `rng` draws the absent names, and the pairs left out so that yes equals no."""
+    """All admissible questions; `rng` draws the absent names, and the pairs to drop so that yes and no are equal."""
     return [*_ends(timeline), *_together(timeline), *_counts(timeline, rng), *_yes_no(timeline, rng), *_plain(timeline)]
 
 
@@ -71,7 +71,7 @@ def pick(candidates: Sequence[Question], rng: np.random.Generator, n: int) -> li
     left = list(candidates)
     picked: list[Question] = []
     while left and len(picked) < n:
-        # A kind comes again only when every kind has come as often.
+        # A kind is repeated only after every other kind has been picked as often.
         used = Counter(question.kind for question in picked)
         kinds = sorted({question.kind for question in left})
         fewest = min(used[kind] for kind in kinds)
@@ -92,37 +92,37 @@ def _ask(kind: str, answer: str, *names: str) -> Question:
 
 
 def _ends(timeline: Timeline) -> Iterator[Question]:
-    """First and last. A word at that end of the clip leaves "which sound" arguable, so nothing is asked there."""
+    """First and last. "Which sound" is ambiguous where the first or last event is a word: no question there."""
     objects = timeline.of("object")
     if len(objects) > 1:
         yield _ask("first_object", objects[0].what)
         yield _ask("last_object", objects[-1].what)
-    heard = [event for event in timeline.events if event.kind != "object"]
-    if len({event.what for event in heard if event.kind == "sound"}) > 1:
-        if heard[0].kind == "sound":
-            yield _ask("first_sound", heard[0].what)
-        if heard[-1].kind == "sound":
-            yield _ask("last_sound", heard[-1].what)
+    audio = [event for event in timeline.events if event.kind != "object"]
+    if len({event.what for event in audio if event.kind == "sound"}) > 1:
+        if audio[0].kind == "sound":
+            yield _ask("first_sound", audio[0].what)
+        if audio[-1].kind == "sound":
+            yield _ask("last_sound", audio[-1].what)
 
 
 def _together(timeline: Timeline) -> Iterator[Question]:
-    """What is seen and heard at the same time, where exactly one candidate is."""
+    """Objects and sounds at the same time, where there is exactly one candidate."""
     objects, sounds, words = timeline.of("object"), timeline.of("sound"), timeline.of("word")
-    for sound in once(sounds):
-        thing = visible_with(sound, objects)
-        if thing is not None:
-            yield _ask("object_at_sound", thing.what, sound.what)
+    for single in once(sounds):
+        shown = visible_with(single, objects)
+        if shown is not None:
+            yield _ask("object_at_sound", shown.what, single.what)
     for thing in objects:
-        heard = heard_with(thing, sounds)
-        if heard is not None:
-            yield _ask("sound_with_object", heard.what, thing.what)
-        spoken = heard_with(thing, words)
+        sound = audible_with(thing, sounds)
+        if sound is not None:
+            yield _ask("sound_with_object", sound.what, thing.what)
+        spoken = audible_with(thing, words)
         if spoken is not None:
             yield _ask("word_with_object", spoken.what, thing.what)
 
 
 def _counts(timeline: Timeline, rng: np.random.Generator) -> Iterator[Question]:
-    """How often; in half the clips that have sounds, also of a sound that is never heard."""
+    """Counts; in half of the clips with sounds, also of an absent sound."""
     counts = Counter(event.what for event in timeline.of("sound"))
     for what, count in counts.items():
         yield _ask("count_sound", COUNTS[count], what)
@@ -131,7 +131,7 @@ def _counts(timeline: Timeline, rng: np.random.Generator) -> Iterator[Question]:
 
 
 def _yes_no(timeline: Timeline, rng: np.random.Generator) -> Iterator[Question]:
-    """As many yes as no of every kind in every clip, so that neither the kind nor the clip betrays the answer."""
+    """Yes and no equally often in every kind and clip, so that neither reveals the answer."""
     objects, sounds = timeline.of("object"), timeline.of("sound")
     pairs: dict[str, list[tuple[str, str]]] = {"yes": [], "no": []}
     for sound in once(sounds):
@@ -143,11 +143,11 @@ def _yes_no(timeline: Timeline, rng: np.random.Generator) -> Iterator[Question]:
         for i in sorted(rng.permutation(len(pairs[answer]))[:n]):
             yield _ask("order", answer, *pairs[answer][int(i)])
     for kind, present, names in (("exists_object", objects, OBJECTS), ("exists_sound", sounds, SOUNDS)):
-        there = sorted({event.what for event in present})
-        absent = [what for what in names if what not in there]
-        for what in there:
+        found = sorted({event.what for event in present})
+        absent = [what for what in names if what not in found]
+        for what in found:
             yield _ask(kind, "yes", what)
-        for i in rng.permutation(len(absent))[: len(there)]:
+        for i in rng.permutation(len(absent))[: len(found)]:
             yield _ask(kind, "no", absent[int(i)])
 
 
@@ -161,28 +161,28 @@ def _plain(timeline: Timeline) -> Iterator[Question]:
 
 
 def once(sounds: Sequence[Event]) -> list[Event]:
-    """Those that come once only."""
+    """The events whose name occurs once."""
     counts = Counter(sound.what for sound in sounds)
     return [sound for sound in sounds if counts[sound.what] == 1]
 
 
-def visible_with(heard: Event, objects: Sequence[Event]) -> Event | None:
-    """The one object that is there while something is heard, where that is beyond argument."""
-    return _sole([(thing, _share(heard, thing)) for thing in objects])
+def visible_with(sound: Event, objects: Sequence[Event]) -> Event | None:
+    """The only object visible during a sound or word; None if that is ambiguous."""
+    return _sole([(thing, _share(sound, thing)) for thing in objects])
 
 
-def heard_with(thing: Event, heard: Sequence[Event]) -> Event | None:
-    """The one sound or word that is heard while an object is there, where that is beyond argument."""
-    return _sole([(event, _share(event, thing)) for event in heard])
+def audible_with(thing: Event, sounds: Sequence[Event]) -> Event | None:
+    """The only sound or word while an object is visible; None if that is ambiguous."""
+    return _sole([(event, _share(event, thing)) for event in sounds])
 
 
-def _share(heard: Event, thing: Event) -> float:
-    """The share of what is heard during which the object is visible."""
-    return max(0.0, min(heard.end, thing.end) - max(heard.start, thing.start)) / heard.length
+def _share(sound: Event, thing: Event) -> float:
+    """The share of a sound during which the object is visible."""
+    return max(0.0, min(sound.end, thing.end) - max(sound.start, thing.start)) / sound.length
 
 
 def _sole(shares: Sequence[tuple[Event, float]]) -> Event | None:
-    """The only candidate that covers, when no other comes near it."""
+    """The only candidate that reaches COVERED, if every other is below CLEAR."""
     together = [event for event, share in shares if share >= CLEAR]
     covering = [event for event, share in shares if share >= COVERED]
     return covering[0] if len(together) == len(covering) == 1 else None

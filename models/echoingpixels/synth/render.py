@@ -1,4 +1,4 @@
-"""Draws a timeline's pictures and mixes its sound. Knows nothing about codecs, files or questions."""
+"""Draws a timeline's frames and mixes its audio."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter
 
-from echoingpixels.synth import assets
-from echoingpixels.synth.timeline import Event, Look, Timeline
+from . import assets
+from .timeline import Event, Look, Timeline
 
 Wave = NDArray[np.float32]
 Play = Callable[[Event, int], Wave]  # an event at a rate in Hz
 
-MARGIN = 0.12  # of the background beyond the picture, room for panning
-FADE_S = 0.04  # where a take is cut short
-EDGE_S = 0.004  # at either end of every sound: no clicks
+MARGIN = 0.12  # of the background beyond the frame, for panning
+FADE_S = 0.04  # where a take is cut
+EDGE_S = 0.004  # at both ends of every sound, against clicks
 
 
 def frame(timeline: Timeline, t: float) -> NDArray[np.uint8]:
-    """The picture shown at t seconds: (H, W, 3) uint8. One Scene serves many moments faster."""
+    """The frame at t seconds: (H, W, 3) uint8. A Scene is faster for several frames."""
     return Scene.of(timeline).frame(t)
 
 
@@ -34,13 +34,13 @@ class Scene:
     timeline: Timeline
     width: int
     height: int
-    background: Image.Image  # larger than the picture by MARGIN, RGB
+    background: Image.Image  # larger than the frame by MARGIN, RGB
     sprites: tuple[tuple[Event, Image.Image], ...]  # RGBA at their drawn size
     grain: NDArray[np.int16] | None  # (2H, 2W), 8-bit levels
 
     @classmethod
     def of(cls, timeline: Timeline, scale: float = 1.0) -> Scene:
-        """Draw what does not change from frame to frame."""
+        """Draw the parts that all frames share."""
         width, height = (max(2, round(side * scale)) for side in (timeline.width, timeline.height))
         rng = np.random.default_rng(timeline.look.seed)
         size = (math.ceil(width * (1 + MARGIN)), math.ceil(height * (1 + MARGIN)))
@@ -53,7 +53,7 @@ class Scene:
         return cls(timeline, width, height, picture, sprites, grain)
 
     def frame(self, t: float) -> NDArray[np.uint8]:
-        """The picture of the native frame shown at t seconds: (H, W, 3) uint8."""
+        """The native frame at t seconds: (H, W, 3) uint8."""
         line, look = self.timeline, self.timeline.look
         number = frame_number(line, t)
         now = number / line.fps
@@ -75,7 +75,7 @@ class Scene:
         return pixels
 
     def boxes(self, t: float) -> list[tuple[Event, tuple[float, float, float, float]]]:
-        """The objects visible at t seconds, each with its box (left, top, right, bottom) in shares of the picture."""
+        """The objects visible at t seconds, each with its box (left, top, right, bottom) in shares of the frame."""
         number = frame_number(self.timeline, t)
         found = []
         for event, sprite in self.sprites:
@@ -97,7 +97,7 @@ class Scene:
 
 
 def frame_number(timeline: Timeline, t: float) -> int:
-    """The native frame shown at t seconds: the last whose timestamp is not after t."""
+    """The number of the native frame at t seconds: the last whose timestamp is not after t."""
     return min(timeline.frames - 1, math.floor(t * timeline.fps + 1e-6))
 
 
@@ -108,7 +108,7 @@ def _trimmed(name: str) -> Image.Image:
 
 
 def _sprite(event: Event, short: int) -> Image.Image:
-    """The event's sprite, turned, its longer side the pose's share of the short side (px)."""
+    """The rotated sprite; its longer side is the pose's share of `short` (px)."""
     pose = event.pose
     assert pose is not None, event
     picture = _trimmed(event.what)
@@ -126,7 +126,7 @@ def _sprite(event: Event, short: int) -> Image.Image:
 
 
 def _background(rng: np.random.Generator, look: Look, size: tuple[int, int]) -> Image.Image:
-    """An RGB picture of `size` px, made small and enlarged: it has no detail worth drawing at full size."""
+    """An RGB image of `size` px, drawn small and enlarged, since it has no fine detail."""
     if look.background == "black":
         return Image.new("RGB", size)
     colours = rng.uniform(20, 235, (6, 3)) * look.brightness
@@ -156,7 +156,7 @@ def _background(rng: np.random.Generator, look: Look, size: tuple[int, int]) -> 
 
 
 def _cloud(rng: np.random.Generator, cells: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """(H, W, 3) smooth noise in 0–1 with `cells` bumps to a side."""
+    """(H, W, 3) smooth noise in 0–1 from a grid of `cells` x `cells`."""
     seeds = Image.fromarray(rng.integers(0, 256, (cells, cells, 3), dtype=np.uint8))
     return np.asarray(seeds.resize((shape[1], shape[0]), Image.Resampling.BICUBIC), np.float32) / np.float32(255)
 
@@ -175,9 +175,9 @@ def _shapes(rng: np.random.Generator, picture: Image.Image, colours: NDArray[np.
 def waveform(
     timeline: Timeline, rate: int, play: Play | None = None, hiss: Callable[[Wave], Wave] | None = None
 ) -> Wave | None:
-    """The clip's sound: (S,) float32 mono in [-1, 1] at `rate` Hz, or None where it has no audio track.
+    """The clip's audio: (S,) float32 mono in [-1, 1] at `rate` Hz, or None without an audio track.
 
-    `play` renders one event in place of its recording, `hiss` changes the noise floor of unit power; both for training.
+    `play` renders an event in place of its recording, `hiss` changes the noise floor of unit power; both for training.
     """
     track = timeline.track
     if track is None:
@@ -214,12 +214,12 @@ def take_at(what: str, take: int, rate: int) -> Wave:
 
 
 def recording(event: Event, rate: int) -> Wave:
-    """What is heard between the event's start and end: (S,) float32, faded where the take is cut."""
+    """The recording of an event: (S,) float32, faded where the take is cut."""
     return pitched(take_at(event.what, event.take, rate), event.pitch, event.length, rate)
 
 
 def pitched(source: Wave, pitch: float, seconds: float, rate: int) -> Wave:
-    """A take played `pitch` times as fast for so long: (S,) float32, faded where it is cut, silent where it is over."""
+    """A take at `pitch` times its speed for `seconds`: (S,) float32, faded where it is cut, then silent."""
     samples = max(1, round(seconds * rate))
     at = np.arange(samples, dtype=np.float32) * np.float32(pitch)
     places = np.arange(len(source), dtype=np.float32)

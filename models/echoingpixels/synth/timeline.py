@@ -1,7 +1,4 @@
-"""What happens in one SyncClips clip, and when: what questions, pictures and sound are all made from.
-
-Knows nothing about how it was planned, nor about drawing, encoding or asking.
-"""
+"""The timeline of one SyncClips clip: its events, from which questions, frames and audio are made."""
 
 from __future__ import annotations
 
@@ -26,7 +23,7 @@ class Pose:
 
 @dataclass(frozen=True)
 class Event:
-    """One thing seen or heard over [start, end) seconds; `take` is the recording, `corner` the object's quadrant."""
+    """An object, sound or word over [start, end) seconds; `take` is the recording, `corner` the object's quadrant."""
 
     what: str
     kind: Kind
@@ -46,7 +43,7 @@ class Event:
 
 @dataclass(frozen=True)
 class Look:
-    """The picture but for the sprites. `seed` draws the background; amplitudes are shares of full brightness."""
+    """The frames without sprites. `seed` draws the background; amplitudes are shares of full brightness."""
 
     seed: int
     background: str  # one of BACKGROUNDS, or "black"
@@ -59,7 +56,7 @@ class Look:
 
 @dataclass(frozen=True)
 class Track:
-    """The audio track: its coding, and a noise floor `snr` dB under the quietest event. Level in dB full scale."""
+    """The audio track: its encoding, and a noise floor `snr` dB under the quietest event. Level in dB full scale."""
 
     codec: str
     rate: int
@@ -73,7 +70,7 @@ class Track:
 
 @dataclass(frozen=True)
 class Timeline:
-    """One clip: `frames` pictures of width × height px at `fps`, `events` sorted by start, `track` None if silent."""
+    """One clip: `frames` frames of width × height px at `fps`, `events` sorted by start, `track` None without audio."""
 
     seed: int
     index: int

@@ -1,1 +1,1 @@
-"""Training the bundled tiny model, and CS2: towers, then answers from all tokens, then answers through the sieve."""
+"""Training a sieve, and a decoder with it: distillation, LoRA, QLoRA and full fine-tuning."""

@@ -1,4 +1,4 @@
-"""The Trainer's checkpoints of one stage: which is whole, how far it is, and its weights. Writes none."""
+"""Reads the Trainer's checkpoints of one stage: which is complete, its step, and its weights."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ WEIGHTS = "model.safetensors"
 
 
 def last(folder: Path) -> Path | None:
-    """The newest whole checkpoint, or None. Those that a kill left half written are removed."""
-    whole = {}
+    """The newest complete checkpoint, or None. Checkpoints that a kill left incomplete are removed."""
+    complete = {}
     for path in folder.glob("checkpoint-*"):
         state = _state(path)
         if state is None:
             shutil.rmtree(path)
         else:
-            whole[int(state["global_step"])] = path
-    return whole[max(whole)] if whole else None
+            complete[int(state["global_step"])] = path
+    return complete[max(complete)] if complete else None
 
 
 def step_of(path: Path | None) -> int:
-    """How many steps a checkpoint has behind it; 0 without one."""
+    """The step of a checkpoint; 0 without one."""
     state = None if path is None else _state(path)
     return 0 if state is None else int(state["global_step"])
 
@@ -46,7 +46,7 @@ def _state(path: Path) -> dict[str, Any] | None:
 
 @torch.no_grad()
 def read(learner: nn.Module, path: Path) -> None:
-    """Put a checkpoint's weights into what it was made of; DataError where they do not fit."""
+    """Load a checkpoint's weights into the module that it was made of; DataError where they do not fit."""
     try:
         learner.load_state_dict(load_file(path / WEIGHTS))
     except (OSError, SafetensorError, RuntimeError) as error:

@@ -1,4 +1,4 @@
-"""What each step learns from: clips and questions by seed, step and stage, so that a resumed run draws the same."""
+"""The input of each step: clips and questions by seed, step and stage, so that a resumed run draws the same."""
 
 from __future__ import annotations
 
@@ -9,16 +9,14 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from ..synth.questions import Question, pick
-from .bank import Example, Supply
 from .clips import Clips
+from .examples import Asked, Example, Supply
 from .recipe import Stage, Target, Task
-
-Asked = list[tuple[Example, tuple[Question, ...]]]
 
 
 @dataclass(frozen=True)
 class Draw:
-    """Clips, each with the questions asked of it, and how: all tokens or a `share` of them, or the sieve at `keep`."""
+    """Clips with the questions to ask, and how: from a `share` of the tokens, or through the sieve at `keep`."""
 
     task: Task
     item: int
@@ -29,11 +27,11 @@ class Draw:
     target: Target = "agreed"  # of task distil, and of a soft gate with a weight
     distil_weight: float = 0.0
     focus: float = 0.0  # of task answers
-    figure: str = "right"  # what the share of right tokens is called
+    figure: str = "right"  # name of the accuracy in the log
 
 
 class Draws(Dataset[Any]):
-    """One Draw an item, in any order always the same as long as the source is. Of `processes`, each takes its turn."""
+    """One Draw an item. An item depends on its number alone, and the processes of a run use items in turn."""
 
     def __init__(self, source: Supply, stage: Stage, seed: int, number: int, processes: int = 1) -> None:
         self.source, self.stage, self.seed, self.number = source, stage, seed, number
@@ -51,19 +49,19 @@ class Draws(Dataset[Any]):
             return Draw("answers", item, self._whole(rng, stage.batch), share, focus=stage.focus)
         if stage.full_every and item % stage.full_every == 0:
             return Draw("answers", item, self._whole(rng, stage.full_batch), figure="right_full")
-        asked = self._next(item) if stage.epochs else self._any(rng)
+        asked = self._next(item) if stage.epochs else self._random(rng)
         step = item // self.a_step
         keep = float(rng.choice(stage.ratios(step)))
-        soft = stage.temperature_at(step)
-        return Draw(stage.task, item, asked, share, keep, soft, stage.target, stage.distil_weight)
+        temperature = stage.temperature_at(step)
+        return Draw(stage.task, item, asked, share, keep, temperature, stage.target, stage.distil_weight)
 
-    def _any(self, rng: np.random.Generator) -> Asked:
-        """A question each of clips of like length."""
+    def _random(self, rng: np.random.Generator) -> Asked:
+        """Clips of similar length with one question each."""
         drawn = [(clip, tuple(pick(clip.questions, rng, 1))) for clip in self.source.draw(rng, self.stage.batch)]
         return [pair for pair in drawn if pair[1]]
 
     def _next(self, item: int) -> Asked:
-        """The next questions in an order that has each once before any comes again."""
+        """The next questions in an order that has every question once an epoch."""
         assert isinstance(self.source, Clips) and self.pairs, "SyncClips have no epochs"
         asked = []
         for place in range(item * self.stage.batch, (item + 1) * self.stage.batch):
@@ -73,16 +71,19 @@ class Draws(Dataset[Any]):
         return asked
 
     def _whole(self, rng: np.random.Generator, n: int) -> Asked:
-        """n clips, each with no more questions and statements than the stage wants, its `first` kinds before others.
+        """n clips with several questions and statements each, kinds in `first` before others.
 
-        Of half as many clips more those are left out that allow the fewest questions of these kinds.
+        With `first`, half as many clips more are drawn, and those with the fewest questions of these kinds are dropped.
         """
         stage = self.stage
         clips = self.source.draw(rng, n + (n // 2 if stage.first else 0))
         clips = sorted(clips, key=lambda clip: -sum(q.kind in stage.first for q in clip.questions))[:n]
 
-        def some(all_: tuple[Question, ...], most: int) -> tuple[Question, ...]:
-            drawn = [all_[int(i)] for i in rng.permutation(len(all_))]
+        def some(questions: tuple[Question, ...], most: int) -> tuple[Question, ...]:
+            drawn = [questions[int(i)] for i in rng.permutation(len(questions))]
             return tuple(sorted(drawn, key=lambda q: q.kind not in stage.first)[:most])
 
-        return [(one, some(one.questions, stage.questions) + some(one.statements, stage.statements)) for one in clips]
+        def parts(clip: Example) -> tuple[Question, ...]:
+            return some(clip.questions, stage.questions) + some(clip.statements, stage.statements)
+
+        return [(clip, parts(clip)) for clip in clips]

@@ -1,152 +1,136 @@
-"""Runs a recipe's stages in order and saves the model after each. A stage goes on from its last checkpoint."""
+"""Runs the stages of a recipe in order and saves the model after each. A stage resumes from its last checkpoint."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 from torch.utils.data import Dataset
 
 from ..backbones.qwen_omni import QwenOmni
-from ..checkpoints.identity import encoders_mark, identity_of
+from ..checkpoints.fingerprint import encoders_mark, identity_of
+from ..checkpoints.loading import new_sieve
 from ..checkpoints.sieve_io import save_sieve
 from ..errors import DataError, OptionError
-from ..from_pretrained import save
+from ..from_pretrained import load, save
+from ..inputs.positions import check_sections
 from ..model import EchoingPixels
-from ..reducers.cs2 import Sieve
+from ..reducers.cs2 import Sieve, SieveOptions
 from . import checkpoint, lora
-from .accuracy import accuracy
-from .answers import loss_of
-from .bank import ClipSet, Reader, Supply, fill
+from .answers import accuracy, loss_of
 from .clips import Clips, read_clips
 from .draws import Draws
-from .log import check_extra, log_of
+from .examples import Supply
 from .recipe import BANK, Recipe, Stage
-from .rows import read_asked
-from .sharpen import FITTED, Sharpened
-from .start import sieve_of, start
-from .towers import Batches, Taught
-from .trainer import Learner, Loss, teach
-from .views import Seeing, Views, drawn_clips, own_clips
-from .world import is_sharded, world
+from .trainer import Check, Learner, Loss, Output, check_extra, is_sharded, teach, world
 
-VALID_SEED = 1_000_003  # of clips never trained on
-OTHER = 2_000_003  # added to a seed: clips that stage towers did not see
-SIEVED = ("distil", "sieve")  # tasks
-LOOKING = ("towers", "views", "sharpen")  # tasks that see pictures, and no features of them
-CHECKED = (0.2, 0.05)  # keep ratios at which a sieve is tried while it trains
+SIEVED = ("distil", "sieve")  # tasks with a sieve
+CHECKED = (0.2, 0.05)  # keep ratios at which a sieve is scored while it trains
+SAME = ("layers", "form", "sections", "tau", "bidirectional", "question")  # options of both a stage and a sieve
 
 
 @dataclass
 class Run:
-    """A recipe on its way: the model as it is by now, and the folder that holds what was made.
+    """A recipe in training: the model so far, and the folder of the results.
 
-    `read`: the clips, and the mark of the encoders whose features they have. `adapted`: the adapters of a quantized
-    decoder, which are never merged. `base`: mark of the model that the recipe starts from.
+    `read` holds the clips with the mark of the encoders that made their features; `adapted` the adapters of a quantized
+    decoder, which are never merged; `base` the mark of the model that the recipe starts from.
     """
 
     recipe: Recipe
     out: Path
-    backbone: QwenOmni
-    sieve: Sieve | None
+    backbone: QwenOmni = field(init=False)
+    sieve: Sieve | None = field(init=False)
     read: tuple[str, Supply, Supply | None] | None = None
     adapted: Any = None
     base: str = field(init=False)
 
     def __post_init__(self) -> None:
+        self.start()
         own = identity_of(self.backbone, self.backbone.name)
         self.base = f"{own.weights} {own.layers} {encoders_mark(self.backbone)} {self.recipe.quant}"
 
-    @property
-    def makes(self) -> str:
-        """What a stage leaves: a `model`; of a quantized one, whose weights stay as they are, a `sieve`."""
-        return _product(self.recipe)
+    @staticmethod
+    def order(recipe: Recipe) -> list[str]:
+        """The names of the steps: the bank, then the stages."""
+        return [BANK, *(stage.name for stage in recipe.stage)]
+
+    @staticmethod
+    def product(recipe: Recipe) -> str:
+        """The result of a stage: a `model`, or a `sieve` for a quantized model, whose weights do not change."""
+        return "model" if recipe.quant == "none" else "sieve"
+
+    def start(self) -> None:
+        """Load the model that the recipe starts from, with its sieve if it has one."""
+        recipe = self.recipe
+        assert recipe.model is not None
+        model = load(recipe.model, max_pixels=recipe.data.max_pixels, quant=recipe.quant, reuse=None)
+        assert isinstance(model.backbone, QwenOmni)
+        model.backbone.train(recipe.checkpointing)
+        self.backbone, self.sieve = model.backbone, model.sieve
 
     def stage(self, stage: Stage, number: int, train: bool) -> None:
-        """Train the stage to its end; where that is done, only read it. Without `train`, DataError if it is not."""
+        """Train the stage to its end, or only read it where it is complete. Without `train`, DataError if it is not."""
         torch.manual_seed(self.recipe.seed + number)
         folder = self.out / stage.name
         with world().main_process_first():
             saved = checkpoint.last(folder)
         stage = self._counted(stage)
-        whole = checkpoint.step_of(saved) >= stage.steps
-        if not (whole or train):
+        complete = checkpoint.step_of(saved) >= stage.steps
+        if not (complete or train):
             raise DataError(f"Stage {stage.name!r} is not complete in {self.out}.", "Run it first, or all stages.")
         modules, loss, end = self.parts(stage)
         learner = Learner(modules, loss)
+        product = self.product(self.recipe)
         if saved is not None:
-            checkpoint.read(learner, saved)  # the Trainer would pass over weights that do not fit
-        if not whole:
+            checkpoint.read(learner, saved)  # the Trainer would ignore weights that do not fit
+        if not complete:
             if world().is_main_process:
-                shutil.rmtree(folder / self.makes, ignore_errors=True)
-            draws, check = self._data(stage, number)
-            log = log_of(self.recipe.log, self.out, stage.name)
-            workers = int(stage.task in LOOKING)  # rendering takes as long as the step it is for
-            teach(learner, draws, stage, self.recipe.seed, folder, log, check, saved, workers)
+                shutil.rmtree(folder / product, ignore_errors=True)
+            draws, check = self.inputs(stage, number)
+            output = Output(self.out, self.recipe.log)
+            teach(learner, draws, stage, self.recipe.seed, output, check, saved, self.workers(stage))
             if is_sharded(learner):
                 del learner, modules, loss, end
-                return self._again(number)
+                return self._restart(number)
         end()
-        self._save(folder / self.makes)
+        self._save(folder / product)
 
-    def _again(self, number: int) -> None:
-        """Shards cannot be put together in place: start anew and read what the stages have learned so far."""
-        self.backbone, self.sieve = start(self.recipe)
+    def _restart(self, number: int) -> None:
+        """Load the model and the stages so far: shards cannot be joined in place."""
+        self.start()
         for before, stage in enumerate(self.recipe.stage[:number], 1):
             self.stage(stage, before, train=False)
 
     def _counted(self, stage: Stage) -> Stage:
-        """With the steps that its epochs take."""
+        """The stage with the steps of its epochs."""
         if stage.steps:
             return stage
         source, _ = self.sources()
         assert isinstance(source, Clips), "SyncClips have no epochs"
         return replace(stage, steps=stage.steps_of(len(source.pairs()), world().num_processes))
 
-    def fill(self) -> None:
-        """Run the towers over all clips, those that are not there yet."""
-        if self.recipe.data.train is None:
-            with world().main_process_first():  # the others find it done
-                for wanted in self._sets():
-                    fill(self.backbone, self.out / BANK, wanted)
-        else:
-            self.sources()
+    def workers(self, stage: Stage) -> int:
+        """Processes that prepare inputs."""
+        return 0
 
-    def _sets(self) -> tuple[ClipSet, ClipSet]:
-        """SyncClips to check on, and to train on."""
-        data = self.recipe.data
-        valid = ClipSet(VALID_SEED, data.valid_clips, data.valid_clips, data.questions)
-        return valid, ClipSet(self.recipe.seed, data.clips, data.shard, data.questions, data.searched)
+    def fill(self) -> None:
+        """Encode the clips that the bank does not hold yet."""
+        self.sources()
 
     def parts(self, stage: Stage) -> tuple[nn.Module, Loss, Callable[[], None]]:
-        """What the stage trains, its loss, and what is to be done when it is over; all else is frozen."""
+        """The modules that the stage trains, its loss, and what ends it; everything else is frozen."""
         thinker = self.backbone.thinker.requires_grad_(False)
-        if stage.task == "towers":
-            taught = Taught(self.backbone).to(self.backbone.device)
-            thinker.model.visual.requires_grad_(True)
-            thinker.model.audio_tower.requires_grad_(True)
-            first = self._shown(stage)
-            return taught, taught.loss, lambda: taught.settle(self.backbone, first[0])
-        if stage.task == "views":
-            thinker.model.visual.requires_grad_(True)
-            seeing = Seeing(self.backbone)
-            return seeing, seeing.loss, lambda: None
-        if stage.task == "sharpen":
-            thinker.model.visual.requires_grad_(True)
-            seen = self._shown(stage)
-            sharpened = Sharpened(self.backbone, (seen[i] for i in range(min(FITTED, stage.steps))))
-            return sharpened.to(self.backbone.device), sharpened.loss, lambda: None
         parts: dict[str, nn.Module] = {}
         adapted, dtype = None, getattr(torch, stage.precision)
         if stage.task in SIEVED:
-            self.sieve = sieve_of(self.backbone, self.sieve, stage, self.recipe)
+            self.sieve = sieve_of(self.backbone, self.sieve, stage, self.new_options())
             parts["sieve"] = self.sieve.to(dtype).requires_grad_(True)
         if "decoder" in stage.learns:
             if stage.lora is None:
@@ -155,61 +139,50 @@ class Run:
             else:
                 adapted = lora.adapt(self.backbone, stage.lora, self.adapted)
                 parts["text"] = self.backbone.text
-        if self.makes == "sieve":
+        if self.product(self.recipe) == "sieve":
             self.adapted, adapted = adapted or self.adapted, None
         return nn.ModuleDict(parts), partial(loss_of, self.backbone, self.sieve), partial(lora.merge, adapted)
 
-    def _data(self, stage: Stage, number: int) -> tuple[Dataset[Any], Callable[[], dict[str, float]]]:
-        seed = self.recipe.seed
-        if stage.task in ("towers", "sharpen"):
-            return self._shown(stage), dict
-        if stage.task == "views":
-            data = self.recipe.data
-            pictures = (
-                drawn_clips(seed, stage)
-                if data.train is None
-                else own_clips(read_asked(data.train, data.media)[0], data, stage, self.backbone.resolution)
-            )
-            return Views(stage, seed, pictures, self.backbone.resolution), dict
+    def new_options(self) -> dict[str, Any]:
+        """Options of a new sieve that no stage names."""
+        return {}
+
+    def inputs(self, stage: Stage, number: int) -> tuple[Dataset[Any], Check]:
+        """The inputs of each step, and the figures on held-out clips."""
         source, valid = self.sources()
-        draws = Draws(source, stage, seed, number, world().num_processes)
+        draws = Draws(source, stage, self.recipe.seed, number, world().num_processes)
         return draws, partial(self._check, stage, source, valid)
 
-    def _shown(self, stage: Stage) -> Batches:
-        """With what sounds, in task towers; in task sharpen other clips, and only what is seen."""
-        both = stage.task == "towers"
-        return Batches(stage, self.recipe.seed + (0 if both else OTHER), self.backbone.resolution, sound=both)
-
     def sources(self) -> tuple[Supply, Supply | None]:
-        """Clips to train on, and others to check on; read once for as long as the encoders stay as they are."""
-        data, folder, on, mark = self.recipe.data, self.out / BANK, self.backbone, encoders_mark(self.backbone)
-        if self.read is not None and self.read[0] == mark:
-            return self.read[1:]
-        if data.train is None:
-            held, clips = (Reader(folder, one.seed, one.names(on)) for one in self._sets())
-            held.draw(np.random.default_rng(0), 1)  # waits until it is there
-            self.read = mark, clips, held
-        else:
-            with world().main_process_first():
-                valid = None if data.valid is None else read_clips(on, data, data.valid, folder, self.base)
-                self.read = mark, read_clips(on, data, data.train, folder, self.base), valid
+        """Clips to train on, and held-out clips; read once for as long as the encoders do not change."""
+        mark = encoders_mark(self.backbone)
+        if self.read is None or self.read[0] != mark:
+            self.read = mark, *self.read_sources()
         return self.read[1:]
 
+    def read_sources(self) -> tuple[Supply, Supply | None]:
+        """Read the question files, and encode their clips."""
+        data, folder, on = self.recipe.data, self.out / BANK, self.backbone
+        assert data.train is not None
+        with world().main_process_first():  # the others find the features on disk
+            valid = None if data.valid is None else read_clips(on, data, data.valid, folder, self.base)
+            return read_clips(on, data, data.train, folder, self.base), valid
+
     def _check(self, stage: Stage, source: Supply, valid: Supply | None) -> dict[str, float]:
-        """Figures on clips that are not trained on: from all tokens if the decoder learns, and through the sieve."""
+        """Figures on held-out clips: with all tokens if the decoder learns, and through the sieve."""
         found: dict[str, float] = {"clips": len(source)} if stage.task == "answers" else {}
         if valid is None:
             return found
         for keep in CHECKED if stage.task in SIEVED else ():
-            tried = accuracy(self.backbone, valid, stage.batch, self.sieve, keep)
-            found |= {f"keep_{keep:g}": tried["all"], f"keep_{keep:g}_loss": tried["valid_loss"]}
+            scored = accuracy(self.backbone, valid, stage.batch, self.sieve, keep)
+            found |= {f"keep_{keep:g}": scored["all"], f"keep_{keep:g}_loss": scored["valid_loss"]}
         return found | (accuracy(self.backbone, valid, stage.batch) if "decoder" in stage.learns else {})
 
     def _save(self, folder: Path) -> None:
-        """Write the model or sieve, whole or not at all, and point OUT/model or OUT/sieve at it."""
+        """Write the model or sieve, whole or not at all, and link OUT/model or OUT/sieve to it."""
         if world().is_main_process and not folder.exists():
             part, link = folder.with_name(f"{folder.name}.tmp"), self.out / folder.name
-            if self.makes == "model":
+            if folder.name == "model":
                 save(EchoingPixels(self.backbone, self.sieve), part)
             else:
                 assert self.sieve is not None
@@ -219,17 +192,36 @@ class Run:
         world().wait_for_everyone()
 
 
+def sieve_of(backbone: QwenOmni, before: Sieve | None, stage: Stage, new: dict[str, Any] | None = None) -> Sieve:
+    """The stage's sieve: `before` with the options that the stage changes, or a new one with options `new`."""
+    options = dict(new or {})
+    if before is not None:
+        options = asdict(before.options) | {"auto": None}  # a trained sieve has to be calibrated again
+    options |= {name: getattr(stage, name) for name in SAME if getattr(stage, name) is not None}
+    if stage.gate is not None:
+        options["gumbel"] = stage.gate == "gumbel"
+    chosen = SieveOptions(**options)
+    if before is not None and chosen.layers != before.options.layers:
+        has = f"the sieve that it continues has {before.options.layers}"
+        raise DataError(f"Stage {stage.name!r} has layers = {chosen.layers}, and {has}.", "Leave layers out.")
+    if stage.gate == "soft" and chosen.form == "fused":
+        raise DataError(f"Stage {stage.name!r} has a soft gate and a fused sieve.", 'Set form = "extractive".')
+    if chosen.sections is not None:
+        backbone.set_sections(check_sections(chosen.sections, backbone.shape.head_size // 2))
+    if before is None:
+        return new_sieve(backbone, chosen).to(backbone.device)
+    sieve = Sieve(backbone, chosen).to(backbone.device)
+    sieve.load_state_dict(before.state_dict())
+    return sieve
+
+
 def _made_here(product: Path) -> bool:
-    """Whether OUT/model or OUT/sieve is of an earlier run: a link to, or a copy of, one that a stage made."""
+    """Whether OUT/model or OUT/sieve is the result of an earlier run: a link to that of a stage, or a copy of it."""
     return product.is_symlink() or any(product.parent.glob(f"*/{product.name}"))
 
 
-def _product(recipe: Recipe) -> str:
-    return "model" if recipe.quant == "none" else "sieve"
-
-
 def point(link: Path, folder: Path) -> None:
-    """Have `link` lead to a folder beside it; a copy where links need rights that the user lacks, as on Windows."""
+    """Link to a folder beside it, or copy it where links need rights that the user lacks, as on Windows."""
     if link.is_symlink() or not link.exists():
         link.unlink(missing_ok=True)
     else:
@@ -240,18 +232,13 @@ def point(link: Path, folder: Path) -> None:
         shutil.copytree(folder, link)
 
 
-def train_model(recipe: Recipe, out: Path, stages: tuple[str, ...] = ()) -> Path:
-    """Train, resuming from what OUT holds; returns OUT/model, which `load` reads, or OUT where there is none yet.
+def train_model(recipe: Recipe, out: Path, stages: tuple[str, ...] = (), kind: type[Run] = Run) -> Path:
+    """Train, resuming from OUT; returns OUT/model, which `load` reads, or OUT/sieve for a quantized model.
 
-    Of a quantized model it is OUT/sieve, which `load` takes as `sieve`.
-
-    `stages`: names of the recipe's, and `bank`; all if empty. A complete stage is only read. `bank` may run beside the
-    stages after it in a process of its own; they then learn from the clips made so far.
+    Returns OUT where no stage is complete. `stages` names stages of the recipe, and `bank`; all if empty. A complete
+    stage is only read. `bank` may run beside the stages after it in a process of its own.
     """
-    order: list[str] = [stage.name for stage in recipe.stage]
-    learning = [i for i, stage in enumerate(recipe.stage) if stage.task not in LOOKING]
-    if learning:
-        order.insert(learning[0], BANK)  # as soon as the towers are what they will be
+    order = kind.order(recipe)
     for name in stages:
         if name not in order:
             raise OptionError(f"Unknown stage {name!r}.", f"Known stages: {', '.join(order)}.")
@@ -260,25 +247,17 @@ def train_model(recipe: Recipe, out: Path, stages: tuple[str, ...] = ()) -> Path
         check_extra("tensorboard", "log = 'tensorboard'")
     if any(stage.lora for stage in recipe.stage if stage.name in chosen):
         lora.check_lora()
-    made = out / _product(recipe)
+    made = out / kind.product(recipe)
     if (out.exists() and not out.is_dir()) or (made.exists() and not _made_here(made)):
         taken = made if out.is_dir() else out
-        raise DataError(f"{taken} is there already, and no training made it.", "Choose another --out.")
+        raise DataError(f"{taken} exists, and no training made it.", "Choose another --out.")
     out.mkdir(parents=True, exist_ok=True)
     world()  # before anything is put on a device
-    run = Run(recipe, out, *start(recipe))
+    run = kind(recipe, out)
     numbered = {stage.name: (stage, number) for number, stage in enumerate(recipe.stage, 1)}
-    filled = looked = False  # `looked`: the encoders learned once more after that
     for name in order[: max(order.index(name) for name in chosen) + 1]:
-        if name == BANK:
-            filled = True
-            if name in chosen:
-                run.fill()
-            continue
-        stage, number = numbered[name]
-        if stage.task in LOOKING:
-            looked = filled
-        elif looked and name in chosen:
+        if name in numbered:
+            run.stage(*numbered[name], train=name in chosen)
+        elif name in chosen:
             run.fill()
-        run.stage(stage, number, train=name in chosen)
-    return out / run.makes if (out / run.makes).exists() else out
+    return made if made.exists() else out

@@ -1,7 +1,7 @@
-"""What the full model itself reads an answer from: gradient × input of every audio and video token.
+"""The distillation targets of the sieve: gradient × input of the full model's answer, alone or with question attention.
 
-The extractive sieve is distilled from it, and from what the question attends to: it learns to rate tokens as the full
-model uses them, before the question is answered. Needs no labels and leaves the decoder as it is.
+The targets need no labels and leave the decoder unchanged. The extractive sieve learns to score tokens before the
+question is answered as the full model uses them.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from ..reducers.cs2 import Sieve
 
 
 def saliency(backbone: Backbone, stream: Stream) -> Tensor:
-    """Each token's share (B, L) of what moves the full model's own answer; sums to 1 over a row's pool, 0 outside.
+    """Each token's share (B, L) of the saliency of the full model's answer; a row's pool sums to 1, others are 0.
 
-    |∇ log p(answer) · (embedding − mean embedding)|, the mean being the pool's of that row and kind. `stream` has
-    labels, which say only where the answer's tokens stand: what is explained is the model's likeliest token there.
+    |∇ log p(answer) · (embedding − mean embedding)|, with the mean over the pool of the same row and kind. Labels of
+    `stream` only mark where the answer tokens are: the explained tokens are the model's most likely ones.
     """
     assert stream.labels is not None
     embeds = stream.embeds.detach().requires_grad_()
@@ -37,13 +37,26 @@ def saliency(backbone: Backbone, stream: Stream) -> Tensor:
 
 
 def _mean(stream: Stream) -> Tensor:
-    """The mean embedding (B, L, D) of each token's own row and kind."""
+    """The mean embedding (B, L, D) of each token's row and kind."""
     mean = torch.zeros_like(stream.embeds)
     for kind in range(len(KINDS)):
         of = (stream.pool & (stream.kind == kind))[..., None]  # (B, L, 1)
         each = (stream.embeds.detach() * of).sum(1, keepdim=True) / of.sum(1, keepdim=True).clamp(min=1)
         mean = torch.where(of, each, mean)
     return mean
+
+
+@torch.no_grad()
+def agreed(backbone: Backbone, stream: Stream) -> Tensor:
+    """Shares (B, L) as in `saliency`, of the geometric mean of saliency and question attention.
+
+    Either alone selects worse tokens, saliency most where an answer depends on many tokens (docs/log.md).
+    """
+    both = (saliency(backbone, stream) * torch.where(stream.pool, relevant(backbone, stream), 0.0)).sqrt()
+    return both / both.sum(1, keepdim=True).clamp(min=1e-12)
+
+
+TARGETS = {"saliency": saliency, "agreed": agreed}
 
 
 def divergence(shares: Tensor, target: Tensor) -> Tensor:
@@ -53,20 +66,6 @@ def divergence(shares: Tensor, target: Tensor) -> Tensor:
     return (target * ratio).sum(1).mean()
 
 
-@torch.no_grad()
-def agreed(backbone: Backbone, stream: Stream) -> Tensor:
-    """Shares (B, L) as of `saliency`, of the geometric mean of it and of what the question attends to.
-
-    Either alone is a worse choice of tokens, the first most where an answer is read from many (docs/log.md).
-    """
-    both = (saliency(backbone, stream) * torch.where(stream.pool, relevant(backbone, stream), 0.0)).sqrt()
-    return both / both.sum(1, keepdim=True).clamp(min=1e-12)
-
-
-TARGETS = {"saliency": saliency, "agreed": agreed}
-
-
 def distil_loss(backbone: Backbone, sieve: Sieve, stream: Stream, scores: Tensor, target: str) -> Tensor:
-    """KL from the sieve's shares, of its `scores` (B, L), to those of one of TARGETS; only the sieve learns."""
-    wanted = TARGETS[target](backbone, stream)
-    return divergence(sieve.shares(scores, stream.pool), wanted)
+    """KL from the sieve's shares, from `scores` (B, L), to those of one of TARGETS; only the sieve learns."""
+    return divergence(sieve.shares(scores, stream.pool), TARGETS[target](backbone, stream))

@@ -1,10 +1,13 @@
-"""One stage on transformers' Trainer: schedule, figures, checkpoints, resuming. Knows nothing about what is learned."""
+"""One stage on transformers' Trainer: schedule, logging, checkpoints, resuming, and several processes."""
 
 from __future__ import annotations
 
+import csv
 import math
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,44 +16,66 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from .log import Log
-from .recipe import Stage
+from ..errors import ModelError
+from . import checkpoint
+from .recipe import Log, Stage
 
 Loss = Callable[[Any], tuple[Tensor, dict[str, float]]]
 Check = Callable[[], dict[str, float]]
 BETAS = (0.9, 0.98)
 CLIP_NORM = 1.0
-LOWEST = 0.02  # share of the rate that is left at the end
+LOWEST = 0.02  # share of the learning rate that remains at the end
+
+
+def check_extra(package: str, what: str) -> None:
+    """ModelError where an optional package of training is missing."""
+    if find_spec(package) is None:
+        hint = "Install it with `pip install 'echoingpixels[train]'`."
+        raise ModelError(f"{what} needs the package {package}.", hint)
+
+
+def world() -> Any:
+    """accelerate's state: this process alone, or the processes that `accelerate launch` started, one a device."""
+    from accelerate import PartialState
+
+    return PartialState(cpu=not torch.cuda.is_available())
+
+
+def is_sharded(module: nn.Module) -> bool:
+    """Whether the weights are sharded over several processes."""
+    from torch.distributed.tensor import DTensor
+
+    return any(isinstance(weight, DTensor) for weight in module.parameters())
 
 
 class Learner(nn.Module):
-    """The parts that a stage trains, and the loss of what a step draws. Only weights that learn are saved and read.
+    """The parts that a stage trains, with the loss of a draw. Only weights that learn are saved and loaded.
 
-    The parts are the model's own modules and the loss calls them inside `forward`, so whoever wraps or shards this
-    module (DDP, FSDP) wraps or shards the model.
+    The parts are the model's own modules and the loss calls them inside `forward`: wrapping or sharding this module
+    (DDP, FSDP) wraps or shards the model.
     """
 
     def __init__(self, parts: nn.Module, loss: Loss) -> None:
         super().__init__()
         self.parts = parts
         self.loss = loss
-        self.seen: dict[str, list[float]] = {}
+        self.figures: dict[str, list[float]] = {}
         self.register_state_dict_post_hook(_drop_frozen)  # type: ignore[no-untyped-call]
         self.register_load_state_dict_post_hook(_miss_frozen)  # type: ignore[no-untyped-call]
 
     def forward(self, draw: Any = None, check: Check | None = None) -> dict[str, Any]:
-        """A draw's loss, whose figures are noted; or the figures of a check, made where sharded weights are at hand."""
+        """The loss of a draw, whose figures are recorded; or the figures of a check, which needs gathered weights."""
         if check is not None:
             return check()
         value, figures = self.loss(draw)
         for name, figure in {"loss": float(value.detach()), **figures}.items():
-            self.seen.setdefault(name, []).append(figure)
+            self.figures.setdefault(name, []).append(figure)
         return {"loss": value}
 
     def means(self) -> dict[str, float]:
         """Mean figures since the last call."""
-        means = {name: sum(values) / len(values) for name, values in self.seen.items()}
-        self.seen = {}
+        means = {name: sum(values) / len(values) for name, values in self.figures.items()}
+        self.figures = {}
         return means
 
     def learned(self) -> set[str]:
@@ -70,34 +95,8 @@ def _miss_frozen(learner: nn.Module, incompatible: Any) -> None:
     incompatible.missing_keys[:] = sorted(missing)
 
 
-class Record(TrainerCallback):  # type: ignore[misc]
-    """Writes a row of figures with every checkpoint, the first process's, and says when to make one."""
-
-    def __init__(self, learner: Learner, stage: Stage, log: Log, check: Check) -> None:
-        self.learner, self.stage, self.log, self.check = learner, stage, log, check
-        self.began = 0.0
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        spent = state.log_history[-1]["seconds"] if state.log_history else 0.0
-        self.began = time.monotonic() - spent
-        if state.is_world_process_zero:
-            self.log.begin(state.global_step)
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
-        step = state.global_step
-        if step % self.stage.save_every == 0 or step == self.stage.steps:
-            spent = time.monotonic() - self.began
-            row = {"step": step, "seconds": round(spent), **self.learner.means(), **self.learner(check=self.check)}
-            if state.is_world_process_zero:
-                self.log.write(row)
-                print(self.stage.name, " ".join(f"{name} {value:.4g}" for name, value in row.items()), flush=True)
-            state.log_history.append({**row, "seconds": time.monotonic() - self.began})  # saved with the checkpoint
-            control.should_save = True
-        return control
-
-
 def rate(stage: Stage, step: int) -> float:
-    """The share of the learning rate at a step: up, steady, then down as a cosine."""
+    """The share of the learning rate at a step: it rises, is constant, then falls as a cosine."""
     warm_up, steady = max(1, int(stage.warm_up * stage.steps)), int(stage.steady * stage.steps)
     if step < steady:
         return min(1.0, (step + 1) / warm_up)
@@ -105,27 +104,87 @@ def rate(stage: Stage, step: int) -> float:
     return LOWEST + (1 - LOWEST) * 0.5 * (1 + math.cos(math.pi * past))
 
 
-class Teacher(Trainer):  # type: ignore[misc]
-    """The Trainer with a stage's optimizer and schedule, which sharded training takes in no other way."""
+@dataclass(frozen=True)
+class Output:
+    """The folder of a run, and the log that the recipe asks for: OUT/STAGE.csv or OUT/tensorboard/STAGE."""
 
-    def __init__(self, stage: Stage, **said: Any) -> None:
-        self.stage = stage
-        super().__init__(**said)
+    out: Path
+    log: Log
+
+    def callbacks(self, stage: Stage, step: int) -> list[TrainerCallback]:
+        """The Trainer's callbacks; rows of TensorBoard after `step`, which a killed run left, are dropped."""
+        if self.log != "tensorboard" or not world().is_main_process:
+            return [_LogAtCheckpoints()]
+        from torch.utils.tensorboard import SummaryWriter
+        from transformers.integrations import TensorBoardCallback
+
+        writer = SummaryWriter(str(self.out / "tensorboard" / stage.name), purge_step=step + 1)
+        return [_LogAtCheckpoints(), TensorBoardCallback(writer)]
+
+    def write(self, stage: Stage, history: list[dict[str, Any]]) -> None:
+        """Write the Trainer's log history as a CSV file, whole or not at all."""
+        if self.log != "csv":
+            return
+        path = self.out / f"{stage.name}.csv"
+        part = path.with_suffix(".tmp")
+        with part.open("w", newline="") as file:
+            names = dict.fromkeys(["step", "seconds", *(name for row in history for name in row)])
+            writer = csv.DictWriter(file, list(names))
+            writer.writeheader()
+            writer.writerows({name: _cell(value) for name, value in row.items()} for row in history)
+        part.replace(path)
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+class _LogAtCheckpoints(TrainerCallback):  # type: ignore[misc]
+    """Has the Trainer log where it saves a checkpoint."""
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
+        control.should_log = control.should_save
+        return control
+
+
+class StageTrainer(Trainer):  # type: ignore[misc]
+    """The Trainer with the optimizer, schedule and figures of a stage; sharded training needs them in the Trainer."""
+
+    def __init__(self, stage: Stage, output: Output, check: Check, **trainer: Any) -> None:
+        self.stage, self.output, self.check = stage, output, check
+        self.learner: Learner = trainer["model"]
+        self.began, self.earlier = time.monotonic(), None  # type: tuple[float, int | None]
+        super().__init__(**trainer)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """AdamW over what learns."""
+        """AdamW over the weights that learn."""
         weights = [weight for weight in (model or self.model).parameters() if weight.requires_grad]
         stage = self.stage
         self.optimizer = torch.optim.AdamW(weights, lr=stage.lr, weight_decay=stage.weight_decay, betas=BETAS)
         return self.optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
-        """The stage's rate, step by step."""
+        """The learning rate of the stage, step by step."""
         self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
             optimizer or self.optimizer, lambda step: rate(self.stage, step)
         )
         self._created_lr_scheduler = True
         return self.lr_scheduler
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the stage's figures and those of held-out clips; the Trainer saves them with the checkpoint."""
+        if "loss" not in logs:  # the Trainer's own summary at the end
+            return
+        history = self.state.log_history
+        if self.earlier is None:
+            self.earlier = history[-1]["seconds"] if history else 0
+        logs |= {"seconds": self.earlier + round(time.monotonic() - self.began), **self.learner.means()}
+        logs |= self.learner(check=self.check)
+        super().log(logs, start_time)
+        if self.is_world_process_zero():
+            self.output.write(self.stage, history)
+            row = {"step": self.state.global_step, **logs}
+            print(self.stage.name, " ".join(f"{name} {value:.4g}" for name, value in row.items()), flush=True)
 
 
 def teach(
@@ -133,24 +192,25 @@ def teach(
     draws: Dataset[Any],
     stage: Stage,
     seed: int,
-    folder: Path,
-    log: Log,
+    output: Output,
     check: Check,
     saved: Path | None = None,
     workers: int = 0,
 ) -> None:
-    """Train in place by AdamW, from the checkpoint `saved` on if there is one.
+    """Train in place by AdamW, resuming from the checkpoint `saved` if there is one.
 
-    `draws[i]` is what the i-th loss is made of, `accumulate` of them a step, in order, and that of each process where
-    there are several. Checkpoints go to `folder`; `check()` adds figures to their rows.
+    `draws[i]` is the input of the i-th loss; a step uses `accumulate` of them in order, times the number of processes.
+    Checkpoints go to OUT/STAGE; `check()` adds figures of held-out clips to the log.
     """
-    trainer = Teacher(
+    trainer = StageTrainer(
         stage,
+        output,
+        check,
         model=learner,
-        args=_arguments(stage, seed, folder, workers),
+        args=_arguments(stage, seed, output.out / stage.name, workers),
         data_collator=_only,
         train_dataset=draws,
-        callbacks=[Record(learner, stage, log, check)],
+        callbacks=output.callbacks(stage, checkpoint.step_of(saved)),
     )
     trainer.remove_callback(PrinterCallback)
     trainer.train(resume_from_checkpoint=None if saved is None else str(saved))
@@ -171,18 +231,18 @@ def _arguments(stage: Stage, seed: int, folder: Path, workers: int) -> Any:
         bf16=True,
         use_cpu=not torch.cuda.is_available(),
         seed=seed,
-        save_strategy="no",  # Record says when
+        save_steps=stage.save_every,
         save_total_limit=1,
-        logging_strategy="no",
+        logging_strategy="no",  # at checkpoints, by a callback
         logging_nan_inf_filter=False,
         report_to="none",
         disable_tqdm=True,
         log_level="error",
     )
-    arguments._n_gpu = min(1, arguments.n_gpu)  # several are for several processes, never copies in one
+    arguments._n_gpu = min(1, arguments.n_gpu)  # several GPUs are for several processes, never copies in one
     return arguments
 
 
 def _only(items: list[Any]) -> dict[str, Any]:
-    """The batch of one that the Trainer asks for, as the learner takes it."""
+    """The batch of one item that the Trainer asks for, as the learner takes it."""
     return {"draw": items[0]}

@@ -1,0 +1,1 @@
+"""The commands of `ep`, one a file: each parses its options, calls the library, and prints the result."""

@@ -1,0 +1,1 @@
+"""Results of the library as terminal tables, labelled lines and JSON."""

@@ -1,0 +1,118 @@
+"""Builds the untrained tiny model: its tokenizer and a small thinker."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from echoingpixels.backbones.qwen_omni import QwenOmni
+from echoingpixels.inputs.mel import MEL_BINS
+from echoingpixels.inputs.patches import Resolution
+from echoingpixels.inputs.prepare import SYSTEM
+from echoingpixels.synth.assets import OBJECTS, SOUNDS
+from echoingpixels.synth.questions import OPTIONS, WORDINGS
+
+from .recipe import Sizes
+
+SPECIAL = (
+    "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>",
+    "<|vision_bos|>", "<|vision_eos|>", "<|IMAGE|>", "<|VIDEO|>",
+)  # fmt: skip
+VOCAB = 640
+MATCHING_LAYERS = 2
+
+
+def build_tokenizer() -> Any:
+    """A byte-level BPE over SyncClips' questions: it encodes any text, and the words of SyncClips are single tokens."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    names = sorted({*OBJECTS, *SOUNDS, *(option for options in OPTIONS.values() for option in options)})
+    text = [wording.format(a, b) for wording in WORDINGS.values() for a in names for b in names]
+    text += [f"system\n{SYSTEM}", "user\n", "assistant\n", *names, *(f" {name}" for name in names)] * 400
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCAB, special_tokens=list(SPECIAL), initial_alphabet=alphabet, show_progress=False
+    )
+    bpe.train_from_iterator(text, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=bpe,
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        additional_special_tokens=list(SPECIAL[3:]),
+    )
+
+
+def build_thinker(sizes: Sizes, tokenizer: Any) -> Any:
+    """A randomly initialised Qwen2.5-Omni thinker of these sizes."""
+    from transformers import GenerationConfig, Qwen2_5OmniThinkerConfig, Qwen2_5OmniThinkerForConditionalGeneration
+
+    ids = {token: tokenizer.convert_tokens_to_ids(token) for token in SPECIAL}
+    config = Qwen2_5OmniThinkerConfig(
+        text_config={
+            "vocab_size": len(tokenizer),
+            "hidden_size": sizes.width,
+            "intermediate_size": sizes.mlp,
+            "num_hidden_layers": sizes.layers,
+            "num_attention_heads": sizes.heads,
+            "num_key_value_heads": sizes.kv_heads,
+            "max_position_embeddings": 32_768,
+            "rope_parameters": {
+                "rope_type": "default", "rope_theta": sizes.rope_theta, "mrope_section": list(sizes.sections),
+            },
+            "tie_word_embeddings": False,
+            "initializer_range": sizes.width**-0.5,
+            "pad_token_id": ids["<|endoftext|>"],
+        },
+        vision_config={
+            "depth": sizes.vision_layers,
+            "hidden_size": sizes.vision_width,
+            "intermediate_size": 2 * sizes.vision_width,
+            "num_heads": sizes.vision_heads,
+            "window_size": 112,
+            "fullatt_block_indexes": list(range(sizes.vision_layers)),
+            "out_hidden_size": sizes.width,
+        },
+        audio_config={
+            "num_mel_bins": MEL_BINS,
+            "d_model": sizes.audio_width,
+            "encoder_layers": sizes.audio_layers,
+            "encoder_attention_heads": sizes.audio_heads,
+            "encoder_ffn_dim": 2 * sizes.audio_width,
+            "output_dim": sizes.width,
+        },
+        audio_token_index=ids["<|AUDIO|>"],
+        image_token_index=ids["<|IMAGE|>"],
+        video_token_index=ids["<|VIDEO|>"],
+        audio_start_token_id=ids["<|audio_bos|>"],
+        audio_end_token_id=ids["<|audio_eos|>"],
+        vision_start_token_id=ids["<|vision_bos|>"],
+        vision_end_token_id=ids["<|vision_eos|>"],
+        pad_token_id=ids["<|endoftext|>"],
+        max_pixels=sizes.max_pixels,
+        world="SyncClips",
+    )  # fmt: skip
+    thinker = Qwen2_5OmniThinkerForConditionalGeneration(config)
+    _match(thinker.model.language_model.layers[:MATCHING_LAYERS])
+    thinker.generation_config = GenerationConfig(
+        eos_token_id=ids["<|im_end|>"], pad_token_id=ids["<|endoftext|>"], do_sample=False
+    )
+    return thinker
+
+
+@torch.no_grad()
+def _match(layers: Any) -> None:
+    """Start with queries equal to keys: attention then begins as similarity, from a name to its object or sound."""
+    for layer in layers:
+        query, key = layer.self_attn.q_proj.weight, layer.self_attn.k_proj.weight
+        key.copy_(query[: key.shape[0]])
+
+
+def build_backbone(sizes: Sizes, name: str) -> QwenOmni:
+    """An untrained backbone, on the CPU."""
+    tokenizer = build_tokenizer()
+    return QwenOmni(build_thinker(sizes, tokenizer), tokenizer, name, Resolution.plain(sizes.max_pixels))

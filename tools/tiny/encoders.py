@@ -1,0 +1,172 @@
+"""Task encoders: both encoders learn to classify the object or sound of each token. Their heads are discarded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import Dataset
+
+from echoingpixels.backbones.qwen_omni import QwenOmni
+from echoingpixels.inputs import patches as frames
+from echoingpixels.inputs.mel import log_mel
+from echoingpixels.inputs.prepare import audio_tokens
+from echoingpixels.synth.plan import plan
+
+from . import labels
+from .recipe import TinyStage
+from .sample import lossy, scene_of, soundtrack
+
+SAMPLED_FPS = 2.0
+MAX_SIDE = 256  # px, the longer side of training pictures
+NOTHING_WEIGHT = 0.25  # of class 0, the class of most tokens
+
+
+class Batches(Dataset[dict[str, Any]]):
+    """Random temporal steps and whole sounds of new clips, with the targets of the encoders. Items do not change.
+
+    Without `sound` they have pictures alone.
+    """
+
+    def __init__(self, stage: TinyStage, seed: int, resolution: frames.Resolution, sound: bool = True) -> None:
+        self.stage, self.seed, self.resolution, self.sound = stage, seed, resolution, sound
+
+    def __len__(self) -> int:
+        return self.stage.steps * self.stage.accumulate
+
+    def __getitem__(self, item: int) -> dict[str, Any]:
+        per = self.stage.batch
+        return self._join([self._clip(item * per + i) for i in range(per)])
+
+    def _clip(self, index: int) -> dict[str, list[Any]]:
+        rng = np.random.default_rng([self.seed, index, 7])
+        timeline = plan(self.seed, index)
+        scene = scene_of(timeline, MAX_SIDE)
+        size = self.resolution.size(timeline.height, timeline.width)
+        rows, columns = size[0] // frames.FACTOR, size[1] // frames.FACTOR
+        names = ("patches", "grid", "object", "quadrant", "mel", "sound", "onset")
+        parts: dict[str, list[Any]] = {name: [] for name in names}
+        for _ in range(self.stage.moments if timeline.of("object") else 1):
+            start = rng.uniform(0, timeline.duration - 0.5)
+            times = (start, start + 1 / SAMPLED_FPS)
+            quality = int(rng.integers(20, 95))
+            patches, grid = frames.patches(np.stack([lossy(scene.frame(t), quality) for t in times]), size)
+            parts["patches"].append(patches)
+            parts["grid"].append(grid)
+            parts["object"].append(torch.stack([labels.objects(scene, t, rows, columns) for t in times], 1))
+            parts["quadrant"].append(labels.quadrant(rows, columns))
+        wave = soundtrack(timeline, rng) if self.sound else None
+        if wave is not None:
+            mel = log_mel(wave)
+            what, onset = labels.sounds(timeline, audio_tokens(mel.shape[1]))
+            parts["mel"].append(mel)
+            parts["sound"].append(what)
+            parts["onset"].append(onset)
+        return parts
+
+    @staticmethod
+    def _join(clips: list[dict[str, list[Any]]]) -> dict[str, Any]:
+        batch = {name: [part for clip in clips for part in clip[name]] for name in clips[0]}
+        video = {name: torch.cat(batch[name]) for name in ("patches", "object", "quadrant")}
+        whole = video | {"grid": torch.tensor(batch["grid"])}
+        if not batch["mel"]:
+            return whole
+        lengths = torch.tensor([m.shape[1] for m in batch["mel"]])
+        sounds = {name: torch.cat(batch[name]) for name in ("sound", "onset")}
+        return whole | sounds | {"mel": torch.cat(batch["mel"], 1), "lengths": lengths}
+
+
+class VideoHeads(nn.Module):
+    """Heads for the object in each cell, frame by frame, and for the quadrant of the cell."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.object = nn.Linear(width, 2 * len(labels.OBJECT_CLASSES))
+        self.quadrant = nn.Linear(width, 4)
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Features (Nv, D) → float32 logits (2 Nv, objects) and (Nv, 4)."""
+        return self.object(features).unflatten(-1, (2, -1)).flatten(0, 1).float(), self.quadrant(features).float()
+
+    @staticmethod
+    def loss(logits: tuple[Tensor, Tensor], batch: dict[str, Any]) -> Tensor:
+        """Cross entropy of both."""
+        objects, quadrant = logits
+        total = F.cross_entropy(objects, batch["object"].flatten(), weight=_weights(objects))
+        if bool((batch["quadrant"] >= 0).any()):  # pictures of one token have none
+            total = total + 0.3 * F.cross_entropy(quadrant, batch["quadrant"])
+        return total
+
+    @staticmethod
+    def figures(logits: tuple[Tensor, Tensor], batch: dict[str, Any]) -> dict[str, float]:
+        """Their accuracies."""
+        parts = zip(("object", "quadrant"), logits, strict=True)
+        return dict(figure for name, part in parts for figure in figures(part, batch[name].flatten(), name))
+
+
+class Taught(nn.Module):
+    """Both encoders with their temporary heads."""
+
+    def __init__(self, backbone: QwenOmni) -> None:
+        super().__init__()
+        self.visual = backbone.thinker.model.visual
+        self.audio_tower = backbone.thinker.model.audio_tower
+        width = backbone.shape.width
+        self.video_heads = VideoHeads(width)
+        self.sound = nn.Linear(width, len(labels.SOUND_CLASSES))
+        self.onset = nn.Linear(width, 2)
+
+    def loss(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, float]]:
+        """Cross entropy of every head, and their accuracies."""
+        video = self.video_heads(self.visual(batch["patches"], grid_thw=batch["grid"]).pooler_output)
+        audio = self.audio_tower(batch["mel"], feature_lens=batch["lengths"]).last_hidden_state
+        sound, onset = self.sound(audio).float(), self.onset(audio).float()
+        total = (
+            self.video_heads.loss(video, batch)
+            + F.cross_entropy(sound, batch["sound"], weight=_weights(sound))
+            + 0.3 * F.cross_entropy(onset, batch["onset"])
+        )
+        return total, {**self.video_heads.figures(video, batch), **dict(figures(sound, batch["sound"], "sound"))}
+
+    @torch.no_grad()
+    def align(self, backbone: QwenOmni, given: dict[str, Any]) -> None:
+        """Prepare the start of the decoder: features and embeddings get one length, names the direction of their class.
+
+        Without this, questions that name something ("Does the cat appear?") stay at chance (docs/log.md).
+        """
+        batch = {name: tensor.to(backbone.device) for name, tensor in given.items()}
+        video = self.visual(batch["patches"], grid_thw=batch["grid"]).pooler_output
+        audio = self.audio_tower(batch["mel"], feature_lens=batch["lengths"]).last_hidden_state
+        embeddings, tokenizer = backbone.text.embed_tokens.weight, backbone.tokenizer
+        length = embeddings.norm(dim=-1).median()
+        for last, features in ((self.visual.merger.mlp[-1], video), (self.audio_tower.proj, audio)):
+            scale = length / features.norm(dim=-1).mean()
+            last.weight.mul_(scale)
+            last.bias.mul_(scale)
+        both = self.video_heads.object.weight.view(2, -1, self.video_heads.object.in_features)
+        objects = both.mean(0)  # (classes, D) over the two frames
+        for names, directions in ((labels.OBJECT_CLASSES, objects), (labels.SOUND_CLASSES, self.sound.weight)):
+            for name, direction in zip(names[1:], directions[1:], strict=True):
+                for text in (name, f" {name}"):
+                    first, *rest = tokenizer.encode(text, add_special_tokens=False)
+                    if not rest:
+                        embeddings[first] = direction / direction.norm() * length
+
+
+def _weights(logits: Tensor) -> Tensor:
+    """Weights of the classes (C,) in the loss."""
+    weights = torch.ones(logits.shape[1], device=logits.device)
+    weights[0] = NOTHING_WEIGHT
+    return weights
+
+
+def figures(logits: Tensor, labels: Tensor, name: str) -> Iterator[tuple[str, float]]:
+    """Accuracy over all labelled tokens and over those that are not class 0."""
+    right = logits.argmax(-1) == labels
+    for figure, scored in ((name, labels >= 0), (f"{name}_found", labels > 0)):
+        if bool(scored.any()):
+            yield figure, float(right[scored].float().mean())
