@@ -19,7 +19,7 @@ from platformdirs import user_config_path
 
 from .backbones.qwen_omni import QwenOmni
 from .checkpoints.hub import ModelChoice, local_folder
-from .checkpoints.loading import KNOWN, SMALLEST, device_of, load_parts, named, place_of, weights_of
+from .checkpoints.loading import KNOWN, LARGEST_FIRST, SMALLEST, device_of, load_parts, named, place_of, weights_of
 from .checkpoints.sieve_io import save_sieve
 from .errors import DataError, ModelError, guarded
 from .model import EchoingPixels
@@ -89,7 +89,6 @@ def save(model: EchoingPixels, folder: Path) -> None:
         save_sieve(model.sieve, folder / "sieve", model.backbone)
 
 
-LARGEST_FIRST = ("qwen2.5-omni-7b", "qwen2.5-omni-3b")
 AUTOMATIC: tuple[Quant, ...] = ("none", "nf4")  # int8 only on request: it casts activations to float16
 
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import tools.quotas  # noqa: F401  the ablations are reducers too
-from echoingpixels import encoded_clip
+from echoingpixels import encoded_clip, media
 from echoingpixels.backbones.sizes import layer_flops
 from echoingpixels.encoded_clip import CACHED
 from echoingpixels.errors import MediaError, ModelError, OptionError
@@ -202,13 +202,13 @@ def test_a_file_that_does_not_exist_is_a_media_error(model: EchoingPixels, name:
 def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The files that were read, in order."""
     calls: list[str] = []
-    reader = EchoingPixels.encode.__kwdefaults__["reader"]
+    reader = media.stream_clip
 
     def spy(path: Path, options: MediaOptions, **more: Any) -> Any:
         calls.append(path.name)
         return reader(path, options, **more)
 
-    monkeypatch.setitem(EchoingPixels.encode.__kwdefaults__, "reader", spy)
+    monkeypatch.setattr(media, "stream_clip", spy, raising=False)
     return calls
 
 

@@ -31,7 +31,7 @@ REDUCERS: dict[tuple[str, str], dict[str, int]] = {
     ("full", "fused"): {},
     ("uniform", "fused"): {},
     ("random", "fused"): {"reducers/basic.py:random": 1},  # an upload: numbers drawn on the CPU
-    ("repeats", "fused"): {"reducers/basic.py:_neighbour": 1},
+    ("repeats", "fused"): {"reducers/basic.py:_predecessor": 1},
     ("cs2", "fused"): {"reducers/cs2.py:forward": 1, "backbones/qwen_omni.py:run_layers": 1},
     ("cs2", "extractive"): {"reducers/cs2.py:forward": 1, "backbones/qwen_omni.py:run_layers": 1},
 }

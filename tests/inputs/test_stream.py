@@ -15,12 +15,12 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 from echoingpixels.errors import OptionError
 from echoingpixels.inputs.positions import AUDIO, TEXT, VIDEO
 from echoingpixels.inputs.stream import Selection, Stream, budget, pad, top_k
-from echoingpixels.reducers.basic import REDUCERS
+from echoingpixels.reducers import basic
 from tests.support import tinymodel
 
 Choose = Callable[[Stream, float], Selection]
 CHOICES: dict[str, Choose] = {
-    **REDUCERS,
+    **{name: getattr(basic, name) for name in ("full", "uniform", "random", "repeats")},
     "cs2": lambda s, keep: tinymodel.sieve(tinymodel.backbone())(s, keep),
     "cs2 extractive": lambda s, keep: tinymodel.sieve(tinymodel.backbone(), form="extractive")(s, keep),
 }
@@ -106,7 +106,7 @@ def test_a_ratio_outside_zero_to_one_is_refused(keep: float) -> None:
 @torch.no_grad()
 def test_kept_tokens_keep_their_order_their_positions_and_all_they_carry() -> None:
     stream = batch()
-    selection = REDUCERS["random"](stream, 0.3)
+    selection = basic.random(stream, 0.3)
     taken = stream.take(selection)
     for row in range(3):
         was, now = selection.keep[row], taken.mask[row]
@@ -119,7 +119,7 @@ def test_kept_tokens_keep_their_order_their_positions_and_all_they_carry() -> No
 
 @torch.no_grad()
 def test_rows_are_padded_again_on_the_left_with_nothing_in_the_padding() -> None:
-    taken = batch().take(REDUCERS["uniform"](batch(), 0.1))
+    taken = batch().take(basic.uniform(batch(), 0.1))
     assert taken.mask.int().diff(dim=1).min() == 0  # never from real to padding
     empty = ~taken.mask
     assert bool(empty.any()) and not bool(taken.embeds[empty].any())
@@ -132,7 +132,7 @@ def test_labels_go_with_the_tokens_they_belong_to() -> None:
     stream = tinymodel.stream(on)
     labels = torch.arange(stream.kind.shape[1])[None]
     labelled = pad([replace(stream, labels=labels), replace(tinymodel.text_stream(on), labels=labels[:, :9])])
-    selection = REDUCERS["uniform"](labelled, 0.2)
+    selection = basic.uniform(labelled, 0.2)
     taken = labelled.take(selection)
     assert taken.labels is not None
     assert taken.labels[0][taken.mask[0]].tolist() == selection.keep[0].nonzero()[:, 0].tolist()

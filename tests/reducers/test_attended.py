@@ -16,8 +16,9 @@ from echoingpixels.backbones.qwen_omni import QwenOmni
 from echoingpixels.inputs.prepare import prepare_media, prepare_prompt
 from echoingpixels.inputs.stream import Stream, pad
 from echoingpixels.model import EchoingPixels
+from echoingpixels.reducers import basic
 from echoingpixels.reducers.attention import LAYERS, above_mean, relevant
-from echoingpixels.reducers.basic import REDUCERS, by_scores
+from echoingpixels.reducers.basic import by_scores
 from tests.support import tinymodel
 
 NOISE = 2e-5
@@ -106,7 +107,7 @@ def test_relevance_is_the_most_that_a_word_attends_above_the_mean_word_unless_a_
     found = (of_words - of_words.mean(2, keepdim=True)).amax((0, 1, 2))
     selection = model.select(stream, "relevance", 0.2)
     assert selection.scores is not None and selection.fused is None
-    fresh = REDUCERS["repeats"](stream, 1.0).scores
+    fresh = basic.repeats(stream, 1.0).scores
     assert fresh is not None
     wanted = (found * fresh[0].nan_to_num(posinf=1.0).sqrt())[pool]
     torch.testing.assert_close(selection.scores[0][pool], wanted, rtol=0, atol=NOISE)

@@ -65,7 +65,7 @@ def test_between_the_tables_entries_prices_are_geometric_and_beyond_them_the_nea
     assert calibration(3).price(Auto(quality)) == pytest.approx(price, rel=1e-4)
     warning = beyond(TABLE, Auto(quality))
     assert (warning is None) == (quality >= 0.4)
-    assert warning is None or ("auto:0.1 is outside" in warning and "taken as 0.4" in warning)
+    assert warning is None or ("auto:0.1 is outside" in warning and "0.4 is used" in warning)
 
 
 @pytest.mark.parametrize(

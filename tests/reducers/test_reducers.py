@@ -16,8 +16,8 @@ from echoingpixels.inputs.positions import AUDIO, VIDEO
 from echoingpixels.inputs.stream import Selection, Stream, budget, pad
 from echoingpixels.model import EchoingPixels
 from echoingpixels.options import REDUCER_NAMES, check_reducer
+from echoingpixels.reducers import basic
 from echoingpixels.reducers.attention import COVERED, WINDOW_S
-from echoingpixels.reducers.basic import REDUCERS
 from tests.support import tinymodel
 from tools.quotas import SHARES
 
@@ -92,7 +92,7 @@ def test_full_keeps_everything_whatever_the_ratio() -> None:
 @pytest.mark.parametrize("keep", [0.05, 0.2, 0.31, 0.5])
 def test_uniform_choice_leaves_no_gap_much_longer_than_another(keep: float) -> None:
     stream = tinymodel.stream(tinymodel.backbone(), 6.0)
-    kept = REDUCERS["uniform"](stream, keep).keep[stream.pool].nonzero()[:, 0]
+    kept = basic.uniform(stream, keep).keep[stream.pool].nonzero()[:, 0]
     gaps = kept.diff()
     assert int(gaps.max() - gaps.min()) <= 1
 
@@ -189,7 +189,7 @@ def test_repeats_are_compared_with_the_neighbour_before() -> None:
         for name in ("embeds", "kind", "time", "cell", "mask")
     }
     for stream in (one, replace(one, **both)):  # a second clip starts without a neighbour
-        scores = REDUCERS["repeats"](stream, 0.3).scores
+        scores = basic.repeats(stream, 0.3).scores
         assert scores is not None
         places = stream.pool[0].nonzero()[:, 0].tolist()
         slow = torch.tensor([slow_difference(stream, place) for place in places])
@@ -199,11 +199,11 @@ def test_repeats_are_compared_with_the_neighbour_before() -> None:
 
 def test_a_still_picture_with_silence_is_kept_once() -> None:
     stream = rows()[0]
-    pool, first = stream.pool, REDUCERS["repeats"](stream, 1.0).scores
+    pool, first = stream.pool, basic.repeats(stream, 1.0).scores
     assert first is not None
     fresh = pool & first.isinf()
     still = replace(stream, embeds=torch.where(pool[..., None], torch.ones_like(stream.embeds), stream.embeds))
-    kept = REDUCERS["repeats"](still, float(fresh.sum() / pool.sum()) - 1e-6).keep
+    kept = basic.repeats(still, float(fresh.sum() / pool.sum()) - 1e-6).keep
     assert torch.equal(kept & pool, fresh)
 
 

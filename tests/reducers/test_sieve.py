@@ -216,10 +216,10 @@ def test_scores_of_a_half_precision_sieve_do_not_tie_at_the_cut() -> None:
     sieve = tinymodel.sieve(on)
     hidden = torch.randn(1, n, tinymodel.WIDTH, generator=torch.Generator().manual_seed(2))
     last = sieve.compressor.score_head[2]
-    last.weight /= sieve.rate(hidden).std()
-    last.bias.copy_(10 - (sieve.rate(hidden).mean() - last.bias))
+    last.weight /= sieve.score(hidden).std()
+    last.bias.copy_(10 - (sieve.score(hidden).mean() - last.bias))
     half = sieve.compressor.bfloat16()
-    scores, coarse = sieve.rate(hidden.bfloat16()), half(hidden.bfloat16()).float()
+    scores, coarse = sieve.score(hidden.bfloat16()), half(hidden.bfloat16()).float()
     assert scores.dtype == torch.float32 and half.ln.weight.dtype == torch.bfloat16
     assert 9.5 < float(scores.mean()) < 10.5 and 0.8 < float(scores.std()) < 1.2
 
@@ -235,7 +235,7 @@ def test_scores_of_a_half_precision_sieve_do_not_tie_at_the_cut() -> None:
 def test_a_long_stream_is_scored_in_parts_and_each_token_as_in_the_whole() -> None:
     sieve = tinymodel.sieve(tinymodel.backbone())
     hidden = torch.randn(2, TOKENS + 100, tinymodel.WIDTH)
-    torch.testing.assert_close(sieve.rate(hidden), sieve.compressor(hidden), rtol=0, atol=NOISE)
+    torch.testing.assert_close(sieve.score(hidden), sieve.compressor(hidden), rtol=0, atol=NOISE)
 
 
 def test_only_kept_tokens_pass_gradient(on: QwenOmni) -> None:
@@ -329,7 +329,7 @@ def test_a_narrow_soft_gate_is_the_choice_itself(on: QwenOmni, keep: float) -> N
     batch = pad([labelled(row) for row in rows(on)])
     sieve = tinymodel.sieve(on, form="extractive", layers=2)
     with torch.no_grad():
-        scores = sieve.rate(sieve.encode(batch))
+        scores = sieve.score(sieve.encode(batch))
         soft = on.logits(on.hidden(batch, attention=sieve.soft_attention(batch, scores, keep, 1e-6)))
         hard = on.logits(on.hidden(batch.take(sieve(batch, keep))))
     assert batch.labels is not None
@@ -340,7 +340,7 @@ def test_a_narrow_soft_gate_is_the_choice_itself(on: QwenOmni, keep: float) -> N
 def test_a_soft_gate_also_moves_the_scores_of_tokens_left_out(on: QwenOmni) -> None:
     batch = labelled(tinymodel.stream(on, 4.0))
     sieve = tinymodel.sieve(on, form="extractive", layers=2)
-    scores = sieve.rate(sieve.encode(batch))
+    scores = sieve.score(sieve.encode(batch))
     scores.retain_grad()
     attention = sieve.soft_attention(batch, scores, 0.2, 0.5)
     hidden = on.hidden(batch, attention=attention)

@@ -15,7 +15,7 @@ from echoingpixels.inputs.stream import Stream, budget, pad
 from echoingpixels.model import EchoingPixels
 from echoingpixels.options import Auto
 from echoingpixels.reducers import chunked_scoring as windows
-from echoingpixels.reducers.chunked_scoring import Where, passes, rated
+from echoingpixels.reducers.chunked_scoring import Where, passes, scored
 from tests.reducers.test_auto import calibration
 from tests.support import tinymodel
 
@@ -79,7 +79,7 @@ def test_a_planted_token_is_found_wherever_it_is() -> None:
             noise = torch.rand(part.mask.shape, generator=torch.Generator().manual_seed(1))
             return torch.where(places_of(made, where) == planted, 2.0, noise)
 
-        scores = rated(made, rate)
+        scores = scored(made, rate)
         assert int(scores[0].where(made.pool[0], -torch.inf).argmax()) == planted
 
 
@@ -100,7 +100,7 @@ def test_no_more_than_the_limit_is_scored_at_once_and_always_with_the_text() -> 
         )
         return torch.rand(part.mask.shape)
 
-    rated(made, rate)
+    scored(made, rate)
     lengths = [part.mask.shape[1] for part in parts]
     assert max(lengths[:-1]) <= 40 and lengths[-1] <= 60
     pool = int(made.pool.sum())
@@ -117,7 +117,7 @@ def test_tokens_outside_the_final_come_last_and_the_second_score_decides() -> No
         ratings.append((places_of(made, where), torch.randn(part.mask.shape)))
         return ratings[-1][1]
 
-    scores = rated(made, rate)[0]
+    scores = scored(made, rate)[0]
     finalists, last = ratings[-1]
     assert torch.equal(scores[finalists], last[0])
     left = made.pool[0].clone()
@@ -141,10 +141,10 @@ def test_a_fused_token_is_that_of_the_last_scoring() -> None:
     def rate(part: Stream, where: Where) -> Tensor:
         hidden = sieve.encode(part)
         parts.append((places_of(made, where), hidden[0]))
-        return sieve.rate(hidden)
+        return sieve.score(hidden)
 
     with torch.no_grad():
-        rated(made, rate)
+        scored(made, rate)
     for places, hidden in parts[-1:]:
         assert fused is not None and torch.equal(fused[0, places], hidden)
     text = (made.mask & ~made.pool)[0].nonzero()[:, 0]

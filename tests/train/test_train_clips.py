@@ -17,7 +17,6 @@ from echoingpixels.backbones.qwen_omni import QwenOmni
 from echoingpixels.errors import DataError
 from echoingpixels.from_pretrained import load
 from echoingpixels.inputs.positions import Span
-from echoingpixels.options import Encode
 from echoingpixels.train import clips as module
 from echoingpixels.train import questions
 from echoingpixels.train.clips import read_clips
@@ -90,9 +89,9 @@ def test_features_are_encoded_once_while_the_file_does_not_change(
     os.utime(folder / "a.mp4", (1, 1))
     assert again(Data()) == ["a.mp4"]
     with monkeypatch.context() as patch, torch.no_grad():
-        patch.setattr(backbone, "how", Encode("repeats", 0.1))
+        patch.setattr(backbone, "reuse", 0.1)
         assert again(Data()) == ["a.mp4"]
-        patch.setattr(backbone, "how", Encode())
+        patch.setattr(backbone, "reuse", None)
         patch.setattr(backbone, "name", "other")
         assert again(Data()) == []
         weight = next(backbone.thinker.model.visual.parameters())

@@ -43,6 +43,7 @@ KNOWN = {
     "qwen2.5-omni-7b": "Qwen/Qwen2.5-Omni-7B",
 }
 SMALLEST = "tiny"
+LARGEST_FIRST = ("qwen2.5-omni-7b", "qwen2.5-omni-3b")
 UNREADABLE = (OSError, ValueError, RuntimeError, SafetensorError)
 SMALL = 100_000_000  # parameters below which float32 is the better choice on a CPU
 ENCODERS = re.compile(r"(?:thinker\.)?(?:model\.)?(?:visual|audio_tower)\..+")  # weights, as published or saved

@@ -76,15 +76,15 @@ class _Tally:
 
 @dataclass(frozen=True)
 class _Asked:
-    """A row with its prompt. `first`: the seconds of the clip count in this row."""
+    """A row with its prompt, or the error of its clip. `first`: the seconds of the clip count in this row."""
 
     row: Row
-    prompt: Prompt
+    prompt: Prompt | EpError
     first: bool
 
     @property
     def tokens(self) -> int:
-        return self.prompt.tokens
+        return 0 if isinstance(self.prompt, EpError) else self.prompt.tokens
 
 
 def evaluate(
@@ -117,13 +117,8 @@ def evaluate(
         setting: _Tally([one for row in ordered if (one := known(row, setting)) is not None]) for setting in chosen
     }
 
-    def note(setting: Setting, outcome: Outcome) -> None:
-        tallies[setting].outcomes.append(outcome)
-        if on_outcome is not None:
-            on_outcome(outcome)
-
     def asked() -> Iterator[_Asked]:
-        """Prompts about clips, each read and encoded once; rows of failed clips are noted."""
+        """Prompts about clips, each read and encoded once."""
         parts = ([row for row in group if _is_open(row, chosen, known)] for group in clips.values())
         groups = [part for part in parts if part]
         for done, group in enumerate(groups, 1):
@@ -134,20 +129,18 @@ def evaluate(
                 clip = model.encode(path, read, cache=cache, reader=reader)
                 made = [_Asked(row, clip.prompt(row.question), i == 0) for i, row in enumerate(group)]
             except EpError as error:
-                made = []
-                for row in group:
-                    for setting in chosen:
-                        if known(row, setting) is None:
-                            note(setting, Outcome(row, setting, None, None, error.message))
+                made = [_Asked(row, error, first=False) for row in group]
             if on_progress is not None:
                 on_progress(done, len(groups))
             yield from made
 
     for part in batches(asked()):
-        for setting in chosen:
+        for setting, tally in tallies.items():
             rest = [one for one in part if known(one.row, setting) is None]
-            for outcome in _outcomes(model, rest, setting, tallies[setting], generate or GenerateOptions(), fails):
-                note(setting, outcome)
+            for outcome in _outcomes(model, rest, setting, tally, generate or GenerateOptions(), fails):
+                tally.outcomes.append(outcome)
+                if on_outcome is not None:
+                    on_outcome(outcome)
     place = {id(row): i for i, row in enumerate(ordered)}
     for tally in tallies.values():
         tally.outcomes.sort(key=lambda outcome: place[id(outcome.row)])
@@ -167,14 +160,15 @@ def _outcomes(
     fails: bool,
 ) -> Iterator[Outcome]:
     """The outcomes of one batch under one setting, in order."""
-    if not part:
-        return
-    options, prompts = AskOptions(setting.reducer, setting.keep, generate), [one.prompt for one in part]
-    answers = answer_each(model, prompts, options, EpError) if fails else model.answer(prompts, options)
-    for one, answer in zip(part, answers, strict=True):
+    options = AskOptions(setting.reducer, setting.keep, generate)
+    prompts = [one.prompt for one in part if not isinstance(one.prompt, EpError)]
+    answers = iter(answer_each(model, prompts, options, EpError) if fails else model.answer(prompts, options))
+    for one in part:
+        answer = one.prompt if isinstance(one.prompt, EpError) else next(answers)
         if isinstance(answer, EpError):
             yield Outcome(one.row, setting, None, None, answer.message)
             continue
+        assert isinstance(one.prompt, Prompt), "answered"
         report, clip = answer.report, one.prompt.clip
         tally.time_s += report.time_s if one.first else report.time_s - clip.time_s
         outcome = marked(one.row, setting, answer.text, report.tokens)

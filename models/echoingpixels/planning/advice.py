@@ -84,7 +84,7 @@ def for_answer(
 
 def for_load(name: str, load: LoadOptions) -> tuple[str, ...]:
     """Models and quantizations that fit where `name` did not, the nearest first, one line each."""
-    from ..from_pretrained import LARGEST_FIRST
+    from ..checkpoints.loading import LARGEST_FIRST
     from .catalog import fitting
 
     with suppress(EpError):
