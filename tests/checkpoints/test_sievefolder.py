@@ -19,16 +19,17 @@ from echoingpixels.checkpoints import hub, loading
 from echoingpixels.checkpoints import sieve_io as sievefolder
 from echoingpixels.checkpoints.fingerprint import Identity, identity_of
 from echoingpixels.checkpoints.sieve_io import load_sieve, read_sieve_options, save_sieve, sieve_folder
+from echoingpixels.encoded_clip import CACHED
 from echoingpixels.errors import ModelError
 from echoingpixels.evaluation.calibrate import write_calibration
 from echoingpixels.from_pretrained import load, save
+from echoingpixels.inputs.prepare import prepare_media
 from echoingpixels.model import EchoingPixels
 from echoingpixels.options import LoadOptions
 from echoingpixels.reducers.adaptive import Enough
 from echoingpixels.reducers.cs2 import Sieve
 from echoingpixels.train.lora import adapt
 from echoingpixels.train.recipe import Lora
-from epcli.commands.ask import CACHED
 from tests.support import tinymodel
 from tests.support.program import Program
 
@@ -71,8 +72,9 @@ def folder(on: QwenOmni, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def hidden(model: EchoingPixels) -> torch.Tensor:
     """The decoder's hidden states for a clip and a question."""
+    media = prepare_media(tinymodel.clip(2.0), tinymodel.RESOLUTION)
     with torch.no_grad():
-        stream = tinymodel.asked(model, tinymodel.clip(2.0), "Who?")
+        stream = tinymodel.embed(model.backbone, model.prepare(media, "Who?"))
         return model.backbone.hidden(stream)[0].float()
 
 

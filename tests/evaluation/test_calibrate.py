@@ -178,7 +178,7 @@ def test_a_calibration_of_the_older_kind_counts_as_none(sieve: Path, film: Path,
 def test_a_quality_out_of_reach_is_reported_in_one_line(sieve: Path, film: Path, ep: Program) -> None:
     done = ep("ask", film, "Who?", "--sieve", sieve, "--keep", "auto:0.5", "--max-new-tokens", "2", "--json")
     (note,) = [line for line in done.err.splitlines() if line.startswith("note: auto:0.5 is outside")]
-    assert done.code == 0 and "taken as 0.9" in note
+    assert done.code == 0 and "0.9 is used" in note
     within = ep("ask", film, "Who?", "--sieve", sieve, "--keep", "auto:0.95", "--max-new-tokens", "2", "--json")
     assert "outside" not in within.err
 

@@ -162,7 +162,7 @@ def test_what_a_model_cannot_do_is_said_or_refused(film: Path, tiny: str, tmp_pa
 Wrong = Callable[[Path, Path], tuple[object, ...]]  # of an empty folder and a clip
 
 WRONG: dict[str, tuple[Wrong, int, str, str]] = {
-    "no clip": (lambda folder, film: (folder, QUESTION), 1, "holds no video or sound file", "mp4"),
+    "no clip": (lambda folder, film: (folder, QUESTION), 1, "holds no video or audio file", "mp4"),
     "missing": (lambda folder, film: (folder / "gone.mp4", QUESTION), 1, "no such file", "path"),
     "question": (lambda folder, film: (film, " "), 2, "question is empty", "quotes"),
     "keep": (lambda folder, film: (film, QUESTION, "--keep", "1,2"), 2, "keep is 2", "0.1"),
@@ -256,7 +256,7 @@ def test_an_interrupted_run_prints_no_figures_and_no_traceback(
     def stop(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("echoingpixels.model.EncodedClip.answer", stop)
+    monkeypatch.setattr("echoingpixels.model.EncodedClip.ask", stop)
     done = ep("profile", film, QUESTION, "--model", tiny, *SHORT)
     assert (done.code, done.out, done.err.strip()) == (130, "", "")
 
@@ -267,4 +267,4 @@ def test_the_python_of_the_page_runs(film: Path, tmp_path: Path, monkeypatch: py
     (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "profile.md").read_text(encoding="utf-8"), re.S)
     names: dict[str, Any] = {}
     exec(code, names)
-    assert names["found"].recommended.setting in names["found"].settings
+    assert names["result"].recommended.setting in names["result"].settings
