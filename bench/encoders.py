@@ -15,10 +15,9 @@ from typing import Annotated
 
 import torch
 import typer
-from echoingpixels.backbones.temporal_reuse import TemporalReuse
-from echoingpixels.backbones.vision import attending
 
 from bench.stack import random_vision_encoder
+from echoingpixels.backbones.encoders import TemporalReuse, attending
 from echoingpixels.backbones.qwen_omni import QwenOmni
 from echoingpixels.features.encode import encode
 from echoingpixels.inputs.patches import patches

@@ -46,7 +46,7 @@ def find_remote(address: str, endings: frozenset[str]) -> list[str]:
         found = system.find(path) if address.endswith("/") else system.glob(path)
     clips = [one for one in found if PurePosixPath(one).suffix.lower()[1:] in endings]
     if not clips:
-        raise MediaError(f"{address} holds no video or sound file.", "Check the address.")
+        raise MediaError(f"{address} holds no video or audio file.", "Check the address.")
     return sorted(system.unstrip_protocol(one) for one in clips)
 
 
