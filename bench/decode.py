@@ -17,7 +17,7 @@ from bench.stack import random_stack, random_stream
 from echoingpixels.backbones.base import Backbone
 from echoingpixels.from_pretrained import load
 from echoingpixels.generation.decode import stream_tokens
-from echoingpixels.inputs.stream import Stream
+from echoingpixels.inputs.token_stream import TokenStream
 from echoingpixels.options import GenerateOptions
 from echoingpixels.reducers.cs2 import SieveOptions
 from echoingpixels.report import Stopwatch
@@ -54,7 +54,7 @@ def main(
     console.columns(["way", "tokens/s", "against plain", "first answer"], [_cells(row) for row in rows])
 
 
-def _run(backbone: Backbone, stream: Stream, way: str, new: int) -> tuple[float, float]:
+def _run(backbone: Backbone, stream: TokenStream, way: str, new: int) -> tuple[float, float]:
     """Processor seconds of all tokens after the first, and wall seconds from the prompt on."""
     began = time.perf_counter()
     watch = ProcessorTime(stream.embeds.device)

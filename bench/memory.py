@@ -24,7 +24,7 @@ from echoingpixels.backbones.base import Features, concatenated
 from echoingpixels.from_pretrained import load
 from echoingpixels.inputs.positions import AUDIO_TOKENS_PER_S, Span
 from echoingpixels.inputs.prepare import Media, prepare_media
-from echoingpixels.inputs.stream import Stream
+from echoingpixels.inputs.token_stream import TokenStream
 from echoingpixels.media.clip import SAMPLE_RATE, Clip, Source
 from echoingpixels.model import EchoingPixels
 from echoingpixels.options import AskOptions, GenerateOptions, LoadOptions
@@ -100,7 +100,7 @@ def answer(model: EchoingPixels, span: Span, features: Features, options: AskOpt
     """Select, prefill and generate, as `EchoingPixels.ask` does."""
     backbone, inputs = model.backbone, model.prepare(Media(span), QUESTION)
 
-    def select() -> Stream:
+    def select() -> TokenStream:
         stream = backbone.embed(inputs, (features,))
         return stream.take(model.select(stream, options.reducer, options.keep))
 

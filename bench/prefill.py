@@ -17,7 +17,7 @@ import typer
 from bench.memory import measured
 from bench.stack import random_stack, random_stream
 from echoingpixels.generation.decode import stream_tokens
-from echoingpixels.inputs.stream import Selection, Stream
+from echoingpixels.inputs.token_stream import Selection, TokenStream
 from echoingpixels.model import EchoingPixels
 from echoingpixels.options import GenerateOptions
 from echoingpixels.reducers.cs2 import SieveOptions
@@ -74,7 +74,7 @@ def main(
     console.columns(["run", "to the first token", "against full", "peak above weights"], cells)
 
 
-def _answer(model: EchoingPixels, stream: Stream, reducer: str, keep: float) -> None:
+def _answer(model: EchoingPixels, stream: TokenStream, reducer: str, keep: float) -> None:
     """Choose, take and decode the first token."""
     kept = stream.take(model.select(stream, reducer, keep)) if reducer != "full" else stream
     for _ in stream_tokens(model.backbone, kept, FIRST):
@@ -82,7 +82,7 @@ def _answer(model: EchoingPixels, stream: Stream, reducer: str, keep: float) -> 
 
 
 @torch.no_grad()
-def _bare(model: EchoingPixels, stream: Stream, keep: float) -> None:
+def _bare(model: EchoingPixels, stream: TokenStream, keep: float) -> None:
     """The same layers over the same numbers of tokens, with no score head, choice, cache or logits."""
     assert model.sieve is not None
     backbone, n = model.backbone, int(stream.pool.sum())

@@ -7,7 +7,7 @@ from torch import nn
 
 from echoingpixels.backbones.qwen_omni import QwenOmni
 from echoingpixels.inputs.positions import AUDIO, TEXT, VIDEO
-from echoingpixels.inputs.stream import Stream
+from echoingpixels.inputs.token_stream import TokenStream
 from echoingpixels.model import EchoingPixels
 from echoingpixels.options import LoadOptions
 from echoingpixels.planning.meta_model import Words, outline
@@ -82,7 +82,7 @@ def fill(module: nn.Module) -> None:
                 part.weight.fill_(1)  # type: ignore[operator]
 
 
-def random_stream(model: EchoingPixels, tokens: int) -> Stream:
+def random_stream(model: EchoingPixels, tokens: int) -> TokenStream:
     """A prompt of `tokens` tokens: chunks of video and audio as of a real clip, then text; embeddings (1, L, D)."""
     chunk = torch.tensor([VIDEO] * 2 * CELLS + [AUDIO] * AUDIO_TOKENS)
     media = tokens - WORDS
@@ -90,7 +90,7 @@ def random_stream(model: EchoingPixels, tokens: int) -> Stream:
     place = torch.arange(tokens)[None]
     generator = torch.Generator().manual_seed(1)
     width, dtype = model.backbone.shape.width, next(model.backbone.parameters()).dtype
-    return Stream(
+    return TokenStream(
         embeds=torch.randn(1, tokens, width, generator=generator).to(dtype),
         positions=place.expand(3, 1, tokens),
         kind=kind,

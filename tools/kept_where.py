@@ -19,13 +19,13 @@ from torch import Tensor
 
 from echoingpixels.from_pretrained import load
 from echoingpixels.inputs.positions import AUDIO, VIDEO
-from echoingpixels.inputs.stream import Stream
+from echoingpixels.inputs.token_stream import TokenStream
 from echoingpixels.media import read_clip
 
 KIND = "object_at_sound"
 
 
-def on(stream: Stream, sound: dict[str, Any], thing: dict[str, Any], together: bool) -> Tensor:
+def on(stream: TokenStream, sound: dict[str, Any], thing: dict[str, Any], together: bool) -> Tensor:
     """Which tokens (L,) of a stream of one row are on the sound or the object."""
     time, kind, cell = stream.time[0], stream.kind[0], stream.cell[0]
     rows, columns = cell[kind == VIDEO].amax(0) + 1

@@ -14,21 +14,21 @@ from torch import Tensor
 
 from echoingpixels.backbones.base import Backbone
 from echoingpixels.inputs.positions import AUDIO
-from echoingpixels.inputs.stream import Selection, Stream, budget, top_k
+from echoingpixels.inputs.token_stream import Selection, TokenStream, budget, top_k
 from echoingpixels.reducers.basic import random
 from echoingpixels.reducers.cs2 import Sieve
 from echoingpixels.reducers.registry import Reducer, cs2, cs2_flops, register
 
-Share = Callable[[Stream, Tensor, float], Tensor]
+Share = Callable[[TokenStream, Tensor, float], Tensor]
 """`(stream, scores, keep) -> kept`: scores (B, L) float32 and a bool mask (B, L) that is True for all text."""
 
 
-def drawn(stream: Stream, scores: Tensor, keep: float) -> Tensor:
+def drawn(stream: TokenStream, scores: Tensor, keep: float) -> Tensor:
     """The control: tokens drawn at random from the pool, whatever their scores."""
     return random(stream, keep).keep
 
 
-def proportional(stream: Stream, scores: Tensor, keep: float) -> Tensor:
+def proportional(stream: TokenStream, scores: Tensor, keep: float) -> Tensor:
     """The joint budget in proportion to each modality's tokens; the larger remainder gets the odd token."""
     audio, _ = _halves(stream)
     n, n_audio = stream.pool.sum(1).clamp(min=1), audio.sum(1)  # (B,)
@@ -37,7 +37,7 @@ def proportional(stream: Stream, scores: Tensor, keep: float) -> Tensor:
     return _apart(stream, scores, k * n_audio // n + odd, k)
 
 
-def half(stream: Stream, scores: Tensor, keep: float) -> Tensor:
+def half(stream: TokenStream, scores: Tensor, keep: float) -> Tensor:
     """Half of the joint budget each, the odd token to video; what one cannot use goes to the other."""
     audio, pictures = (part.sum(1) for part in _halves(stream))  # (B,)
     k = budget(stream.pool, keep)
@@ -45,7 +45,7 @@ def half(stream: Stream, scores: Tensor, keep: float) -> Tensor:
     return _apart(stream, scores, k - k_pictures, k)
 
 
-def video(stream: Stream, scores: Tensor, keep: float) -> Tensor:
+def video(stream: TokenStream, scores: Tensor, keep: float) -> Tensor:
     """All audio, and of the video tokens their own share: video-only reduction as the paper has it.
 
     The published code drops all audio here and still counts it in the budget.
@@ -54,13 +54,13 @@ def video(stream: Stream, scores: Tensor, keep: float) -> Tensor:
     return top_k(scores, pictures, budget(pictures, keep)) | (stream.mask & ~pictures)
 
 
-def _halves(stream: Stream) -> tuple[Tensor, Tensor]:
+def _halves(stream: TokenStream) -> tuple[Tensor, Tensor]:
     """Audio tokens, and video and image tokens: two masks (B, L)."""
     audio = stream.mask & (stream.kind == AUDIO)
     return audio, stream.pool & ~audio
 
 
-def _apart(stream: Stream, scores: Tensor, k_audio: Tensor, k: Tensor) -> Tensor:
+def _apart(stream: TokenStream, scores: Tensor, k_audio: Tensor, k: Tensor) -> Tensor:
     """The best k_audio (B,) audio tokens, and the best video and image tokens up to k (B,) in all."""
     audio, pictures = _halves(stream)
     return top_k(scores, audio, k_audio) | top_k(scores, pictures, k - k_audio) | (stream.mask & ~stream.pool)
@@ -74,7 +74,7 @@ SHARES: dict[str, Share] = {
 }
 
 
-def _choose(share: Share, backbone: Backbone, sieve: Sieve | None, stream: Stream, keep: float) -> Selection:
+def _choose(share: Share, backbone: Backbone, sieve: Sieve | None, stream: TokenStream, keep: float) -> Selection:
     selection = cs2(backbone, sieve, stream, keep)
     return selection if selection.scores is None else replace(selection, keep=share(stream, selection.scores, keep))
 

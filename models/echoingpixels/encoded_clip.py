@@ -12,7 +12,7 @@ from .features.cache import CachedClip, Slot
 from .features.encode import encode
 from .generation.answer import Answer, Chunk
 from .inputs.prepare import Media
-from .inputs.stream import Selection, Stream
+from .inputs.token_stream import Selection, TokenStream
 from .media.clip import Ending, Pieces, Source
 from .options import AskOptions
 from .report import StageTimes, Stopwatch, peak_memory, reset_peak
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .model import EchoingPixels
 
 CACHED = "The clip's features come from the cache: nothing was decoded or encoded (--no-cache does both)."
-OnSelection = Callable[[Stream, Selection], None]
+OnSelection = Callable[[TokenStream, Selection], None]
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from .features.cache import FeatureCache, Slot, default_folder, feature_key
 from .generation.answer import Answer, Chunk, Cost, generate, joined
 from .inputs.positions import overreach
 from .inputs.prepare import Inputs, Media, prepare_prompt
-from .inputs.stream import Selection, Stream, pad
+from .inputs.token_stream import Selection, TokenStream, pad
 from .media.clip import Clip, Ending, Pieces, Source
 from .options import (
     AUTO,
@@ -140,12 +140,12 @@ class EchoingPixels:
         return prepare_prompt(media, check_question(question), self.backbone.tokenizer, self.backbone.layout)
 
     @torch.no_grad()
-    def embed(self, prompt: Prompt) -> Stream:
+    def embed(self, prompt: Prompt) -> TokenStream:
         """The joint token stream (1, L, D) of a prompt and its clip's features."""
         return self.backbone.embed(prompt.inputs, (prompt.clip.features,))
 
     @torch.no_grad()
-    def select(self, stream: Stream, reducer: str = AUTO, keep: Keep = KEEP) -> Selection:
+    def select(self, stream: TokenStream, reducer: str = AUTO, keep: Keep = KEEP) -> Selection:
         """Choose tokens; OptionError for an unknown reducer or ratio, ModelError for cs2 without sieve weights."""
         self.check(reducer, keep)
         if isinstance(keep, Auto):
@@ -244,7 +244,7 @@ class EchoingPixels:
         costs = [prompt.cost(options) for prompt in prompts]
         yield from generate(self.backbone, kept, options, watch, costs, self.weight_bytes())
 
-    def generate(self, stream: Stream, options: GenerateOptions | None = None, **keywords: Any) -> Answer:
+    def generate(self, stream: TokenStream, options: GenerateOptions | None = None, **keywords: Any) -> Answer:
         """Answer from a stream of one row, reduced or not; the report starts here. OptionError for several rows."""
         if len(stream.mask) != 1:
             raise OptionError(f"A stream of {len(stream.mask)} rows has no single answer.", "Use model.answer.")

@@ -74,7 +74,6 @@ def hidden(model: EchoingPixels) -> torch.Tensor:
     """The decoder's hidden states for a clip and a question."""
     media = prepare_media(tinymodel.clip(2.0), tinymodel.RESOLUTION)
     with torch.no_grad():
-        media = prepare_media(tinymodel.clip(2.0), tinymodel.RESOLUTION)
         stream = tinymodel.embed(model.backbone, model.prepare(media, "Who?"))
         return model.backbone.hidden(stream)[0].float()
 

@@ -276,9 +276,9 @@ def test_an_unknown_option_is_an_error_that_lists_the_known_ones(name: str, mode
 
 
 def test_a_read_option_of_a_clip_that_is_already_read_is_an_error(model: EchoingPixels) -> None:
-    for media in (tinymodel.clip(), tinymodel.clip().pieces(), model.encode(tinymodel.clip())):
+    for clip in (tinymodel.clip(), tinymodel.clip().pieces(), model.encode(tinymodel.clip())):
         with pytest.raises(OptionError, match="fps applies to a file"):
-            model.ask(media, QUESTION, fps=1)
+            model.ask(clip, QUESTION, fps=1)
 
 
 def test_options_of_every_group_are_keywords_of_ask(tiny_model: EchoingPixels) -> None:

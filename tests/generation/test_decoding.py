@@ -14,7 +14,7 @@ from torch import Tensor
 from echoingpixels.backbones.qwen_omni import QwenOmni
 from echoingpixels.errors import ModelError
 from echoingpixels.generation.decode import stream_tokens
-from echoingpixels.inputs.stream import Stream, pad
+from echoingpixels.inputs.token_stream import TokenStream, pad
 from echoingpixels.options import AskOptions, GenerateOptions
 from tests.support import tinymodel
 from tools.quotas import SHARES
@@ -24,18 +24,18 @@ NOISE = 2e-5  # of float32 logits, whose sums are taken in another order
 QUESTION = "Who rings the bell?"
 
 
-def decoded(on: Any, stream: Stream, **options: Any) -> Tensor:
+def decoded(on: Any, stream: TokenStream, **options: Any) -> Tensor:
     """All tokens (B, N), -1 after a row's end."""
     return torch.stack(list(stream_tokens(on, stream, GenerateOptions(**{"max_new_tokens": TOKENS, **options}))), 1)
 
 
-def reduced(on: QwenOmni) -> Stream:
+def reduced(on: QwenOmni) -> TokenStream:
     """Tokens that a sieve kept, of rows that differ in length."""
     whole = pad([tinymodel.stream(on, 2.0), tinymodel.stream(on, 4.0, seed=5)])
     return whole.take(tinymodel.model().select(whole, "cs2", 0.3))
 
 
-STREAMS: dict[str, Callable[[QwenOmni], Stream]] = {
+STREAMS: dict[str, Callable[[QwenOmni], TokenStream]] = {
     "one row": tinymodel.stream,
     "a padded batch": lambda on: pad([tinymodel.stream(on, 2.0), tinymodel.text_stream(on)]),
     "kept tokens": reduced,

@@ -14,20 +14,20 @@ from echoingpixels.errors import OptionError
 from echoingpixels.generation import decode
 from echoingpixels.generation.decode import Text, stream_tokens
 from echoingpixels.inputs.prepare import prepare_media
-from echoingpixels.inputs.stream import Stream, pad
+from echoingpixels.inputs.token_stream import TokenStream, pad
 from echoingpixels.options import GenerateOptions
 from tests.support import tinymodel
 
 TOKENS = 12
 
 
-def tokens(on: QwenOmni, stream: Stream, **options: Any) -> Tensor:
+def tokens(on: QwenOmni, stream: TokenStream, **options: Any) -> Tensor:
     """All tokens (B, N), -1 after a row's end."""
     chosen = GenerateOptions(**{"max_new_tokens": TOKENS, **options})
     return torch.stack(list(stream_tokens(on, stream, chosen)), dim=1)
 
 
-def with_short_sound(on: QwenOmni) -> Stream:
+def with_short_sound(on: QwenOmni) -> TokenStream:
     """A clip of 4 s whose sound ends in the last chunk before its last frame: its last position is not its largest."""
     clip = tinymodel.clip(4.0)
     assert clip.audio is not None
@@ -35,7 +35,7 @@ def with_short_sound(on: QwenOmni) -> Stream:
     return tinymodel.embed(on, tinymodel.prompt(on, tinymodel.text(5), media, tinymodel.text(2)))
 
 
-def slowly(on: QwenOmni, stream: Stream, first: int) -> Tensor:
+def slowly(on: QwenOmni, stream: TokenStream, first: int) -> Tensor:
     """Greedy tokens (B, N) by running everything again for each token, from position `first` on; no padding."""
     found: list[Tensor] = []
     embeds, positions = stream.embeds, stream.positions
@@ -114,7 +114,7 @@ def test_every_row_of_a_batch_gives_the_tokens_of_the_row_alone() -> None:
     assert torch.equal(tokens(on, pad(alone)), torch.cat([tokens(on, stream) for stream in alone]))
 
 
-def batch(on: QwenOmni) -> list[Stream]:
+def batch(on: QwenOmni) -> list[TokenStream]:
     """Rows of three lengths, two of one."""
     seconds = (2.0, 4.0, 2.0, 1.0)
     return [*(tinymodel.stream(on, s, seed=seed) for seed, s in enumerate(seconds)), with_short_sound(on)]
@@ -124,7 +124,7 @@ def test_long_rows_of_a_batch_run_by_equal_length_without_a_mask(monkeypatch: py
     on, runs = tinymodel.backbone(), []
     hidden = on.hidden
 
-    def spy(stream: Stream, *rest: Any) -> Tensor:
+    def spy(stream: TokenStream, *rest: Any) -> Tensor:
         runs.append((len(stream.mask), bool(stream.mask.all())))
         return hidden(stream, *rest)
 

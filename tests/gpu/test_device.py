@@ -13,7 +13,7 @@ from echoingpixels.backbones.kernels import REPEATED, VARLEN
 from echoingpixels.backbones.qwen_omni import QwenOmni
 from echoingpixels.from_pretrained import load
 from echoingpixels.inputs.prepare import prepare_media
-from echoingpixels.inputs.stream import Stream
+from echoingpixels.inputs.token_stream import TokenStream
 from echoingpixels.media import read_clip
 from echoingpixels.model import EchoingPixels
 from tests.support import tinymodel
@@ -92,7 +92,7 @@ def test_repeated_heads_keep_memory_linear() -> None:
     assert peaks[1] < 2.5 * peaks[0]
 
 
-def on_gpu() -> tuple[QwenOmni, Stream]:
+def on_gpu() -> tuple[QwenOmni, TokenStream]:
     """The random model in float16, and a stream of text."""
     made = tinymodel.backbone()
     thinker = deepcopy(made.thinker).to("cuda", torch.float16)

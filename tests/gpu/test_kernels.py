@@ -14,7 +14,7 @@ from echoingpixels.backbones import kernels
 from echoingpixels.backbones.kernels import REPEATED, VARLEN, choose_kernels, repeated
 from echoingpixels.backbones.qwen_omni import QwenOmni
 from echoingpixels.inputs.prepare import prepare_media
-from echoingpixels.inputs.stream import pad
+from echoingpixels.inputs.token_stream import pad
 from echoingpixels.options import AskOptions, GenerateOptions
 from tests.support import tinymodel
 from tests.support.pretended import on_cpu, on_cuda, slow_varlen_attn

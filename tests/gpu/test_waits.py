@@ -22,9 +22,9 @@ CLIP = {"report.py:wait": 1}  # at the end of encoding
 CHUNK: dict[str, int] = {}  # of the vision encoder, and of the audio encoder
 TOKEN = {"generation/decode.py:stream_tokens": 1}  # the token itself
 QUESTION = {
-    "inputs/stream.py:packed": 1,  # how many tokens are kept
-    "inputs/stream.py:row_counts": 2,  # tokens by kind, before and after
-    "inputs/stream.py:kept_times": 3,  # for the answer, after the last token
+    "inputs/token_stream.py:packed": 1,  # how many tokens are kept
+    "inputs/token_stream.py:row_counts": 2,  # tokens by kind, before and after
+    "inputs/token_stream.py:kept_times": 3,  # for the answer, after the last token
 }
 LAYER = {"backbones/qwen_omni.py:hidden via lazy_initialization": 1}  # of a static cache: how far it is filled
 REDUCERS: dict[tuple[str, str], dict[str, int]] = {

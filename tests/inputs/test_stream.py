@@ -14,11 +14,11 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 
 from echoingpixels.errors import OptionError
 from echoingpixels.inputs.positions import AUDIO, TEXT, VIDEO
-from echoingpixels.inputs.stream import Selection, Stream, budget, pad, top_k
+from echoingpixels.inputs.token_stream import Selection, TokenStream, budget, pad, top_k
 from echoingpixels.reducers import basic
 from tests.support import tinymodel
 
-Choose = Callable[[Stream, float], Selection]
+Choose = Callable[[TokenStream, float], Selection]
 CHOICES: dict[str, Choose] = {
     **{name: getattr(basic, name) for name in ("full", "uniform", "random", "repeats")},
     "cs2": lambda s, keep: tinymodel.sieve(tinymodel.backbone())(s, keep),
@@ -27,7 +27,7 @@ CHOICES: dict[str, Choose] = {
 RATIOS = (0.01, 0.05, 0.07, 0.2, 0.5, 1.0)
 
 
-def batch() -> Stream:
+def batch() -> TokenStream:
     """Three rows: a clip with sound, a shorter one without, and text alone."""
     on = tinymodel.backbone()
     return pad(
@@ -145,7 +145,7 @@ def test_padding_rows_together_and_cutting_them_apart_gives_them_back() -> None:
     together = pad(rows)
     for i, row in enumerate(rows):
         real = together.mask[i]
-        for field in fields(Stream):
+        for field in fields(TokenStream):
             here, there = getattr(together, field.name), getattr(row, field.name)
             if field.name == "positions":
                 assert torch.equal(here[:, i, real], there[:, 0])

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from echoingpixels.inputs.positions import Layout, Span, place
 from echoingpixels.inputs.prepare import Inputs, Media, as_inputs, audio_tokens
-from echoingpixels.inputs.stream import Stream, pad
+from echoingpixels.inputs.token_stream import TokenStream, pad
 from tests.parity.model import RecordedModel
 from tests.parity.tally import EXACT, FixtureError, Recorded, Tally
 from tests.support.tinymodel import encode
@@ -27,13 +27,13 @@ class Case:
     mask: Tensor  # (B, L) bool, as recorded
     rows: list[Inputs]
     labels: list[Tensor | None]  # (L of the row,) each
-    streams: list[Stream]  # one a row, without labels
+    streams: list[TokenStream]  # one a row, without labels
 
-    def batch(self) -> Stream:
+    def batch(self) -> TokenStream:
         """All rows in one batch, ours: padded on the left."""
         return pad(self.streams)
 
-    def training_batch(self, model: RecordedModel) -> Stream:
+    def training_batch(self, model: RecordedModel) -> TokenStream:
         """The batch with its labels, embedded so that gradients reach everything."""
         rows = [replace(row, labels=x[None]) for row, x in zip(self.rows, self.labels, strict=True) if x is not None]
         if not rows:
@@ -46,7 +46,7 @@ class Case:
         return Case(mask, [self.rows[row]], [self.labels[row]], [self.streams[row]])
 
 
-def _embed(model: RecordedModel, row: Inputs) -> Stream:
+def _embed(model: RecordedModel, row: Inputs) -> TokenStream:
     features = (encode(model.backbone, media, torch.is_grad_enabled()) for media in row.media)
     return model.backbone.embed(row, tuple(features))
 

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from echoingpixels.backbones.qwen_omni import QwenOmni
 from echoingpixels.generation.decode import stream_tokens
 from echoingpixels.inputs.positions import AUDIO, TEXT
-from echoingpixels.inputs.stream import Selection, Stream
+from echoingpixels.inputs.token_stream import Selection, TokenStream
 from echoingpixels.options import GenerateOptions
 from tests.parity.case import Case
 from tests.parity.model import RecordedModel
@@ -106,7 +106,7 @@ class Run:
         return selection
 
     @cached_property
-    def kept(self) -> Stream:
+    def kept(self) -> TokenStream:
         return self.stream.take(self.selection)
 
     @cached_property
@@ -117,7 +117,7 @@ class Run:
         with torch.set_grad_enabled(self.options.train):
             return self.backbone.logits(hidden)
 
-    def rotary(self, stream: Stream) -> tuple[Tensor, Tensor]:
+    def rotary(self, stream: TokenStream) -> tuple[Tensor, Tensor]:
         """The cosine and sine tables (B, L, head size) of a stream's positions."""
         cos, sin = self.backbone.text.rotary_emb(stream.embeds, stream.positions)
         return cos, sin

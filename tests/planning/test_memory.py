@@ -123,7 +123,7 @@ def test_attention_of_a_long_question_is_planned_and_bounded(reducer: str, monke
     one, question = model(torch.bfloat16), "Which of these? " * 40
     media, (_, _, features) = sizes(), encoded(torch.bfloat16)
     stream = one.backbone.embed(one.prepare(media, question), (features,))
-    words, shape = int(stream.words.sum()), one.backbone.shape
+    words, shape = int(stream.question_tokens.sum()), one.backbone.shape
     all_at_once = shape.heads * words * stream.mask.numel() * 4
     measured, _ = peak(lambda: one.select(stream, reducer, 0.3))
     assert words > 128 and measured < 2 * all_at_once, "before: two layers' weights, a copy and logits"

@@ -14,7 +14,7 @@ from torch import Tensor
 from echoingpixels.backbones import attention
 from echoingpixels.backbones.qwen_omni import QwenOmni
 from echoingpixels.inputs.prepare import prepare_media, prepare_prompt
-from echoingpixels.inputs.stream import Stream, pad
+from echoingpixels.inputs.token_stream import TokenStream, pad
 from echoingpixels.model import EchoingPixels
 from echoingpixels.reducers import basic
 from echoingpixels.reducers.attention import LAYERS, above_mean, relevant
@@ -25,7 +25,7 @@ NOISE = 2e-5
 QUESTION = "Which bell rings after the second dog has barked?"  # 49 tokens of the random model: two blocks
 FAINT = 1 / 64  # a power of two, so that it scales without rounding
 
-Plant = Callable[[Stream], Tensor]
+Plant = Callable[[TokenStream], Tensor]
 """A head's attention (L,) to a stream of one row, the same for all words."""
 
 
@@ -35,20 +35,20 @@ def on(request: pytest.FixtureRequest) -> QwenOmni:
     return tinymodel.backbone(request.param)
 
 
-def asking(on: QwenOmni, question: str = QUESTION, seconds: float = 4.0, **changed: Any) -> Stream:
+def asking(on: QwenOmni, question: str = QUESTION, seconds: float = 4.0, **changed: Any) -> TokenStream:
     """The stream of a prompt with its question's words known."""
     media = prepare_media(tinymodel.clip(seconds), on.resolution)
     inputs = prepare_prompt(media, question, on.tokenizer, on.layout, **changed)
     return tinymodel.embed(on, inputs)
 
 
-def weights_of(on: QwenOmni, stream: Stream, tokens: Tensor, layers: int = LAYERS) -> list[Tensor]:
+def weights_of(on: QwenOmni, stream: TokenStream, tokens: Tensor, layers: int = LAYERS) -> list[Tensor]:
     """All weights of each layer, (B, H, K, L)."""
     return [torch.cat(list(blocks), 2) for blocks in on.attention_of(stream, tokens, layers)]
 
 
 @torch.no_grad()
-def reported(stream: Stream) -> tuple[Tensor, ...]:
+def reported(stream: TokenStream) -> tuple[Tensor, ...]:
     """All attention weights (B, H, L, L) of each layer, as the decoder itself reports them."""
     output = tinymodel.backbone("eager").text(
         inputs_embeds=stream.embeds,
@@ -64,12 +64,12 @@ def reported(stream: Stream) -> tuple[Tensor, ...]:
 @torch.no_grad()
 def test_attention_of_the_words_is_what_the_whole_decoder_reports(on: QwenOmni, layers: int) -> None:
     together = pad([asking(on), asking(on, "Who?", 2.0), tinymodel.text_stream(on)])
-    found = weights_of(on, together, together.words, layers)
+    found = weights_of(on, together, together.question_tokens, layers)
     assert len(found) == layers
-    longest = int(together.words.sum(1).max())
+    longest = int(together.question_tokens.sum(1).max())
     for weights, wanted in zip(found, reported(together), strict=False):
         assert weights.dtype == torch.float32 and weights.shape[2] == longest == len(QUESTION)
-        for row, words in enumerate(together.words):
+        for row, words in enumerate(together.question_tokens):
             n = int(words.sum())
             torch.testing.assert_close(weights[row, :, longest - n :], wanted[row, :, words], rtol=0, atol=NOISE)
             assert not bool(weights[row, :, : longest - n].any())
@@ -83,7 +83,9 @@ def test_blocks_of_any_size_give_the_same_scores(monkeypatch: pytest.MonkeyPatch
     together = pad([asking(on), asking(on, "Who?", 2.0)])
     wanted = relevant(on, together)
     monkeypatch.setattr(attention, "QUERIES_AT_ONCE", block)
-    sizes = [weights.shape[2] for blocks in on.attention_of(together, together.words, 1) for weights in blocks]
+    sizes = [
+        weights.shape[2] for blocks in on.attention_of(together, together.question_tokens, 1) for weights in blocks
+    ]
     assert max(sizes) == min(block, len(QUESTION)) and sum(sizes) == len(QUESTION)
     torch.testing.assert_close(relevant(on, together), wanted, rtol=0, atol=1e-6)
 
@@ -103,7 +105,9 @@ def test_fastv_needs_no_sieve_and_keeps_what_is_attended_to_most(on: QwenOmni) -
 def test_relevance_is_the_most_that_a_word_attends_above_the_mean_word_unless_a_token_repeats(on: QwenOmni) -> None:
     stream = asking(on)
     pool, model = stream.pool[0], EchoingPixels(on)
-    of_words = torch.stack([one[0][:, stream.words[0]] for one in reported(stream)[:LAYERS]])  # (layers, H, K, L)
+    of_words = torch.stack(
+        [one[0][:, stream.question_tokens[0]] for one in reported(stream)[:LAYERS]]
+    )  # (layers, H, K, L)
     found = (of_words - of_words.mean(2, keepdim=True)).amax((0, 1, 2))
     selection = model.select(stream, "relevance", 0.2)
     assert selection.scores is not None and selection.fused is None
@@ -136,28 +140,28 @@ class Planted:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._on, name)
 
-    def attention_of(self, stream: Stream, tokens: Tensor, layers: int) -> Iterator[Iterator[Tensor]]:
+    def attention_of(self, stream: TokenStream, tokens: Tensor, layers: int) -> Iterator[Iterator[Tensor]]:
         planted = [plant(stream) for plant in self._plants]
         for blocks in self._on.attention_of(stream, tokens, layers):
             yield (torch.cat([FAINT * part, *(head.expand_as(part[:, :1]) for head in planted)], 1) for part in blocks)
 
 
-def recency(stream: Stream) -> Tensor:
+def recency(stream: TokenStream) -> Tensor:
     """A head that attends to the nearest tokens: e-fold over 50 tokens."""
     return (torch.arange(stream.mask.shape[1]) / 50).softmax(0)
 
 
-def sinks(stream: Stream) -> Tensor:
+def sinks(stream: TokenStream) -> Tensor:
     """A head that attends to 4 % of the pool, whatever is asked."""
     drawn = torch.rand(stream.mask.shape[1], generator=torch.Generator().manual_seed(3))
     chosen = (drawn < 0.04) & stream.pool[0]
     return chosen / chosen.sum()
 
 
-def highest(on: Any, stream: Stream) -> Tensor:
+def highest(on: Any, stream: TokenStream) -> Tensor:
     """The rule without the mean: (1, L)."""
     return torch.stack(
-        [part.amax((1, 2)) for one in on.attention_of(stream, stream.words, LAYERS) for part in one]
+        [part.amax((1, 2)) for one in on.attention_of(stream, stream.question_tokens, LAYERS) for part in one]
     ).amax(0)
 
 
@@ -181,13 +185,13 @@ def test_heads_that_attend_alike_for_all_words_do_not_change_the_ranking(plants:
 def test_text_behind_the_question_does_not_count() -> None:
     on = tinymodel.backbone()
     stream = asking(on)
-    last = int(stream.words[0].nonzero()[-1])
+    last = int(stream.question_tokens[0].nonzero()[-1])
     embeds = stream.embeds.clone()
     embeds[:, last + 1 :] = torch.randn_like(embeds[:, last + 1 :])
     other = replace(stream, embeds=embeds)
     assert torch.equal(relevant(on, stream)[stream.pool], relevant(on, other)[stream.pool])
     answered = asking(on, answer="The first one.")
-    assert answered.labels is not None and not bool((answered.words & (answered.labels != -100)).any())
+    assert answered.labels is not None and not bool((answered.question_tokens & (answered.labels != -100)).any())
     torch.testing.assert_close(relevant(on, answered)[answered.pool], relevant(on, stream)[stream.pool])
 
 
@@ -203,11 +207,11 @@ def test_text_before_the_clip_hardly_counts() -> None:
 def test_an_empty_question_is_asked_by_all_text_behind_the_clip() -> None:
     on = tinymodel.backbone()
     empty = asking(on, "")
-    assert torch.equal(empty.words, empty.asked) and bool(empty.words.any())
+    assert torch.equal(empty.question_tokens, empty.after_media) and bool(empty.question_tokens.any())
     together = pad([empty, asking(on), tinymodel.stream(on)])
-    assert torch.equal(together.words[0], together.asked[0])
-    assert together.words.sum(1).tolist()[1] == len(QUESTION) < int(together.asked[1].sum())
-    assert torch.equal(together.words[2], together.asked[2])
+    assert torch.equal(together.question_tokens[0], together.after_media[0])
+    assert together.question_tokens.sum(1).tolist()[1] == len(QUESTION) < int(together.after_media[1].sum())
+    assert torch.equal(together.question_tokens[2], together.after_media[2])
 
 
 @torch.no_grad()
@@ -215,7 +219,7 @@ def test_reading_attention_leaves_the_decoder_as_it_is_even_while_it_runs() -> N
     on = tinymodel.backbone()
     stream, config = asking(on), on.text.config
     before, hooks = on.hidden(stream), [len(layer.self_attn._forward_hooks) for layer in on.text.layers]
-    for blocks in on.attention_of(stream, stream.words, LAYERS):
+    for blocks in on.attention_of(stream, stream.question_tokens, LAYERS):
         for _ in blocks:
             assert config._attn_implementation == "sdpa"
             assert [len(layer.self_attn._forward_hooks) for layer in on.text.layers] == hooks

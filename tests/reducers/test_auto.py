@@ -12,7 +12,7 @@ from torch import Tensor
 
 from echoingpixels.errors import ModelError, OptionError
 from echoingpixels.inputs.positions import AUDIO
-from echoingpixels.inputs.stream import Stream, budget, pad
+from echoingpixels.inputs.token_stream import TokenStream, budget, pad
 from echoingpixels.model import EchoingPixels
 from echoingpixels.options import REDUCER_NAMES, AskOptions, Auto, keep_name, plain_keep, read_keep
 from echoingpixels.reducers.adaptive import LEAST, MOST, RATIOS, Enough, beyond, features
@@ -39,7 +39,7 @@ def model(form: str = "extractive") -> EchoingPixels:
 
 
 @torch.no_grad()
-def chosen(stream: Stream, quality: float) -> Tensor:
+def chosen(stream: TokenStream, quality: float) -> Tensor:
     return model().select(stream, "cs2", Auto(quality)).keep
 
 

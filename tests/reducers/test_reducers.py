@@ -13,7 +13,7 @@ from torch import Tensor
 from echoingpixels.backbones.qwen_omni import QwenOmni
 from echoingpixels.errors import OptionError
 from echoingpixels.inputs.positions import AUDIO, VIDEO
-from echoingpixels.inputs.stream import Selection, Stream, budget, pad
+from echoingpixels.inputs.token_stream import Selection, TokenStream, budget, pad
 from echoingpixels.model import EchoingPixels
 from echoingpixels.options import REDUCER_NAMES, check_reducer
 from echoingpixels.reducers import basic
@@ -27,25 +27,25 @@ JOINT = [name for name in REDUCER_NAMES if name not in ("full", "cs2-video")]  #
 
 
 @torch.no_grad()
-def choose(name: str, stream: Stream, keep: float) -> Selection:
+def choose(name: str, stream: TokenStream, keep: float) -> Selection:
     """What the random model chooses."""
     return tinymodel.model().select(stream, name, keep)
 
 
-def rows() -> list[Stream]:
+def rows() -> list[TokenStream]:
     """Both modalities, another such, picture alone, and text alone."""
     on = tinymodel.backbone()
     both = [tinymodel.stream(on, 4.0), tinymodel.stream(on, 2.5, seed=3)]
     return [*both, tinymodel.stream(on, 3.0, sound=False, seed=5), tinymodel.text_stream(on)]
 
 
-def sound_alone() -> Stream:
+def sound_alone() -> TokenStream:
     """Sound without picture."""
     stream = tinymodel.stream(tinymodel.backbone())
     return stream.take(Selection(stream.kind != VIDEO))
 
 
-def count(kept: Tensor, stream: Stream, *kinds: int) -> list[int]:
+def count(kept: Tensor, stream: TokenStream, *kinds: int) -> list[int]:
     counted = kept & torch.isin(stream.kind, torch.tensor(kinds)) & stream.mask
     return counted.sum(1).tolist()
 
@@ -169,7 +169,7 @@ def test_one_modality_alone_is_one_pool() -> None:
     assert all(torch.equal(choose(name, stream, 0.3).keep, joint) for name in SHARES if name != "cs2-random")
 
 
-def slow_difference(stream: Stream, place: int) -> float:
+def slow_difference(stream: TokenStream, place: int) -> float:
     """1 - cosine to the token before in the same cell, or to the audio token before; infinite without one."""
     kind, cell, time = stream.kind[0], stream.cell[0].tolist(), stream.time[0]
     for before in range(place - 1, -1, -1):

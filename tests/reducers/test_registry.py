@@ -12,7 +12,7 @@ from echoingpixels.backbones.base import Backbone, Shape
 from echoingpixels.datasets.questions import Row
 from echoingpixels.errors import ModelError, OptionError
 from echoingpixels.evaluation.evaluate import evaluate
-from echoingpixels.inputs.stream import Selection, Stream, budget, top_k
+from echoingpixels.inputs.token_stream import Selection, TokenStream, budget, top_k
 from echoingpixels.model import EchoingPixels
 from echoingpixels.options import REDUCER_NAMES, SIEVED, AskOptions, GenerateOptions
 from echoingpixels.reducers.cs2 import Sieve
@@ -24,7 +24,7 @@ SHORT = GenerateOptions(max_new_tokens=3)
 SCORING = 1e12  # floating-point operations
 
 
-def latest(backbone: Backbone, sieve: Sieve | None, stream: Stream, keep: float) -> Selection:
+def latest(backbone: Backbone, sieve: Sieve | None, stream: TokenStream, keep: float) -> Selection:
     """Keep the last tokens of the clip."""
     order = torch.arange(stream.mask.shape[1]).expand(stream.mask.shape).float()
     return Selection(top_k(order, stream.pool, budget(stream.pool, keep)) | (stream.mask & ~stream.pool))

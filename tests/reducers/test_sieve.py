@@ -16,7 +16,7 @@ from echoingpixels.backbones.qwen_omni import QwenOmni
 from echoingpixels.errors import OptionError
 from echoingpixels.generation.decode import stream_tokens
 from echoingpixels.inputs.prepare import prepare_media
-from echoingpixels.inputs.stream import Selection, Stream, pad
+from echoingpixels.inputs.token_stream import Selection, TokenStream, pad
 from echoingpixels.options import GenerateOptions
 from echoingpixels.reducers.cs2 import Sieve, SieveOptions
 from tests.support import tinymodel
@@ -36,7 +36,7 @@ def on(request: pytest.FixtureRequest) -> Iterator[QwenOmni]:
     backbone.set_sections(tinymodel.PLAIN)
 
 
-def rows(on: QwenOmni) -> list[Stream]:
+def rows(on: QwenOmni) -> list[TokenStream]:
     """Prompts of unequal length, one of them without media, one without sound."""
     return [
         tinymodel.stream(on, 2.0),
@@ -46,20 +46,20 @@ def rows(on: QwenOmni) -> list[Stream]:
     ]
 
 
-def labelled(stream: Stream, answer: int = 4) -> Stream:
+def labelled(stream: TokenStream, answer: int = 4) -> TokenStream:
     """The same prompt with its last tokens as the answer."""
     labels = torch.arange(stream.kind.shape[1])[None] % 200
     labels[:, :-answer] = -100
     return replace(stream, labels=labels)
 
 
-def loss_of(on: QwenOmni, taken: Stream) -> Tensor:
+def loss_of(on: QwenOmni, taken: TokenStream) -> Tensor:
     assert taken.labels is not None
     logits = on.logits(on.hidden(taken))
     return F.cross_entropy(logits[:, :-1].flatten(0, 1), taken.labels[:, 1:].flatten())
 
 
-def greedy(on: QwenOmni, stream: Stream, n: int = 6) -> Tensor:
+def greedy(on: QwenOmni, stream: TokenStream, n: int = 6) -> Tensor:
     """n greedy tokens (B, n) of each row."""
     return torch.stack(list(stream_tokens(on, stream, GenerateOptions(max_new_tokens=n))), 1)
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import tools.quotas  # noqa: F401  cs2-half and cs2-video
-from echoingpixels.inputs.stream import Stream, budget, pad
+from echoingpixels.inputs.token_stream import TokenStream, budget, pad
 from echoingpixels.model import EchoingPixels
 from echoingpixels.options import Auto
 from echoingpixels.reducers import chunked_scoring as windows
@@ -29,7 +29,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(windows, "WINDOW", 40)
 
 
-def stream(seconds: float = 6.0, seed: int = 0) -> Stream:
+def stream(seconds: float = 6.0, seed: int = 0) -> TokenStream:
     """Some 200 tokens, 16 of them text and marks."""
     return tinymodel.stream(tinymodel.backbone(), seconds, seed=seed)
 
@@ -40,7 +40,7 @@ def model_of(form: str) -> EchoingPixels:
     return made
 
 
-def choice(made: Stream, reducer: str, keep: Any = 0.1, form: str = "extractive") -> Any:
+def choice(made: TokenStream, reducer: str, keep: Any = 0.1, form: str = "extractive") -> Any:
     return model_of(form).select(made, reducer, keep)
 
 
@@ -75,7 +75,7 @@ def test_a_planted_token_is_found_wherever_it_is() -> None:
     places = made.pool[0].nonzero()[:, 0]
     for planted in places[:: len(places) // 7].tolist():
 
-        def rate(part: Stream, where: Where, planted: int = planted) -> Tensor:
+        def rate(part: TokenStream, where: Where, planted: int = planted) -> Tensor:
             noise = torch.rand(part.mask.shape, generator=torch.Generator().manual_seed(1))
             return torch.where(places_of(made, where) == planted, 2.0, noise)
 
@@ -83,7 +83,7 @@ def test_a_planted_token_is_found_wherever_it_is() -> None:
         assert int(scores[0].where(made.pool[0], -torch.inf).argmax()) == planted
 
 
-def places_of(made: Stream, where: Where) -> Tensor:
+def places_of(made: TokenStream, where: Where) -> Tensor:
     return torch.arange(made.mask.shape[1]).expand(made.mask.shape)[where]  # type: ignore[index]
 
 
@@ -92,7 +92,7 @@ def test_no_more_than_the_limit_is_scored_at_once_and_always_with_the_text() -> 
     made, parts = stream(), []
     text = int((made.mask & ~made.pool).sum())
 
-    def rate(part: Stream, where: Where) -> Tensor:
+    def rate(part: TokenStream, where: Where) -> Tensor:
         parts.append(part)
         assert int((part.mask & ~part.pool).sum()) == text
         assert torch.equal(part.embeds[0], made.embeds[where]) and torch.equal(
@@ -113,7 +113,7 @@ def test_no_more_than_the_limit_is_scored_at_once_and_always_with_the_text() -> 
 def test_tokens_outside_the_final_come_last_and_the_second_score_decides() -> None:
     made, ratings = stream(), []
 
-    def rate(part: Stream, where: Where) -> Tensor:
+    def rate(part: TokenStream, where: Where) -> Tensor:
         ratings.append((places_of(made, where), torch.randn(part.mask.shape)))
         return ratings[-1][1]
 
@@ -138,7 +138,7 @@ def test_a_fused_token_is_that_of_the_last_scoring() -> None:
     fused = model.select(made, "cs2", 1.0).fused
     parts: list[tuple[Tensor, Tensor]] = []
 
-    def rate(part: Stream, where: Where) -> Tensor:
+    def rate(part: TokenStream, where: Where) -> Tensor:
         hidden = sieve.encode(part)
         parts.append((places_of(made, where), hidden[0]))
         return sieve.score(hidden)

@@ -16,7 +16,7 @@ from echoingpixels.backbones.qwen_omni import QwenOmni
 from echoingpixels.inputs.patches import Resolution
 from echoingpixels.inputs.positions import Span, place
 from echoingpixels.inputs.prepare import Inputs, Media, as_inputs, prepare_media
-from echoingpixels.inputs.stream import Stream
+from echoingpixels.inputs.token_stream import TokenStream
 from echoingpixels.media.clip import Clip, Source
 from echoingpixels.model import EchoingPixels
 from echoingpixels.reducers.cs2 import Sieve, SieveOptions
@@ -168,24 +168,24 @@ def _encode(on: QwenOmni, media: Media) -> Features:
 
 
 @torch.no_grad()
-def embed(on: QwenOmni, inputs: Inputs) -> Stream:
+def embed(on: QwenOmni, inputs: Inputs) -> TokenStream:
     """A prompt's stream."""
     return on.embed(inputs, tuple(encode(on, media) for media in inputs.media))
 
 
-def asked(model: EchoingPixels, clip: Clip, question: str) -> Stream:
+def asked(model: EchoingPixels, clip: Clip, question: str) -> TokenStream:
     """The stream of a question about a clip."""
     return model.embed(model.encode(clip).prompt(question))
 
 
 def stream(
     on: QwenOmni, seconds: float = 3.0, sound: bool = True, before: int = 5, after: int = 7, seed: int = 0
-) -> Stream:
+) -> TokenStream:
     """The stream of a clip between two texts."""
     media = prepare_media(clip(seconds, sound, seed=seed), on.resolution)
     return embed(on, prompt(on, text(before, seed), media, text(after, seed + 1)))
 
 
-def text_stream(on: QwenOmni, n: int = 9, seed: int = 0) -> Stream:
+def text_stream(on: QwenOmni, n: int = 9, seed: int = 0) -> TokenStream:
     """The stream of a prompt without media."""
     return embed(on, prompt(on, text(n, seed)))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from echoingpixels.backbones.qwen_omni import QwenOmni
-from echoingpixels.inputs.stream import Selection, Stream, pad
+from echoingpixels.inputs.token_stream import Selection, TokenStream, pad
 from echoingpixels.reducers.attention import relevant
 from echoingpixels.train.saliency import TARGETS, agreed, distil_loss, divergence, saliency
 from tests.support import tinymodel
@@ -19,7 +19,7 @@ from tests.support import tinymodel
 ANSWER = 3
 
 
-def rows(on: QwenOmni) -> list[Stream]:
+def rows(on: QwenOmni) -> list[TokenStream]:
     """Prompts of unequal length, one without sound, the last tokens being the answer."""
     made = [tinymodel.stream(on, 2.0), tinymodel.stream(on, 4.0, seed=3), tinymodel.stream(on, 3.0, sound=False)]
     labels = [torch.full_like(row.kind, -100) for row in made]

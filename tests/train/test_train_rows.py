@@ -13,7 +13,7 @@ from echoingpixels.backbones.qwen_omni import QwenOmni
 from echoingpixels.datasets.questions import Row
 from echoingpixels.errors import DataError, MediaError
 from echoingpixels.inputs.prepare import prepare_media, prepare_prompt
-from echoingpixels.train import clips
+from echoingpixels.train import clips as train_clips
 from echoingpixels.train.clips import Clips, clip_tokens, cut, read_clips, text_tokens
 from echoingpixels.train.draws import Draws
 from echoingpixels.train.questions import ANSWERS, OwnAnswers, read_asked
@@ -153,8 +153,8 @@ def test_without_a_bank_the_encoders_run_when_a_clip_is_drawn(
     path = written(tmp_path / "rows.jsonl", row("short", answer="x"))
     (kept,) = read_clips(backbone, Data(media=folder), path, tmp_path)
     made: list[object] = []
-    plain = clips.encode
-    monkeypatch.setattr(clips, "encode", lambda *given: made.append(given) or plain(*given))
+    plain = train_clips.encode
+    monkeypatch.setattr(train_clips, "encode", lambda *given: made.append(given) or plain(*given))
     source = read_clips(backbone, Data(media=folder, bank=False), path, tmp_path)
     assert not made
     (first,), (second,) = source, source

@@ -12,13 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..inputs.stream import Stream, packed
+from ..inputs.token_stream import TokenStream, packed
 
 QUERIES_AT_ONCE = 32  # query tokens whose weights are in memory at once
 
 
 def attention_of(
-    text: Any, run: Callable[..., Tensor], stream: Stream, tokens: Tensor, layers: int
+    text: Any, run: Callable[..., Tensor], stream: TokenStream, tokens: Tensor, layers: int
 ) -> Iterator[Iterator[Tensor]]:
     """For each of the first `layers`, blocks of the attention weights of `tokens` (B, L) bool to all tokens.
 
@@ -35,7 +35,9 @@ def attention_of(
         yield _blocks(text, layer, hidden, stream, places, real)
 
 
-def _blocks(text: Any, layer: Any, hidden: Tensor, stream: Stream, places: Tensor, real: Tensor) -> Iterator[Tensor]:
+def _blocks(
+    text: Any, layer: Any, hidden: Tensor, stream: TokenStream, places: Tensor, real: Tensor
+) -> Iterator[Tensor]:
     """The blocks of one layer, which reads `hidden` (B, L, D); queries are at `places` (B, K), where `real` (B, K)."""
     attention, rows = layer.self_attn, torch.arange(len(places), device=places.device)[:, None]
     normed = layer.input_layernorm(hidden)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..inputs.patches import Resolution
 from ..inputs.positions import Layout
 from ..inputs.prepare import Inputs, Media, Tokenizer
-from ..inputs.stream import Stream
+from ..inputs.token_stream import TokenStream
 from ..options import Reuse
 from ..report import TokenCounts
 
@@ -129,7 +129,7 @@ class Backbone(Protocol):
     def encode_audio(self, mel: Tensor) -> tuple[Tensor, Tensor]:
         """Features (Na, D) of one part of `mel_cuts`, log-mel (128, M), and which are new, not reused: (Na,) bool."""
 
-    def embed(self, inputs: Inputs, features: tuple[Features, ...]) -> Stream:
+    def embed(self, inputs: Inputs, features: tuple[Features, ...]) -> TokenStream:
         """Embed a prompt (1, L) and write the encoders' features over its placeholders."""
 
     def first_layers(self, n: int, causal: bool = False) -> nn.ModuleList:
@@ -144,13 +144,13 @@ class Backbone(Protocol):
         `by`: the sieve that requires a split other than the decoder's own.
         """
 
-    def hidden(self, stream: Stream, cache: Any = None, attention: Tensor | None = None) -> Tensor:
+    def hidden(self, stream: TokenStream, cache: Any = None, attention: Tensor | None = None) -> Tensor:
         """Run the decoder over a stream: normalised hidden states (B, L, D); fills the KV cache if given.
 
         `attention` (B, 1, L, L), bool or added to the logits, replaces the causal mask.
         """
 
-    def attention_of(self, stream: Stream, tokens: Tensor, layers: int) -> Iterator[Iterator[Tensor]]:
+    def attention_of(self, stream: TokenStream, tokens: Tensor, layers: int) -> Iterator[Iterator[Tensor]]:
         """For each of the first `layers`, blocks of the attention weights of `tokens` (B, L) bool to all tokens.
 
         A block is float32 (B, H, K, L) with a bounded K, and 0 where a row has fewer tokens.

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ..inputs.patches import Resolution
 from ..inputs.positions import AUDIO, IMAGE, VIDEO
 from ..inputs.prepare import Inputs, Media, Tokenizer
-from ..inputs.stream import Stream
+from ..inputs.token_stream import TokenStream
 from ..options import Reuse
 from .base import AudioShape, Features, VisionShape
 from .decoder import InParts, join, kv_name, step_mask
@@ -108,7 +108,7 @@ class QwenOmni:
         """Features (Na, D) of one part of `mel_cuts`, log-mel (128, M), and which are new, not reused: (Na,) bool."""
         return encode_audio(self.thinker.model.audio_tower, mel, silence_once=self.reuse is not None)
 
-    def embed(self, inputs: Inputs, features: tuple[Features, ...]) -> Stream:
+    def embed(self, inputs: Inputs, features: tuple[Features, ...]) -> TokenStream:
         """Embed a prompt (1, L) and write the encoders' features over its placeholders."""
         free: Any = {"device": self.device, "non_blocking": True}  # the host does not wait
         ids = inputs.input_ids.to(**free)
@@ -121,7 +121,7 @@ class QwenOmni:
                 made = (parts[0] if len(parts) == 1 else torch.cat(parts)).to(embeds, non_blocking=True)
                 embeds[0].index_copy_(0, places.to(**free), made)
         positions = inputs.positions.to(**free)
-        return Stream(
+        return TokenStream(
             embeds=embeds,
             positions=positions,
             kind=inputs.kind.to(**free),
@@ -169,7 +169,7 @@ class QwenOmni:
                 embeds = layer(embeds, attention_mask=attention, position_embeddings=rotary)
         return embeds
 
-    def attention_of(self, stream: Stream, tokens: Tensor, layers: int) -> Iterator[Iterator[Tensor]]:
+    def attention_of(self, stream: TokenStream, tokens: Tensor, layers: int) -> Iterator[Iterator[Tensor]]:
         """For each of the first `layers`, blocks of the attention weights of `tokens` (B, L) bool to all tokens.
 
         A block is float32 (B, H, K, L) with a bounded K, and 0 where a row has fewer tokens.
@@ -217,7 +217,7 @@ class QwenOmni:
         config = self.text.config
         return DynamicCache(config=config) if tokens is None else StaticCache(config=config, max_cache_len=tokens)
 
-    def hidden(self, stream: Stream, cache: Any = None, attention: Tensor | None = None) -> Tensor:
+    def hidden(self, stream: TokenStream, cache: Any = None, attention: Tensor | None = None) -> Tensor:
         """Run the decoder over a stream: normalised hidden states (B, L, D); fills the KV cache if given.
 
         `attention` (B, 1, L, L), bool or added to the logits, replaces the causal mask.

@@ -20,7 +20,7 @@ from ..checkpoints.sieve_io import ADAPTER, SIEVE_CONFIG, SIEVE_WEIGHTS, read_si
 from ..datasets.questions import Row
 from ..errors import DataError, ModelError
 from ..features.cache import FeatureCache
-from ..inputs.stream import Selection, Stream
+from ..inputs.token_stream import Selection, TokenStream
 from ..media import Reader
 from ..model import EchoingPixels
 from ..options import AUTO, KEEP, GenerateOptions, Keep, MediaOptions
@@ -137,7 +137,7 @@ class _Recorder(EchoingPixels):
         super().__init__(model.backbone, model.sieve, model.quant, model.load_s, model.encoders, model.advise)
         self.recorded: list[Tensor] = []
 
-    def select(self, stream: Stream, reducer: str = AUTO, keep: Keep = KEEP) -> Selection:
+    def select(self, stream: TokenStream, reducer: str = AUTO, keep: Keep = KEEP) -> Selection:
         """Select tokens and record the features."""
         selection = super().select(stream, reducer, keep)
         if reducer == "cs2" and keep == RATIOS[0]:

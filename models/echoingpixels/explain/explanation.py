@@ -9,7 +9,7 @@ from itertools import pairwise
 from ..encoded_clip import EncodedClip
 from ..generation.answer import Answer
 from ..inputs.positions import KINDS, Span
-from ..inputs.stream import Selection, Stream
+from ..inputs.token_stream import Selection, TokenStream
 from ..media.clip import Clip
 from ..options import SIEVED, AskOptions, Auto
 from ..reducers.chunked_scoring import AT_ONCE
@@ -156,7 +156,7 @@ class _Record:
     kept: tuple[int, ...] = ()
     scores: tuple[float, ...] | None = None
 
-    def take(self, stream: Stream, selection: Selection) -> None:
+    def take(self, stream: TokenStream, selection: Selection) -> None:
         """Record a selection of a stream of one row."""
         pool = stream.pool[0]
         where = zip(*(x[0, pool].tolist() for x in (stream.kind, stream.time, stream.cell)), strict=True)

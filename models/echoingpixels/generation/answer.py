@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from ..backbones.base import Backbone
 from ..backbones.sizes import llm_flops
-from ..inputs.stream import Stream
+from ..inputs.token_stream import TokenStream
 from ..options import AskOptions
 from ..report import (
     Flops,
@@ -68,7 +68,7 @@ class Cost:
 
 
 def generate(
-    backbone: Backbone, stream: Stream, options: AskOptions, watch: Stopwatch, costs: Sequence[Cost], weights: int
+    backbone: Backbone, stream: TokenStream, options: AskOptions, watch: Stopwatch, costs: Sequence[Cost], weights: int
 ) -> Iterator[Chunk]:
     """Decode every row of a stream (B, L); text as it comes, then each row's answer in order.
 

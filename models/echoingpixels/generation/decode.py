@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..backbones.base import Backbone
-from ..inputs.stream import Stream
+from ..inputs.token_stream import TokenStream
 from ..options import GenerateOptions
 from ..report import Stopwatch
 
@@ -23,7 +23,7 @@ MASKED = 1024  # tokens under which rows are padded and masked: there a mask cos
 
 @torch.no_grad()
 def stream_tokens(
-    backbone: Backbone, stream: Stream, options: GenerateOptions, watch: Stopwatch | None = None
+    backbone: Backbone, stream: TokenStream, options: GenerateOptions, watch: Stopwatch | None = None
 ) -> Iterator[Tensor]:
     """Decode a left-padded stream: token after token (B,) int64 on the CPU, -1 in rows that have stopped.
 
@@ -53,7 +53,7 @@ def stream_tokens(
             return
 
 
-def prefill(backbone: Backbone, stream: Stream, options: GenerateOptions) -> tuple[Tensor, Any, Tensor | None]:
+def prefill(backbone: Backbone, stream: TokenStream, options: GenerateOptions) -> tuple[Tensor, Any, Tensor | None]:
     """Hidden states (B, 1, D) of the last place, the KV cache, and the mask (B, L): None where decoding needs none.
 
     Long rows of one length run together, so that no row needs a mask: with one, attention could not use FlashAttention.

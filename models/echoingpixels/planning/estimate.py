@@ -22,7 +22,7 @@ from ..backbones.sizes import product_bytes
 from ..inputs.mel import BLOCK, MEL_BINS
 from ..inputs.patches import MERGE, PATCH, STEP
 from ..inputs.prepare import Media, prepare_prompt
-from ..inputs.stream import Stream
+from ..inputs.token_stream import TokenStream
 from ..model import EchoingPixels
 from ..options import SIEVED, AskOptions, Auto
 from ..reducers.adaptive import MOST
@@ -54,11 +54,11 @@ class Case:
     clip_bytes: int = 0
 
     @cached_property
-    def stream(self) -> Stream:
+    def stream(self) -> TokenStream:
         """The prompt's stream with embeddings of width 0."""
         backbone = self.outline.model.backbone
         prompt = prepare_prompt(self.media, self.question, backbone.tokenizer, backbone.layout)
-        return Stream(
+        return TokenStream(
             embeds=torch.empty(*prompt.kind.shape, 0),
             positions=prompt.positions,
             kind=prompt.kind,
@@ -230,7 +230,7 @@ class _Work:
     def _attention_scores(self, tokens: int) -> int:
         """The last layer that is read: its input, its keys in float32, and a block's logits, weights and mask."""
         shape, fastv = self.shape, self.case.options.reducer == "fastv"
-        block = 1 if fastv else min(QUERIES_AT_ONCE, int(self.case.stream.words.sum()))
+        block = 1 if fastv else min(QUERIES_AT_ONCE, int(self.case.stream.question_tokens.sum()))
         running = 0 if fastv else 3  # maximum and sum, and the next of one of them
         weights = shape.heads * (2 * block + running) * FLOAT + block
         return tokens * (self.token + shape.kv_heads * shape.head_size * FLOAT + weights)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from ..backbones.sizes import llm_flops
 from ..inputs.prepare import Extent, extent_of, media_of, span_of
-from ..inputs.stream import Stream, budget
+from ..inputs.token_stream import TokenStream, budget
 from ..media.clip import PIECE, Clip
 from ..options import KEEP, SIEVED, AskOptions, Auto, Keep
 from ..reducers.adaptive import LEAST, MOST
@@ -61,7 +61,7 @@ def plan(outline: Outline, clip: Clip | Extent, question: str, options: AskOptio
     return Plan(report, memory, options, outline.device.type, changes, warnings)
 
 
-def _range(stream: Stream, keep: Keep) -> tuple[str, ...]:
+def _range(stream: TokenStream, keep: Keep) -> tuple[str, ...]:
     """The range of kept tokens with a keep of auto, which depends on the scores."""
     if not isinstance(keep, Auto):
         return ()

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..errors import OptionError
 from ..inputs.positions import AUDIO
-from ..inputs.stream import Stream, packed
+from ..inputs.token_stream import TokenStream, packed
 from ..options import Auto
 
 LEAST, MOST = 0.02, 0.5  # limits of the keep ratio
@@ -62,13 +62,13 @@ class Enough:
         return [RATIOS[i] for i in gain.argmax(1).tolist()]
 
 
-def features(stream: Stream, shares: Tensor) -> Tensor:
+def features(stream: TokenStream, shares: Tensor) -> Tensor:
     """The features that the keep ratio depends on: (B, D + 2) float32.
 
     The mean embedding of the question, the audio's part of the scores' softmax `shares` (B, L), and the effective
     number of tokens of that softmax as a share of the pool.
     """
-    index, asked = packed(stream.asked)  # (B, K) both: no float32 copy of the whole stream
+    index, asked = packed(stream.after_media)  # (B, K) both: no float32 copy of the whole stream
     rows = torch.arange(len(index), device=index.device)[:, None]  # (B, 1)
     total = (stream.embeds[rows, index].float() * asked[..., None]).sum(1)
     meaning = total / asked.sum(1, keepdim=True).clamp(min=1)  # (B, D)

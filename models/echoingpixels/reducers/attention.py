@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..backbones.base import Backbone, Shape
 from ..backbones.sizes import layer_flops
-from ..inputs.stream import Selection, Stream, budget
+from ..inputs.token_stream import Selection, TokenStream, budget
 from .basic import by_scores, novelty
 from .chunked_scoring import Where, scored
 
@@ -22,7 +22,7 @@ COVERED = 0.25  # share of relevance's budget that is spread evenly over windows
 WINDOW_S = 2.0  # the model's own chunk of interleaved video and audio
 
 
-def fastv(backbone: Backbone, stream: Stream, keep: float) -> Selection:
+def fastv(backbone: Backbone, stream: TokenStream, keep: float) -> Selection:
     """Attention of the prompt's last token in layer 2, mean over heads: FastV's score, as in its code.
 
     Source: FastV (arXiv 2403.06764), which drops the other tokens from that layer on; here only its score is used.
@@ -30,7 +30,7 @@ def fastv(backbone: Backbone, stream: Stream, keep: float) -> Selection:
     if not bool(stream.pool.any()):
         return Selection(keep=stream.mask)
 
-    def score(part: Stream, _: Where) -> Tensor:
+    def score(part: TokenStream, _: Where) -> Tensor:
         last = torch.zeros_like(part.mask)
         last[:, -1] = True
         blocks = list(backbone.attention_of(part, last, LAYERS))[-1]
@@ -39,7 +39,7 @@ def fastv(backbone: Backbone, stream: Stream, keep: float) -> Selection:
     return by_scores(stream, scored(stream, score), keep)
 
 
-def relevance(backbone: Backbone, stream: Stream, keep: float) -> Selection:
+def relevance(backbone: Backbone, stream: TokenStream, keep: float) -> Selection:
     """Question attention above its mean, weighted by each token's difference from the token before it in its cell.
 
     One pool of audio and video; a COVERED share of the budget goes evenly to the best tokens of each window of time, so
@@ -53,7 +53,7 @@ def relevance(backbone: Backbone, stream: Stream, keep: float) -> Selection:
     )
 
 
-def _outline(stream: Stream, scores: Tensor, keep: float) -> Tensor:
+def _outline(stream: TokenStream, scores: Tensor, keep: float) -> Tensor:
     """The best tokens of each window by scores (B, L), an equal number for each window: (B, L) bool.
 
     A token with score 0, such as an exact repeat of its neighbour, is never among them.
@@ -71,7 +71,7 @@ def _outline(stream: Stream, scores: Tensor, keep: float) -> Tensor:
     return torch.zeros_like(stream.pool).scatter_(1, order, (rank < share) & (window >= 0)) & (scores > 0)
 
 
-def relevant(backbone: Backbone, stream: Stream) -> Tensor:
+def relevant(backbone: Backbone, stream: TokenStream) -> Tensor:
     """Question attention x sqrt(1 - cosine to the neighbour): (B, L) float32, meaningful inside the pool.
 
     A long stream is scored by windows; a neighbour is the one in the whole clip.
@@ -80,13 +80,13 @@ def relevant(backbone: Backbone, stream: Stream) -> Tensor:
     return scored(stream, lambda part, where: _question_attention(backbone, part) * new[where])
 
 
-def _question_attention(backbone: Backbone, stream: Stream) -> Tensor:
+def _question_attention(backbone: Backbone, stream: TokenStream) -> Tensor:
     """Attention of the question's words above their mean: (B, L), the maximum over words, heads and layers.
 
     The mean is over the question's words, head by head: attention that all words share, such as to sinks and to the
     nearest tokens, cancels. A mean over heads would hide a single informative head.
     """
-    words = stream.words
+    words = stream.question_tokens
     found = torch.zeros_like(stream.time)
     for blocks in backbone.attention_of(stream, words, LAYERS):
         found = torch.maximum(found, above_mean(blocks, words.sum(1)).amax(1))

@@ -10,18 +10,18 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..inputs.positions import AUDIO, TEXT
-from ..inputs.stream import Selection, Stream, budget, top_k
+from ..inputs.token_stream import Selection, TokenStream, budget, top_k
 
 SEED = 0
 TOKENS_AT_ONCE = 16_384  # compared at once: memory holds no second copy of a long stream
 
 
-def full(stream: Stream, keep: float = 1.0) -> Selection:
+def full(stream: TokenStream, keep: float = 1.0) -> Selection:
     """Every token, for any ratio."""
     return Selection(keep=stream.mask)
 
 
-def uniform(stream: Stream, keep: float) -> Selection:
+def uniform(stream: TokenStream, keep: float) -> Selection:
     """Evenly spaced tokens of the pool in stream order, so evenly in time and space."""
     pool = stream.pool
     n = pool.sum(1, keepdim=True).clamp(min=1)  # (B, 1)
@@ -31,7 +31,7 @@ def uniform(stream: Stream, keep: float) -> Selection:
     return Selection(keep=(pool & first_of_bin) | (stream.mask & ~pool))
 
 
-def random(stream: Stream, keep: float) -> Selection:
+def random(stream: TokenStream, keep: float) -> Selection:
     """Tokens drawn at random from the pool; the same ones for the same stream."""
     generator = torch.Generator().manual_seed(SEED)
     scores = torch.rand(stream.mask.shape[1], generator=generator).to(stream.mask.device)
@@ -39,7 +39,7 @@ def random(stream: Stream, keep: float) -> Selection:
     return by_scores(stream, scores[(stream.pool.cumsum(1) - 1).clamp(min=0)], keep)
 
 
-def repeats(stream: Stream, keep: float) -> Selection:
+def repeats(stream: TokenStream, keep: float) -> Selection:
     """Tokens that differ most from their predecessor: 1 - cosine of the embeddings, one pool.
 
     A video token's predecessor is the token of its grid cell one temporal step earlier, an audio token's the audio
@@ -48,13 +48,13 @@ def repeats(stream: Stream, keep: float) -> Selection:
     return by_scores(stream, novelty(stream, torch.inf), keep)
 
 
-def by_scores(stream: Stream, scores: Tensor, keep: float) -> Selection:
+def by_scores(stream: TokenStream, scores: Tensor, keep: float) -> Selection:
     """The best of one pool by scores (B, L) float32."""
     chosen = top_k(scores, stream.pool, budget(stream.pool, keep))
     return Selection(keep=chosen | (stream.mask & ~stream.pool), scores=scores)
 
 
-def novelty(stream: Stream, unlike: float) -> Tensor:
+def novelty(stream: TokenStream, unlike: float) -> Tensor:
     """1 - cosine of each token (B, L) to its predecessor, or `unlike` where it has none."""
     before = _predecessor(stream)  # (B, L)
     rows = torch.arange(len(before), device=before.device)[:, None]  # (B, 1)
@@ -66,7 +66,7 @@ def novelty(stream: Stream, unlike: float) -> Tensor:
     return torch.where(before < 0, unlike, (1 - alike).clamp(min=0.0))
 
 
-def _predecessor(stream: Stream) -> Tensor:
+def _predecessor(stream: TokenStream) -> Tensor:
     """The index (B, L) int64 in its row of each token's predecessor, -1 where it has none."""
     row, column = stream.cell.unbind(-1)  # (B, L)
     where = 1 + row * (int(column.max()) + 1) + column  # one number a grid cell, from 1

@@ -11,30 +11,30 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ..inputs.stream import Stream
+from ..inputs.token_stream import TokenStream
 
 AT_ONCE = 16_384  # tokens scored at once: a longer stream is split into windows (docs/long.md)
 WINDOW = 4096  # tokens of one window of it
 BELOW = 100.0  # subtracted from the scores of tokens that did not reach the final pass
 
 Where = tuple[int, Tensor] | tuple[slice]
-ScorePart = Callable[[Stream, Where], Tensor]
+ScorePart = Callable[[TokenStream, Where], Tensor]
 """Scores (B, L) float32 of a part of the stream; `where` is its place in the whole."""
 
 
-def scored(stream: Stream, score: ScorePart) -> Tensor:
+def scored(stream: TokenStream, score: ScorePart) -> Tensor:
     """Scores (B, L) float32 of a stream: all of it at once, or by windows where it is long."""
     if not is_long(stream):
         return score(stream, (slice(None),))
     return torch.stack([_row(stream, score, row) for row in range(len(stream.mask))])
 
 
-def is_long(stream: Stream) -> bool:
+def is_long(stream: TokenStream) -> bool:
     """Whether a stream is scored by windows. In training it never is: the gradient needs all tokens at once."""
     return stream.labels is None and stream.mask.shape[1] > AT_ONCE
 
 
-def _row(stream: Stream, score: ScorePart, row: int) -> Tensor:
+def _row(stream: TokenStream, score: ScorePart, row: int) -> Tensor:
     """Scores (L,) of one row of a long stream.
 
     Each window passes its best tokens to a final pass, AT_ONCE tokens in all with the text. The final pass scores them
@@ -86,7 +86,7 @@ def passes(pool: int, text: int) -> list[int]:
     return [*(size + text for size in sizes), sum(min(each, size) for size in sizes) + text]
 
 
-def _part(stream: Stream, row: int, places: Tensor) -> Stream:
+def _part(stream: TokenStream, row: int, places: Tensor) -> TokenStream:
     """The tokens at `places` (K,) of one row, as a stream of their own."""
     return replace(
         stream,

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from ..backbones.base import Backbone
 from ..backbones.decoder import TOKENS
 from ..errors import ModelError, OptionError
-from ..inputs.stream import Selection, Stream, budget, top_k
+from ..inputs.token_stream import Selection, TokenStream, budget, top_k
 from ..options import REDUCER_NAMES, SIEVED
 from .adaptive import Enough
 from .chunked_scoring import Where, is_long, scored
@@ -79,7 +79,7 @@ class Sieve(nn.Module):
         self.compressor = ScoreHead(backbone.shape.width)
         self._run = backbone.run_layers  # the backbone itself is no submodule
 
-    def forward(self, stream: Stream, keep: float) -> Selection:
+    def forward(self, stream: TokenStream, keep: float) -> Selection:
         """Score the pool and keep its best share.
 
         With labels in the stream (training), answers are hidden from the encoder and a straight-through gate carries
@@ -97,7 +97,7 @@ class Sieve(nn.Module):
             gate=None if stream.labels is None else self._gate(scores, pool, chosen),
         )
 
-    def _scored(self, stream: Stream) -> tuple[Tensor, Tensor | None]:
+    def _scored(self, stream: TokenStream) -> tuple[Tensor, Tensor | None]:
         """Scores (B, L) float32, and in the fused form the decoder's input (B, L, D).
 
         In a long stream a token takes the encoder's last output for it: in the final pass over the best tokens of all
@@ -110,7 +110,7 @@ class Sieve(nn.Module):
         alone = ~stream.pool.any(1)[:, None, None]  # rows without media stay unchanged
         last = stream.embeds * alone if fused else None
 
-        def score(part: Stream, where: Where) -> Tensor:
+        def score(part: TokenStream, where: Where) -> Tensor:
             encoded = self.encode(part)
             if last is not None:
                 last[where] = encoded[0]
@@ -129,7 +129,7 @@ class Sieve(nn.Module):
             parts = torch.split(hidden, TOKENS, 1)
             return torch.cat([functional_call(head, weights, (part.float(),)) for part in parts], 1)
 
-    def encode(self, stream: Stream) -> Tensor:
+    def encode(self, stream: TokenStream) -> Tensor:
         """The joint stream after the encoder's layers (B, L, D); hidden tokens keep their embeddings."""
         if not self.layers:
             return stream.embeds
@@ -140,7 +140,7 @@ class Sieve(nn.Module):
         hidden = self._run(self.layers, stream.embeds, stream.positions, keys)
         return torch.where(visible[..., None], hidden, stream.embeds)
 
-    def soft_attention(self, stream: Stream, scores: Tensor, keep: float, temperature: float) -> Tensor:
+    def soft_attention(self, stream: TokenStream, scores: Tensor, keep: float, temperature: float) -> Tensor:
         """A bias (B, 1, L, L) float32 on the decoder's attention logits in training: dropped tokens fade.
 
         `scores` (B, L) are those of `score`. A key of the pool gets log σ((score − edge) / temperature), with scores

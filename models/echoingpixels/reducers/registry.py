@@ -8,13 +8,13 @@ from functools import partial
 
 from ..backbones.base import Backbone, Shape
 from ..backbones.sizes import sieve_flops
-from ..inputs.stream import Selection, Stream, budget, top_k
+from ..inputs.token_stream import Selection, TokenStream, budget, top_k
 from ..options import KEEP, REDUCER_NAMES, SIEVED, Auto
 from .adaptive import features
 from .chunked_scoring import passes
 from .cs2 import Sieve, no_sieve, no_table
 
-Choose = Callable[[Backbone, Sieve | None, Stream, float], Selection]
+Choose = Callable[[Backbone, Sieve | None, TokenStream, float], Selection]
 ScoringFlops = Callable[[Shape, Sieve | None, int], float]
 
 
@@ -45,7 +45,7 @@ def register(name: str, reducer: Reducer) -> None:
         SIEVED.add(name)
 
 
-def cs2(backbone: Backbone, sieve: Sieve | None, stream: Stream, keep: float) -> Selection:
+def cs2(backbone: Backbone, sieve: Sieve | None, stream: TokenStream, keep: float) -> Selection:
     """The sieve's own choice: the best of one pool."""
     if sieve is None:
         raise no_sieve(backbone.name)
@@ -58,7 +58,7 @@ def cs2_flops(shape: Shape, sieve: Sieve | None, tokens: int) -> float:
     return 0.0 if sieve is None else sieve_flops(shape, tokens, sieve.options.layers)
 
 
-def automatic(backbone: Backbone, sieve: Sieve | None, stream: Stream, keep: Auto) -> Selection:
+def automatic(backbone: Backbone, sieve: Sieve | None, stream: TokenStream, keep: Auto) -> Selection:
     """The number of best tokens that the calibrated sieve expects each row to need for the quality asked for."""
     if sieve is None:
         raise no_sieve(backbone.name)
@@ -79,14 +79,14 @@ def selection_flops(name: str, shape: Shape, sieve: Sieve | None, pool: int, tex
     return sum(REDUCERS[name].flops(shape, sieve, tokens) for tokens in passes(pool, text))
 
 
-def _basic(name: str, _: Backbone, __: Sieve | None, stream: Stream, keep: float) -> Selection:
+def _basic(name: str, _: Backbone, __: Sieve | None, stream: TokenStream, keep: float) -> Selection:
     from . import basic
 
     selection: Selection = getattr(basic, name)(stream, keep)
     return selection
 
 
-def _by_attention(name: str, backbone: Backbone, _: Sieve | None, stream: Stream, keep: float) -> Selection:
+def _by_attention(name: str, backbone: Backbone, _: Sieve | None, stream: TokenStream, keep: float) -> Selection:
     from . import attention
 
     selection: Selection = getattr(attention, name)(backbone, stream, keep)

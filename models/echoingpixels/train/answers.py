@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..backbones.qwen_omni import QwenOmni
-from ..inputs.stream import Stream
+from ..inputs.token_stream import TokenStream
 from ..reducers.cs2 import Sieve
 from ..synth.questions import KINDS
 from .draws import Draw
@@ -42,7 +42,7 @@ def thinned(backbone: QwenOmni, draw: Draw) -> Batch:
 
 
 def _soft_loss(
-    backbone: QwenOmni, sieve: Sieve, stream: Stream, draw: Draw, temperature: float
+    backbone: QwenOmni, sieve: Sieve, stream: TokenStream, draw: Draw, temperature: float
 ) -> tuple[Tensor, Tensor]:
     """Through a soft gate; with `distil_weight` the scores stay near their distillation target."""
     scores = sieve.score(sieve.encode(stream))
@@ -68,7 +68,7 @@ def _balanced(kinds: list[str]) -> Tensor:
 
 def answer_loss(
     backbone: QwenOmni,
-    stream: Stream,
+    stream: TokenStream,
     attention: Tensor | None = None,
     weights: Tensor | None = None,
     focus: float = 0.0,
@@ -133,7 +133,7 @@ def _parts(examples: Iterator[Example], n: int) -> Iterator[list[Example]]:
         yield part
 
 
-def _whole(stream: Stream, right: Tensor) -> list[bool]:
+def _whole(stream: TokenStream, right: Tensor) -> list[bool]:
     """Which answers have every token right."""
     assert stream.labels is not None
     answer = answer_of(stream.labels[:, 1:] != -100)

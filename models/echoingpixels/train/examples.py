@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from ..backbones.base import Backbone, Features
 from ..inputs.positions import TEXT, Placed, Span, place
 from ..inputs.prepare import Media, as_inputs, chat_ids, plain_ids, question_length
-from ..inputs.stream import Selection, Stream, packed, pad
+from ..inputs.token_stream import Selection, TokenStream, packed, pad
 from ..synth.questions import Question
 
 STATEMENT = "<statement>"  # the kind of a question without the chat around it; no kind of a question file
@@ -75,7 +75,7 @@ def similar(clips: Sequence[S], rng: np.random.Generator, n: int) -> list[S]:
 class Batch:
     """Padded streams, with the part of its row that each token belongs to: -1 padding, 0 the clip, 1 … questions."""
 
-    stream: Stream
+    stream: TokenStream
     part: Tensor  # (B, L) int64
 
     def attention(self) -> Tensor:
@@ -100,7 +100,7 @@ def batch(backbone: Backbone, examples: Asked) -> Batch:
     return Batch(pad([stream for stream, _ in rows]), parts.to(backbone.device))
 
 
-def _row(backbone: Backbone, example: Example, questions: tuple[Question, ...]) -> tuple[Stream, Tensor]:
+def _row(backbone: Backbone, example: Example, questions: tuple[Question, ...]) -> tuple[TokenStream, Tensor]:
     """The stream of a clip with its questions, and the part (L,) of each token."""
     tokenizer: Any = backbone.tokenizer
     before, _, _ = chat_ids(tokenizer, "", "")

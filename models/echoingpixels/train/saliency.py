@@ -13,12 +13,12 @@ from torch import Tensor
 
 from ..backbones.base import Backbone
 from ..inputs.positions import KINDS
-from ..inputs.stream import Stream
+from ..inputs.token_stream import TokenStream
 from ..reducers.attention import relevant
 from ..reducers.cs2 import Sieve
 
 
-def saliency(backbone: Backbone, stream: Stream) -> Tensor:
+def saliency(backbone: Backbone, stream: TokenStream) -> Tensor:
     """Each token's share (B, L) of the saliency of the full model's answer; a row's pool sums to 1, others are 0.
 
     |∇ log p(answer) · (embedding − mean embedding)|, with the mean over the pool of the same row and kind. Labels of
@@ -36,7 +36,7 @@ def saliency(backbone: Backbone, stream: Stream) -> Tensor:
     return moved / moved.sum(1, keepdim=True).clamp(min=1e-12)
 
 
-def _mean(stream: Stream) -> Tensor:
+def _mean(stream: TokenStream) -> Tensor:
     """The mean embedding (B, L, D) of each token's row and kind."""
     mean = torch.zeros_like(stream.embeds)
     for kind in range(len(KINDS)):
@@ -47,7 +47,7 @@ def _mean(stream: Stream) -> Tensor:
 
 
 @torch.no_grad()
-def agreed(backbone: Backbone, stream: Stream) -> Tensor:
+def agreed(backbone: Backbone, stream: TokenStream) -> Tensor:
     """Shares (B, L) as in `saliency`, of the geometric mean of saliency and question attention.
 
     Either alone selects worse tokens, saliency most where an answer depends on many tokens (docs/log.md).
@@ -66,6 +66,6 @@ def divergence(shares: Tensor, target: Tensor) -> Tensor:
     return (target * ratio).sum(1).mean()
 
 
-def distil_loss(backbone: Backbone, sieve: Sieve, stream: Stream, scores: Tensor, target: str) -> Tensor:
+def distil_loss(backbone: Backbone, sieve: Sieve, stream: TokenStream, scores: Tensor, target: str) -> Tensor:
     """KL from the sieve's shares, from `scores` (B, L), to those of one of TARGETS; only the sieve learns."""
     return divergence(sieve.shares(scores, stream.pool), TARGETS[target](backbone, stream))

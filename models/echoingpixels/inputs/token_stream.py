@@ -1,4 +1,4 @@
-"""The joint stream of text, video and audio tokens. Reducers make a Selection; only Stream.take applies it."""
+"""The joint stream of text, video and audio tokens. Reducers make a Selection; only TokenStream.take applies it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .positions import IMAGE, KINDS, TEXT, VIDEO
 
 
 @dataclass(frozen=True)
-class Stream:
+class TokenStream:
     """Embedded prompts, padded to one length, with the kind, time and grid cell of every token."""
 
     embeds: Tensor  # (B, L, D)
@@ -35,20 +35,20 @@ class Stream:
         return self.mask & (self.kind != TEXT)
 
     @property
-    def asked(self) -> Tensor:
+    def after_media(self) -> Tensor:
         """(B, L) bool: the text after a row's last clip: end marks, question and template, without training answers."""
         after = self.mask & (self.pool.flip(1).cumsum(1).flip(1) == 0)
         return after if self.labels is None else after & (self.labels == -100)
 
     @property
-    def words(self) -> Tensor:
-        """(B, L) bool: the tokens of the question itself; `asked` in a row where they are unknown."""
+    def question_tokens(self) -> Tensor:
+        """(B, L) bool: the tokens of the question itself; `after_media` in a row where they are unknown."""
         if self.question is None:
-            return self.asked
-        return torch.where(self.question.any(1, keepdim=True), self.question, self.asked)
+            return self.after_media
+        return torch.where(self.question.any(1, keepdim=True), self.question, self.after_media)
 
     @property
-    def pictures(self) -> Tensor:
+    def vision(self) -> Tensor:
         """(B, L) bool: the video and image tokens."""
         return self.mask & ((self.kind == VIDEO) | (self.kind == IMAGE))
 
@@ -66,14 +66,14 @@ class Stream:
             for row in range(len(mask))
         ]
 
-    def rows(self, rows: Sequence[int], longest: int) -> Stream:
+    def rows(self, rows: Sequence[int], longest: int) -> TokenStream:
         """The given rows (R,), cut to their last `longest` tokens, which removes common padding."""
         index = torch.tensor(rows).to(self.mask.device, non_blocking=True)
 
         def part(x: Tensor, dim: int = 0) -> Tensor:
             return x.index_select(dim, index).narrow(dim + 1, x.shape[dim + 1] - longest, longest)
 
-        return Stream(
+        return TokenStream(
             embeds=part(self.embeds),
             positions=part(self.positions, 1),
             kind=part(self.kind),
@@ -85,7 +85,7 @@ class Stream:
             question=None if self.question is None else part(self.question),
         )
 
-    def take(self, selection: Selection) -> Stream:
+    def take(self, selection: Selection) -> TokenStream:
         """The selected tokens, in their order and at their positions; rows are padded on the left."""
         embeds = self.embeds if selection.fused is None else selection.fused
         if selection.gate is not None:
@@ -116,7 +116,7 @@ class Selection:
     gate: Tensor | None = None  # (B, L) factor on the kept embeddings that carries the gradient, or None
 
 
-def pad(streams: list[Stream]) -> Stream:
+def pad(streams: list[TokenStream]) -> TokenStream:
     """Join streams into one batch, padded on the left."""
     longest = max(s.embeds.shape[1] for s in streams)
 
@@ -127,7 +127,7 @@ def pad(streams: list[Stream]) -> Stream:
         raise ValueError("some streams have labels and some have none")
     labels = [s.labels for s in streams if s.labels is not None]
     questions = [torch.zeros_like(s.mask) if s.question is None else s.question for s in streams]
-    return Stream(
+    return TokenStream(
         embeds=torch.cat([left(s.embeds, 0.0) for s in streams]),
         positions=torch.cat([left(s.positions, 0, dim=2) for s in streams], dim=1),
         kind=torch.cat([left(s.kind, TEXT) for s in streams]),
