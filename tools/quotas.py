@@ -1,7 +1,7 @@
 """The paper's ablations of the joint pool: fixed budgets by modality, and a control that ignores the scores.
 
 Importing this module registers them as reducers (`cs2-random`, `cs2-proportional`, `cs2-half`, `cs2-video`), which
-need a sieve.
+need a sieve. `python -m tools.quotas evaluate …` runs an `ep` command with them.
 """
 
 from __future__ import annotations
@@ -81,3 +81,9 @@ def _choose(share: Share, backbone: Backbone, sieve: Sieve | None, stream: Token
 
 for _name, _share in SHARES.items():
     register(_name, Reducer(partial(_choose, _share), cs2_flops, needs_sieve=True))
+
+
+if __name__ == "__main__":
+    from epcli.main import main
+
+    main()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -58,3 +59,15 @@ def test_places_of_one_level_form_no_cycle_and_packages_of_one_level_are_indepen
 
 def test_few_files_stand_outside_the_packages() -> None:
     assert len(list(LIBRARY.glob("*.py"))) <= 10
+
+
+def test_modules_and_functions_are_short() -> None:
+    long = []
+    for file in [*LIBRARY.rglob("*.py"), *(LIBRARY.parents[1] / "epcli").rglob("*.py")]:
+        text = file.read_text(encoding="utf-8")
+        if len(text.splitlines()) > 300:
+            long.append(file.name)
+        for one in ast.walk(ast.parse(text)):
+            if isinstance(one, ast.FunctionDef) and (one.end_lineno or 0) - one.lineno >= 60:
+                long.append(f"{file.name}: {one.name}")
+    assert not long
