@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .backbones.base import Features
 from .batching import Prompt
-from .features.cache import CachedClip, Slot
+from .checkpoints.fingerprint import features_mark, file_mark
+from .features.cache import CachedClip, FeatureCache, Slot, default_folder, feature_key
 from .features.encode import encode
 from .generation.answer import Answer, Chunk
 from .inputs.prepare import Media
 from .inputs.token_stream import Selection, TokenStream
 from .media.clip import Ending, Pieces, Source
-from .options import AskOptions
+from .options import AUTO, AskOptions, MediaOptions
 from .report import StageTimes, Stopwatch, peak_memory, reset_peak
 
 if TYPE_CHECKING:
@@ -126,3 +129,14 @@ def from_cache(model: EchoingPixels, clip: CachedClip, before: Mapping[str, floa
     times = StageTimes(load=model.load_s, **before)
     ending = model.with_notes(Ending(clip.duration, clip.source))
     return EncodedClip(model, clip.media, clip.features, times, None, ending, cached=True)
+
+
+def cache_slot(
+    path: Path, encoders: str, options: MediaOptions, cache: FeatureCache | str | PathLike[str] | None
+) -> Slot | None:
+    """The place of a file's features in a cache or its folder; None without one, or for encoders without a mark."""
+    if cache is None or not encoders or not path.is_file():
+        return None
+    if not isinstance(cache, FeatureCache):
+        cache = FeatureCache(default_folder() if cache == AUTO else Path(cache))
+    return cache.slot(feature_key(features_mark(path, file_mark(path)), encoders, options))

@@ -14,10 +14,9 @@ import torch
 from .backbones.base import Backbone
 from .backbones.sizes import stored_bytes
 from .batching import Prompt, batches
-from .checkpoints.fingerprint import features_mark, file_mark
-from .encoded_clip import EncodedClip, OnSelection, encode_pieces, from_cache
+from .encoded_clip import EncodedClip, OnSelection, cache_slot, encode_pieces, from_cache
 from .errors import OptionError, guarded, guarded_stream
-from .features.cache import FeatureCache, Slot, default_folder, feature_key
+from .features.cache import FeatureCache, Slot
 from .generation.answer import Answer, Chunk, Cost, generate, joined
 from .inputs.positions import overreach
 from .inputs.prepare import Inputs, Media, prepare_prompt
@@ -103,14 +102,14 @@ class EchoingPixels:
         """
         (changed,) = split_keywords(read, MediaOptions)
         if not isinstance(media, str | PathLike):
-            _check_unread(changed)
+            _check_unread({**({} if options is None else {"options": options}), **changed})
             pieces = media.pieces() if isinstance(media, Clip) else media
             return self.encode_pieces(pieces, {})
         path = Path(media)
         options = replace(options or MediaOptions(), **changed)
         watch = Stopwatch(self.backbone.device)
         with watch.stage("decode"):
-            slot = self._slot(path, options, cache)
+            slot = cache_slot(path, self.encoders, options, cache)
             cached = None if slot is None else slot.get(str(path))
         if cached is not None:
             return from_cache(self, cached, watch.seconds)
@@ -125,13 +124,6 @@ class EchoingPixels:
         advise = partial(self.advise, None, "", AskOptions())
         encode = partial(encode_pieces, self, pieces, before, slot)
         return guarded(encode, "encoding the clip", self.backbone.device, advise)
-
-    def _slot(self, path: Path, options: MediaOptions, cache: FeatureCache | str | PathLike[str] | None) -> Slot | None:
-        if cache is None or not self.encoders or not path.is_file():
-            return None
-        if not isinstance(cache, FeatureCache):
-            cache = FeatureCache(default_folder() if cache == AUTO else Path(cache))
-        return cache.slot(feature_key(features_mark(path, file_mark(path)), self.encoders, options))
 
     # From an encoded clip and a question to a selection.
 
@@ -213,6 +205,8 @@ class EchoingPixels:
         """
         options = (options or AskOptions()).updated(keywords).resolved(self.sieve is not None)
         prompts = [_prompt(one) for one in asked]
+        if not prompts:
+            return iter(())
         self.check(options.reducer, options.keep)
         advise = partial(self.advise, prompts[0].clip.media, prompts[0].question, options)
         chunks = self._stream(prompts, options, on_selection)
@@ -245,13 +239,18 @@ class EchoingPixels:
         yield from generate(self.backbone, kept, options, watch, costs, self.weight_bytes())
 
     def generate(self, stream: TokenStream, options: GenerateOptions | None = None, **keywords: Any) -> Answer:
-        """Answer from a stream of one row, reduced or not; the report starts here. OptionError for several rows."""
+        """Answer from a stream of one row, reduced or not; the report starts here.
+
+        Keyword options are those of GenerateOptions. OptionError for another one, or for several rows.
+        """
         if len(stream.mask) != 1:
             raise OptionError(f"A stream of {len(stream.mask)} rows has no single answer.", "Use model.answer.")
-        chosen = AskOptions(generate=options or GenerateOptions()).updated(keywords)
+        (changed,) = split_keywords(keywords, GenerateOptions)
+        chosen = AskOptions(generate=replace(options or GenerateOptions(), **changed))
+        cost = Cost(warnings=self.overreach(int(stream.next_position.max())))
         reset_peak(self.backbone.device)
         watch = Stopwatch(self.backbone.device)
-        (answer,) = joined(generate(self.backbone, stream, chosen, watch, [Cost()], self.weight_bytes()))
+        (answer,) = joined(generate(self.backbone, stream, chosen, watch, [cost], self.weight_bytes()))
         return answer
 
     # Facts about the model.

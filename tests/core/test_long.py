@@ -256,6 +256,7 @@ def test_positions_beyond_the_model_s_are_a_warning(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(model.backbone, "max_positions", 60)
     (warning,) = model.ask(tinymodel.clip(), "Who?", generate=SHORT).warnings
     assert "made for 60, 0.0 minutes" in warning
+    assert model.generate(tinymodel.asked(model, tinymodel.clip(), "Who?"), SHORT).warnings == (warning,)
 
 
 def test_positions_of_an_hour_are_exact_whole_numbers() -> None:

@@ -281,6 +281,22 @@ def test_a_read_option_of_a_clip_that_is_already_read_is_an_error(model: Echoing
             model.ask(clip, QUESTION, fps=1)
 
 
+def test_read_options_of_a_clip_that_is_already_read_are_an_error(model: EchoingPixels) -> None:
+    with pytest.raises(OptionError, match="options applies to a file"):
+        model.encode(tinymodel.clip(), MediaOptions(fps=1))
+
+
+def test_a_stream_takes_no_option_of_the_selection(model: EchoingPixels) -> None:
+    stream = tinymodel.asked(model, tinymodel.clip(), QUESTION)
+    with pytest.raises(OptionError, match=r"Unknown option 'keep'\."):
+        model.generate(stream, keep=0.1)
+    assert len(model.generate(stream, max_new_tokens=2).token_ids) <= 2
+
+
+def test_no_questions_have_no_answers(model: EchoingPixels) -> None:
+    assert model.answer([]) == [] == list(model.stream([]))
+
+
 def test_options_of_every_group_are_keywords_of_ask(tiny_model: EchoingPixels) -> None:
     asked = tiny_model.ask(DEMO, QUESTION, fps=1, audio=False, reducer="uniform", keep=0.5, max_new_tokens=2)
     clip = tiny_model.encode(DEMO, MediaOptions(fps=1, audio=False))

@@ -234,8 +234,17 @@ def test_tokens_and_times_are_summed(films: list[Path], model: EchoingPixels) ->
     assert reduced.text == full.text
     for run in runs:
         spent = run.time_s.known()
-        assert run.time_s.total == pytest.approx(sum(spent.values()) - spent.get("load", 0.0))
-        assert set(spent) == set(STAGES) and all(seconds > 0 for name, seconds in spent.items() if name != "load")
+        assert run.time_s.total == pytest.approx(sum(spent.values()))
+        assert set(spent) == {*STAGES} - {"load"} and all(seconds > 0 for seconds in spent.values())
+
+
+def test_the_seconds_of_a_clip_count_also_where_its_questions_fail(
+    films: list[Path], model: EchoingPixels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out_of_memory(model, monkeypatch, lambda stream: False)
+    (run,) = evaluate(model, rows(films), HALF[:1], generate=SHORT)
+    spent = run.time_s.known()
+    assert run.score.failed == 8 and set(spent) == {"decode", "prepare", "encode"} and all(spent.values())
 
 
 def test_progress_goes_up_to_the_number_of_clips(films: list[Path], model: EchoingPixels) -> None:

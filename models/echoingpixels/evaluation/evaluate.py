@@ -17,6 +17,7 @@ from ..datasets.questions import Row
 from ..datasets.score import Score, is_right, score
 from ..errors import EpError
 from ..features.cache import FeatureCache
+from ..generation.answer import Answer
 from ..media import Reader
 from ..model import EchoingPixels
 from ..options import AskOptions, GenerateOptions, MediaOptions
@@ -53,7 +54,7 @@ class Run:
     """One setting's scores, its tokens and seconds summed over all answered questions.
 
     Reading and encoding a clip is done once for all runs and counted in each. `outcomes` are in one order in all runs.
-    Seconds are those of the answers made now: none of answers that were known before.
+    Seconds are those of the answers made now, without `load`: none of answers that were known before.
     """
 
     setting: Setting
@@ -165,14 +166,21 @@ def _outcomes(
     answers = iter(answer_each(model, prompts, options, EpError) if fails else model.answer(prompts, options))
     for one in part:
         answer = one.prompt if isinstance(one.prompt, EpError) else next(answers)
+        if isinstance(one.prompt, Prompt):
+            tally.time_s += _seconds(one.prompt, answer, one.first)
         if isinstance(answer, EpError):
             yield Outcome(one.row, setting, None, None, answer.message)
             continue
         assert isinstance(one.prompt, Prompt), "answered"
-        report, clip = answer.report, one.prompt.clip
-        tally.time_s += report.time_s if one.first else report.time_s - clip.time_s
-        outcome = marked(one.row, setting, answer.text, report.tokens)
-        yield replace(outcome, notes=model.world_note(clip.source))
+        outcome = marked(one.row, setting, answer.text, answer.report.tokens)
+        yield replace(outcome, notes=model.world_note(one.prompt.clip.source))
+
+
+def _seconds(prompt: Prompt, answer: Answer | EpError, first: bool) -> StageTimes:
+    """The seconds of one question: to prepare and answer it, and with `first` to read and encode its clip."""
+    clip = prompt.clip.time_s
+    spent = prompt.time_s if isinstance(answer, EpError) else answer.report.time_s - clip
+    return replace(spent + clip if first else spent, load=None)
 
 
 def marked(row: Row, setting: Setting, answer: str, tokens: Tokens) -> Outcome:
