@@ -26,11 +26,12 @@ import numpy.typing as npt
 import soundfile
 from PIL import Image
 
+from echoingpixels.synth.assets import SPRITE_PX
+
 Wave = npt.NDArray[np.float32]
 Note = tuple[float, int, float]  # start s, semitones above the root, hold s
 
 RATE = 32_000  # Hz
-SPRITE_PX = 192
 PEAK = 0.9
 SILENCE = 10 ** (-50 / 20)  # of the peak
 SHORTEST_S, LONGEST_S = 0.5, 2.0  # of a sound

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from echoingpixels.options import keep_name
 
+from .evaluation import Table
 from .report import big
 
 if TYPE_CHECKING:
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
 
 LONGEST = 40  # characters of an answer
 UNKNOWN = "–"  # not measured
-
-Table = tuple[list[str], list[list[str]]]  # header and rows
 
 
 def tables(profile: Profile) -> list[Table]:

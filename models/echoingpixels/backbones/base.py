@@ -57,21 +57,19 @@ class Shape:
 
 @dataclass(frozen=True)
 class VisionShape:
-    """The vision encoder's sizes, and the number of patches that it takes at once."""
+    """The vision encoder's sizes."""
 
     width: int
     head_size: int
     mlp: int
-    at_once: int  # patches; whole temporal steps, at least one
 
 
 @dataclass(frozen=True)
 class AudioShape:
-    """The audio encoder's sizes, and the mel frames that it takes at once; two of them are one place in its layers."""
+    """The audio encoder's sizes. Two mel frames are one place in its layers."""
 
     width: int
     mlp: int
-    at_once: int  # mel frames
 
 
 class VisionEncoder(Protocol):

@@ -71,12 +71,12 @@ class QwenOmni:
     @property
     def vision_shape(self) -> VisionShape:
         """The vision encoder's sizes."""
-        return vision_shape_of(self.thinker.config.vision_config, PATCHES_AT_ONCE)
+        return vision_shape_of(self.thinker.config.vision_config)
 
     @property
     def audio_shape(self) -> AudioShape:
         """The audio encoder's sizes."""
-        return audio_shape_of(self.thinker.config.audio_config, MEL_CHUNKS_AT_ONCE)
+        return audio_shape_of(self.thinker.config.audio_config)
 
     def encoder_flops(self, media: Media, features: Features | None = None) -> float:
         """Floating-point operations of encoding a clip: of all of it, or of the new tokens of `features`."""

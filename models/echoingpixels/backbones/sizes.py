@@ -51,14 +51,14 @@ def stop_ids_of(eos: int | list[int] | None, tokenizer: Tokenizer) -> frozenset[
     return frozenset(id for id in ids if id is not None)
 
 
-def vision_shape_of(config: Any, at_once: int) -> VisionShape:
-    """The vision encoder's sizes; it takes `at_once` patches at a time."""
-    return VisionShape(config.hidden_size, config.hidden_size // config.num_heads, config.intermediate_size, at_once)
+def vision_shape_of(config: Any) -> VisionShape:
+    """The vision encoder's sizes."""
+    return VisionShape(config.hidden_size, config.hidden_size // config.num_heads, config.intermediate_size)
 
 
-def audio_shape_of(config: Any, windows: int) -> AudioShape:
-    """The audio encoder's sizes; it takes that number of its windows at a time."""
-    return AudioShape(config.d_model, config.encoder_ffn_dim, windows * 2 * config.n_window)
+def audio_shape_of(config: Any) -> AudioShape:
+    """The audio encoder's sizes."""
+    return AudioShape(config.d_model, config.encoder_ffn_dim)
 
 
 def vision_flops(encoder: Any, grid: tuple[int, int, int], new: Tensor | None = None) -> float:

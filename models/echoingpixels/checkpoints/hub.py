@@ -21,6 +21,7 @@ from ..options import LoadOptions
 
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 DAMAGE = (json.JSONDecodeError, UnicodeDecodeError, SafetensorError)
+UNREADABLE = (OSError, ValueError, RuntimeError, SafetensorError)  # raised by damaged model files
 CONFIGS = ("config.json", "tokenizer_config.json")
 PICKLES = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"

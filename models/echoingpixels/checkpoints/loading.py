@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 
 from ..backbones.qwen_omni import QwenOmni
 from ..errors import ModelError, is_out_of_memory
@@ -24,6 +23,7 @@ from ..reducers.cs2 import Sieve, SieveOptions, no_sieve, no_table
 from .fingerprint import files_mark, folder_mark
 from .hub import (
     HUB_ID,
+    UNREADABLE,
     ModelChoice,
     check_contents,
     fetch,
@@ -44,7 +44,6 @@ KNOWN = {
 }
 SMALLEST = "tiny"
 LARGEST_FIRST = ("qwen2.5-omni-7b", "qwen2.5-omni-3b")
-UNREADABLE = (OSError, ValueError, RuntimeError, SafetensorError)
 SMALL = 100_000_000  # parameters below which float32 is the better choice on a CPU
 ENCODERS = re.compile(r"(?:thinker\.)?(?:model\.)?(?:visual|audio_tower)\..+")  # weights, as published or saved
 

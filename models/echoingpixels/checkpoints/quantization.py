@@ -22,13 +22,12 @@ from safetensors import SafetensorError
 
 from ..errors import DataError, ModelError, is_out_of_memory
 from ..storage.folders import UNFINISHED, Entry, delete, entries_of, filling, shrink
-from .hub import on_hub, snapshot
+from .hub import UNREADABLE, on_hub, snapshot
 
 LIMIT = 32 << 30  # bytes
 KEY = re.compile(r"[0-9a-f]{32}")
 KILLED = re.compile(rf"\..+{re.escape(UNFINISHED)}|tmp\w{{8}}")  # left by a process that ended while it saved
 UNQUANTIZED = ["model.visual", "model.audio_tower", "lm_head"]
-UNREADABLE = (OSError, ValueError, RuntimeError, SafetensorError)
 PLAIN = "use the plain checkpoint with --quant nf4"
 Found = tuple[Any, dict[str, Any]]
 """A thinker, and transformers' information about its weights, such as `missing_keys`."""

@@ -7,12 +7,11 @@ import math
 from itertools import pairwise
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from ..inputs.mel import Mel, mel_frames
 from ..inputs.prepare import audio_tokens
-from ..media.clip import SAMPLE_RATE, Clip
+from ..media.clip import SAMPLE_RATE, Clip, Pixels
 
 LONG_SIDE = 480  # pixels of a displayed frame
 MOST_COLUMNS = 3000  # of the spectrogram
@@ -20,8 +19,6 @@ QUALITIES = (75, 50, 25, 10)  # of frames, best first
 MOST_PIXELS = 100_000_000  # of all frames in memory: 300 MB
 MOST_BYTES = 5_000_000  # of all frames together, about
 SAMPLES = 5
-
-Pixels = npt.NDArray[np.uint8]
 
 
 def shown_size(height: int, width: int, frames: int = 1, image: bool = False) -> tuple[int, int]:

@@ -6,7 +6,7 @@ The values equal those of transformers' Qwen2-VL video processor, without torchv
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -52,10 +52,6 @@ class Resolution:
         """With `max_pixels` as the maximum of every frame and image, and of the minimums."""
         video_min, image_min = min(self.video_min, max_pixels), min(self.image_min, max_pixels)
         return Resolution(video_min, max_pixels, image_min, max_pixels, self.clip_tokens)
-
-    def coarse(self) -> Resolution:
-        """With minimums of at most 56 x 56 pixels, for a first coarse pass."""
-        return replace(self, video_min=min(self.video_min, MIN_PIXELS), image_min=min(self.image_min, MIN_PIXELS))
 
     def size(self, height: int, width: int, frames: int = 0, image: bool = False) -> tuple[int, int]:
         """The (height, width) at which the model reads each of a clip's `frames`, given the one they are displayed at.

@@ -10,14 +10,13 @@ import numpy as np
 from av.error import FFmpegError
 
 from .clip import SAMPLE_RATE, Samples
-from .container import clock
+from .container import FAILURES, clock
 
 JITTER = 0.05  # s; a larger difference between time stamp and sample count is a gap or an overlap
 JUMP = 1.0  # s; a clock that goes back by more has restarted
 GAP = 3600.0  # s; a longer gap is a false time stamp
 PREROLL = 0.2  # s decoded before the clip's start, for codecs that depend on earlier frames
 BLOCK = 4096  # samples that the resampler returns at a time
-FAILURES = 300  # packets in a row that cannot be decoded, before decoding stops
 SILENCE = 1 / 32768  # peak of a digitally silent track: less than one 16-bit step
 
 WEIGHTS = {  # of each channel in the mono mix (ITU-R BS.775, as FFmpeg); all others 0.5

@@ -32,6 +32,7 @@ PLAYLISTS = (b"#extm3u", b"ffconcat", b"<mpd", b"<!doctype", b"<html", b"v=0\r",
 S = TypeVar("S", av.VideoStream, av.AudioStream)
 LEAD = Fraction(1, 10)  # s; the priming of a codec alone may start audio this much before the video
 FAILED_READS = 64  # in a row, before a file counts as ended
+FAILURES = 300  # packets in a row that cannot be decoded, before decoding stops
 WAV_CHUNKS, UNSTATED = 64, 0xFFFF_0000  # chunks searched for the sound; sizes that live recorders write from here on
 TAIL = 2  # s before the end where the search for the last packets starts, as they are not in order of time
 TAIL_PACKETS, TAIL_BYTES = 20_000, 1 << 28  # read at most in the search for the real end of a stream

@@ -21,7 +21,7 @@ from av.error import FFmpegError
 
 from .blank import PacketTimes
 from .clip import Pixels
-from .container import clock
+from .container import FAILURES, clock
 from .rgb import FrameConverter
 from .sampler import ROUNDING, Sampler
 
@@ -29,7 +29,6 @@ THREADS = 4  # of the decoder, on any number of cores: it decodes while a frame 
 BACKLOG = 1 << 26  # bytes of packets held at most
 EPS = 1e-3  # s; two times this close are equal
 JUMP, GAP = 1.0, 3600.0  # s; a clock that goes back or ahead by more has restarted
-FAILURES = 300  # packets in a row that cannot be decoded, before decoding stops
 AHEAD = 4  # packets inspected before one is decoded, to know when the next frame is displayed
 
 
