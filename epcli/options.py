@@ -44,7 +44,7 @@ AUTO_REDUCER = f"{AUTO}: cs2 if the model has a sieve, else relevance"
 AUTO_KEEP = f"{AUTO}[:QUALITY] (cs2 only): the ratio that reaches QUALITY x full-token accuracy, {QUALITY:g} by default"
 MODELS = "tiny, qwen2.5-omni-3b, qwen2.5-omni-7b, a Hugging Face id or a folder; auto: see `ep models default`."
 SIEVE = "Trained token selector for --reducer cs2: a folder, a Hugging Face id, or the name of a sieve of the model."
-QUANT = "Quantization: none, nf4 or int8 (need bitsandbytes); auto: what fits with --model auto, else none."
+QUANT = "Quantization: none, nf4 or int8 (need bitsandbytes); auto: the best that fits with --model auto, else none."
 DTYPE = "Data type of the weights: bfloat16, float16 or float32; auto: by device."
 REUSE = (
     "Reuse the vision and audio features of unchanged windows: a threshold such as 0.1, "
@@ -169,7 +169,7 @@ class SweepGroup(TokenGroup):
 
 @dataclass(frozen=True, kw_only=True)
 class MediaGroup:
-    """What is read of a clip."""
+    """The part of a clip to read."""
 
     fps: Annotated[float, media_option("--fps", help="Frames sampled per second.")] = MediaOptions.fps
     max_frames: Annotated[

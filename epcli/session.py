@@ -1,4 +1,4 @@
-"""What a command needs before it runs: a model, a process that reads media, a writable file.
+"""The needs of a command before it runs: a model, a process that reads media, a writable file.
 
 Requests are checked before a model's weights are read.
 """

@@ -1,4 +1,4 @@
-"""`ep calibrate`: measures how many tokens a sieve needs for which quality, for `--keep auto`."""
+"""`ep calibrate`: measures the number of tokens that a sieve needs for each quality, for `--keep auto`."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def calibrate(
     output: o.FileGroup,
     out: Annotated[Path | None, o.output_option("--out", "-o", help=OUT)] = None,
 ) -> None:
-    """Measure how many tokens a sieve needs for each level of accuracy, for --keep auto.
+    """Measure the number of tokens that a sieve needs for each level of accuracy, for --keep auto.
 
     Answers all questions from all tokens and at ten keep ratios, in one pass.
     Writes the calibration into the sieve's sieve.json.

@@ -1,4 +1,4 @@
-"""`ep doctor`: checks of the installation, with instructions for what is missing."""
+"""`ep doctor`: checks of the installation, with instructions for missing parts."""
 
 from __future__ import annotations
 

@@ -75,5 +75,5 @@ def _show(recipe: Recipe, prospect: RecipePlan) -> None:
 def _row(stage: StagePlan) -> tuple[str, ...]:
     learned = ", ".join(f"{part} {big(n, '')}" for part, n in stage.learned.items())
     need = stage.need
-    said = [big(n, "B") for n in (need.frozen, need.learned, need.activations, need.total)]
-    return (stage.stage, stage.task, learned, str(stage.steps or "by epochs"), str(stage.tokens), *said)
+    sizes = [big(n, "B") for n in (need.frozen, need.learned, need.activations, need.total)]
+    return (stage.stage, stage.task, learned, str(stage.steps or "by epochs"), str(stage.tokens), *sizes)

@@ -65,9 +65,9 @@ class Prompt:
 
 
 def batches(prompts: Iterable[M | None]) -> Iterator[list[M]]:
-    """Prompts in order, as many in each batch as stay under TOKENS_AT_ONCE when padded; of any number of clips.
+    """Prompts in order, in batches of at most TOKENS_AT_ONCE tokens when padded; of any number of clips.
 
-    A None states that no more prompts are ready now: the batch at hand does not wait for them.
+    A None means that no more prompts are ready now: the current batch does not wait for them.
     """
     part: list[M] = []
     longest = 0

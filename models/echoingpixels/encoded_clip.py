@@ -32,7 +32,7 @@ class EncodedClip:
     """The features of a clip's video and audio.
 
     `media`: the sizes that prompts are made of. `time_s`: seconds to load the model, and to decode, prepare and encode
-    the clip. `peak_bytes`: peak memory meanwhile. `slot`: where `store` writes the features.
+    the clip. `peak_bytes`: peak memory while the clip was encoded. `slot`: where `store` writes the features.
     """
 
     model: EchoingPixels

@@ -83,7 +83,7 @@ def guarded(call: Callable[[], T], doing: str, device: torch.device, advise: Adv
 
 
 def guarded_stream(stream: Iterator[T], doing: str, device: torch.device, advise: Advise) -> Iterator[T]:
-    """As `guarded`, for what an iterator yields."""
+    """As `guarded`, for the items of an iterator."""
     try:
         yield from stream
         return
@@ -94,7 +94,7 @@ def guarded_stream(stream: Iterator[T], doing: str, device: torch.device, advise
 
 
 def _described(doing: str, device: torch.device, advise: Advise) -> OutOfMemoryError:
-    """The error, with the device's free memory and what to change."""
+    """The error, with the device's free memory and options to change."""
     import torch
 
     gc.collect()  # tensors in reference cycles

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from .errors import OptionError
 
 KEEP = 0.2  # default share of audio and video tokens, which the sieve is trained at
-QUALITY = 0.98  # default share of the accuracy with all tokens, where the sieve chooses how many it takes
+QUALITY = 0.98  # default share of the accuracy with all tokens, where the sieve chooses the number of tokens
 MIN_PIXELS = 56 * 56  # of a frame: 2 x 2 tokens
 REDUCER_NAMES = ["cs2", "full", "uniform", "random", "repeats", "fastv", "relevance"]  # and registered ones
 SIEVED = {"cs2"}  # reducers that need a trained sieve
@@ -35,7 +35,7 @@ def check_keep(keep: float) -> float:
 
 @dataclass(frozen=True)
 class Auto:
-    """In place of a keep ratio: as many tokens as the sieve takes to reach `quality`, for each clip and question.
+    """In place of a keep ratio: the number of tokens that the sieve needs for `quality`, for each clip and question.
 
     `quality`: share of the accuracy with all tokens, in (0, 1].
     """
@@ -90,17 +90,17 @@ def reducer_of(name: str, has_sieve: bool, keep: Keep = KEEP) -> str:
 
 
 def check_choice(reducer: str, keep: Keep) -> None:
-    """OptionError for an unknown reducer, a ratio out of range, or auto with a reducer that cannot say how many."""
+    """OptionError for an unknown reducer, a ratio out of range, or auto with a reducer other than cs2."""
     check_reducer(reducer)
     if not isinstance(keep, Auto):
         check_keep(keep)
     elif reducer not in (AUTO, "cs2"):
-        hint = f"Give {reducer} a ratio, such as the one that {keep} came to with cs2."
+        hint = f"Give {reducer} a ratio, such as the one that {keep} resolves to with cs2."
         raise OptionError(f"{keep} works with the reducer cs2 alone, not with {reducer}.", hint)
 
 
 def is_unicode(text: str) -> bool:
-    """False for text with halves of characters, as made of bytes that were no UTF-8: no tokenizer takes it."""
+    """False for text with lone surrogates, as decoded from bytes that are not UTF-8: no tokenizer accepts it."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -109,7 +109,7 @@ def is_unicode(text: str) -> bool:
 
 
 def check_question(text: str) -> str:
-    """Return a question that says something in valid text, else raise OptionError."""
+    """Return a question that is not blank and is valid text, else raise OptionError."""
     if not text.strip():
         raise OptionError("A question is empty.", "Ask something, in quotes.")
     if not is_unicode(text):
@@ -204,7 +204,7 @@ def split_keywords(keywords: dict[str, Any], *groups: type[Any]) -> list[dict[st
 
 @dataclass(frozen=True)
 class ProfileOptions:
-    """What to measure, and how often.
+    """The settings to measure, and the number of rounds.
 
     Each reducer runs at each ratio in `keeps` below 1, beside the run with all tokens; `uniform` and `random` always
     run. `repeat` rounds count, `warm_up` rounds before them do not. `seed` shuffles the order of the runs.

@@ -67,6 +67,6 @@ def _weights(queries: Tensor, keys: Tensor, mask: Tensor, places: Tensor, real: 
     with torch.autocast(queries.device.type, enabled=False):
         logits = (grouped @ keys.transpose(2, 3)).view(b, heads, k, -1)  # (B, H, K, L)
     place = torch.arange(mask.shape[1], device=mask.device)
-    hidden = ((place > places[..., None]) | ~mask[:, None]) & real[..., None]  # what is not real still needs a key
+    hidden = ((place > places[..., None]) | ~mask[:, None]) & real[..., None]  # a padding query still needs a key
     weights = logits.masked_fill_(hidden[:, None], -torch.inf).softmax(-1)
     return weights.masked_fill_(~real[:, None, :, None], 0.0)

@@ -56,7 +56,7 @@ class InParts(nn.Module):
         self._whole = [mlp]  # in a list it is no module of this one
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """As the whole gives it: tokens do not see one another here."""
+        """The MLP's result in parts: it processes each token independently."""
         (whole,) = self._whole
         if hidden.shape[1] <= TOKENS:
             made: Tensor = whole(hidden)

@@ -70,7 +70,7 @@ def repeated(
     from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 
     groups, (rows, heads, n, size) = module.num_key_value_groups, query.shape
-    plain = SimpleNamespace(is_causal=getattr(module, "is_causal", True))  # of whose heads nothing is known
+    plain = SimpleNamespace(is_causal=getattr(module, "is_causal", True))  # without the module's groups of heads
     if n == 1:
         packed = query.reshape(rows, heads // groups, groups, size)
         made, _ = sdpa_attention_forward(plain, packed, key, value, attention_mask, **{**options, "is_causal": False})

@@ -43,7 +43,7 @@ class QwenOmni:
         self.changed_by = ""
         self.text = thinker.model.language_model
         self.checkpointing = False
-        self._kv = kv_name()  # found here: a compiled step cannot look it up
+        self._kv = kv_name()  # found here: a compiled step cannot find it
         if self.device.type == "cuda":
             from .kernels import choose_kernels
 
@@ -136,7 +136,7 @@ class QwenOmni:
     def first_layers(self, n: int, causal: bool = False) -> nn.ModuleList:
         """Copies of the decoder's first n layers, never quantized; bidirectional unless `causal`.
 
-        Of a quantized decoder the layers come empty, to be filled from a file: a sieve's own, or the checkpoint.
+        The layers of a quantized decoder are empty, to be filled from a file: a sieve's own, or the checkpoint.
         """
         quantized = getattr(self.thinker, "is_quantized", False)
         layers = nn.ModuleList()
@@ -180,7 +180,7 @@ class QwenOmni:
 
     def train(self, checkpointing: bool = False) -> None:
         """Make the decoder ready for backward passes; with `checkpointing` its layers, and those of `first_layers` from
-        now on, keep only their inputs and run again when the gradient comes.
+        now on, keep only their inputs and run again in the backward pass.
 
         Four-bit weights on a CPU would be packed for good by a run in evaluation mode, and then give no gradient.
         """

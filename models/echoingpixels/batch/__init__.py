@@ -1,1 +1,1 @@
-"""Many questions about many clips, each answered once whatever happens."""
+"""Many questions about many clips, each answered once, also after an interruption."""

@@ -58,7 +58,7 @@ class Answerer:
         return self._load()
 
     def __call__(self, opened: Iterable[Opened | None]) -> Iterator[list[Result]]:
-        """Results in batches. At a None, the batch at hand is answered without waiting for more clips."""
+        """Results in batches. At a None, the current batch is answered without waiting for more clips."""
         for part in batches(self._rows(opened)):
             yield self._results(part)
 

@@ -203,7 +203,7 @@ def check_contents(name: str, folder: Path) -> None:
 def own_code(name: str, file: str) -> ModelError:
     """The error for a model that brings code."""
     hint = "ep reads weights and settings, and runs no code from a model: use a model of the Qwen2.5-Omni family."
-    return ModelError(f"{name} wants to run code of its own (auto_map in {file}).", hint)
+    return ModelError(f"{name} requires code of its own (auto_map in {file}).", hint)
 
 
 def unloadable(name: str, place: str, error: Exception) -> ModelError:

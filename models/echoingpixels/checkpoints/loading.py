@@ -1,4 +1,4 @@
-"""From a model's name to its parts: backbone, sieve, dtype, device and quantization; and what they are, before loading.
+"""From a model's name to its parts: backbone, sieve, dtype, device, quantization; and facts about them before loading.
 
 A hub id, a local folder and the bundled tiny model take the same path.
 """

@@ -57,7 +57,7 @@ def conversation(record: Record) -> Iterator[Record]:
         if (role := part.text("role")) in texts:
             texts[role].append(text)
         elif role != "system":
-            raise part.error(f"has the role {role!r}; ep knows system, user and assistant")
+            raise part.error(f"has the role {role!r}; known roles: system, user and assistant")
     users, assistants = map(len, texts.values())
     if users != 1 or assistants > 1 or (record.needs_answer and not assistants):
         raise record.error(f"has {users} user and {assistants} assistant messages", ONE_CLIP)

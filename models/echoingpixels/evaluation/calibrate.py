@@ -38,7 +38,7 @@ MIN_QUESTIONS = 60
 
 @dataclass(frozen=True)
 class Point:
-    """The share of kept tokens and of right answers at one price, on questions that were left out of the fit.
+    """The share of kept tokens and of right answers at one price, on questions outside the fit.
 
     `quality`: fitted accuracy relative to all tokens; above 1 where fewer tokens do better.
     """

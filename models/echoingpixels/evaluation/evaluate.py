@@ -27,7 +27,7 @@ from ..report import StageTimes, Tokens
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one question under one setting: an answer, right or not, and its tokens; or why it failed.
+    """The result of one question under one setting: an answer, right or not, and its tokens; or why it failed.
 
     `unparsed`: the answer names none of the row's choices, or several. `notes`: why it is not to be trusted.
     """
@@ -46,7 +46,7 @@ Known = Callable[[Row, Setting], Outcome | None]
 
 
 def unknown(row: Row, setting: Setting) -> None:
-    """Nothing is known before."""
+    """No earlier outcomes."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Run:
     """One setting's scores, its tokens and seconds summed over all answered questions.
 
     Reading and encoding a clip is done once for all runs and counted in each. `outcomes` are in one order in all runs.
-    Seconds are those of the answers made now, without `load`: none of answers that were known before.
+    Seconds are those of the answers made now, without `load`: earlier answers add none.
     """
 
     setting: Setting
@@ -69,7 +69,7 @@ class Run:
 
 @dataclass
 class _Tally:
-    """A run in the making."""
+    """The outcomes and seconds of a run so far."""
 
     outcomes: list[Outcome] = field(default_factory=list)
     time_s: StageTimes = field(default_factory=StageTimes)
@@ -103,8 +103,8 @@ def evaluate(
 ) -> list[Run]:
     """Answer all rows under every setting; returns one Run each.
 
-    `on_outcome` gets each new result as it comes, `on_progress` the clips done and in all. `reader` reads the clips: a
-    worker's `stream`; None: `stream_clip`. `known`: outcomes of an interrupted evaluation, which are not repeated.
+    `on_outcome` gets each new outcome, `on_progress` the clips done and in all. `reader` reads the clips: a worker's
+    `stream`; None: `stream_clip`. `known`: outcomes of an interrupted evaluation, which are not repeated.
     `cache`: of the clips' features. A clip that cannot be read, or needs more memory than is free, fails its questions
     and nothing else; without `fails` an error while answering is raised. ModelError for cs2 without sieve weights.
     """

@@ -134,7 +134,7 @@ class FeatureCache:
         return len({file.stem[:CLIP] for file in self._files(ENDING)})
 
     def clear(self) -> int:
-        """Delete all entries; returns how many. DataError where that is not possible."""
+        """Delete all entries; returns their number. DataError where that is not possible."""
         files = [*self._files(ENDING), *self._files(UNFINISHED)]
         try:
             for file in files:

@@ -70,7 +70,7 @@ class Cost:
 def generate(
     backbone: Backbone, stream: TokenStream, options: AskOptions, watch: Stopwatch, costs: Sequence[Cost], weights: int
 ) -> Iterator[Chunk]:
-    """Decode every row of a stream (B, L); text as it comes, then each row's answer in order.
+    """Decode every row of a stream (B, L); text as it is generated, then each row's answer in order.
 
     `watch` has the seconds of the batch so far; each row reports an equal share. `weights`: the model's bytes.
     """

@@ -59,7 +59,7 @@ def prefill(backbone: Backbone, stream: TokenStream, options: GenerateOptions) -
     Long rows of one length run together, so that no row needs a mask: with one, attention could not use FlashAttention.
     """
     rows, length = stream.mask.shape
-    if options.static or options.compile:  # what is not written yet must not be attended to
+    if options.static or options.compile:  # places not written yet must not be attended to
         cache = backbone.new_cache(length + options.max_new_tokens)
         return backbone.hidden(stream, cache)[:, -1:], cache, stream.mask
     lengths = stream.mask.sum(1).tolist() if rows > 1 else [length]  # one row is never padded

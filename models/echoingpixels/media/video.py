@@ -157,7 +157,7 @@ class VideoReader:
             self._shift += last + self._interval - time
 
     def _skip_to(self, time: float) -> None:
-        """Drop what waits: no frame displayed before the key frame at `time` is needed."""
+        """Drop the waiting packets: no frame displayed before the key frame at `time` is needed."""
         self._decode_until(0)
         if self._fed:
             self._flush()

@@ -109,16 +109,16 @@ def _cuda() -> Iterator[Check]:
     if torch.cuda.is_available():
         free, whole = torch.cuda.mem_get_info()
         name, version = torch.cuda.get_device_name(), torch.version.cuda or torch.version.hip
-        seen = f"{name}, {free / 1e9:.1f} of {whole / 1e9:.1f} GB free, CUDA {version}, driver {_driver()}"
-        yield Check("CUDA", "ok", seen, needed=False)
+        finding = f"{name}, {free / 1e9:.1f} of {whole / 1e9:.1f} GB free, CUDA {version}, driver {_driver()}"
+        yield Check("CUDA", "ok", finding, needed=False)
         yield _matmul()
     elif torch.version.cuda is None:
-        hint = "For an NVIDIA card, install torch as pytorch.org says; `tiny` runs well on a CPU."
+        hint = "For an NVIDIA card, install torch as pytorch.org describes; `tiny` runs well on a CPU."
         yield Check("CUDA", "missing", f"torch {torch.__version__} is built without it", hint, needed=False)
     else:
         hint = "Check that `nvidia-smi` finds the card, and that its driver is new enough."
-        seen = f"torch is built for CUDA {torch.version.cuda}, but finds no device; driver {_driver()}"
-        yield Check("CUDA", "missing", seen, hint, needed=False)
+        finding = f"torch is built for CUDA {torch.version.cuda}, but finds no device; driver {_driver()}"
+        yield Check("CUDA", "missing", finding, hint, needed=False)
 
 
 def _matmul() -> Check:
@@ -129,14 +129,14 @@ def _matmul() -> Check:
 
     device, dtype = torch.device("cuda"), device_dtype(torch.device("cuda"))
     major, minor = torch.cuda.get_device_capability(device)
-    seen = f"{str(dtype).removeprefix('torch.')}, compute capability {major}.{minor}"
-    hint = "Install a torch built for this card, as pytorch.org says, or use --device cpu."
+    finding = f"{str(dtype).removeprefix('torch.')}, compute capability {major}.{minor}"
+    hint = "Install a torch built for this card, as pytorch.org describes, or use --device cpu."
     try:
         ones = torch.ones(64, 64, device=device, dtype=dtype)
         right = bool(((ones @ ones) == 64).all())
     except RuntimeError as error:
-        right, seen = False, f"{seen}: {str(error).strip().splitlines()[0]}"
-    return Check("CUDA product", "ok" if right else "broken", seen, "" if right else hint, needed=False)
+        right, finding = False, f"{finding}: {str(error).strip().splitlines()[0]}"
+    return Check("CUDA product", "ok" if right else "broken", finding, "" if right else hint, needed=False)
 
 
 def _driver() -> str:
@@ -176,8 +176,8 @@ def _decoders() -> Iterator[Check]:
     present = ", ".join(name for name in DECODERS if name not in lacking)
     hint = "Install PyAV from its own wheel: `pip install --force-reinstall --only-binary av av`."
     broken = not set(NEEDED).isdisjoint(lacking)
-    seen = f"PyAV {av.__version__}, FFmpeg {av.ffmpeg_version_info}: {present}"
-    yield Check("decoders", "broken" if broken else "ok", seen, hint if broken else "")
+    finding = f"PyAV {av.__version__}, FFmpeg {av.ffmpeg_version_info}: {present}"
+    yield Check("decoders", "broken" if broken else "ok", finding, hint if broken else "")
     if lacking and not broken:
         yield Check("other decoders", "missing", f"no {', '.join(lacking)}", hint, needed=False)
 
@@ -198,8 +198,8 @@ def _memory() -> Iterator[Check]:
     from .estimate import free_memory
 
     free = free_memory(torch.device("cpu"))
-    seen = "this system does not report it" if free is None else f"{free / 1e9:.1f} GB may be used"
-    yield Check("memory", "ok", seen, needed=False)
+    finding = "this system does not report it" if free is None else f"{free / 1e9:.1f} GB may be used"
+    yield Check("memory", "ok", finding, needed=False)
 
 
 def _disk() -> Iterator[Check]:

@@ -30,11 +30,11 @@ class Setting:
 def settings(reducers: Iterable[str], keeps: Iterable[Keep]) -> list[Setting]:
     """The runs to make: one `full` if 1 is among the ratios, and each reducer at each ratio below 1, or auto.
 
-    At 1 every reducer but cs2 is `full`, and cs2 is asked for what it saves: its encoder at keep 1 is no run here.
+    At 1 every reducer but cs2 is `full`, and cs2 does not run at 1, where it saves nothing.
     """
     ratios, names = list(dict.fromkeys(keeps)), list(dict.fromkeys(reducers))
     for name in names:
         for keep in ratios:
-            check_choice("cs2" if name == "full" else name, keep)  # full takes no notice
+            check_choice("cs2" if name == "full" else name, keep)  # full ignores the ratio
     whole = [Setting("full", 1.0)] if 1 in ratios or "full" in names else []
     return whole + [Setting(name, keep) for name in names if name != "full" for keep in ratios if keep != 1]

@@ -1,4 +1,4 @@
-"""What a recipe would train, in how many steps and with how much memory, computed without weights.
+"""The plan of a recipe: trained parts, steps and memory, computed without weights.
 
 Activations follow the code, as measured with PyTorch's profiler on a CPU (docs/training.md). A checkpointed layer keeps
 its input; during its own backward pass it also holds the activations of one layer. Other layers keep all activations.

@@ -173,7 +173,7 @@ class Stage:
         return self.train or self.LEARN[self.task]
 
     def steps_of(self, questions: int, processes: int = 1) -> int:
-        """Steps of the stage: as given, or as many as its epochs need for this number of questions."""
+        """Steps of the stage: as given, or the number that its epochs need for this number of questions."""
         questions_a_step = self.batch * self.accumulate * processes
         return self.steps or max(1, round(self.epochs * questions / questions_a_step))
 

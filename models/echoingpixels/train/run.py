@@ -125,7 +125,7 @@ class Run:
         self.sources()
 
     def parts(self, stage: Stage) -> tuple[nn.Module, Loss, Callable[[], None]]:
-        """The modules that the stage trains, its loss, and what ends it; everything else is frozen."""
+        """The modules that the stage trains, its loss, and its end; all other modules are frozen."""
         thinker = self.backbone.thinker.requires_grad_(False)
         parts: dict[str, nn.Module] = {}
         adapted, dtype = None, getattr(torch, stage.precision)

@@ -145,7 +145,7 @@ class SharedBuffer:
 
 
 def _all(move: Any, fd: int, array: Array, offset: int) -> int:
-    """Read or write all bytes of an array, in as many calls as the system needs; returns the offset after them."""
+    """Read or write all bytes of an array, in one call or several; returns the offset after them."""
     left = memoryview(array.reshape(-1).view(np.uint8).data)
     while len(left):
         done = move(fd, [left], offset)
