@@ -63,7 +63,7 @@ class Profile:
         single = [name(run.setting) for run in self.runs if run.tokens_per_s is None]
         if single:
             where = "any setting" if len(single) == len(self.runs) else ", ".join(single)
-            notes.append(f"Decoding speed was not measured for {where}: no answer goes on after its first token.")
+            notes.append(f"Decoding speed was not measured for {where}: every answer ends after its first token.")
         if len({tuple(reply.tokens for reply in run.replies) for run in self.runs}) > 1:
             notes.append("Answers differ in length, which counts in total, llm and speedup; first_token is free of it.")
         if len(self.runs[0].replies) == 1 and self.runs[0].score is None:
