@@ -20,7 +20,7 @@ from .report import StageTimes, Stopwatch, peak_memory, reset_peak
 if TYPE_CHECKING:
     from .model import EchoingPixels
 
-CACHED = "The clip's features come from the cache: nothing was decoded or encoded (--no-cache does both)."
+CACHED = "The clip's features were read from the cache; with --no-cache it is decoded and encoded again."
 OnSelection = Callable[[TokenStream, Selection], None]
 
 

@@ -129,7 +129,7 @@ def test_a_pipe_gets_plain_tables_and_one_recommendation(film: Path, tiny: str, 
     assert "right" not in gains
     assert re.match(r"recommended: (full|cs2|uniform|random) at keep (1|0.2)\. [A-Z].*\.$", last)
     assert "\x1b" not in done.out + done.err
-    assert "note: One repeat shows no spread." in done.err and "answers 4 of 4" in done.err
+    assert "note: With --repeat 1 there is no spread." in done.err and "answers 4 of 4" in done.err
 
 
 def test_a_folder_is_all_its_clips_in_order(film: Path, tiny: str, tmp_path: Path, ep: Program) -> None:
