@@ -145,7 +145,7 @@ def _journal_path(out: Path, resume: bool) -> Path:
 
     if out.suffix.lower() not in ENDINGS:
         raise OptionError(
-            f"--out is {out}, of an unknown file type.", f"Give a name that ends with {', '.join(ENDINGS)}."
+            f"--out is {out}, of an unknown file type.", f"Give a name that ends with {' or '.join(ENDINGS)}."
         )
     check_table(out)
     journal = journal_path(out)

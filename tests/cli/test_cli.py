@@ -116,7 +116,7 @@ def test_reuse_takes_a_threshold_off_or_auto(ask: Callable[..., Any]) -> None:
     assert sum(encoded["9"].values()) < sum(encoded["off"].values()) and encoded["auto"] == encoded["0.1"]
     for wrong in ("glance", "-1", "nan"):
         refused = ask(QUESTION, "--reuse", wrong)
-        assert refused.code == 2 and wrong in refused.err and "off, auto" in refused.err
+        assert refused.code == 2 and wrong in refused.err and "off or auto" in refused.err
 
 
 def test_ablation_reducers_work_in_tools_but_are_not_in_the_help(ask: Callable[..., Any], ep: Program) -> None:

@@ -381,7 +381,7 @@ def test_of_reducers_at_one_keep_the_quickest_is_recommended(measured: Callable[
 def test_all_tokens_are_recommended_where_nothing_is_faster_in_every_repeat(measured: Callable[..., Measured]) -> None:
     best = recommend([measured(FULL), measured(Setting("cs2", 0.5), 0.7), measured(Setting("cs2", 0.2), 0.9)])
     assert best.setting == FULL
-    assert "is faster in every repeat; the nearest is cs2 at keep 0.2: 1.15 × end to end" in best.reason
+    assert "is faster in every round; the closest is cs2 at keep 0.2: 1.15 × end to end" in best.reason
 
 
 def test_all_tokens_are_recommended_where_nothing_agrees(measured: Callable[..., Measured]) -> None:
@@ -389,7 +389,7 @@ def test_all_tokens_are_recommended_where_nothing_agrees(measured: Callable[...,
     best = recommend([measured(FULL, agrees=both), measured(Setting("cs2", 0.5), agrees=one)])
     assert best.setting == FULL and "cs2 at keep 0.5: 50.0 % of answers agreeing" in best.reason
     best = recommend([measured(FULL, agrees=both), measured(Setting("cs2", 0.5), agrees=none)])
-    assert best.setting == FULL and best.reason.endswith("on all 2 clips, or comes near.")
+    assert best.setting == FULL and best.reason.endswith("on all 2 clips, and none is close.")
     assert recommend([measured(FULL)]).reason == "Only the run with all tokens was measured."
 
 

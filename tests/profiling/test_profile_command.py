@@ -108,7 +108,7 @@ def test_the_csv_holds_the_figures_of_the_json(made: Made) -> None:
 def test_the_plot_names_every_reducer_and_quantity(made: Made) -> None:
     drawn = "".join(re.findall(r"<text[^>]*>[^<]*", made.plot.read_text()))
     quantities = ("speedup, end to end", "speedup, LLM alone", "peak memory", "agreement", "questions right")
-    for text in ("cs2", "uniform", "random", "all tokens", "2 repeats, 1 clip", *quantities):
+    for text in ("cs2", "uniform", "random", "all tokens", "2 rounds, 1 clip", *quantities):
         assert text in drawn, text
     assert "not measured" not in drawn
 
@@ -170,7 +170,12 @@ WRONG: dict[str, tuple[Wrong, int, str, str]] = {
     "reducer": (lambda folder, film: (film, QUESTION, "--reducer", "best"), 2, "'best'", "uniform"),
     "repeat": (lambda folder, film: (film, QUESTION, "--repeat", "0"), 2, "--repeat", "--help"),
     "warm-up": (lambda folder, film: (film, QUESTION, "--warm-up", "-1"), 2, "--warm-up", "--help"),
-    "data": (lambda folder, film: (film, QUESTION, "--data", folder / "gone.jsonl"), 1, "no such file", "formats"),
+    "data": (
+        lambda folder, film: (film, QUESTION, "--data", folder / "gone.jsonl"),
+        1,
+        "no such file",
+        "Check the path.",
+    ),
     "plot ending": (lambda folder, film: (film, QUESTION, "--plot", folder / "a.gif"), 2, "a.gif", ".png or .svg"),
     "csv ending": (lambda folder, film: (film, QUESTION, "--csv", folder / "a.txt"), 2, "a.txt", ".csv"),
     "no folder": (lambda folder, film: (film, QUESTION, "--csv", folder / "no/a.csv"), 1, "cannot be written", "--csv"),
