@@ -102,7 +102,9 @@ class EncodedClip:
     def store(self) -> None:
         """Write the features to the cache, if there is one and they are not in it; `stream` does so after an answer."""
         if self.slot is not None and not self.cached:
-            self.slot.put(CachedClip(self.media, self.features, self.source, self.duration))
+            own = self.model.world_note(self.source)  # it belongs to the model, not to the file
+            source = replace(self.source, notes=tuple(note for note in self.source.notes if note not in own))
+            self.slot.put(CachedClip(self.media, self.features, source, self.duration))
 
 
 def encode_pieces(
