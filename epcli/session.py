@@ -125,7 +125,7 @@ def check_outfile(path: Path, option: str, endings: tuple[str, ...], sources: It
     `force` is not given."""
     if path.suffix.lower() not in endings:
         raise OptionError(
-            f"{option} is {path}, of no known kind.", f"Give a name that ends with {' or '.join(endings)}."
+            f"{option} is {path}, of an unknown file type.", f"Give a name that ends with {' or '.join(endings)}."
         )
     check_sources(path, option, sources)
     present = path.exists()

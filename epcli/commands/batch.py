@@ -144,7 +144,9 @@ def _journal_path(out: Path, resume: bool) -> Path:
     from echoingpixels.batch.table import ENDINGS, check_table, journal_path
 
     if out.suffix.lower() not in ENDINGS:
-        raise OptionError(f"--out is {out}, of no known kind.", f"Give a name that ends with {' or '.join(ENDINGS)}.")
+        raise OptionError(
+            f"--out is {out}, of an unknown file type.", f"Give a name that ends with {' or '.join(ENDINGS)}."
+        )
     check_table(out)
     journal = journal_path(out)
     for path in (out, journal):

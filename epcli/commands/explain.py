@@ -52,7 +52,7 @@ def explain(
         (f"{c.setting.reducer} {keep_name(c.setting.keep)}", " ".join(c.answer.text.split())) for c in made.choices
     ]
     notes = [("note", text) for text in made.clip.source.notes]
-    console.pairs([*answers, ("belief", made.belief), ("size", big(size, "B")), *notes])
+    console.pairs([*answers, ("evidence", made.belief), ("size", big(size, "B")), *notes])
     console.out(str(out))
 
 

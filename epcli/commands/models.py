@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 DEFAULT = "default"
 ACTION = f"{DEFAULT}: show or save the model for --model auto. Without it, list the models."
-HEADER = ("model", "here", "download", "quant", "weights", "60 s clip", "runs here", "sieve")
+HEADER = ("model", "local", "download", "quant", "weights", "60 s clip", "fits", "sieve")
 FITS = {True: "yes", False: "no", None: "?"}
 
 

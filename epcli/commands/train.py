@@ -45,7 +45,7 @@ def train(
         from echoingpixels.train.plan import plan_recipe
 
         with redirect_stdout(sys.stderr):
-            prospect = plan_recipe(wanted)
+            prospect = plan_recipe(wanted, stage or ())
         _show(wanted, prospect)
         return
     from echoingpixels.train.run import train_model
@@ -59,11 +59,11 @@ def train(
 
 
 def _show(recipe: Recipe, prospect: RecipePlan) -> None:
-    header = ("stage", "task", "learns", "steps", "tokens", "frozen", "learned", "activations", "in all")
+    header = ("stage", "task", "learns", "steps", "tokens", "frozen", "learned", "activations", "total")
     console.columns(header, [_row(stage) for stage in prospect.stages])
     if recipe.data.train is not None:
         found = f"{prospect.questions} questions about {prospect.clips} clips, {prospect.bad} rows cannot be read"
-        console.say(f"{recipe.data.train.name}: {'not there yet' if prospect.questions is None else found}")
+        console.say(f"{recipe.data.train.name}: {'no such file yet' if prospect.questions is None else found}")
     needs = [stage.need for stage in prospect.stages]
     if recipe.gpu_gb is not None and needs:
         fits = all(need.fits(recipe.gpu_gb * 1e9) for need in needs)

@@ -147,7 +147,7 @@ def memory_lines(memory: Memory) -> list[tuple[str, str]]:
     constant = f"weights {big(memory.weights, 'B')}"
     rows = [("memory", constant + (f", program {big(memory.program, 'B')}" if memory.program else ""))]
     for stage in memory.stages:
-        parts = {"held": stage.held, "KV cache": stage.kv_cache, "activations": stage.activations}
+        parts = {"tensors": stage.held, "KV cache": stage.kv_cache, "activations": stage.activations}
         shown = [f"{name} {big(n, 'B')}" for name, n in parts.items() if n]
         if shown:
             total = memory.weights + memory.program + stage.beside_weights

@@ -23,7 +23,7 @@ from .report import StageTimes, Stopwatch, peak_memory, reset_peak
 if TYPE_CHECKING:
     from .model import EchoingPixels
 
-CACHED = "The clip's features come from the cache: nothing was decoded or encoded (--no-cache does both)."
+CACHED = "The clip's features were read from the cache; with --no-cache it is decoded and encoded again."
 OnSelection = Callable[[TokenStream, Selection], None]
 
 
@@ -105,7 +105,9 @@ class EncodedClip:
     def store(self) -> None:
         """Write the features to the cache, if there is one and they are not in it; `stream` does so after an answer."""
         if self.slot is not None and not self.cached:
-            self.slot.put(CachedClip(self.media, self.features, self.source, self.duration))
+            own = self.model.world_note(self.source)  # it belongs to the model, not to the file
+            source = replace(self.source, notes=tuple(note for note in self.source.notes if note not in own))
+            self.slot.put(CachedClip(self.media, self.features, source, self.duration))
 
 
 def encode_pieces(

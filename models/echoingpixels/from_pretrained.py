@@ -73,7 +73,7 @@ def _load(name: str, chosen: LoadOptions, device: torch.device) -> EchoingPixels
     )
 
 
-def save(model: EchoingPixels, folder: Path) -> None:
+def save(model: EchoingPixels, folder: str | Path) -> None:
     """Write a model and its sieve in bfloat16, so that `load(folder)` reads it back. ModelError if it is quantized."""
     from transformers.utils import logging as hub_logging
 
@@ -86,7 +86,7 @@ def save(model: EchoingPixels, folder: Path) -> None:
     thinker.save_pretrained(folder, state_dict={k: v.to(torch.bfloat16) for k, v in thinker.state_dict().items()})
     model.backbone.tokenizer.save_pretrained(folder)  # type: ignore[attr-defined]
     if model.sieve is not None:
-        save_sieve(model.sieve, folder / "sieve", model.backbone)
+        save_sieve(model.sieve, Path(folder) / "sieve", model.backbone)
 
 
 AUTOMATIC: tuple[Quant, ...] = ("none", "nf4")  # int8 only on request: it casts activations to float16

@@ -265,7 +265,7 @@ class EchoingPixels:
         world = self.backbone.world
         if world is None or (source.comment or "").startswith(world):
             return ()
-        known = f"{self.backbone.name} is trained on {world} only, and by its metadata this file is not one of them"
+        known = f"{self.backbone.name} was trained on {world} only, and this file's metadata does not name {world}"
         return (f"{known}: do not trust the answer. {REAL_MODEL}",)
 
     def with_notes(self, ending: Ending) -> Ending:

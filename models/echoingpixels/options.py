@@ -17,7 +17,7 @@ REDUCER_NAMES = ["cs2", "full", "uniform", "random", "repeats", "fastv", "releva
 SIEVED = {"cs2"}  # reducers that need a trained sieve
 AUTO: Literal["auto"] = "auto"
 OFF = "off"
-REUSE_HINT = "Give a threshold of at least 0 such as 0.1, or off, auto."
+REUSE_HINT = "Give a threshold of at least 0 such as 0.1, off or auto."
 Quant = Literal["none", "nf4", "int8"]
 QUANTS: tuple[Quant, ...] = ("none", "nf4", "int8")
 DTYPES = ("bfloat16", "float16", "float32")
@@ -95,7 +95,7 @@ def check_choice(reducer: str, keep: Keep) -> None:
     if not isinstance(keep, Auto):
         check_keep(keep)
     elif reducer not in (AUTO, "cs2"):
-        hint = f"Give {reducer} a ratio, such as the one that {keep} resolves to with cs2."
+        hint = f"Give {reducer} a ratio, such as the one that cs2 has with {keep}."
         raise OptionError(f"{keep} works with the reducer cs2 alone, not with {reducer}.", hint)
 
 
@@ -111,7 +111,7 @@ def is_unicode(text: str) -> bool:
 def check_question(text: str) -> str:
     """Return a question that is not blank and is valid text, else raise OptionError."""
     if not text.strip():
-        raise OptionError("A question is empty.", "Ask something, in quotes.")
+        raise OptionError("A question is empty.", "Write the question in quotes.")
     if not is_unicode(text):
         raise OptionError(f"{text!r} is not valid text.", "Give the question as UTF-8.")
     return text

@@ -64,13 +64,13 @@ def test_a_batch_in_pipes_says_what_goes_where(folder: Path, tmp_path: Path, ep:
 @pytest.mark.parametrize(
     ("options", "code", "said"),
     [
-        (("--out", "out.txt"), 2, "of no known kind"),
+        (("--out", "out.txt"), 2, "of an unknown file type"),
         (("--out", "out.jsonl", "--keep", "0"), 2, "keep is 0"),
         (("--out", "out.jsonl", "--engine", "spark"), 2, "Unknown engine"),
         (("--out", "out.jsonl", "--ray-address", "auto"), 2, "--ray-address"),
         (("--out", "out.jsonl", "--questions", "gone.txt"), 1, "gone.txt cannot be read"),
         (("--out", "gone/out.jsonl", "--question", "Who?"), 1, "cannot be written"),
-        (("--out", "out.jsonl"), 2, "Nothing is asked"),
+        (("--out", "out.jsonl"), 2, "There is no question"),
         (("--question", "Who?"), 2, "--out"),
     ],
 )

@@ -51,7 +51,7 @@ def test_a_source_that_is_not_there_is_an_error(name: str, folder: Path) -> None
 
 
 def test_something_must_be_asked(folder: Path) -> None:
-    with pytest.raises(OptionError, match="Nothing is asked") as error:
+    with pytest.raises(OptionError, match="There is no question") as error:
         found(folder, questions=())
     assert "--question" in error.value.hint
     with pytest.raises(OptionError, match="empty"):

@@ -58,7 +58,7 @@ def test_a_small_model_on_a_cpu_is_float32_with_its_sieve(model: EchoingPixels) 
 
 
 def test_what_is_saved_is_loaded(model: EchoingPixels, tmp_path: Path) -> None:
-    save(model, tmp_path / "model")
+    save(model, str(tmp_path / "model"))
     again = load(str(tmp_path / "model"), device="cpu")
     assert same(thinker(again).state_dict(), thinker(model).state_dict())
     assert model.sieve is not None and again.sieve is not None

@@ -86,7 +86,7 @@ def test_reuse_is_a_threshold_off_or_auto() -> None:
     for wrong in ("plain", "inf", "-0.1", ""):
         with pytest.raises(OptionError) as error:
             options.ModelGroup(reuse=wrong).load_options()
-        assert "off, auto" in error.value.hint
+        assert "off or auto" in error.value.hint
 
 
 @pytest.fixture

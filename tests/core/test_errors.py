@@ -84,7 +84,7 @@ CASES = {
     "temperature below 0": Case(on_film("--temperature", "-1"), 2, ("temperature is -1",), ("greedy",)),
     "unknown quantization": Case(on_film("--quant", "int3"), 2, ("'int3'",), ("nf4", "int8", "none")),
     "unknown device": Case(on_film("--device", "abacus"), 2, ("'abacus'",), ("cuda", "cpu")),
-    "empty question": Case(lambda p: (p.film, " "), 2, ("empty",), ("Ask",)),
+    "empty question": Case(lambda p: (p.film, " "), 2, ("empty",), ("in quotes",)),
     "question that is no text": Case(lambda p: (p.film, "caf\udce9?"), 2, ("'caf\\udce9?'", "text"), ("UTF-8",)),
     "no sieve for cs2": Case(
         lambda p: (p.film, QUESTION, "--model", p.model_without_sieve(), "--reducer", "cs2"),

@@ -130,5 +130,6 @@ def test_a_line_separator_inside_a_question_does_not_end_its_line(file: Path) ->
 def test_a_missing_or_binary_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
     for name, message in (("gone.jsonl", "no such file"), ("binary", "not utf-8")):
-        with pytest.raises(DataError, match=message):
+        with pytest.raises(DataError, match=message) as error:
             read_baseline(tmp_path / name)
+        assert (error.value.hint == "Check the path.") == (name == "gone.jsonl")

@@ -229,8 +229,8 @@ def test_a_bad_out_is_refused_before_anything_runs(
     clip = tmp_path / "clip.png"
     clip.write_bytes(b"")
     cases = [
-        (film, "report.pdf", 2, "of no known kind"),
-        (film, "report", 2, "of no known kind"),
+        (film, "report.pdf", 2, "of an unknown file type"),
+        (film, "report", 2, "of an unknown file type"),
         (film, "gone/report.html", 1, "cannot be written: no such file"),
         (film, "folder.html", 1, "cannot be written: is a directory"),
         (clip, "clip.png", 2, "would overwrite"),
@@ -247,7 +247,7 @@ def test_a_bad_out_is_refused_before_anything_runs(
 
 def test_the_ending_says_what_is_written_and_a_failed_write_is_explained(tmp_path: Path, one: Explanation) -> None:
     assert write(one, tmp_path / "A.PNG") == (tmp_path / "A.PNG").stat().st_size
-    with pytest.raises(OptionError, match="no known kind"):
+    with pytest.raises(OptionError, match="an unknown file type"):
         write(one, tmp_path / "a.jpg")
     with pytest.raises(DataError, match="cannot be written"):
         write(one, tmp_path / "gone" / "a.png")
@@ -260,7 +260,7 @@ def test_explain_writes_one_file_and_prints_its_path(
     out = tmp_path / name
     done = ep("explain", film, QUESTION, "--out", out, "--model", tiny, "--keep", "0.3", *SHORT_RUN)
     assert (done.code, done.out) == (0, f"{out}\n")
-    assert "\ncs2 0.3: " in f"\n{done.err}" and "belief: " in done.err
+    assert "\ncs2 0.3: " in f"\n{done.err}" and "evidence: " in done.err
     assert ("full 1: " in done.err) == (name == "report.html")
     start: Any = out.read_bytes()[:8]
     assert start.startswith(b"<!doctyp" if name == "report.html" else b"\x89PNG")

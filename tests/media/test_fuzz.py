@@ -136,8 +136,8 @@ def test_silence_alone_is_refused_as_nothing_to_answer_from(ep: Program, tmp_pat
     path = clips.write(tmp_path / "a.wav", clips.Film(codec=None, tracks=(clips.Track(clips.beep(1, 5), "pcm_s16le"),)))
     for more in ([], ["--dry-run"]):
         done = ep("ask", path, "Who?", *more)
-        assert done.code == 1 and "a.wav holds nothing to answer from: no picture, and its sound" in done.err
+        assert done.code == 1 and "a.wav has no input for the model: no video, and its audio" in done.err
     short = clips.write(
         tmp_path / "b.wav", clips.Film(codec=None, tracks=(clips.Track(clips.beep(0.01, 0.0), "pcm_s16le"),))
     )
-    assert "only 0.01 s of sound" in ep("ask", short, "Who?").err
+    assert "only 0.01 s of audio" in ep("ask", short, "Who?").err

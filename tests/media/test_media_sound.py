@@ -96,7 +96,7 @@ def test_the_default_track_is_read_and_others_on_request(tmp_path: Path) -> None
 def test_without_a_sound_track_the_clip_says_so(tmp_path: Path) -> None:
     clip = read_clip(write(tmp_path / "a.mp4", Film(seconds=1)))
     assert clip.audio is None and clip.source.audio is None and not clip.source.silent
-    assert "no sound track" in clip.source.notes[0]
+    assert "no audio track" in clip.source.notes[0]
 
 
 def test_a_digitally_silent_track_is_left_out_with_a_note(tmp_path: Path) -> None:

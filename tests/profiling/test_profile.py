@@ -156,7 +156,9 @@ def test_rounds_that_warm_up_do_not_count(
     assert len(calls) == 5 * 4
     assert [run.time_s["llm"] for run in found.runs] == [Spread(2.5, 2.5, 2.5)] * 4
     cold = profile(model, films[:1], "Who?", replace(QUICK, warm_up=0, repeat=1))
-    assert "One repeat shows no spread." in cold.notes and "One repeat shows no spread." not in found.notes
+    assert (
+        "With --repeat 1 there is no spread." in cold.notes and "With --repeat 1 there is no spread." not in found.notes
+    )
 
 
 def test_progress_counts_answers_with_those_that_warm_up(model: EchoingPixels, films: list[Path]) -> None:
@@ -198,7 +200,7 @@ def test_a_clip_that_cannot_be_read_is_left_out_and_told(
     found = profile(model, [broken, *films], "Who?", replace(QUICK, repeat=1), generate=SHORT)
     assert list(found.failed) == [broken] and "0 bytes" in found.failed[broken]
     assert found.as_dict()["clips"] == [str(film) for film in films]
-    assert "1.mp4: It has no sound track." in found.notes
+    assert "1.mp4: It has no audio track." in found.notes
     with pytest.raises(MediaError, match="None of the 2 clips"):
         profile(model, [broken, tmp_path / "gone.mp4"], "Who?", QUICK)
     with pytest.raises(MediaError, match="0 bytes"):
@@ -350,7 +352,8 @@ def test_the_smallest_keep_that_agrees_and_is_faster_is_recommended(measured: Ca
     ]
     assert recommend(runs) == Recommendation(
         Setting("cs2", 0.2),
-        "The smallest keep down to which cs2 gives the answer of all tokens on the clip; in every repeat faster: "
+        "At this and every larger keep ratio measured, cs2 gives the same answer as all tokens on the clip. Faster in "
+        "every round: "
         "1.75 × end to end, 1.75 × in the LLM alone.",
     )
 
@@ -378,7 +381,7 @@ def test_of_reducers_at_one_keep_the_quickest_is_recommended(measured: Callable[
 def test_all_tokens_are_recommended_where_nothing_is_faster_in_every_repeat(measured: Callable[..., Measured]) -> None:
     best = recommend([measured(FULL), measured(Setting("cs2", 0.5), 0.7), measured(Setting("cs2", 0.2), 0.9)])
     assert best.setting == FULL
-    assert "is faster in every repeat; the nearest is cs2 at keep 0.2: 1.15 × end to end" in best.reason
+    assert "is faster in every round; the closest is cs2 at keep 0.2: 1.15 × end to end" in best.reason
 
 
 def test_all_tokens_are_recommended_where_nothing_agrees(measured: Callable[..., Measured]) -> None:
@@ -386,7 +389,7 @@ def test_all_tokens_are_recommended_where_nothing_agrees(measured: Callable[...,
     best = recommend([measured(FULL, agrees=both), measured(Setting("cs2", 0.5), agrees=one)])
     assert best.setting == FULL and "cs2 at keep 0.5: 50.0 % of answers agreeing" in best.reason
     best = recommend([measured(FULL, agrees=both), measured(Setting("cs2", 0.5), agrees=none)])
-    assert best.setting == FULL and best.reason.endswith("on all 2 clips, or comes near.")
+    assert best.setting == FULL and best.reason.endswith("on all 2 clips, and none is close.")
     assert recommend([measured(FULL)]).reason == "Only the run with all tokens was measured."
 
 
@@ -398,5 +401,5 @@ def test_known_answers_count_for_more_than_agreement(measured: Callable[..., Mea
     ]
     best = recommend(runs)
     assert best.setting == Setting("cs2", 0.5)
-    assert "answers as many questions right as all tokens do (80.0 % of 40)" in best.reason
+    assert "answers as many questions correctly as all tokens (80.0 % of 40)" in best.reason
     assert "uniform at keep 0.5: 70.0 % of questions right" in recommend([runs[0], runs[2]]).reason

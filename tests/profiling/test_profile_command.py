@@ -108,7 +108,7 @@ def test_the_csv_holds_the_figures_of_the_json(made: Made) -> None:
 def test_the_plot_names_every_reducer_and_quantity(made: Made) -> None:
     drawn = "".join(re.findall(r"<text[^>]*>[^<]*", made.plot.read_text()))
     quantities = ("speedup, end to end", "speedup, LLM alone", "peak memory", "agreement", "questions right")
-    for text in ("cs2", "uniform", "random", "all tokens", "2 repeats, 1 clip", *quantities):
+    for text in ("cs2", "uniform", "random", "all tokens", "2 rounds, 1 clip", *quantities):
         assert text in drawn, text
     assert "not measured" not in drawn
 
@@ -129,7 +129,7 @@ def test_a_pipe_gets_plain_tables_and_one_recommendation(film: Path, tiny: str, 
     assert "right" not in gains
     assert re.match(r"recommended: (full|cs2|uniform|random) at keep (1|0.2)\. [A-Z].*\.$", last)
     assert "\x1b" not in done.out + done.err
-    assert "note: One repeat shows no spread." in done.err and "answers 4 of 4" in done.err
+    assert "note: With --repeat 1 there is no spread." in done.err and "answers 4 of 4" in done.err
 
 
 def test_a_folder_is_all_its_clips_in_order(film: Path, tiny: str, tmp_path: Path, ep: Program) -> None:
@@ -170,7 +170,12 @@ WRONG: dict[str, tuple[Wrong, int, str, str]] = {
     "reducer": (lambda folder, film: (film, QUESTION, "--reducer", "best"), 2, "'best'", "uniform"),
     "repeat": (lambda folder, film: (film, QUESTION, "--repeat", "0"), 2, "--repeat", "--help"),
     "warm-up": (lambda folder, film: (film, QUESTION, "--warm-up", "-1"), 2, "--warm-up", "--help"),
-    "data": (lambda folder, film: (film, QUESTION, "--data", folder / "gone.jsonl"), 1, "no such file", "formats"),
+    "data": (
+        lambda folder, film: (film, QUESTION, "--data", folder / "gone.jsonl"),
+        1,
+        "no such file",
+        "Check the path.",
+    ),
     "plot ending": (lambda folder, film: (film, QUESTION, "--plot", folder / "a.gif"), 2, "a.gif", ".png or .svg"),
     "csv ending": (lambda folder, film: (film, QUESTION, "--csv", folder / "a.txt"), 2, "a.txt", ".csv"),
     "no folder": (lambda folder, film: (film, QUESTION, "--csv", folder / "no/a.csv"), 1, "cannot be written", "--csv"),

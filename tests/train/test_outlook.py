@@ -135,3 +135,16 @@ def test_a_dry_run_writes_nothing(ep: Program, tmp_path: Path, monkeypatch: pyte
     text = (RECIPES / "plugin-3b.toml").read_text().replace("gpu_gb = 24", "gpu_gb = 8")
     (tmp_path / "small.toml").write_text(text)
     assert "does NOT fit a GPU of 8 GB" in ep("train", tmp_path / "small.toml", "--dry-run").err
+
+
+def test_a_dry_run_plans_the_named_stages(ep: Program) -> None:
+    done = ep("train", RECIPES / "mine.toml", "--dry-run", "--stage", "tuned")
+    assert done.code == 0 and "tuned" in done.out and "distil" not in done.out
+    unknown = ep("train", RECIPES / "mine.toml", "--dry-run", "--stage", "tunes")
+    assert unknown.code == 2 and "Known stages: bank, distil, tuned." in unknown.err
+
+
+def test_a_missing_recipe_is_an_error_with_a_hint(ep: Program) -> None:
+    done = ep("train", "missing.toml", "--dry-run")
+    assert done.code == 1 and "missing.toml cannot be read: no such file or directory." in done.err
+    assert "hint: Check the path." in done.err

@@ -132,8 +132,12 @@ def test_a_ratio_out_of_range_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="not a recipe"):
+    with pytest.raises(DataError, match="cannot be read: no such file") as error:
         read_recipe(tmp_path / "none.toml")
+    assert error.value.hint == "Check the path."
+    (tmp_path / "text.toml").write_text("not TOML")
+    with pytest.raises(DataError, match="not a recipe"):
+        read_recipe(tmp_path / "text.toml")
 
 
 def test_the_parts_that_learn_follow_from_the_task(tmp_path: Path) -> None:

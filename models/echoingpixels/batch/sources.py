@@ -43,7 +43,7 @@ def _rows(source: str, questions: tuple[str, ...]) -> Iterator[Found]:
         yield from _file_rows(Path(source), questions)
         return
     if not questions:
-        raise OptionError(f"Nothing is asked about {source}.", NO_QUESTION)
+        raise OptionError(f"There is no question about {source}.", NO_QUESTION)
     for media in _clips(source):
         yield media, [Wanted(media, question) for question in questions], None, None
 

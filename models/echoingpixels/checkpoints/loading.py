@@ -96,7 +96,7 @@ def place_of(name: str) -> str:
     if name.lower() in KNOWN:
         raise ModelError(f"{name} is not installed: {place} is missing.", "Install echoingpixels again.")
     raise ModelError(
-        f"Unknown model {name!r}.", f"Known: {', '.join(KNOWN)}; or give a hub id, or a folder with weights."
+        f"Unknown model {name!r}.", f"Known: {', '.join(KNOWN)}; or a Hugging Face id, or a folder with weights."
     )
 
 

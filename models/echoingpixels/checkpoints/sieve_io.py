@@ -132,11 +132,12 @@ def _adapt(backbone: QwenOmni, folder: Path) -> None:
     backbone.changed_by = str(folder)
 
 
-def save_sieve(sieve: Sieve, folder: Path, backbone: QwenOmni, lora: Any = None) -> None:
+def save_sieve(sieve: Sieve, folder: str | Path, backbone: QwenOmni, lora: Any = None) -> None:
     """Write a sieve, with its rotary split, and a decoder's LoRA in PEFT's format, to a folder that names the backbone.
 
     Also converts a sieve that was loaded from inside a released checkpoint.
     """
+    folder = Path(folder)
     about = {**asdict(sieve.options), BASE: asdict(identity_of(backbone, backbone.name))}
     with filling(folder) as made:
         (made / SIEVE_CONFIG).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")

@@ -83,6 +83,7 @@ def read_text(path: Path, hint: str) -> str:
         return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        hint = "Check the path." if isinstance(error, FileNotFoundError) else hint
         raise DataError(f"{path} cannot be read: {reason.lower()}.", hint) from error
 
 

@@ -158,8 +158,8 @@ def sieve_to_write(folder: Path | None, out: Path | None, force: bool = False) -
         raise ModelError("The sieve is inside the model's checkpoint, to which no calibration can be written.", hint)
     read_sieve_options(folder)
     if out is None and ASSETS.resolve() in folder.resolve().parents:
-        hint = "Choose a folder with --out, and give that folder with --sieve afterwards."
-        raise DataError("This sieve comes with the program, whose files are not changed.", hint)
+        hint = "Write a copy with --out FOLDER, and use it with --sieve FOLDER."
+        raise DataError("The bundled sieve cannot be changed.", hint)
     target = out or folder
     copies = target.resolve() != folder.resolve()
     if copies and not force and any((target / name).exists() for name in (SIEVE_CONFIG, SIEVE_WEIGHTS)):

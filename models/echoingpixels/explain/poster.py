@@ -43,7 +43,7 @@ def render(explanation: Explanation) -> bytes:
 
 def _parts(explanation: Explanation, choice: Choice) -> Iterator[Image.Image | None]:
     tokens, clip = choice.answer.report.tokens, explanation.clip
-    counts = (("picture", tokens.video), ("picture", tokens.image), ("sound", tokens.audio))
+    counts = (("video", tokens.video), ("image", tokens.image), ("audio", tokens.audio))
     budget = ", ".join(f"{name} {n.after} of {n.before} tokens" for name, n in counts if n.before)
     about = (Path(clip.source.path).name, Path(explanation.model).name, _named(choice), budget)
     yield _text(explanation.question, 36, INK)
@@ -137,7 +137,7 @@ def _sound(explanation: Explanation, choice: Choice) -> Image.Image | None:
     lit = Image.fromarray((pixels * np.where(kept[column], 1.0, DIMMED)).astype(np.uint8))
     made = Image.new("RGB", (INNER, HEAD + BAND + TICKS + 14), PAPER)
     draw = ImageDraw.Draw(made)
-    draw.text((0, 0), "Sound; kept tokens are marked below it", SOFT, _font(18))
+    draw.text((0, 0), "Audio; kept tokens are marked below the spectrogram", SOFT, _font(18))
     made.paste(lit.resize((width, BAND), Image.Resampling.BOX), (0, HEAD))
     draw.rectangle((0, HEAD + BAND, INNER - 1, HEAD + BAND + TICKS - 1), GROUND)
     for token in np.flatnonzero(kept).tolist():
@@ -173,8 +173,8 @@ def _budget(explanation: Explanation, choice: Choice) -> Image.Image | None:
 
 def _legend(made: Image.Image, hatched: Image.Image, most: str) -> None:
     draw, left = ImageDraw.Draw(made), 0
-    keys = {"picture": Image.new("RGB", (16, 16), VIDEO), "sound": hatched.crop((0, 0, 16, 16))}
-    for text in ("Kept tokens over time:", "picture", "sound", most):
+    keys = {"video": Image.new("RGB", (16, 16), VIDEO), "audio": hatched.crop((0, 0, 16, 16))}
+    for text in ("Kept tokens over time:", "video", "audio", most):
         if text in keys:
             made.paste(keys[text], (left, 4))
             left += 24

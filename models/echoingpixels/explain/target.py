@@ -23,7 +23,9 @@ def write(explanation: Explanation, path: Path) -> int:
     renderers = {PAGE: page.render, PICTURE: poster.render}
     ending = path.suffix.lower()
     if ending not in renderers:
-        raise OptionError(f"{path} is of no known kind.", f"Give a name that ends with {' or '.join(renderers)}.")
+        raise OptionError(
+            f"{path} is of an unknown file type.", f"Give a name that ends with {' or '.join(renderers)}."
+        )
     content = renderers[ending](explanation)
     try:
         return path.write_bytes(content)

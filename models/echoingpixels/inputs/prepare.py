@@ -139,8 +139,8 @@ def span_of(extent: Extent, resolution: F.Resolution) -> Span:
     audio = audio_tokens(mel_frames(extent.samples)) if extent.samples else 0
     span = Span(extent.times[:: F.STEP], rows, columns, audio, source.kind == "image")
     if not span.tokens:
-        sound = "its sound is digitally silent" if source.silent else f"only {extent.ending.duration:.3g} s of sound"
-        message = f"{source.path} holds nothing to answer from: no picture, and {sound}."
+        sound = "its audio is digitally silent" if source.silent else f"only {extent.ending.duration:.3g} s of audio"
+        message = f"{source.path} has no input for the model: no video, and {sound}."
         raise MediaError(message, "Give a longer part of it, or another file.")
     return span
 

@@ -92,9 +92,9 @@ def advice(path: Path) -> str:
     if head[4:8] == b"ftyp":
         return "It is an MP4/MOV without a readable index: the recording or download was cut short. Fetch it again."
     if b"\0" not in head:
-        return "It looks like text. Give a video, sound or image file."
+        return "It looks like text. Give a video, audio or image file."
     return (
-        "Give a video, sound or image file; this one may be damaged, or of an unknown kind: try converting it to MP4."
+        "Give a video, audio or image file; this one may be damaged, or of an unknown type: try converting it to MP4."
     )
 
 

@@ -145,7 +145,7 @@ class DecodePass:
 
     def notes(self) -> list[str]:
         """Properties of the file that affect the answer."""
-        notes = [] if self.container.streams.audio else ["It has no sound track."]
+        notes = [] if self.container.streams.audio else ["It has no audio track."]
         aspect = self.video.sample_aspect_ratio if self.video is not None else None
         if aspect and aspect != 1:
             notes.append(f"Its pixels are not square ({aspect}); the picture is used as stored.")

@@ -174,5 +174,5 @@ def _ending(source: Source, has_video: bool, has_audio: bool, silent: bool, star
         warnings.append("No sound could be read in this part; only the picture is used.")
     silent = source.audio is not None and has_audio and silent
     if silent:
-        notes.append("Its sound track is digitally silent, so it is left out.")
+        notes.append("Its audio track is digitally silent and was left out.")
     return Ending(max(end, 0.0), replace(source, silent=silent, warnings=tuple(warnings), notes=tuple(notes)))

@@ -113,7 +113,7 @@ def _cuda() -> Iterator[Check]:
         yield Check("CUDA", "ok", finding, needed=False)
         yield _matmul()
     elif torch.version.cuda is None:
-        hint = "For an NVIDIA card, install torch as pytorch.org describes; `tiny` runs well on a CPU."
+        hint = "For an NVIDIA card, install torch with CUDA (pytorch.org); `tiny` runs well on a CPU."
         yield Check("CUDA", "missing", f"torch {torch.__version__} is built without it", hint, needed=False)
     else:
         hint = "Check that `nvidia-smi` finds the card, and that its driver is new enough."
@@ -130,7 +130,7 @@ def _matmul() -> Check:
     device, dtype = torch.device("cuda"), device_dtype(torch.device("cuda"))
     major, minor = torch.cuda.get_device_capability(device)
     finding = f"{str(dtype).removeprefix('torch.')}, compute capability {major}.{minor}"
-    hint = "Install a torch built for this card, as pytorch.org describes, or use --device cpu."
+    hint = "Install a torch built for this card (pytorch.org), or use --device cpu."
     try:
         ones = torch.ones(64, 64, device=device, dtype=dtype)
         right = bool(((ones @ ones) == 64).all())
@@ -198,7 +198,7 @@ def _memory() -> Iterator[Check]:
     from .estimate import free_memory
 
     free = free_memory(torch.device("cpu"))
-    finding = "this system does not report it" if free is None else f"{free / 1e9:.1f} GB may be used"
+    finding = "this system does not report it" if free is None else f"{free / 1e9:.1f} GB available"
     yield Check("memory", "ok", finding, needed=False)
 
 

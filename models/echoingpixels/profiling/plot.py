@@ -51,7 +51,7 @@ def draw(profile: Profile, path: Path) -> None:
     panels = _panels(profile.runs)
     figure = Figure(figsize=(SIZE[0] * len(panels), SIZE[1]), layout="constrained")
     clips, repeats = len(profile.runs[0].replies), profile.options.repeat
-    title = f"{profile.model}: medians and extremes of {repeats} repeats, {clips} clip{'s' if clips > 1 else ''}"
+    title = f"{profile.model}: medians and extremes of {repeats} rounds, {clips} clip{'s' if clips > 1 else ''}"
     figure.suptitle(title, parse_math=False)  # a model's folder may have a dollar in its name
     every = figure.subplots(1, len(panels))
     for panel, axes in zip(panels, every, strict=True):

@@ -21,7 +21,7 @@ from .measurements import Measured, Sample, fold
 from .recommend import Recommendation, name, recommend
 
 BASELINES = ("uniform", "random")  # always measured: they are strong
-SHARED = "Reading, preparing and encoding a clip are timed once a repeat and counted in every setting."
+SHARED = "Reading, preparing and encoding a clip are timed once per round and counted in every setting."
 
 
 @dataclass(frozen=True)
@@ -57,17 +57,19 @@ class Profile:
         """Notes on how to read the figures, and on missing ones."""
         notes = [*self.remarks, SHARED]
         if self.options.repeat == 1:
-            notes.append("One repeat shows no spread.")
+            notes.append("With --repeat 1 there is no spread.")
         if any(run.memory_bytes["peak"] is None for run in self.runs):
             notes.append("Peak memory was not measured: this system does not let a process start a new peak.")
         single = [name(run.setting) for run in self.runs if run.tokens_per_s is None]
         if single:
             where = "any setting" if len(single) == len(self.runs) else ", ".join(single)
-            notes.append(f"Decoding speed was not measured for {where}: every answer ends after its first token.")
+            notes.append(f"Decoding speed was not measured for {where}: no answer has more than one token.")
         if len({tuple(reply.tokens for reply in run.replies) for run in self.runs}) > 1:
-            notes.append("Answers differ in length, which counts in total, llm and speedup; first_token is free of it.")
+            notes.append(
+                "Answers differ in length, which affects total, llm and speedup; first_token does not depend on it."
+            )
         if len(self.runs[0].replies) == 1 and self.runs[0].score is None:
-            notes.append("One answer about one clip proves little; a folder, or questions with known answers, more.")
+            notes.append("One answer about one clip is little evidence: profile a folder, or add --data.")
         return notes
 
     def scored(self, scores: Mapping[Setting, Score]) -> Profile:

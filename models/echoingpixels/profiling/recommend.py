@@ -19,11 +19,11 @@ class Recommendation:
 
 
 def recommend(runs: Sequence[Measured]) -> Recommendation:
-    """The smallest keep that loses no answer and is faster in every repeat; all tokens if there is none.
+    """The smallest keep that loses no answer and is faster in every round; all tokens if there is none.
 
     No answer is lost if all agree with those from all tokens or, for questions with known answers, if the accuracy is
-    not lower. That must also hold at every larger keep of the reducer: a single hit is chance. Of several reducers at
-    one keep, the fastest.
+    not lower. That must also hold at every larger keep of the reducer: a single success may be chance. Of several
+    reducers at one keep, the fastest.
     """
     full = next(run for run in runs if run.setting == FULL)
     reduced = [run for run in runs if run.setting != FULL]
@@ -35,18 +35,18 @@ def recommend(runs: Sequence[Measured]) -> Recommendation:
     fast = [run for run in kept if run.measured.low > 1]
     if fast:
         best = min(fast, key=lambda run: (run.setting.ratio, -run.measured.median))
-        why = f"The smallest keep down to which {best.setting.reducer} {what}; in every repeat faster"
+        why = f"At this and every larger keep ratio measured, {best.setting.reducer} {what}. Faster in every round"
         return Recommendation(best.setting, f"{why}: {_times(best)}.")
     if kept:
         best = max(kept, key=lambda run: run.measured.median)
-        why = f"No setting that {what} is faster in every repeat"
-        return Recommendation(FULL, f"{why}; the nearest is {name(best.setting)}: {_times(best)}.")
+        why = f"No setting that {what} is faster in every round"
+        return Recommendation(FULL, f"{why}; the closest is {name(best.setting)}: {_times(best)}.")
     best = max(reduced, key=lambda run: (_quality(run, scored), run.measured.median))
     if not _quality(best, scored):
-        return Recommendation(FULL, f"No setting {what}, or comes near.")
+        return Recommendation(FULL, f"No setting {what}, and none is close.")
     share = f"{100 * _quality(best, scored):.1f} % of {'questions right' if scored else 'answers agreeing'}"
     return Recommendation(
-        FULL, f"No setting {what} at every keep down to it; the nearest is {name(best.setting)}: {share}."
+        FULL, f"No setting {what} at its own and every larger keep ratio; the closest is {name(best.setting)}: {share}."
     )
 
 
@@ -74,9 +74,9 @@ def _accuracy(run: Measured) -> float | None:
 def _what(full: Measured, scored: bool) -> str:
     if scored and full.score:
         asked = full.score.questions - full.score.failed
-        return f"answers as many questions right as all tokens do ({100 * _quality(full, scored):.1f} % of {asked})"
+        return f"answers as many questions correctly as all tokens ({100 * _quality(full, scored):.1f} % of {asked})"
     clips = len(full.replies)
-    return f"gives the answer of all tokens on {'the clip' if clips == 1 else f'all {clips} clips'}"
+    return f"gives the same answer as all tokens on {'the clip' if clips == 1 else f'all {clips} clips'}"
 
 
 def _times(run: Measured) -> str:

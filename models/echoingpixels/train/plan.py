@@ -8,7 +8,7 @@ Letters: L tokens, D width, M width of the MLP. Sizes are bytes.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -25,7 +25,7 @@ from ..reducers.cs2 import Sieve
 from .lora import no_module
 from .questions import read_asked
 from .recipe import Lora, Recipe, Stage
-from .run import SIEVED, sieve_of
+from .run import SIEVED, Run, check_stages, sieve_of
 
 TEXT = 256  # tokens of a chat, question and answer, assumed
 ANSWER = 128  # tokens of an answer, assumed
@@ -90,8 +90,9 @@ class RecipePlan:
     bad: int = 0
 
 
-def plan_recipe(recipe: Recipe) -> RecipePlan:
-    """Plan every stage, and read the question file if it exists. ModelError and DataError as in a run."""
+def plan_recipe(recipe: Recipe, chosen: Sequence[str] = ()) -> RecipePlan:
+    """Plan the chosen stages, or all, and read the question file if it exists. ModelError and DataError as in a run."""
+    check_stages(chosen, Run.order(recipe))
     questions = clips = None
     bad = 0
     if recipe.data.train is not None and recipe.data.train.exists():
@@ -107,7 +108,8 @@ def plan_recipe(recipe: Recipe) -> RecipePlan:
         if stage.task in SIEVED:
             with torch.device("meta"):
                 sieve = sieve_of(backbone, sieve, stage)
-        stages.append(_stage(recipe, stage, backbone, sieve, questions))
+        if not chosen or stage.name in chosen:
+            stages.append(_stage(recipe, stage, backbone, sieve, questions))
     return RecipePlan(tuple(stages), questions, clips, bad)
 
 

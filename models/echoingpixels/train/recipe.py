@@ -235,7 +235,11 @@ def read_recipe(path: Path, kind: type[Recipe] = Recipe) -> Recipe:
     """Read a recipe; DataError names a file that is not one, an unknown key, or a value that is not allowed."""
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except OSError as error:
+        raise DataError(
+            f"{path} cannot be read: {(error.strerror or str(error)).lower()}.", "Check the path."
+        ) from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise DataError(f"{path} is not a recipe: {error}.", "Start from recipes/mine.toml.") from error
     stages = values.get("stage")
     for stage in stages if isinstance(stages, list) else ():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -232,6 +232,13 @@ def point(link: Path, folder: Path) -> None:
         shutil.copytree(folder, link)
 
 
+def check_stages(stages: Sequence[str], known: Sequence[str]) -> None:
+    """OptionError for a name that is neither a stage of the recipe nor `bank`."""
+    for name in stages:
+        if name not in known:
+            raise OptionError(f"Unknown stage {name!r}.", f"Known stages: {', '.join(known)}.")
+
+
 def train_model(recipe: Recipe, out: Path, stages: tuple[str, ...] = (), kind: type[Run] = Run) -> Path:
     """Train, resuming from OUT; returns OUT/model, which `load` reads, or OUT/sieve for a quantized model.
 
@@ -239,9 +246,7 @@ def train_model(recipe: Recipe, out: Path, stages: tuple[str, ...] = (), kind: t
     stage is only read. `bank` may run beside the stages after it in a process of its own.
     """
     order = kind.order(recipe)
-    for name in stages:
-        if name not in order:
-            raise OptionError(f"Unknown stage {name!r}.", f"Known stages: {', '.join(order)}.")
+    check_stages(stages, order)
     chosen = set(stages or order)
     if recipe.log == "tensorboard":
         check_extra("tensorboard", "log = 'tensorboard'")

@@ -118,7 +118,7 @@ function drawSound() {
   }
   $("columns").replaceChildren(...columns);
   $("ticks").replaceChildren(...ticks);
-  $("track").setAttribute("aria-label", `Sound: ${kept.size} of ${data.audio_tokens} tokens kept`);
+  $("track").setAttribute("aria-label", `Audio: ${kept.size} of ${data.audio_tokens} tokens kept`);
 }
 
 function drawBudget() {
@@ -142,7 +142,7 @@ function drawBudget() {
 
 function numbers() {
   const { tokens, time_s: spent, memory_bytes: memory, flops, speedup } = stop.report;
-  const counts = Object.entries({ picture: picture(stop), sound: tokens.audio, text: tokens.text });
+  const counts = Object.entries({ [data.still ? "image" : "video"]: picture(stop), audio: tokens.audio, text: tokens.text });
   const stages = ["decode", "prepare", "encode", "select", "prefill", "generate"].filter((name) => spent[name] !== null);
   return [
     ["reducer", `${stop.reducer}, keep ${stop.keep}`],
