@@ -21,11 +21,10 @@ from ..render.batch import bar, summary
 from ..session import check_model, choose
 
 if TYPE_CHECKING:
-    from echoingpixels.batch.job import Job
+    from echoingpixels.batch.job import Job, Task
     from echoingpixels.batch.journal import Journal
     from echoingpixels.batch.result import Result
     from echoingpixels.batch.tally import Tally
-    from echoingpixels.batch.task import Task
 
 ROWS_FAILED, INTERRUPTED = 3, 130
 SOURCES = (

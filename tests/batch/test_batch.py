@@ -16,9 +16,9 @@ import torch
 from echoingpixels import batching
 from echoingpixels import model as model_module
 from echoingpixels.batch import opening
+from echoingpixels.batch.job import Task, Wanted
 from echoingpixels.batch.journal import Journal
 from echoingpixels.batch.run import run
-from echoingpixels.batch.task import Task, Wanted
 from echoingpixels.encoded_clip import EncodedClip
 from echoingpixels.errors import DataError, ModelError
 from echoingpixels.media import read_clip

@@ -12,10 +12,9 @@ from typing import Any
 import pytest
 
 from echoingpixels.batch import cluster
-from echoingpixels.batch.job import Job, make_job
+from echoingpixels.batch.job import Job, Task, make_job
 from echoingpixels.batch.journal import Journal
 from echoingpixels.batch.run import run
-from echoingpixels.batch.task import Task
 from echoingpixels.from_pretrained import load
 from echoingpixels.options import AskOptions, GenerateOptions, LoadOptions, MediaOptions
 from tests.support import clips

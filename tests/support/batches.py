@@ -6,11 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from echoingpixels.batch.job import Job
+from echoingpixels.batch.job import Job, Task, Wanted
 from echoingpixels.batch.journal import Journal
 from echoingpixels.batch.run import run
 from echoingpixels.batch.tally import Tally
-from echoingpixels.batch.task import Task, Wanted
 from echoingpixels.checkpoints.loading import Weights
 from echoingpixels.media import stream_clip
 from echoingpixels.media.clip import Pieces

@@ -1,4 +1,4 @@
-"""Opens a few clips ahead of the model, in threads that each wait for a worker process."""
+"""Opens clips ahead of the model in threads, and passes on the pieces of a long clip while they are read."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 
-from .flow import TICK, Flow
-from .job import Job
+from ..media.clip import Piece, Pieces
+from .job import Job, Task
 from .journal import Done
 from .opening import Opened, Opener
-from .task import Task
 
 READY = 2  # opened clips in the queue per worker; each holds its frames, or its first pieces
 
@@ -92,3 +92,51 @@ class Ahead:
                 return self._ready.put(one, timeout=TICK)
             except queue.Full:
                 continue
+
+
+TICK = 0.25  # s between two checks of the stop conditions
+WAITING = 2  # pieces in the queue
+
+
+class Flow:
+    """A short queue of pieces. An error of the reading thread is raised where the pieces are taken."""
+
+    def __init__(self) -> None:
+        self._queue: queue.Queue[Piece | BaseException | None] = queue.Queue(WAITING)
+        self._left = threading.Event()  # set when the taker has stopped
+
+    def fill(self, pieces: Pieces, stop: Callable[[], bool]) -> None:
+        """Read all pieces, until the taker stops or `stop` is true."""
+        with closing(pieces):
+            try:
+                for piece in pieces:
+                    if not self._put(piece, stop):
+                        return
+                self._put(None, stop)
+            except BaseException as error:
+                self._put(error, stop)
+
+    def pieces(self) -> Pieces:
+        """Take the pieces."""
+        try:
+            while True:
+                try:
+                    one = self._queue.get(timeout=TICK)  # in steps, so that Ctrl-C is handled
+                except queue.Empty:
+                    continue
+                if one is None:
+                    return
+                if isinstance(one, BaseException):
+                    raise one
+                yield one
+        finally:
+            self._left.set()
+
+    def _put(self, one: Piece | BaseException | None, stop: Callable[[], bool]) -> bool:
+        while not self._left.is_set() and not stop():
+            try:
+                self._queue.put(one, timeout=TICK)
+                return True
+            except queue.Full:
+                continue
+        return False

@@ -17,10 +17,9 @@ from ..media.clip import Clip
 from ..model import EchoingPixels
 from ..options import plain_keep
 from ..report import StageTimes
-from .job import Job
+from .job import Job, Task, Wanted
 from .opening import UNREAD, Opened, Opener
 from .result import STAGES, Failure, Result
-from .task import Task, Wanted
 
 
 @dataclass(frozen=True)

@@ -18,13 +18,12 @@ from typing import Any
 
 from ..errors import DataError, EpError
 from .answering import Answerer
-from .job import Job
+from .job import Job, Task
 from .journal import Done, Journal
 from .opening import UNREAD, Opener, mark_of
 from .result import Result
 from .run import never, nothing
 from .tally import READING, Tally
-from .task import Task
 
 CLIPS = 4  # in one block: passed to a model at once, and repeated when its worker dies
 MARKS_AT_ONCE = 16  # files whose marks are read in parallel

@@ -1,4 +1,4 @@
-"""The settings that all clips of a batch share, and the key of a row."""
+"""The settings that all clips of a batch share, a clip with its questions, and the key of a row."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from pathlib import Path
 
 from ..checkpoints.loading import Weights, has_sieve, weights_of
 from ..options import AskOptions, LoadOptions, MediaOptions, plain_keep, reuse_name
-from .task import Task
 
 
 @dataclass(frozen=True)
@@ -44,3 +43,32 @@ def make_job(model: str, load: LoadOptions, read: MediaOptions, ask: AskOptions,
     """A job for a named model, whose weights are identified but not loaded. ModelError as of `load`."""
     weights, ask = weights_of(model, load), ask.resolved(has_sieve(model, load))
     return Job(model, load, read, ask, weights, cache)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A question of a task. `id`: the user's own, or the clip's path or address."""
+
+    id: str
+    question: str
+
+
+@dataclass(frozen=True)
+class Task:
+    """One clip and its questions. `media` is a path or an address; `start` and `end` in s.
+
+    `max_frames`: the limit of a retry after memory ran out, else None; `retried`: the sentence that reports it.
+    """
+
+    media: str
+    rows: tuple[Wanted, ...]
+    start: float | None = None
+    end: float | None = None
+    max_frames: int | None = None
+    retried: str | None = None
+
+    def options(self, read: MediaOptions) -> MediaOptions:
+        """How to read this clip."""
+        start = read.start if self.start is None else self.start
+        end = read.end if self.end is None else self.end
+        return replace(read, start=start, end=end, max_frames=self.max_frames or read.max_frames)

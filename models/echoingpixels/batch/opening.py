@@ -16,10 +16,9 @@ from ..media.clip import Clip, Piece, Pieces, whole
 from ..media.container import check_file
 from ..media.sandbox.worker import Worker
 from ..options import MediaOptions
-from .job import Job
+from .job import Job, Task, Wanted
 from .journal import Done
 from .remote import fetched, is_remote, remote_mark
-from .task import Task, Wanted
 
 
 @dataclass(frozen=True)

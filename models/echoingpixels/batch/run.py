@@ -7,12 +7,11 @@ from collections.abc import Callable, Iterator, Sequence
 from ..model import EchoingPixels
 from .ahead import Ahead
 from .answering import Answerer
-from .job import Job
+from .job import Job, Task
 from .journal import Journal
 from .opening import Opened
 from .result import Result
 from .tally import Tally
-from .task import Task
 
 
 def never() -> bool:

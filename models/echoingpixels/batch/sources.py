@@ -12,8 +12,8 @@ from ..datasets.questions import read_lines, read_object, seconds
 from ..errors import DataError, MediaError, OptionError
 from ..media.folder import ENDINGS, find_clips
 from ..options import check_question, is_unicode
+from .job import Task, Wanted
 from .remote import find_remote, is_remote
-from .task import Task, Wanted
 
 ROWS = ".jsonl"
 NEEDED = "Each line is a JSON object with media, and question, id, start and end if you like."
