@@ -29,24 +29,31 @@ VERSIONS = (
     "tests/media/test_media_sound.py",
     "tests/core/test_portable.py::test_a_question_is_answered",
     "tests/train/test_train_clips.py",
-    "tests/train/test_train_sharded.py::test_the_configuration",
+    "tests/train/test_train_sharded.py::test_accelerate_reads",
     "tests/train/test_train_stages.py::test_tensorboard",
 )
 
 
 # Marked `slow`: more than six seconds each; `make slow` and `make check` run them.
 SLOW = (
+    "tests/batch/test_batch_command.py::test_ctrl_c",
+    "tests/batch/test_cluster.py::test_what_a_worker_does",
+    "tests/cli/test_cli.py::test_a_reader_that_leaves",
+    "tests/cli/test_cli.py::test_a_real_run_in_a_pipe",
+    "tests/core/test_portable.py::test_every_module",
+    "tests/generation/test_decoding.py::test_a_step_is_compiled_once",
+    "tests/planning/test_auto_model.py::test_ask_imports",
     "tests/evaluation/test_answerfile.py::test_a_killed_evaluation",
     "tests/media/test_blank.py::test_real_formats",
     "tests/evaluation/test_calibrate.py::test_the_command_writes",
-    "tests/planning/test_doctor.py::test_what_tries_bitsandbytes",
+    "tests/planning/test_doctor.py::test_the_trial_of_bitsandbytes",
     "tests/core/test_long.py::test_memory_does_not_hold",
     "tests/planning/test_memory.py::test_every_stage_is_as_large_as_a_process",
     "tests/core/test_portable.py::test_a_batch_is_resumed",
     "tests/core/test_tiny.py",
     "tests/core/test_tools.py::test_the_prefill",
     "tests/train/test_train_quantized.py::test_a_killed_qlora",
-    "tests/train/test_train_sharded.py::test_a_run_in_parts",
+    "tests/train/test_train_sharded.py::test_a_sharded_run_resumes",
     "tests/train/test_train_sharded.py::test_two_processes",
     "tests/train/test_train_stages.py::test_a_killed_run",
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor
@@ -101,7 +103,7 @@ def test_decoding_with_a_cache_gives_the_logits_of_the_whole_sequence(kernel: st
 
 @torch.no_grad()
 def test_an_mlp_in_parts_gives_what_the_whole_gives_under_the_same_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    mlp = tinymodel.backbone().text.layers[0].mlp
+    mlp = copy.deepcopy(tinymodel.backbone().text.layers[0].mlp)  # a hook stays on it
     parted, hidden, rows = InParts(mlp), torch.randn(2, 37, mlp.hidden_size), []
     mlp.up_proj.register_forward_hook(lambda _, given, __: rows.append(given[0].shape[1]))
     assert parted.state_dict().keys() == mlp.state_dict().keys()

@@ -195,14 +195,14 @@ def test_tiny_says_that_it_does_not_know_a_stranger_s_clip(film: Path, ep: Progr
     (note,) = (one for one in json.loads(done.out)["notes"] if "SyncClips" in one)
     assert "--model qwen2.5-omni-3b" in note
     again = ep("ask", film, QUESTION)
-    assert again.err.count("SyncClips") == 1, "a clip from the cache has the note once, too"
+    assert again.err.count("note: tiny was trained") == 1, "a clip from the cache has the note once, too"
     assert not [one for one in json.loads(ep("ask", DEMO, QUESTION, "--json").out)["notes"] if "SyncClips" in one]
 
 
 def test_every_command_that_answers_has_the_note(film: Path, ep: Program, tmp_path: Path) -> None:
     questions, rows = tmp_path / "q.jsonl", tmp_path / "rows.jsonl"
     questions.write_text(json.dumps({"media": str(film), "question": QUESTION, "answer": "cat"}) + "\n")
-    assert ep("evaluate", questions, "--keep", "1,0.5").err.count("SyncClips") == 1
+    assert ep("evaluate", questions, "--keep", "1,0.5").err.count("note: tiny was trained") == 1
     assert "SyncClips" in ep("explain", film, QUESTION, "--out", tmp_path / "page.html").err
     assert "SyncClips" in (tmp_path / "page.html").read_text()
     assert "SyncClips" in ep("profile", film, QUESTION, "--repeat", 1, "--warm-up", 0, "--keep", "1,0.5").err
