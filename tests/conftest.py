@@ -34,9 +34,10 @@ VERSIONS = (
 )
 
 
-# Marked `slow`: more than six seconds each; `make slow` and `make check` run them.
+# Marked `slow`: more than four seconds each; `make slow` and `make check` run them.
 SLOW = (
     "tests/batch/test_batch_command.py::test_ctrl_c",
+    "tests/batch/test_batch_command.py::test_killed_outright",
     "tests/batch/test_cluster.py::test_what_a_worker_does",
     "tests/cli/test_cli.py::test_a_reader_that_leaves",
     "tests/cli/test_cli.py::test_a_real_run_in_a_pipe",
@@ -55,6 +56,7 @@ SLOW = (
     "tests/train/test_train_quantized.py::test_a_killed_qlora",
     "tests/train/test_train_sharded.py::test_a_sharded_run_resumes",
     "tests/train/test_train_sharded.py::test_two_processes",
+    "tests/train/test_train_sharpen.py",
     "tests/train/test_train_stages.py::test_a_killed_run",
 )
 
