@@ -41,7 +41,7 @@ def follow(root: Path) -> list[str]:
     for path, text in shown.items():
         (root / path).write_text(text, encoding="utf-8")
     basic = root / LIBRARY / "reducers/basic.py"
-    replace(basic, '"repeats": repeats}', '"repeats": repeats, "recent": recent}')
+    replace(root / LIBRARY / "reducers/registry.py", '"random", "repeats")', '"random", "repeats", "recent")')
     replace(basic, "def by_scores(", f"{reducer}\n\ndef by_scores(")
     replace(root / LIBRARY / "options.py", '"fastv", "relevance"]', '"fastv", "relevance", "recent"]')
 

@@ -128,7 +128,8 @@ class Output:
         path = self.out / f"{stage.name}.csv"
         part = path.with_suffix(".tmp")
         with part.open("w", newline="") as file:
-            names = dict.fromkeys(["step", "seconds", *(name for row in history for name in row)])
+            every = {name for row in history for name in row}  # a resumed run has them in another order
+            names = dict.fromkeys(["step", "seconds", "loss", *sorted(every)])
             writer = csv.DictWriter(file, list(names))
             writer.writeheader()
             writer.writerows({name: _cell(value) for name, value in row.items()} for row in history)
