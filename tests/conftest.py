@@ -34,8 +34,13 @@ VERSIONS = (
 )
 
 
-# Marked `slow`: more than four seconds each; `make slow` and `make check` run them.
+# Marked `slow`: about four seconds and more each; `make slow` and `make check` run them.
 SLOW = (
+    "tests/core/test_memory_errors.py::test_every_command",
+    "tests/core/test_portable.py::test_commands_without_a_clip",
+    "tests/planning/test_doctor.py::test_a_whole_machine",
+    "tests/planning/test_fitting.py::test_advice_that_is_followed",
+    "tests/train/test_train_stages.py::test_the_same_seed",
     "tests/batch/test_batch_command.py::test_ctrl_c",
     "tests/batch/test_batch_command.py::test_killed_outright",
     "tests/batch/test_cluster.py::test_what_a_worker_does",
