@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -140,5 +141,11 @@ def cache_slot(
     if cache is None or not encoders or not path.is_file():
         return None
     if not isinstance(cache, FeatureCache):
-        cache = FeatureCache(default_folder() if cache == AUTO else Path(cache))
+        cache = _cache_in(default_folder() if cache == AUTO else Path(cache))
     return cache.slot(feature_key(features_mark(path, file_mark(path)), encoders, options))
+
+
+@lru_cache
+def _cache_in(folder: Path) -> FeatureCache:
+    """One cache a folder: a new one measures the whole folder when it first writes."""
+    return FeatureCache(folder)
