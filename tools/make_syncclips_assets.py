@@ -109,6 +109,18 @@ VOICES = {
     "en-us-nyc+f3": (55, 48, 62),
 }  # fmt: skip
 SPEEDS = (130, 165, 200)  # words a minute
+# Spoken by two voices each for the babble of regime busy: no word of them is a number.
+SENTENCES = (
+    "The harbour was quiet when they came back from the market with bread, apples and a bag of old letters.",
+    "Please leave your coat by the door, and tell your sister that dinner will be ready in a little while.",
+    "She wondered whether the garden would survive another winter, but the neighbours had stopped asking.",
+    "Most people walk past the library without noticing the small brass plate under the window.",
+    "He promised to repair the fence, paint the shed, and write to his uncle about the missing bicycle parts.",
+    "Our train was delayed again, so we shared a newspaper and talked about music until the lights went out.",
+    "A cold wind moved through the valley, and the shepherd called his dogs home before the rain began.",
+    "They argued all evening about the colour of the curtains, then laughed and made a pot of strong tea.",
+    "Every morning the baker opens his shutters, sweeps the pavement, and greets the postman by name.",
+)
 
 
 def sprite(source: Path) -> Image.Image:
@@ -209,18 +221,33 @@ def resampled(wave: Wave, rate: int) -> Wave:
     return np.asarray(np.fft.irfft(spectrum, out) * (out / len(padded)), dtype=np.float32)
 
 
+def speech(text: str, voice: str, speed: int, pitch: int) -> Wave:
+    """`text` spoken by a voice: (S,) at RATE."""
+    command = ["espeak-ng", "-v", voice, "-s", str(speed), "-p", str(pitch), "--stdout", text]
+    # espeak-ng cannot seek in a pipe, so its WAV header claims a wrong length: read the samples behind it.
+    output = subprocess.run(command, check=True, capture_output=True).stdout
+    rate, data = int.from_bytes(output[24:28], "little"), output[44:]
+    wave = np.frombuffer(data[: len(data) // 2 * 2], dtype="<i2") / np.float32(2**15)
+    return trimmed(resampled(wave.astype(np.float32), rate))
+
+
 def spoken(word: str) -> list[Wave]:
     """`word` in every voice at every speed, slow to fast within a voice; each (S,) at RATE."""
-    takes = []
-    for voice, pitches in VOICES.items():
-        for speed, pitch in zip(SPEEDS, pitches, strict=True):
-            command = ["espeak-ng", "-v", voice, "-s", str(speed), "-p", str(pitch), "--stdout", word]
-            # espeak-ng cannot seek in a pipe, so its WAV header claims a wrong length: read the samples behind it.
-            output = subprocess.run(command, check=True, capture_output=True).stdout
-            rate, data = int.from_bytes(output[24:28], "little"), output[44:]
-            wave = np.frombuffer(data[: len(data) // 2 * 2], dtype="<i2") / np.float32(2**15)
-            takes.append(trimmed(resampled(wave.astype(np.float32), rate)))
-    return takes
+    return [
+        speech(word, voice, speed, pitch)
+        for voice, pitches in VOICES.items()
+        for speed, pitch in zip(SPEEDS, pitches, strict=True)
+    ]
+
+
+def chatter() -> list[Wave]:
+    """Every sentence by two voices; each (S,) at RATE."""
+    voices = list(VOICES)
+    return [
+        speech(sentence, voice, SPEEDS[(number + shift) % 3], VOICES[voice][number % 3])
+        for number, sentence in enumerate(SENTENCES)
+        for shift, voice in ((0, voices[number % len(voices)]), (1, voices[(number + 4) % len(voices)]))
+    ]
 
 
 def ogg_checksums() -> list[int]:
@@ -270,7 +297,7 @@ def main() -> None:
     parser.add_argument("--soundfont", type=Path, default=Path("/usr/share/sounds/sf2/FluidR3_GM.sf2"))
     parser.add_argument("--out", type=Path, default=repository / "models/echoingpixels/assets/syncclips")
     options = parser.parse_args()
-    for kind in ("sprites", "sounds", "words"):
+    for kind in ("sprites", "sounds", "words", "voices"):
         shutil.rmtree(options.out / kind, ignore_errors=True)
         (options.out / kind).mkdir(parents=True)
     for name, code in SPRITES.items():
@@ -278,6 +305,7 @@ def main() -> None:
         image.save(options.out / "sprites" / f"{name}.webp", quality=88, method=6)
     for word in WORDS:
         write_takes(options.out / "words", word, spoken(word))
+    write_takes(options.out / "voices", "voice", chatter())
     for name in [*PITCHED, "drum", *EFFECTS]:
         write_takes(options.out / "sounds", name, sound(name, options.soundfont))
 

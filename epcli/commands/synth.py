@@ -17,6 +17,9 @@ def synth(
     questions_per_clip: Annotated[
         int, typer.Option("--questions-per-clip", help="Maximum number of questions per clip.")
     ] = 3,
+    regime: Annotated[
+        list[str] | None, typer.Option("--regime", help="balanced, watch, listen or busy; repeatable. Default: all.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite other clips and questions in the folder.")] = False,
 ) -> None:
     """Generate SyncClips: synthetic clips with video and audio, and questions with known answers.
@@ -24,7 +27,8 @@ def synth(
     Prints the path of the question file, which `ep evaluate` reads.
     """
     from echoingpixels.synth.dataset import generate
+    from echoingpixels.synth.timeline import REGIMES
 
     with console.progress("clips") as progress:
-        questions = generate(out_dir, clips, seed, questions_per_clip, progress, force)
+        questions = generate(out_dir, clips, seed, questions_per_clip, progress, force, regime or REGIMES)
     console.out(str(questions))

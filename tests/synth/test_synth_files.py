@@ -34,6 +34,7 @@ def test_a_decoded_file_shows_and_sounds_when_the_events_say(tmp_path: Path, con
         if line.container == container and line.track and line.track.codec == audio and line.track.snr > 15
         and line.track.noise in ("white", "pink")  # a steady floor: brown noise swells by itself
         and line.regime == "balanced" and audible(line)[0].start > 0.5 and lone_starts(line)
+        and audible(line)[0].kind == "sound"  # words begin softly
         and not line.look.grain and not line.look.drift and line.look.pan == (0, 0)
     )  # fmt: skip
     path = tmp_path / f"clip.{container}"

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from echoingpixels.backbones.qwen_omni import QwenOmni
 from echoingpixels.errors import DataError
 from echoingpixels.reducers.cs2 import Sieve, SieveOptions
-from echoingpixels.synth.plan import plan
 from echoingpixels.train.answers import answer_loss, answer_of, focal, loss_of
 from echoingpixels.train.draws import Draw
 from echoingpixels.train.examples import Example, batch
@@ -23,7 +22,7 @@ from tests.support.smalltrain import SIZES
 from tools.tiny import bank, labels
 from tools.tiny.bank import FURTHER, ClipSet, Reader, example, fill, is_rich
 from tools.tiny.build import build_backbone
-from tools.tiny.sample import scene_of
+from tools.tiny.sample import planned, scene_of
 
 
 @pytest.fixture(scope="module")
@@ -81,14 +80,14 @@ def test_a_bank_adds_the_clips_that_combine_picture_and_sound(backbone: QwenOmni
     assert drawn.statements
     further = reader.examples[2:]
     assert [one.index for one in reader.examples[:2]] == [0, 1]
-    assert [one.index for one in further] == [i for i in range(FURTHER, FURTHER + 30) if is_rich(plan(3, i))]
+    assert [one.index for one in further] == [i for i in range(FURTHER, FURTHER + 30) if is_rich(planned(3, i))]
     assert 0 < len(further) < 15
     made = example(backbone, 3, further[0].index, 4)
     assert (further[0].span, further[0].questions) == (made.span, made.questions)
 
 
 def test_a_clip_is_rich_only_where_there_is_a_choice() -> None:
-    rich = [timeline for timeline in (plan(3, index) for index in range(200)) if is_rich(timeline)]
+    rich = [timeline for timeline in (planned(3, index) for index in range(200)) if is_rich(timeline)]
     assert rich
     for timeline in rich:
         objects, sounds = timeline.of("object"), timeline.of("sound")
@@ -109,7 +108,7 @@ def test_a_soft_gate_adds_the_distillation_loss_by_its_weight(backbone: QwenOmni
 def test_the_object_is_labelled_where_its_box_is() -> None:
     found = 0
     for index in range(30):
-        timeline = plan(11, index)
+        timeline = planned(11, index)
         for event in timeline.of("object"):
             middle = (event.start + event.end) / 2
             cells = labels.objects(scene_of(timeline, 256), middle, 4, 6).view(4, 6)
@@ -123,7 +122,7 @@ def test_the_object_is_labelled_where_its_box_is() -> None:
 
 
 def test_sounds_are_labelled_over_their_interval() -> None:
-    timeline = next(t for t in (plan(11, i) for i in range(50)) if t.of("sound"))
+    timeline = next(t for t in (planned(11, i) for i in range(50)) if t.of("sound"))
     sound = timeline.of("sound")[0]
     what, onset = labels.sounds(timeline, round(timeline.duration * 25))
     assert int(what[round((sound.start + 0.1) * 25)]) == labels.SOUND_CLASSES.index(sound.what)

@@ -30,13 +30,12 @@ from echoingpixels.media.clip import Clip, Source
 from echoingpixels.options import reuse_name
 from echoingpixels.report import Stopwatch
 from echoingpixels.storage.folders import filling
-from echoingpixels.synth.plan import plan
 from echoingpixels.synth.questions import Question, pick, questions
 from echoingpixels.synth.timeline import Timeline
 from echoingpixels.train.examples import Example, similar
 
 from .encoders import MAX_SIDE, SAMPLED_FPS
-from .sample import sample
+from .sample import planned, sample
 from .statements import statements
 
 FURTHER = 1_000_000  # number of the first clip that is searched for rich ones
@@ -101,7 +100,7 @@ def _fill(backbone: QwenOmni, path: Path, wanted: ClipSet, clips: range) -> None
     began, made = time.monotonic(), []
     for i in clips:
         (path.parent / FILLING).touch()
-        if i < FURTHER or is_rich(plan(wanted.seed, i)):
+        if i < FURTHER or is_rich(planned(wanted.seed, i)):
             made.append(example(backbone, wanted.seed, i, wanted.questions))
     tensors, about = {}, []
     for i, one in enumerate(made):
@@ -184,7 +183,7 @@ class Reader:
         """The clip with its statements, made at its first draw: planning 20,000 clips takes a minute."""
         if one.index not in self.statements:
             rng = np.random.default_rng([self.seed, one.index, 13])
-            self.statements[one.index] = statements(plan(self.seed, one.index), rng)
+            self.statements[one.index] = statements(planned(self.seed, one.index), rng)
         return replace(one, statements=self.statements[one.index])
 
     def __len__(self) -> int:

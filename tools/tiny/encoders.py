@@ -15,11 +15,10 @@ from echoingpixels.backbones.qwen_omni import QwenOmni
 from echoingpixels.inputs import patches as frames
 from echoingpixels.inputs.mel import log_mel
 from echoingpixels.inputs.prepare import audio_tokens
-from echoingpixels.synth.plan import plan
 
 from . import labels
 from .recipe import TinyStage
-from .sample import lossy, scene_of, soundtrack
+from .sample import lossy, planned, scene_of, soundtrack
 
 SAMPLED_FPS = 2.0
 MAX_SIDE = 256  # px, the longer side of training pictures
@@ -44,7 +43,7 @@ class Batches(Dataset[dict[str, Any]]):
 
     def _clip(self, index: int) -> dict[str, list[Any]]:
         rng = np.random.default_rng([self.seed, index, 7])
-        timeline = plan(self.seed, index)
+        timeline = planned(self.seed, index)
         scene = scene_of(timeline, MAX_SIDE)
         size = self.resolution.size(timeline.height, timeline.width)
         rows, columns = size[0] // frames.FACTOR, size[1] // frames.FACTOR

@@ -9,7 +9,8 @@ from __future__ import annotations
 import numpy as np
 
 from echoingpixels.synth import assets
-from echoingpixels.synth.render import Play, Wave, pitched, recording, take_at
+from echoingpixels.synth.assets import Wave
+from echoingpixels.synth.recording import Play, pitched, recording, take_at
 from echoingpixels.synth.timeline import Event
 
 AS_RECORDED = 0.3  # share of the events that are not varied

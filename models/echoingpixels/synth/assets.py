@@ -62,6 +62,12 @@ def takes(name: str) -> tuple[Wave, ...]:
     return tuple(_wave(path) for path in sorted(folder.glob(f"{name}_*.ogg")))
 
 
+@cache
+def voices() -> tuple[Wave, ...]:
+    """Sentences without a number by several voices, each (S,) float32 mono at RATE, read-only; some seconds long."""
+    return tuple(_wave(path) for path in sorted((FOLDER / "voices").glob("*.ogg")))
+
+
 def _wave(path: Path) -> Wave:
     wave, rate = soundfile.read(path, dtype="float32")
     assert rate == RATE and wave.ndim == 1, f"{path.name}: {rate} Hz, shape {wave.shape}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ from ..errors import OptionError
 from .encode import encode, read_signature, signature
 from .plan import plan
 from .questions import pick, questions
-from .timeline import Timeline
+from .timeline import REGIMES, Timeline
 
 Progress = Callable[[int, int], None]  # finished clips, all clips
 
@@ -24,18 +24,20 @@ def generate(
     questions_per_clip: int = 3,
     on_progress: Progress | None = None,
     force: bool = False,
+    regimes: Sequence[str] = REGIMES,
 ) -> Path:
     """Write `clips` clips and their questions under `out_dir`; returns the path of questions.jsonl.
 
-    The same seed gives the same clips and questions. An interrupted run continues: complete files of the same seed
-    are kept. A clip may have fewer than `questions_per_clip` questions.
+    The same seed and regimes give the same clips and questions; each regime has an equal share of the clips. An
+    interrupted run continues: complete files of the same seed are kept. A clip may have fewer than
+    `questions_per_clip` questions.
     Raises OptionError for invalid arguments, and, unless `force`, for a folder with the clips of another seed or with
     questions that are not the first of these.
     """
     folder = Path(out_dir)
-    _check(folder, clips, seed, questions_per_clip)
+    _check(folder, clips, seed, questions_per_clip, regimes)
     target = folder / "questions.jsonl"
-    planned = [plan(seed, index) for index in range(clips)]
+    planned = [plan(seed, index, regimes) for index in range(clips)]
     media = [f"clips/{index:06d}.{timeline.container}" for index, timeline in enumerate(planned, 1)]
     rows = (_rows(*one, questions_per_clip) for one in zip(planned, media, strict=True))
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for part in rows for row in part)
@@ -52,13 +54,18 @@ def generate(
     return part.replace(target)
 
 
-def _check(folder: Path, clips: int, seed: int, questions_per_clip: int) -> None:
+def _check(folder: Path, clips: int, seed: int, questions_per_clip: int, regimes: Sequence[str]) -> None:
     if clips < 1:
         raise OptionError(f"The number of clips is {clips}.", "Give at least 1.")
     if questions_per_clip < 1:
         raise OptionError(f"The number of questions a clip is {questions_per_clip}.", "Give at least 1.")
     if seed < 0:
         raise OptionError(f"The seed is {seed}.", "Give a whole number from 0 up.")
+    for regime in regimes:
+        if regime not in REGIMES:
+            raise OptionError(f"Unknown regime {regime!r}.", f"Known regimes: {', '.join(REGIMES)}.")
+    if not regimes or len(set(regimes)) < len(regimes):
+        raise OptionError(f"The regimes are {', '.join(regimes) or 'none'}.", "Name each wanted regime once.")
     if folder.exists() and not folder.is_dir():
         raise OptionError(f"{folder} is a file, not a folder.", "Give a new or empty folder.")
 

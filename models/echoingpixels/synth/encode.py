@@ -26,13 +26,17 @@ VIDEO_ENCODERS = {"h264": "libx264", "vp9": "libvpx-vp9", "mpeg4": "mpeg4"}
 AUDIO_ENCODERS = {"aac": "aac", "opus": "libopus", "mp3": "libmp3lame"}
 # Constant quality; mpeg4 has bits per pixel instead.
 VIDEO_OPTIONS = {
-    "h264": {"preset": "veryfast", "crf": "23"},
+    "h264": {
+        "preset": "veryfast",
+        "crf": "23",
+        "x264-params": "mbtree=0",
+    },  # with mbtree the bytes vary from run to run
     "vp9": {"deadline": "realtime", "cpu-used": "8", "crf": "30", "b": "0"},
     "mpeg4": {},
 }
 MPEG4_BITS_PER_PIXEL = 0.25
 AUDIO_BITS_PER_S = 64_000  # per channel
-VERSION = "SyncClips v1"
+VERSION = "SyncClips v2"
 
 
 def encode(timeline: Timeline, path: Path) -> None:
@@ -57,7 +61,7 @@ def encode(timeline: Timeline, path: Path) -> None:
 
 def signature(timeline: Timeline) -> str:
     """The identity of a clip, which its file stores."""
-    return f"{VERSION}, seed {timeline.seed}, clip {timeline.index}"
+    return f"{VERSION}, seed {timeline.seed}, clip {timeline.index}, {timeline.regime}"
 
 
 def read_signature(path: Path) -> str | None:

@@ -11,9 +11,10 @@ from typing import TypeVar
 import numpy as np
 
 from . import assets
-from .timeline import CORNERS, Event, Kind, Look, Pose, Timeline, Track
+from .backdrop import draw_surroundings
+from .beds import draw_bed
+from .timeline import CORNERS, REGIMES, Event, Kind, Look, Pose, Timeline, Track
 
-REGIMES = ("balanced", "watch", "listen")
 BACKGROUNDS = ("plain", "gradient", "texture", "pattern", "shapes", "noise")
 NOISES = ("white", "pink", "brown", "hum")
 # Constant frame rates in frames per second; the two broadcast rates are exact fractions over 1001.
@@ -32,12 +33,13 @@ ALIGN_TRIES = 12  # audio schedules drawn where sounds should overlap objects
 T = TypeVar("T")
 
 
-def plan(seed: int, index: int) -> Timeline:
-    """The clip `index` of the set `seed`: the same pair always gives the same clip.
+def plan(seed: int, index: int, regimes: Sequence[str] = REGIMES) -> Timeline:
+    """The clip `index` of the set `seed`: the same pair and regimes always give the same clip.
 
-    Each block of three indices has each regime once, in random order.
+    Each block of as many indices as there are regimes has each regime once, in random order.
     """
-    regime = REGIMES[np.random.default_rng([seed, index // 3, 3]).permutation(3)[index % 3]]
+    n = len(regimes)
+    regime = regimes[np.random.default_rng([seed, index // n, 3]).permutation(n)[index % n]]
     rng = np.random.default_rng([seed, index])
     fps = _one(rng, FRAME_RATES)
     frames = int(rng.integers(math.ceil(4 * fps), math.floor(10 * fps) + 1))
@@ -48,7 +50,14 @@ def plan(seed: int, index: int) -> Timeline:
     track = None if regime == "watch" and rng.random() < 0.5 else _track(rng, audio_codec)
     events = tuple(sorted((*objects, *audio), key=lambda event: event.start))
     look = _look(rng, regime)
-    return Timeline(seed, index, regime, frames, fps, width, height, container, codec, look, track, events)
+    surroundings = None
+    if regime == "busy":
+        assert track is not None
+        track = replace(track, snr=float(rng.uniform(12, 24)), bed=draw_bed(rng, [event.gain for event in audio]))
+        surroundings = draw_surroundings(rng, frames / fps)
+    return Timeline(
+        seed, index, regime, frames, fps, width, height, container, codec, look, track, events, surroundings
+    )
 
 
 def _one(rng: np.random.Generator, choices: Sequence[T]) -> T:

@@ -5,21 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter
 
 from . import assets
+from .assets import Wave
+from .backdrop import Backdrop
+from .beds import bed
+from .recording import Play, recording
 from .timeline import Event, Look, Timeline
 
-Wave = NDArray[np.float32]
-Play = Callable[[Event, int], Wave]  # an event at a rate in Hz
-
 MARGIN = 0.12  # of the background beyond the frame, for panning
-FADE_S = 0.04  # where a take is cut
-EDGE_S = 0.004  # at both ends of every sound, against clicks
 
 
 def frame(timeline: Timeline, t: float) -> NDArray[np.uint8]:
@@ -34,7 +33,7 @@ class Scene:
     timeline: Timeline
     width: int
     height: int
-    background: Image.Image  # larger than the frame by MARGIN, RGB
+    background: Image.Image | Backdrop  # an RGB picture larger than the frame by MARGIN, or a busy one
     sprites: tuple[tuple[Event, Image.Image], ...]  # RGBA at their drawn size
     grain: NDArray[np.int16] | None  # (2H, 2W), 8-bit levels
 
@@ -44,7 +43,11 @@ class Scene:
         width, height = (max(2, round(side * scale)) for side in (timeline.width, timeline.height))
         rng = np.random.default_rng(timeline.look.seed)
         size = (math.ceil(width * (1 + MARGIN)), math.ceil(height * (1 + MARGIN)))
-        picture = _background(rng, timeline.look, size)
+        picture: Image.Image | Backdrop
+        if timeline.surroundings is None:
+            picture = _background(rng, timeline.look, size)
+        else:
+            picture = Backdrop.of(timeline.surroundings, timeline.duration, width, height)
         sprites = tuple((event, _sprite(event, min(width, height))) for event in timeline.of("object"))
         grain = None
         if timeline.look.grain:
@@ -57,10 +60,7 @@ class Scene:
         line, look = self.timeline, self.timeline.look
         number = frame_number(line, t)
         now = number / line.fps
-        rooms = (self.background.width - self.width, self.background.height - self.height)
-        left, top = (round(room / 2 * (1 + pan * (now / line.duration - 0.5) * 2))
-                     for room, pan in zip(rooms, look.pan, strict=True))  # fmt: skip
-        picture = self.background.crop((left, top, left + self.width, top + self.height))
+        picture = self._behind(now)
         for event, sprite in self.sprites:
             if round(event.start * line.fps) <= number < round(event.end * line.fps):
                 picture.paste(sprite, self._place(event, sprite, now), sprite)
@@ -73,6 +73,15 @@ class Scene:
             noise = self.grain[y : y + self.height, x : x + self.width, None]  # (H, W, 1)
             pixels = np.clip(pixels + noise, 0, 255).astype(np.uint8)
         return pixels
+
+    def _behind(self, now: float) -> Image.Image:
+        """The picture behind the objects."""
+        if isinstance(self.background, Backdrop):
+            return self.background.frame(now)
+        rooms = (self.background.width - self.width, self.background.height - self.height)
+        left, top = (round(room / 2 * (1 + pan * (now / self.timeline.duration - 0.5) * 2))
+                     for room, pan in zip(rooms, self.timeline.look.pan, strict=True))  # fmt: skip
+        return self.background.crop((left, top, left + self.width, top + self.height))
 
     def boxes(self, t: float) -> list[tuple[Event, tuple[float, float, float, float]]]:
         """The objects visible at t seconds, each with its box (left, top, right, bottom) in shares of the frame."""
@@ -184,6 +193,8 @@ def waveform(
         return None
     noise = _noise(timeline, rate)
     mix = (noise if hiss is None else hiss(noise)) * _level(track.level - track.snr)
+    if track.bed is not None:
+        mix += bed(track.bed, len(mix), rate) * _level(track.level - track.bed.below)
     for event in timeline.events:
         if event.kind == "object":
             continue
@@ -198,37 +209,6 @@ def waveform(
 
 def _level(db: float) -> np.float32:
     return np.float32(10 ** (db / 20))
-
-
-@lru_cache(maxsize=1024)
-def take_at(what: str, take: int, rate: int) -> Wave:
-    """A recording at `rate` Hz, resampled by cutting or extending its spectrum: no aliasing, no delay."""
-    source = assets.takes(what)[take]
-    if rate == assets.RATE:
-        return source
-    length = max(1, round(len(source) * rate / assets.RATE))
-    padded = 1 << (len(source) - 1).bit_length()
-    out = round(padded * rate / assets.RATE)
-    spectrum = np.fft.rfft(source, padded)[: out // 2 + 1]
-    return (np.fft.irfft(spectrum, out)[:length] * (out / padded)).astype(np.float32)
-
-
-def recording(event: Event, rate: int) -> Wave:
-    """The recording of an event: (S,) float32, faded where the take is cut."""
-    return pitched(take_at(event.what, event.take, rate), event.pitch, event.length, rate)
-
-
-def pitched(source: Wave, pitch: float, seconds: float, rate: int) -> Wave:
-    """A take at `pitch` times its speed for `seconds`: (S,) float32, faded where it is cut, then silent."""
-    samples = max(1, round(seconds * rate))
-    at = np.arange(samples, dtype=np.float32) * np.float32(pitch)
-    places = np.arange(len(source), dtype=np.float32)
-    sound = np.asarray(np.interp(at, places, source, right=0.0), np.float32)
-    cut = samples * pitch < len(source) - 2
-    for edge, fade_s in ((sound, EDGE_S), (sound[::-1], FADE_S if cut else EDGE_S)):
-        fade = min(samples, round(fade_s * rate))
-        edge[:fade] *= np.linspace(0, 1, fade, dtype=np.float32)
-    return sound
 
 
 def _noise(timeline: Timeline, rate: int) -> NDArray[np.float32]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Kind = Literal["object", "sound", "word"]
+REGIMES = ("balanced", "watch", "listen", "busy")
 CORNERS = ("top left", "top right", "bottom left", "bottom right")
 
 
@@ -55,6 +56,55 @@ class Look:
 
 
 @dataclass(frozen=True)
+class Field:
+    """A textured picture larger than the frame, from `start` seconds on. Speeds are shares of the short side a second.
+
+    `texture` is one of TEXTURES; `seed` draws it. `zoom` is the growth a second, `shake` the amplitude as a share of
+    the short side and `shake_hz` its frequency.
+    """
+
+    texture: str
+    seed: int
+    start: float
+    pan: tuple[float, float]
+    zoom: float
+    shake: float
+    shake_hz: float
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A flat shape that drifts and turns: a polygon, or an ellipse with 0 sides. Lengths: shares of the short side."""
+
+    sides: int
+    radius: float
+    aspect: float
+    colour: tuple[int, int, int]
+    place: tuple[float, float]  # at 0 s, shares of the frame
+    drift: tuple[float, float]  # a second
+    turn: float  # degrees a second
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """The picture of regime `busy` behind its objects: fields one after the other, and shapes in front of them."""
+
+    fields: tuple[Field, ...]
+    shapes: tuple[Shape, ...]
+
+
+@dataclass(frozen=True)
+class Bed:
+    """A sound over the whole clip, `below` dB under the quietest event. `kind` is one of BEDS; `seed` draws it."""
+
+    kind: str
+    below: float
+    seed: int
+    swell: float  # share of the level
+    swell_s: float  # period, seconds
+
+
+@dataclass(frozen=True)
 class Track:
     """The audio track: its encoding, and a noise floor `snr` dB under the quietest event. Level in dB full scale."""
 
@@ -66,6 +116,7 @@ class Track:
     noise: str
     seed: int
     balance: float  # -1 left … 1 right, used when there are two channels
+    bed: Bed | None = None
 
 
 @dataclass(frozen=True)
@@ -84,6 +135,7 @@ class Timeline:
     look: Look
     track: Track | None
     events: tuple[Event, ...]
+    surroundings: Surroundings | None = None
 
     @property
     def duration(self) -> float:

@@ -21,6 +21,7 @@ Part = Literal["decoder", "sieve"]
 Gate = Literal["straight-through", "gumbel", "soft"]
 Target = Literal["saliency", "agreed"]
 Log = Literal["csv", "tensorboard"]
+Optim = Literal["adamw", "muon"]
 Precision = Literal["float32", "bfloat16"]
 TooLong = Literal["skip", "cut"]
 
@@ -91,6 +92,7 @@ class Stage:
 
     With `epochs` every question is asked once before any is repeated, and `steps` follow from the number of questions
     unless they are given. `precision` is that of the trained weights and their optimizer state; adapters are float32.
+    `optimizer` "muon" trains the matrices of layers by Muon, and all other weights by AdamW.
 
     The learning rate rises over `warm_up` of the steps, is constant until `steady` of them, then falls as a cosine.
     `train` names the parts that learn; all others are frozen. The values of `share` are used in turn, one a step: the
@@ -117,6 +119,7 @@ class Stage:
     warm_up: float = 0.05
     steady: float = 0.6
     weight_decay: float = 0.01
+    optimizer: Optim = "adamw"
     precision: Precision = "float32"
     save_every: Count = 200
     train: tuple[Part, ...] = ()

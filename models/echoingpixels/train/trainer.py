@@ -18,11 +18,11 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 
 from ..errors import ModelError
 from . import checkpoint
+from .optimizer import optimizer_of
 from .recipe import Log, Stage
 
 Loss = Callable[[Any], tuple[Tensor, dict[str, float]]]
 Check = Callable[[], dict[str, float]]
-BETAS = (0.9, 0.98)
 CLIP_NORM = 1.0
 LOWEST = 0.02  # share of the learning rate that remains at the end
 
@@ -158,10 +158,9 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         super().__init__(**trainer)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """AdamW over the weights that learn."""
-        weights = [weight for weight in (model or self.model).parameters() if weight.requires_grad]
-        stage = self.stage
-        self.optimizer = torch.optim.AdamW(weights, lr=stage.lr, weight_decay=stage.weight_decay, betas=BETAS)
+        """The stage's optimizer over the weights that learn."""
+        stage, weights = self.stage, (model or self.model).named_parameters()
+        self.optimizer = optimizer_of(stage.optimizer, weights, stage.lr, stage.weight_decay)
         return self.optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
