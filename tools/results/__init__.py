@@ -1,0 +1,1 @@
+"""Measures the bundled model and writes docs/results.md."""

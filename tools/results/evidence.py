@@ -1,0 +1,115 @@
+"""Where the kept tokens are: on the sound or the object that a question is about, or elsewhere.
+
+For SyncClips' questions "Which object is visible when the … plays?": the share of kept tokens on the sound (audio
+tokens during it) or on the object (video tokens in its corner while it is visible); the same share of all tokens is
+chance.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import defaultdict
+from statistics import mean
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from echoingpixels.features.cache import FeatureCache
+from echoingpixels.from_pretrained import load
+from echoingpixels.inputs.positions import AUDIO, VIDEO
+from echoingpixels.inputs.token_stream import TokenStream
+from echoingpixels.reducers.registry import REDUCERS as KNOWN
+from echoingpixels.storage.folders import write_text_atomically
+from epcli.console import progress
+
+from .figures import UNKNOWN, percent, table
+from .plan import BEST, BOTH, SAME_PICK, SETS, UNSIEVED, Cell
+from .store import Store
+
+KIND = "object_at_sound"
+KEEPS = (0.2, 0.1, 0.05, 0.02)
+REDUCERS = ("cs2", BEST, SAME_PICK, UNSIEVED, "uniform")
+ALL = "all tokens"
+MOST = 100  # questions of a set
+
+
+def measure(store: Store) -> None:
+    """Measure the shares, unless they are stored."""
+    from .measure import make, share_scores
+
+    for name in BOTH:
+        make(store, SETS[name])
+    path = store.folder / "cells" / f"evidence-{_key(store)}.json"
+    if path.exists():
+        return
+    share_scores()
+    model, cache = load(store.model, reuse="off"), FeatureCache(store.folder / "features")
+    found: dict[str, list[float]] = defaultdict(list)
+    with progress("evidence") as on_question:
+        asked = _asked(store)
+        for done, (folder, row) in enumerate(asked, 1):
+            clip = model.encode(store.questions(folder).parent / row["media"], cache=cache)
+            stream = model.embed(clip.prompt(row["question"]))
+            hit = on(stream, *_events(row))
+            found[f"{folder} {ALL}"].append(float(hit[stream.pool[0]].float().mean()))
+            for name in filter(KNOWN.__contains__, REDUCERS):
+                for keep in KEEPS:
+                    kept = model.select(stream, name, keep).keep[0] & stream.pool[0]
+                    found[f"{folder} {name} {keep:g}"].append(float(hit[kept].float().mean()))
+            clip.store()
+            on_question(done, len(asked))
+    shares = {name: mean(values) for name, values in found.items()}
+    write_text_atomically(path, json.dumps({"questions": len(asked), "shares": shares}) + "\n")
+
+
+def on(stream: TokenStream, sound: dict[str, Any], thing: dict[str, Any]) -> Tensor:
+    """Which tokens (L,) of a stream of one row are on the sound or the object."""
+    time, kind, cell = stream.time[0], stream.kind[0], stream.cell[0]
+    rows, columns = cell[kind == VIDEO].amax(0) + 1
+    audible = (sound["start"] <= time) & (time < sound["end"])
+    visible = (thing["start"] <= time) & (time < thing["end"])
+    low, right = "bottom" in thing["corner"], "right" in thing["corner"]
+    middle = ((cell + 0.5) / torch.stack([rows, columns])).T  # (2, L)
+    corner = ((middle[0] > 0.5) == low) & ((middle[1] > 0.5) == right)
+    return ((kind == AUDIO) & audible) | ((kind == VIDEO) & visible & corner)
+
+
+def fields(store: Store) -> dict[str, str]:
+    """The texts of the page about evidence."""
+    path = store.folder / "cells" / f"evidence-{_key(store)}.json"
+    found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"questions": UNKNOWN, "shares": {}}
+    rows = []
+    for folder in BOTH:
+        chance = percent(found["shares"].get(f"{folder} {ALL}"))
+        rows.append([folder, ALL, *([chance] * len(KEEPS))])
+        for name in dict.fromkeys(REDUCERS):
+            shares = (percent(found["shares"].get(f"{folder} {name} {keep:g}")) for keep in KEEPS)
+            rows.append(["", f"`{name}`", *shares])
+    header = ["set", "reducer", *(f"{keep:g}" for keep in KEEPS)]
+    return {"evidence": table(header, rows), "evidence_questions": str(found["questions"])}
+
+
+def _asked(store: Store) -> list[tuple[str, dict[str, Any]]]:
+    """Set and question, as read from the question files."""
+    found: list[tuple[str, dict[str, Any]]] = []
+    for name in BOTH:
+        path = store.questions(name)
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        rows = [row for row in map(json.loads, lines[: store.most]) if row["kind"] == KIND]
+        found += [(name, row) for row in rows[:MOST]]
+    return found
+
+
+def _events(row: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    named = row["question"].split(" the ")[-1].split(" plays")[0]
+    sound = next(event for event in row["events"] if event["what"] == named)
+    return sound, next(event for event in row["events"] if event["what"] == row["answer"])
+
+
+def _key(store: Store) -> str:
+    """A digest of the cells whose selections these are."""
+    cells = (Cell(name, reducer, keep) for name in BOTH for reducer in REDUCERS for keep in KEEPS)
+    names = [str(store.file(cell)) for cell in cells] + [str(store.most)]
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()[:12]
