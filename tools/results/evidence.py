@@ -45,7 +45,7 @@ def measure(store: Store) -> None:
     if path.exists():
         return
     share_scores()
-    model, cache = load(store.model, reuse="off"), FeatureCache(store.folder / "features")
+    model, cache = load(store.model, reuse=None), FeatureCache(store.folder / "features")
     found: dict[str, list[float]] = defaultdict(list)
     with progress("evidence") as on_question:
         asked = _asked(store)

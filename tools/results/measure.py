@@ -101,10 +101,10 @@ def with_sieve(store: Store, sieve: str) -> EchoingPixels | None:
     """The model with one of its sieves or a trained variant; None where there is none and it cannot be trained."""
     if sieve in (OWN, FUSED):
         exists = store.sieve_folder(sieve).is_dir()
-        return load(store.model, reuse="off", sieve=str(store.sieve_folder(sieve))) if exists else None
+        return load(store.model, reuse=None, sieve=str(store.sieve_folder(sieve))) if exists else None
     from .sieves import trained  # it loads the trainer
 
-    model = load(store.model, reuse="off")
+    model = load(store.model, reuse=None)
     found = trained(model, sieve, store.sieve_folder(sieve))
     if found is None:
         say(f"{sieve}: no features to train it with; run `make train` first")
