@@ -1,4 +1,4 @@
-# make setup | demo | test | slow | lint | check (exactly what CI runs) | docs | lock | train | bench
+# make setup | demo | test | slow | lint | check (exactly what CI runs) | docs | lock | train | results | bench
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -10,7 +10,7 @@ DEMO := models/echoingpixels/assets/demo.mp4
 QUESTION := Which object is visible when the bell plays?
 ANSWER := cake
 
-.PHONY: setup demo test slow newest oldest check lint site docs wheel lock train bench clean
+.PHONY: setup demo test slow newest oldest check lint site docs wheel lock train results bench clean
 
 setup: $(VENV)/ready
 
@@ -72,6 +72,10 @@ lock: setup
 
 train: setup
 	$(BIN)/python -m tools.train_tiny recipes/tiny.toml --out runs/tiny
+
+# Every figure, table and plot of docs/results.md: hours, but nothing is measured twice. Ablations need `make train`.
+results: setup
+	$(BIN)/python -m tools.results
 
 # About a minute on the tiny model; docs/performance.md has the commands for real sizes.
 bench: setup

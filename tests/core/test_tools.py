@@ -8,7 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 import torch
 
 from echoingpixels.generation.decode import stream_tokens
@@ -16,7 +15,7 @@ from echoingpixels.options import GenerateOptions
 from tests.support import tinymodel
 from tests.support.program import ROOT
 from tests.support.smalltrain import SIZES
-from tools import ablations, train_tiny
+from tools import train_tiny
 from tools.deepen import deepen
 
 
@@ -51,27 +50,3 @@ def test_the_prefill_of_any_known_models_sizes_can_be_measured() -> None:
     found = json.loads(done.stdout)
     assert [run["run"] for run in found["runs"]] == ["full", "cs2 0.1", "bare 0.1"]
     assert found["runs"][0]["speedup"] == 1.0 and all(run["seconds"] > 0 for run in found["runs"])
-
-
-def run(reducer: str, keep: float, accuracy: float, audio: dict[str, int]) -> dict[str, object]:
-    by = {regime: {"video": {"after": 100 - n}, "audio": {"after": n}} for regime, n in audio.items()}
-    interval = [accuracy - 0.02, accuracy + 0.02]
-    return {"reducer": reducer, "keep": keep, "accuracy": accuracy, "interval": interval, "tokens_by_regime": by}
-
-
-def test_evaluations_become_one_table_and_a_plot(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib", reason="would prove that the plot of the ablations is drawn")
-    file = tmp_path / "a.json"
-    audio = {"watch": 20, "listen": 70}
-    runs = [run("full", 1.0, 0.9, audio), run("cs2", 0.1, 0.85, audio), run("cs2", 0.001, 0.6, audio)]
-    file.write_text(json.dumps({"runs": [*runs, {"keep": "auto:0.9"}]}))
-    read = ablations.read([f"causal={file}"])
-    lines = ablations.table(read, ablations.right).splitlines()
-    assert lines[0] == "| | reducer | 1 | 0.1 | 0.001 |"
-    assert lines[2:] == [
-        "| causal | `full` | 90.0 (88.0–92.0) |  |  |",
-        "| causal | `cs2` |  | 85.0 (83.0–87.0) | 60.0 (58.0–62.0) |",
-    ]
-    assert ablations.table(read, ablations.audio).splitlines()[3] == "| causal | `cs2` |  | 70 / 20 | 70 / 20 |"
-    ablations.plot(read, tmp_path / "a.png")
-    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")

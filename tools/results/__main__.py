@@ -12,13 +12,13 @@ from epcli.console import say
 from . import evidence
 from .figures import Figures
 from .measure import measure
-from .page import render
+from .page import readme, render
 from .plan import CLAIMS, OUT, wanted
 from .plot import draw
 from .store import Store
 
 QUICK = 100  # questions of a set
-DOCS = Path("docs")
+DOCS, README = Path("docs"), Path("README.md")
 
 
 def main(
@@ -30,7 +30,7 @@ def main(
     model: Annotated[str, typer.Option(help="A known name or a folder, for a trial; docs/ is about tiny.")] = "tiny",
     out: Annotated[Path, typer.Option(help="The folder of question sets and cells. Delete a cell to repeat it.")] = OUT,
 ) -> None:
-    """Answer the questions of every cell that is not stored, then write the page and its plot.
+    """Answer the questions of every cell that is not stored, then write the page, its plot and the table of the README.
 
     An interrupted run continues. Other models than tiny, and quick runs, write to OUT/quick.
     """
@@ -43,6 +43,8 @@ def main(
         if not only or "evidence" in only:
             evidence.measure(store)
     to = out / "quick" if quick or model != "tiny" else DOCS
+    if to == DOCS:
+        README.write_text(readme(store, README.read_text(encoding="utf-8")), encoding="utf-8")
     to.mkdir(parents=True, exist_ok=True)
     (to / "results.md").write_text(render(store, evidence.fields(store)), encoding="utf-8")
     draw(Figures(store), to / "results.png")

@@ -25,6 +25,7 @@ from echoingpixels.storage.folders import write_text_atomically
 from epcli.console import progress
 
 from .figures import UNKNOWN, percent, table
+from .measure import make, shared_scores
 from .plan import BEST, BOTH, SAME_PICK, SETS, UNSIEVED, Cell
 from .store import Store
 
@@ -37,17 +38,14 @@ MOST = 100  # questions of a set
 
 def measure(store: Store) -> None:
     """Measure the shares, unless they are stored."""
-    from .measure import make, share_scores
-
     for name in BOTH:
         make(store, SETS[name])
     path = store.folder / "cells" / f"evidence-{_key(store)}.json"
     if path.exists():
         return
-    share_scores()
     model, cache = load(store.model, reuse=None), FeatureCache(store.folder / "features")
     found: dict[str, list[float]] = defaultdict(list)
-    with progress("evidence") as on_question:
+    with progress("evidence") as on_question, shared_scores():
         asked = _asked(store)
         for done, (folder, row) in enumerate(asked, 1):
             clip = model.encode(store.questions(folder).parent / row["media"], cache=cache)

@@ -9,11 +9,11 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import groupby
-from typing import Any
 
 import torch
 import transformers
@@ -27,6 +27,7 @@ from echoingpixels.model import EchoingPixels
 from echoingpixels.options import GenerateOptions, MediaOptions
 from echoingpixels.reducers.cs2 import Sieve
 from echoingpixels.reducers.registry import REDUCERS, register
+from echoingpixels.reducers.score import Rated, Score
 from echoingpixels.reducers.setting import Setting
 from echoingpixels.synth.dataset import generate
 from epcli.console import progress, say
@@ -38,15 +39,17 @@ SLICE = 240  # questions between two writes of the cells
 QUESTIONS_A_CLIP = 3
 SHORT = GenerateOptions(max_new_tokens=8)  # answers are a word or two
 
+Rule = Callable[[Backbone, Sieve | None, TokenStream], Rated]
+
 
 @dataclass
 class Once:
     """A score's rule that keeps its last result, and returns it for the same sieve and an equal stream."""
 
-    rate: Callable[[Backbone, Sieve | None, TokenStream], Any]
-    last: tuple[Sieve | None, TokenStream, Any] | None = field(default=None, init=False, repr=False)
+    rate: Rule
+    last: tuple[Sieve | None, TokenStream, Rated] | None = field(default=None, init=False, repr=False)
 
-    def __call__(self, backbone: Backbone, sieve: Sieve | None, stream: TokenStream) -> Any:
+    def __call__(self, backbone: Backbone, sieve: Sieve | None, stream: TokenStream) -> Rated:
         """The score of a stream."""
         if self.last is None or self.last[0] is not sieve or not _equal(self.last[1], stream):
             self.last = sieve, stream, self.rate(backbone, sieve, stream)
@@ -60,13 +63,18 @@ def _equal(one: TokenStream, other: TokenStream) -> bool:
     return torch.equal(one.mask, other.mask) and torch.equal(one.embeds, other.embeds)
 
 
-def share_scores() -> None:
-    """Let all reducers with one score share its results."""
-    shared: dict[Any, Any] = {}
-    for name, reducer in list(REDUCERS.items()):
-        if not isinstance(reducer.score.rate, Once):
-            score = shared.setdefault(reducer.score, replace(reducer.score, rate=Once(reducer.score.rate)))
-            register(name, replace(reducer, score=score))
+@contextmanager
+def shared_scores() -> Iterator[None]:
+    """Inside, all reducers with one score share its results."""
+    before, shared = dict(REDUCERS), dict[Score, Score]()
+    for name, reducer in before.items():
+        score = shared.setdefault(reducer.score, replace(reducer.score, rate=Once(reducer.score.rate)))
+        register(name, replace(reducer, score=score))
+    try:
+        yield
+    finally:
+        for name, reducer in before.items():
+            register(name, reducer)
 
 
 def make(store: Store, one: QuestionSet) -> None:
@@ -80,7 +88,6 @@ def make(store: Store, one: QuestionSet) -> None:
 
 def measure(store: Store, cells: Iterable[Cell]) -> None:
     """Measure the cells that are not in the store, those of one set and sieve together."""
-    share_scores()
     wanted = list(cells)
     for name in dict.fromkeys(cell.of for cell in wanted):
         make(store, SETS[name])
@@ -94,7 +101,8 @@ def measure(store: Store, cells: Iterable[Cell]) -> None:
         model = with_sieve(store, sieve) if missing else None
         if model is not None:
             say(f"{name}, sieve {sieve}: {len(missing)} of {len(part)} cells to measure")
-            _answer(store, model, missing)
+            with shared_scores():
+                _answer(store, model, missing)
 
 
 def with_sieve(store: Store, sieve: str) -> EchoingPixels | None:

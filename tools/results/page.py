@@ -88,6 +88,22 @@ def render(store: Store, more: dict[str, str]) -> str:
     return PLACE.sub(lambda place: texts[place[1]], template)
 
 
+def readme(store: Store, text: str) -> str:
+    """The README with its table of accuracies over both sets; unchanged without them."""
+    made, keeps = Figures(store), KEEPS[:4]
+    full = made.share(Cell("", "full", 1.0), BOTH)
+    begin, end = (f"<!-- {mark} of the table by `make results` -->\n" for mark in ("begin", "end"))
+    if full is None or begin not in text:
+        return text
+    rows = [
+        [f"`{name}`", percent(full), *(percent(made.share(Cell("", name, keep), BOTH)) for keep in keeps)]
+        for name in (BEST, UNSIEVED, "uniform")
+    ]
+    header = ["reducer", "all tokens", *(f"keep {keep:g}" for keep in keeps)]
+    before, after = text.split(begin)[0], text.split(end)[1]
+    return f"{before}{begin}\n{table(header, rows)}\n\n{end}{after}"
+
+
 def accuracy(made: Figures, sets: Sequence[str]) -> str:
     """All reducers by keep ratio."""
     full = made.share(Cell("", "full", 1.0), sets)

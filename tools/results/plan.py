@@ -8,7 +8,6 @@ from itertools import product
 from pathlib import Path
 
 from echoingpixels.reducer_names import UNSIEVED  # the default for models without a sieve
-
 from echoingpixels.reducers.registry import REDUCERS
 
 from .. import quotas  # noqa: F401  (registers the reducers of the ablations)

@@ -14,6 +14,7 @@ from typing import cast
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 
 from echoingpixels.backbones.base import Backbone, Shape
 from echoingpixels.backbones.qwen_omni import QwenOmni
@@ -22,9 +23,10 @@ from echoingpixels.reducers.cs2 import Sieve, SieveOptions
 from echoingpixels.storage.folders import filling
 from echoingpixels.train.answers import thinned
 from echoingpixels.train.draws import Draws
+from echoingpixels.train.optimizer import optimizer_of
 from echoingpixels.train.recipe import read_recipe
 from echoingpixels.train.saliency import TARGETS, divergence
-from echoingpixels.train.trainer import BETAS, CLIP_NORM, rate
+from echoingpixels.train.trainer import CLIP_NORM, rate
 from epcli.console import progress
 
 from ..tiny.bank import ClipSet, Reader
@@ -108,9 +110,10 @@ def train(backbone: QwenOmni, names: Sequence[str], draws: Draws, out: Path) -> 
     backbone.thinker.requires_grad_(False)
     sieves = {name: new(backbone, name).to(backbone.device).requires_grad_(True) for name in names}
     optimizers = {
-        name: torch.optim.AdamW(sieve.parameters(), stage.lr, BETAS, weight_decay=stage.weight_decay)
+        name: optimizer_of(stage.optimizer, sieve.named_parameters(), stage.lr, stage.weight_decay)
         for name, sieve in sieves.items()
     }
+    schedules = [LambdaLR(optimizer, lambda step: rate(stage, step)) for optimizer in optimizers.values()]
     with progress("steps") as on_step:
         for step in range(stage.steps):
             draw = draws[step]
@@ -122,10 +125,10 @@ def train(backbone: QwenOmni, names: Sequence[str], draws: Draws, out: Path) -> 
                     loss = divergence(sieve.shares(sieve.score(sieve.encode(stream)), stream.pool), target)
                 loss.backward()  # type: ignore[no-untyped-call]
                 nn.utils.clip_grad_norm_(sieve.parameters(), CLIP_NORM)
-                for group in optimizers[name].param_groups:
-                    group["lr"] = stage.lr * rate(stage, step)
                 optimizers[name].step()
                 optimizers[name].zero_grad()
+            for schedule in schedules:
+                schedule.step()
             on_step(step + 1, stage.steps)
     for name, sieve in sieves.items():
         with filling(out / name) as made:
