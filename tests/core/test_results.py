@@ -15,6 +15,7 @@ from echoingpixels.datasets.questions import read_rows
 from echoingpixels.evaluation.evaluate import evaluate
 from echoingpixels.features.cache import FeatureCache
 from echoingpixels.from_pretrained import load
+from echoingpixels.inputs.positions import AUDIO, TEXT, VIDEO
 from echoingpixels.reducers.pick import TopK
 from echoingpixels.reducers.registry import REDUCERS
 from echoingpixels.reducers.setting import Setting
@@ -135,6 +136,7 @@ def test_figures_of_two_sets_are_those_of_their_questions_together(tmp_path: Pat
     assert lost is not None and points(lost) == "−50.0" and points(None) == "–"
     assert figures.audio(cell, plan.BOTH) == 15 / 60
     assert figures.audio(cell, ["v1"], lambda row: row.regime == "balanced") == 12 / 30
+    assert figures.kept(cell, plan.BOTH) == 60 / 60
     assert figures.least(cell, plan.BOTH) == 0.0 and figures.least(cell, ["busy"]) == 0.1
     assert figures.share(Cell("", "cs2", 0.1), plan.BOTH) is None
     assert "| all tokens | 100.0 |" in page.accuracy(figures, plan.BOTH)
@@ -150,6 +152,18 @@ def test_the_page_of_a_model_that_was_not_measured_has_no_figures_of_it(tmp_path
         page.render(store, evidence.fields(store) | {"surplus": ""})
     readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
     assert page.readme(store, readme) == readme
+
+
+def test_a_token_is_on_the_evidence_during_the_sound_or_in_the_corner_of_the_object() -> None:
+    stream = tinymodel.stream(tinymodel.backbone(), 3.0)
+    sound, thing = {"start": 1.0, "end": 2.0}, {"start": 0.0, "end": 9.0, "corner": "top left"}
+    hit = evidence.on(stream, sound, thing)
+    kind, time, cell = stream.kind[0], stream.time[0], stream.cell[0]
+    rows, columns = (cell[kind == VIDEO].amax(0) + 1).tolist()
+    for i in range(len(kind)):
+        corner = kind[i] == VIDEO and cell[i, 0] < rows / 2 - 0.5 and cell[i, 1] < columns / 2 - 0.5
+        assert hit[i] == (corner or (kind[i] == AUDIO and 1 <= time[i] < 2))
+    assert hit[kind == VIDEO].any() and hit[kind == AUDIO].any() and not hit[kind == TEXT].any()
 
 
 def test_the_plain_variant_runs_with_other_rotary_sections_and_leaves_those_of_the_decoder() -> None:

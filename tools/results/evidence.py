@@ -1,4 +1,4 @@
-"""Where the kept tokens are: on the sound or the object that a question is about, or elsewhere.
+"""Evidence of answers: how often their first moment overlaps the event asked about, and where the kept tokens are.
 
 For SyncClips' questions "Which object is visible when the … plays?": the share of kept tokens on the sound (audio
 tokens during it) or on the object (video tokens in its corner while it is visible); the same share of all tokens is
@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import defaultdict
+from importlib.util import find_spec
 from statistics import mean
 from typing import Any
 
@@ -34,6 +35,7 @@ KEEPS = (0.2, 0.1, 0.05, 0.02)
 REDUCERS = ("cs2", BEST, SAME_PICK, UNSIEVED, "uniform")
 ALL = "all tokens"
 MOST = 100  # questions of a set
+ASKED, KEEP = 600, 0.1  # questions of a set to ask for the moments of their answers, and the keep ratio
 
 
 def measure(store: Store) -> None:
@@ -59,7 +61,24 @@ def measure(store: Store) -> None:
             clip.store()
             on_question(done, len(asked))
     shares = {name: mean(values) for name, values in found.items()}
-    write_text_atomically(path, json.dumps({"questions": len(asked), "shares": shares}) + "\n")
+    found_moments = {name: moments(store, name) for name in BOTH}
+    about = {"questions": len(asked), "shares": shares, "moments": found_moments}
+    write_text_atomically(path, json.dumps(about) + "\n")
+
+
+def moments(store: Store, name: str) -> dict[str, float]:
+    """The share of right answers whose first moment overlaps the event asked about, chance, and the mean length in s.
+
+    Empty in a version without evidence times.
+    """
+    if find_spec("tools.evidence") is None:
+        return {}
+    from ..evidence import measured
+
+    most = min(store.most, ASKED)
+    found = list(measured(store.questions(name), store.model, None, most, reducer=BEST, keep=KEEP))
+    figures = {key: mean([float(getattr(one, key)) for one in found]) for key in ("hit", "chance", "length") if found}
+    return {"answers": len(found), **figures}
 
 
 def on(stream: TokenStream, sound: dict[str, Any], thing: dict[str, Any]) -> Tensor:
@@ -68,9 +87,9 @@ def on(stream: TokenStream, sound: dict[str, Any], thing: dict[str, Any]) -> Ten
     rows, columns = cell[kind == VIDEO].amax(0) + 1
     audible = (sound["start"] <= time) & (time < sound["end"])
     visible = (thing["start"] <= time) & (time < thing["end"])
-    low, right = "bottom" in thing["corner"], "right" in thing["corner"]
-    middle = ((cell + 0.5) / torch.stack([rows, columns])).T  # (2, L)
-    corner = ((middle[0] > 0.5) == low) & ((middle[1] > 0.5) == right)
+    down, right = (1 if side in thing["corner"] else -1 for side in ("bottom", "right"))
+    middle = ((cell + 0.5) / torch.stack([rows, columns]) - 0.5).T  # (2, L) from the centre
+    corner = (middle[0] * down > 0) & (middle[1] * right > 0)
     return ((kind == AUDIO) & audible) | ((kind == VIDEO) & visible & corner)
 
 
@@ -86,7 +105,17 @@ def fields(store: Store) -> dict[str, str]:
             shares = (percent(found["shares"].get(f"{folder} {name} {keep:g}")) for keep in KEEPS)
             rows.append(["", f"`{name}`", *shares])
     header = ["set", "reducer", *(f"{keep:g}" for keep in KEEPS)]
-    return {"evidence": table(header, rows), "evidence_questions": str(found["questions"])}
+    texts = {"evidence": table(header, rows), "evidence_questions": str(found["questions"])}
+    return texts | {"moments": _moments(found.get("moments", {})), "moments_keep": f"{KEEP:g}"}
+
+
+def _moments(found: dict[str, dict[str, float]]) -> str:
+    rows = []
+    for name in BOTH:
+        of = found.get(name) or {}
+        length = f"{of['length']:.1f}" if "length" in of else UNKNOWN
+        rows.append([name, str(of.get("answers", UNKNOWN)), percent(of.get("hit")), percent(of.get("chance")), length])
+    return table(["set", "right answers", "overlap", "chance", "mean length, s"], rows)
 
 
 def _asked(store: Store) -> list[tuple[str, dict[str, Any]]]:

@@ -42,6 +42,14 @@ class Figures:
         kept = [(a, v) for row, one, i in _each(found) if chosen(row) for a, v in [(one.audio[i], one.video[i])]]
         return sum(a for a, _ in kept) / max(1, sum(map(sum, kept)))
 
+    def kept(self, cell: Cell, sets: Sequence[str]) -> float | None:
+        """The share of audio and video tokens that is kept."""
+        full, found = (self._answered(one, sets) for one in (replace(cell, reducer="full", keep=1.0), cell))
+        if full is None or found is None:
+            return None
+        after, before = (sum(sum(one.audio) + sum(one.video) for _, one in part) for part in (found, full))
+        return after / max(1, before)
+
     def least(self, cell: Cell, sets: Sequence[str], chosen: Chosen = every) -> float | None:
         """The least share of the budget that a modality got in any question whose clip has both."""
         full = self._answered(replace(cell, reducer="full", keep=1.0), sets)

@@ -41,6 +41,7 @@ TEMPLATE, LOGS = Path(__file__).with_name("template.md"), (Path("runs/tiny"), Pa
 PLACE = re.compile(r"\{\{(\w+)\}\}")
 GROUPS = {"v1": (V1.name,), "busy": (BUSY.name,), "both": BOTH}
 REGIMES = (*V1.regimes, *BUSY.regimes)
+OTHER_SHARES = ("diverse", "seats", "fastv")
 SOUND = ("balanced", "listen", "busy")  # regimes with sound to keep
 ABLATION_NAMES = {
     "two": "two layers",
@@ -64,6 +65,7 @@ def fields(store: Store) -> dict[str, str]:
         **tables,
         **about(store),
         "audio": audio(made),
+        "kept": kept(made),
         "least": percent(made.least(Cell("", UNSIEVED, 0.05), BOTH), 0),
         "half_width": half_width(made),
         "ablations": ablations(made),
@@ -130,6 +132,13 @@ def default(made: Figures, other: str) -> str:
         pairs = [(Cell("", UNSIEVED, keep), Cell("", other, keep)) for keep in DEFAULT_KEEPS]
         rows.append([regime, *(points(made.paired(*pair, _sets(regime), _regime(regime))) for pair in pairs)])
     return table(["regime", *(f"{keep:g}" for keep in DEFAULT_KEEPS)], rows)
+
+
+def kept(made: Figures) -> str:
+    """Kept tokens of the reducers that keep another share than the ratio."""
+    cells = {name: [Cell("", name, keep) for keep in KEEPS] for name in OTHER_SHARES if _is(name)}
+    rows = [[f"`{name}`", *(percent(made.kept(cell, BOTH)) for cell in of)] for name, of in cells.items()]
+    return table(["reducer", *(f"{keep:g}" for keep in KEEPS)], rows)
 
 
 def audio(made: Figures) -> str:
