@@ -26,6 +26,7 @@ from tools.results.figures import Figures, points
 from tools.results.plan import Cell, QuestionSet
 from tools.results.store import Answered, Store
 
+README = Path(__file__).parents[2] / "README.md"
 CELLS = plan.cells(["v1"], ["full"], [1.0]) + plan.cells(["v1"], ["uniform", "cs2", "cs2-maxmin"], [0.1, 0.02])
 
 
@@ -140,6 +141,9 @@ def test_figures_of_two_sets_are_those_of_their_questions_together(tmp_path: Pat
     assert figures.least(cell, plan.BOTH) == 0.0 and figures.least(cell, ["busy"]) == 0.1
     assert figures.share(Cell("", "cs2", 0.1), plan.BOTH) is None
     assert "| all tokens | 100.0 |" in page.accuracy(figures, plan.BOTH)
+    readme = page.readme(store, README.read_text(encoding="utf-8"))
+    assert "answers to 6 questions" in readme and "| `uniform` | 100.0 | – | 60.0 | – | – |" in readme
+    assert page.readme(store, readme) == readme and readme.endswith(README.read_text(encoding="utf-8")[-500:])
     assert "| `uniform` |  | – | 60.0 (0.600) | – | – | – |" in page.accuracy(figures, plan.BOTH)
 
 
@@ -150,7 +154,7 @@ def test_the_page_of_a_model_that_was_not_measured_has_no_figures_of_it(tmp_path
     assert "| `maxmin` |  | – | – | – | – | – |" in text
     with pytest.raises(KeyError, match="no place for surplus"):
         page.render(store, evidence.fields(store) | {"surplus": ""})
-    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    readme = README.read_text(encoding="utf-8")
     assert page.readme(store, readme) == readme
 
 

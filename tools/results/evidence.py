@@ -138,5 +138,5 @@ def _events(row: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
 def _key(store: Store) -> str:
     """A digest of the cells whose selections these are."""
     cells = (Cell(name, reducer, keep) for name in BOTH for reducer in REDUCERS for keep in KEEPS)
-    names = [str(store.file(cell)) for cell in cells] + [str(store.most)]
+    names = [str(store.file(cell)) for cell in cells] + [str(store.most), str(find_spec("tools.evidence") is None)]
     return hashlib.sha256("\n".join(names).encode()).hexdigest()[:12]

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from itertools import groupby
 
 import torch
 import transformers
@@ -24,7 +23,7 @@ from echoingpixels.features.cache import FeatureCache
 from echoingpixels.from_pretrained import load
 from echoingpixels.inputs.token_stream import TokenStream
 from echoingpixels.model import EchoingPixels
-from echoingpixels.options import GenerateOptions, MediaOptions
+from echoingpixels.options import GenerateOptions, MediaOptions, reuse_name
 from echoingpixels.reducers.cs2 import Sieve
 from echoingpixels.reducers.registry import REDUCERS, register
 from echoingpixels.reducers.score import Rated, Score
@@ -91,28 +90,34 @@ def measure(store: Store, cells: Iterable[Cell]) -> None:
     wanted = list(cells)
     for name in dict.fromkeys(cell.of for cell in wanted):
         make(store, SETS[name])
-    by = sorted(wanted, key=lambda cell: (cell.questions, cell.sieve, cell.of))
-    for (_, sieve, name), group in groupby(by, key=lambda cell: (cell.questions, cell.sieve, cell.of)):
-        part = list(group)
+    groups: dict[tuple[int, str, str, str], list[Cell]] = {}
+    for cell in wanted:
+        groups.setdefault(_together(cell), []).append(cell)
+    for (_, sieve, reuse, name), part in groups.items():
         if not store.rows(part[0]):
             say(f"{name}: {store.questions(name)} does not exist")
             continue
         missing = [cell for cell in part if store.get(cell) is None]
-        model = with_sieve(store, sieve) if missing else None
+        model = with_sieve(store, sieve, part[0].reuse) if missing else None
         if model is not None:
-            say(f"{name}, sieve {sieve}: {len(missing)} of {len(part)} cells to measure")
+            say(f"{name}, sieve {sieve}, reuse {reuse}: {len(missing)} of {len(part)} cells to measure")
             with shared_scores():
                 _answer(store, model, missing)
 
 
-def with_sieve(store: Store, sieve: str) -> EchoingPixels | None:
+def _together(cell: Cell) -> tuple[int, str, str, str]:
+    """The number of questions, sieve, threshold of reuse and set: cells that share them are measured together."""
+    return cell.questions, cell.sieve, reuse_name(cell.reuse), cell.of
+
+
+def with_sieve(store: Store, sieve: str, reuse: float | None) -> EchoingPixels | None:
     """The model with one of its sieves or a trained variant; None where there is none and it cannot be trained."""
     if sieve in (OWN, FUSED):
         exists = store.sieve_folder(sieve).is_dir()
-        return load(store.model, reuse=None, sieve=str(store.sieve_folder(sieve))) if exists else None
+        return load(store.model, reuse=reuse, sieve=str(store.sieve_folder(sieve))) if exists else None
     from .sieves import trained  # it loads the trainer
 
-    model = load(store.model, reuse=None)
+    model = load(store.model, reuse=reuse)
     found = trained(model, sieve, store.sieve_folder(sieve))
     if found is None:
         say(f"{sieve}: no features to train it with; run `make train` first")

@@ -28,6 +28,7 @@ from .plan import (
     ONE_TOKEN,
     OTHERS,
     RECIPE,
+    REUSE,
     SAME_PICK,
     STEPS,
     UNSIEVED,
@@ -38,7 +39,7 @@ from .plan import (
 from .store import Store
 
 TEMPLATE, LOGS = Path(__file__).with_name("template.md"), (Path("runs/tiny"), Path("docs/training"))
-PLACE = re.compile(r"\{\{(\w+)\}\}")
+PLACE = re.compile(r"\{\{([\w-]+)\}\}")
 GROUPS = {"v1": (V1.name,), "busy": (BUSY.name,), "both": BOTH}
 REGIMES = (*V1.regimes, *BUSY.regimes)
 OTHER_SHARES = ("diverse", "seats", "fastv")
@@ -58,7 +59,7 @@ def fields(store: Store) -> dict[str, str]:
     made = Figures(store)
     tables = {f"accuracy_{name}": accuracy(made, sets) for name, sets in GROUPS.items()}
     tables |= {f"against_{name}": against(made, BEST, other) for name, other in (("pick", SAME_PICK), ("topk", "cs2"))}
-    tables |= {f"against_{name.removeprefix('cs2-')}": against(made, "cs2", name) for name in FIXED}
+    tables |= {f"against_{name.removeprefix('cs2-')}": against(made, joint, name) for name, joint in FIXED.items()}
     tables |= {f"default_{name}": default(made, name) for name in ("random", "uniform")}
     tables |= {f"by_{name}": by(made, name) for name in ("kind", "regime")}
     return {
@@ -72,6 +73,8 @@ def fields(store: Store) -> dict[str, str]:
         "ablations_paired": ablations_paired(made),
         "fused": fused(made),
         "others": others(made),
+        "reuse": reuse(made),
+        "reuse_threshold": f"{REUSE:g}",
         "training": training(),
         "best": f"`{BEST}`",
         "same_pick": f"`{SAME_PICK}`",
@@ -101,9 +104,13 @@ def readme(store: Store, text: str) -> str:
         [f"`{name}`", percent(full), *(percent(made.share(Cell("", name, keep), BOTH)) for keep in keeps)]
         for name in (BEST, UNSIEVED, "uniform")
     ]
+    about = (
+        f"Right answers to {full.questions:,} questions about clips outside its training set, in %, half of them about"
+    )
+    about += "\nbusy clips ([all figures and their commands](docs/results.md)):"
     header = ["reducer", "all tokens", *(f"keep {keep:g}" for keep in keeps)]
     before, after = text.split(begin)[0], text.split(end)[1]
-    return f"{before}{begin}\n{table(header, rows)}\n\n{end}{after}"
+    return f"{before}{begin}\n{about}\n\n{table(header, rows)}\n\n{end}{after}"
 
 
 def accuracy(made: Figures, sets: Sequence[str]) -> str:
@@ -206,6 +213,19 @@ def others(made: Figures) -> str:
             shares = (of_full(made.share(Cell("", name, keep), [one.name]), full) for keep in keeps)
             rows.append(["", f"`{name}`", "", *shares])
     return table(["set", "reducer", "1", *(f"{keep:g}" for keep in keeps)], rows)
+
+
+def reuse(made: Figures) -> str:
+    """Reused encoder features against features of every window."""
+    cells = [replace(cell, questions=ABLATED) for cell in (Cell("", "full", 1.0), Cell("", BEST, 0.1))]
+    cells.append(replace(cells[1], reducer=UNSIEVED))
+    rows = []
+    for name, sets in GROUPS.items():
+        for text, of in (("off", None), (f"{REUSE:g}", REUSE)):
+            rows.append([name, text, *(percent(made.share(replace(cell, reuse=of), sets)) for cell in cells)])
+        pairs = ((replace(cell, reuse=REUSE), cell) for cell in cells)
+        rows.append([name, "difference", *(points(made.paired(*pair, sets)) for pair in pairs)])
+    return table(["set", "reuse", "all tokens", *(f"`{cell.reducer}` {cell.keep:g}" for cell in cells[1:])], rows)
 
 
 def half_width(made: Figures) -> str:

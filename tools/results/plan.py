@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 
 from echoingpixels.reducer_names import UNSIEVED  # the default for models without a sieve
-from echoingpixels.reducers.registry import REDUCERS
+from echoingpixels.reducers.registry import REDUCERS, register
 
-from .. import quotas  # noqa: F401  (registers the reducers of the ablations)
+from ..quotas import Proportional  # the module registers the reducers of the ablations
 
 OUT, RECIPE = Path("runs/results"), Path("recipes/tiny.toml")
 KEEPS = (0.2, 0.1, 0.05, 0.02, 0.01)
@@ -25,8 +25,10 @@ CHOICES = (
     *("random", "uniform", SAME_PICK, "maxmin-floors", "relevance", "relevance-maxmin", "diverse", "seats", "fastv"),
     *("cs2", BEST),
 )
-FIXED = ("cs2-proportional", "cs2-half")  # budgets by modality, against the joint pool of cs2
+BEST_FIXED = "cs2-maxmin-proportional"
+FIXED = {"cs2-proportional": "cs2", "cs2-half": "cs2", BEST_FIXED: BEST}  # budgets by modality, and their joint pools
 DEFAULT_KEEPS = (0.5, 0.2, 0.1, 0.05)  # at which the default for models without a sieve is compared
+REUSE = 0.1  # the threshold of tiny, whose cost is measured
 ABLATIONS = ("two", "one", "four", "causal", "blind", "plain")  # variants of the extractive sieve
 
 
@@ -39,6 +41,8 @@ class QuestionSet:
     seed: int = 0
     regimes: tuple[str, ...] = ()
 
+
+register(BEST_FIXED, replace(REDUCERS[BEST], budget=Proportional()))
 
 V1 = QuestionSet("v1", 667, 900_001, ("balanced", "watch", "listen"))
 BUSY = QuestionSet("busy", 667, 900_002, ("busy",))
@@ -56,6 +60,7 @@ class Cell:
     keep: float
     sieve: str = OWN
     questions: int = QUESTIONS
+    reuse: float | None = None  # threshold of `--reuse`
 
     @property
     def needs_sieve(self) -> bool:
@@ -75,9 +80,14 @@ FULL = cells(BOTH, ["full"], [1.0])
 CLAIMS: dict[str, list[Cell]] = {
     "accuracy": [*FULL, *cells(BOTH, CHOICES, KEEPS)],
     "default": cells(BOTH, (UNSIEVED, "random", "uniform"), DEFAULT_KEEPS),
-    "budgets": cells(BOTH, ("cs2", *FIXED), KEEPS),
+    "budgets": cells(BOTH, ("cs2", BEST, *FIXED), KEEPS),
     "ablations": [cell for name in ABLATIONS for cell in cells(BOTH, [BEST], KEEPS[1:4], name, ABLATED)],
     "fused": [*FULL, *cells(BOTH, ("cs2", "cs2-random"), (0.2, 0.05, ONE_TOKEN), FUSED, ABLATED)],
+    "reuse": [
+        replace(cell, reuse=reuse, questions=ABLATED)
+        for cell in [*FULL, *cells(BOTH, (BEST, UNSIEVED), [0.1])]
+        for reuse in (None, REUSE)
+    ],
     "others": cells([one.name for one in OTHERS], ["full"], [1.0])
     + cells([one.name for one in OTHERS], ("uniform", SAME_PICK, UNSIEVED, "cs2", BEST), (0.2, 0.1, 0.05)),
 }

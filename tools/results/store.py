@@ -111,7 +111,7 @@ class Store:
             return None
         sieve = _digest(_files(folder)) if cell.needs_sieve else ""
         rule = ADDRESS.sub("", repr(REDUCERS[cell.reducer]))
-        key = _digest([self.mark, sieve, rule, self._marks[cell.of], repr(cell.keep)])
+        key = _digest([self.mark, sieve, rule, self._marks[cell.of], repr(cell.keep), repr(cell.reuse)])
         name = f"{cell.sieve}-{cell.reducer}" if sieve else cell.reducer
         return self.folder / "cells" / cell.of / f"{name}-{cell.keep:g}-{key}.json"
 
