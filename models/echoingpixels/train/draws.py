@@ -71,19 +71,11 @@ class Draws(Dataset[Any]):
         return asked
 
     def _whole(self, rng: np.random.Generator, n: int) -> Asked:
-        """n clips with several questions and statements each, kinds in `first` before others.
-
-        With `first`, half as many clips more are drawn, and those with the fewest questions of these kinds are dropped.
-        """
+        """n clips with several questions, kinds evenly, and statements each."""
         stage = self.stage
-        clips = self.source.draw(rng, n + (n // 2 if stage.first else 0))
-        clips = sorted(clips, key=lambda clip: -sum(q.kind in stage.first for q in clip.questions))[:n]
-
-        def some(questions: tuple[Question, ...], most: int) -> tuple[Question, ...]:
-            drawn = [questions[int(i)] for i in rng.permutation(len(questions))]
-            return tuple(sorted(drawn, key=lambda q: q.kind not in stage.first)[:most])
 
         def parts(clip: Example) -> tuple[Question, ...]:
-            return some(clip.questions, stage.questions) + some(clip.statements, stage.statements)
+            facts = [clip.statements[int(i)] for i in rng.permutation(len(clip.statements))[: stage.statements]]
+            return (*pick(clip.questions, rng, stage.questions), *facts)
 
-        return [(clip, parts(clip)) for clip in clips]
+        return [(clip, parts(clip)) for clip in self.source.draw(rng, n)]
