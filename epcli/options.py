@@ -17,6 +17,7 @@ from echoingpixels.errors import OptionError
 from echoingpixels.options import (
     AUTO,
     KEEP,
+    NO_SIEVE,
     OFF,
     QUALITY,
     AskOptions,
@@ -26,10 +27,10 @@ from echoingpixels.options import (
     LoadOptions,
     MediaOptions,
     Quant,
-    check_reducer,
     read_keep,
     read_reuse,
 )
+from echoingpixels.reducer_names import UNSIEVED, check_reducer
 
 if TYPE_CHECKING:
     from echoingpixels.datasets.questions import Row
@@ -37,13 +38,17 @@ if TYPE_CHECKING:
 
 ONE_KEEP, RATIOS = f"Give a ratio such as 0.2, or {AUTO}.", "Give ratios such as 1,0.2,0.05."
 REDUCERS = (  # without those for ablations
-    "cs2 (a trained sieve), relevance (attention of the question), fastv (attention of the last token), repeats "
+    "cs2 and cs2-maxmin (a trained sieve), maxmin and maxmin-floors (diversity), diverse (diversity by window), "
+    "relevance and relevance-maxmin (attention of the question), fastv (attention of the last token), repeats "
     "(difference to the previous step), uniform, random, full (all tokens)"
 )
-AUTO_REDUCER = f"{AUTO}: cs2 if the model has a sieve, else relevance"
+AUTO_REDUCER = f"{AUTO}: cs2 if the model has a sieve, else {UNSIEVED}"
 AUTO_KEEP = f"{AUTO}[:QUALITY] (cs2 only): the ratio that reaches QUALITY x full-token accuracy, {QUALITY:g} by default"
 MODELS = "tiny, qwen2.5-omni-3b, qwen2.5-omni-7b, a Hugging Face id or a folder; auto: see `ep models default`."
-SIEVE = "Trained token selector for --reducer cs2: a folder, a Hugging Face id, or the name of a sieve of the model."
+SIEVE = (
+    "Trained token selector for --reducer cs2: a folder, a Hugging Face id, or the name of a sieve of the model; "
+    f"{NO_SIEVE}: load the model without its sieve."
+)
 QUANT = "Quantization: none, nf4 or int8 (need bitsandbytes); auto: the best that fits with --model auto, else none."
 DTYPE = "Data type of the weights: bfloat16, float16 or float32; auto: by device."
 REUSE = (

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 import typer
 
 from echoingpixels.errors import DataError, ModelError, OptionError
-from echoingpixels.options import AUTO, SIEVED, Auto, Keep, LoadOptions, reducer_of
+from echoingpixels.options import AUTO, Auto, Keep, LoadOptions, reducer_of
+from echoingpixels.reducer_names import SIEVED
 
 from . import console
 

@@ -6,81 +6,65 @@ need a sieve. `python -m tools.quotas evaluate …` runs an `ep` command with th
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
-from echoingpixels.backbones.base import Backbone
-from echoingpixels.inputs.positions import AUDIO
-from echoingpixels.inputs.token_stream import Selection, TokenStream, budget, top_k
-from echoingpixels.reducers.basic import random
-from echoingpixels.reducers.cs2 import Sieve
-from echoingpixels.reducers.registry import Reducer, cs2, cs2_flops, register
-
-Share = Callable[[TokenStream, Tensor, float], Tensor]
-"""`(stream, scores, keep) -> kept`: scores (B, L) float32 and a bool mask (B, L) that is True for all text."""
+from echoingpixels.inputs.token_stream import budget
+from echoingpixels.reducers.budget import OnePool, Pool
+from echoingpixels.reducers.pick import Draw, TopK
+from echoingpixels.reducers.registry import Reducer, register
+from echoingpixels.reducers.score import CS2
 
 
-def drawn(stream: TokenStream, scores: Tensor, keep: float) -> Tensor:
-    """The control: tokens drawn at random from the pool, whatever their scores."""
-    return random(stream, keep).keep
-
-
-def proportional(stream: TokenStream, scores: Tensor, keep: float) -> Tensor:
+@dataclass(frozen=True)
+class Proportional(OnePool):
     """The joint budget in proportion to each modality's tokens; the larger remainder gets the odd token."""
-    audio, _ = _halves(stream)
-    n, n_audio = stream.pool.sum(1).clamp(min=1), audio.sum(1)  # (B,)
-    k = budget(stream.pool, keep)
-    odd = 2 * (k * n_audio % n) > n  # at a tie, video
-    return _apart(stream, scores, k * n_audio // n + odd, k)
+
+    def least(self, n: Tensor, k: Tensor) -> Tensor:
+        """See `OnePool.least`."""
+        total, n_audio = n.sum(1, keepdim=True).clamp(min=1), n[:, 1:]  # (R, 1)
+        odd = 2 * (k * n_audio % total) > total  # at a tie, video
+        audio = k * n_audio // total + odd
+        return torch.cat([k - audio, audio], 1)
 
 
-def half(stream: TokenStream, scores: Tensor, keep: float) -> Tensor:
-    """Half of the joint budget each, the odd token to video; what one cannot use goes to the other."""
-    audio, pictures = (part.sum(1) for part in _halves(stream))  # (B,)
-    k = budget(stream.pool, keep)
-    k_pictures = (k - (k // 2).minimum(audio)).minimum(pictures)
-    return _apart(stream, scores, k - k_pictures, k)
+@dataclass(frozen=True)
+class Half(OnePool):
+    """Half of the joint budget each, the odd token to video; the other modality gets an unused part."""
+
+    def least(self, n: Tensor, k: Tensor) -> Tensor:
+        """See `OnePool.least`."""
+        video, audio = n.split(1, 1)
+        of_video = (k - (k // 2).minimum(audio)).minimum(video)
+        return torch.cat([of_video, k - of_video], 1)
 
 
-def video(stream: TokenStream, scores: Tensor, keep: float) -> Tensor:
+@dataclass(frozen=True)
+class VideoOnly(OnePool):
     """All audio, and of the video tokens their own share: video-only reduction as the paper has it.
 
     The published code drops all audio here and still counts it in the budget.
     """
-    _, pictures = _halves(stream)
-    return top_k(scores, pictures, budget(pictures, keep)) | (stream.mask & ~pictures)
+
+    def size(self, pool: Pool, keep: float) -> Tensor:
+        """See `OnePool.size`."""
+        return budget(pool.mask & ~pool.audio, keep) + pool.audio.sum(1)
+
+    def least(self, n: Tensor, k: Tensor) -> Tensor:
+        """See `OnePool.least`."""
+        return torch.cat([k - n[:, 1:], n[:, 1:]], 1)
 
 
-def _halves(stream: TokenStream) -> tuple[Tensor, Tensor]:
-    """Audio tokens, and video and image tokens: two masks (B, L)."""
-    audio = stream.mask & (stream.kind == AUDIO)
-    return audio, stream.pool & ~audio
-
-
-def _apart(stream: TokenStream, scores: Tensor, k_audio: Tensor, k: Tensor) -> Tensor:
-    """The best k_audio (B,) audio tokens, and the best video and image tokens up to k (B,) in all."""
-    audio, pictures = _halves(stream)
-    return top_k(scores, audio, k_audio) | top_k(scores, pictures, k - k_audio) | (stream.mask & ~stream.pool)
-
-
-SHARES: dict[str, Share] = {
-    "cs2-random": drawn,
-    "cs2-proportional": proportional,
-    "cs2-half": half,
-    "cs2-video": video,
+REDUCERS = {
+    "cs2-random": Reducer(CS2, Draw()),
+    "cs2-proportional": Reducer(CS2, TopK(), Proportional()),
+    "cs2-half": Reducer(CS2, TopK(), Half()),
+    "cs2-video": Reducer(CS2, TopK(), VideoOnly()),
 }
-
-
-def _choose(share: Share, backbone: Backbone, sieve: Sieve | None, stream: TokenStream, keep: float) -> Selection:
-    selection = cs2(backbone, sieve, stream, keep)
-    return selection if selection.scores is None else replace(selection, keep=share(stream, selection.scores, keep))
-
-
-for _name, _share in SHARES.items():
-    register(_name, Reducer(partial(_choose, _share), cs2_flops, needs_sieve=True))
+for _name, _reducer in REDUCERS.items():
+    register(_name, _reducer)
 
 
 if __name__ == "__main__":

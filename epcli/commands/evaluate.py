@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from echoingpixels.errors import OptionError
-from echoingpixels.options import GenerateOptions, LoadOptions, MediaOptions, check_reducer
+from echoingpixels.options import GenerateOptions, LoadOptions, MediaOptions
+from echoingpixels.reducer_names import check_reducer
 
 from .. import console
 from .. import options as o

@@ -25,7 +25,6 @@ from .media.clip import Clip, Ending, Pieces, Source
 from .options import (
     AUTO,
     KEEP,
-    SIEVED,
     AskOptions,
     Auto,
     GenerateOptions,
@@ -36,8 +35,9 @@ from .options import (
     reducer_of,
     split_keywords,
 )
+from .reducer_names import SIEVED
 from .reducers.cs2 import Sieve, no_sieve, no_table
-from .reducers.registry import REDUCERS, automatic, selection_flops
+from .reducers.registry import automatic, reducer_named
 from .report import Stopwatch, reset_peak
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ class EchoingPixels:
         self.check(reducer, keep)
         if isinstance(keep, Auto):
             return automatic(self.backbone, self.sieve, stream, keep)
-        return REDUCERS[self.reducer_of(reducer)].choose(self.backbone, self.sieve, stream, keep)
+        return reducer_named(self.reducer_of(reducer)).choose(self.backbone, self.sieve, stream, keep)
 
     def reducer_of(self, name: str) -> str:
         """The reducer's real name in place of auto."""
@@ -150,7 +150,7 @@ class EchoingPixels:
 
     def selection_flops(self, reducer: str, pool: int, text: int) -> float:
         """Floating-point operations to choose among `pool` audio and video tokens beside `text` tokens."""
-        return selection_flops(reducer, self.backbone.shape, self.sieve, pool, text)
+        return reducer_named(reducer).flops(self.backbone.shape, self.sieve, pool, text)
 
     def check(self, reducer: str, keep: Keep = KEEP) -> None:
         """OptionError for an unknown reducer or ratio, ModelError for cs2 without a sieve or auto uncalibrated."""

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from .errors import OptionError
+from .reducer_names import UNSIEVED, check_reducer
 
 KEEP = 0.2  # default share of audio and video tokens, which the sieve is trained at
 QUALITY = 0.98  # default share of the accuracy with all tokens, where the sieve chooses the number of tokens
 MIN_PIXELS = 56 * 56  # of a frame: 2 x 2 tokens
-REDUCER_NAMES = ["cs2", "full", "uniform", "random", "repeats", "fastv", "relevance"]  # and registered ones
-SIEVED = {"cs2"}  # reducers that need a trained sieve
 AUTO: Literal["auto"] = "auto"
 OFF = "off"
+NO_SIEVE = "none"  # in place of a sieve
 REUSE_HINT = "Give a threshold of at least 0 such as 0.1, off or auto."
 Quant = Literal["none", "nf4", "int8"]
 QUANTS: tuple[Quant, ...] = ("none", "nf4", "int8")
@@ -72,21 +72,14 @@ def plain_keep(keep: Keep) -> float | str:
     return str(keep) if isinstance(keep, Auto) else keep
 
 
-def check_reducer(name: str) -> str:
-    """Return a known reducer's name, or auto, else raise OptionError listing them."""
-    if name not in (AUTO, *REDUCER_NAMES):
-        raise OptionError(f"Unknown reducer {name!r}.", f"Known reducers: {', '.join((AUTO, *REDUCER_NAMES))}.")
-    return name
-
-
 def reducer_of(name: str, has_sieve: bool, keep: Keep = KEEP) -> str:
-    """The reducer that a name stands for: auto is cs2 for a model with a sieve, else relevance.
+    """The reducer that a name stands for: auto is cs2 for a model with a sieve, else UNSIEVED.
 
     Only cs2 supports an automatic keep ratio.
     """
     if name != AUTO:
         return name
-    return "cs2" if has_sieve or isinstance(keep, Auto) else "relevance"
+    return "cs2" if has_sieve or isinstance(keep, Auto) else UNSIEVED
 
 
 def check_choice(reducer: str, keep: Keep) -> None:
@@ -172,7 +165,7 @@ class GenerateOptions:
 
 @dataclass(frozen=True)
 class AskOptions:
-    """How to choose tokens and decode an answer; the reducer auto is cs2, or relevance for a model without a sieve."""
+    """How to choose tokens and decode an answer; the reducer auto is cs2, or UNSIEVED for a model without a sieve."""
 
     reducer: str = AUTO
     keep: Keep = KEEP
@@ -259,7 +252,8 @@ class LoadOptions:
     `device`: auto is CUDA if a device is found, else the CPU; `cuda:N` is one of several devices.
     `dtype`: of the weights that are not quantized. auto is bfloat16 on CUDA, float16 where bfloat16 is emulated
     (compute capability below 8); on a CPU bfloat16, or float32 for a small model.
-    `sieve`: folder or hub id of a trained sieve, or the name of one the model has; None takes the model's own, if any.
+    `sieve`: folder or hub id of a trained sieve, or the name of one the model has; None takes the model's own, if any,
+    and `none` loads the model without it.
     `max_pixels`: of each frame or image; None takes the model's own limits.
     `cache`: folder where quantized weights are kept for the next load, up to half as large as the model; None for none.
     `reuse`: the encoders reuse the features of windows whose pixels differ from the last encoded ones by at most this

@@ -17,6 +17,7 @@ import torch
 
 from echoingpixels.media import Worker
 from echoingpixels.model import EchoingPixels
+from echoingpixels.reducer_names import UNSIEVED
 from epcli.console import columns, out, progress
 from epcli.options import seconds
 from epcli.render.tokens import WIDTH, bar, sparkline
@@ -194,7 +195,7 @@ def test_a_dry_run_of_a_known_model_needs_no_download(ep: Program, film: Path, m
         done = ep("ask", film, QUESTION, "--model", name, "--dry-run", "--json", "--quant", "nf4")
         said = json.loads(done.out)
         assert done.code == 0 and said["model"] == name
-        assert said["reducer"] == "relevance" and not said["warnings"]
+        assert said["reducer"] == UNSIEVED and not said["warnings"]
         done = ep("ask", film, QUESTION, "--model", name, "--dry-run", "--json", "--quant", "nf4", "--reducer", "cs2")
         said = json.loads(done.out)
         assert 4e9 < said["memory_bytes"]["weights"] < 11e9

@@ -10,7 +10,7 @@ import grimp
 
 LIBRARY = Path(__file__).parents[2] / "models/echoingpixels"
 LEVELS = (
-    {"errors", "options", "report", "storage"},
+    {"errors", "options", "reducer_names", "report", "storage"},
     {"media"},
     {"inputs", "datasets", "synth"},
     {"backbones"},

@@ -25,9 +25,11 @@ from echoingpixels.inputs.prepare import extent_of, prepare_media, span_of
 from echoingpixels.media import read_clip
 from echoingpixels.media.clip import Clip
 from echoingpixels.model import EchoingPixels
-from echoingpixels.options import REDUCER_NAMES, AskOptions, Auto, GenerateOptions, LoadOptions, MediaOptions
+from echoingpixels.options import AskOptions, Auto, GenerateOptions, LoadOptions, MediaOptions
+from echoingpixels.reducer_names import UNSIEVED
 from echoingpixels.report import STAGES, peak_memory, reset_peak
 from tests.support import tinymodel
+from tests.support.names import names
 
 DEMO = Path(__file__).parents[2] / "models/echoingpixels/assets/demo.mp4"
 QUESTION = "Which object appears first?"
@@ -61,7 +63,7 @@ def same(a: Answer, b: Answer) -> bool:
     )
 
 
-@pytest.mark.parametrize("reducer", REDUCER_NAMES)
+@pytest.mark.parametrize("reducer", names())
 def test_the_five_calls_give_the_answer_of_ask(model: EchoingPixels, reducer: str) -> None:
     clip = tinymodel.clip()
     asked = model.ask(clip, QUESTION, reducer=reducer, keep=0.2, generate=SHORT)
@@ -316,7 +318,7 @@ def test_the_reducer_is_cs2_with_a_sieve_and_relevance_without_unless_another_is
     model: EchoingPixels,
 ) -> None:
     bare, clip = EchoingPixels(model.backbone), tinymodel.clip()
-    for one, name in ((model, "cs2"), (bare, "relevance")):
+    for one, name in ((model, "cs2"), (bare, UNSIEVED)):
         stream = tinymodel.asked(one, clip, QUESTION)
         wanted = one.select(stream, name, 0.3)
         assert torch.equal(one.select(stream, keep=0.3).keep, wanted.keep)

@@ -27,13 +27,18 @@ QUESTION = {
     "inputs/token_stream.py:kept_times": 3,  # for the answer, after the last token
 }
 LAYER = {"backbones/qwen_omni.py:hidden via lazy_initialization": 1}  # of a static cache: how far it is filled
+SIEVE = {"reducers/cs2.py:rate": 1, "backbones/qwen_omni.py:run_layers": 1}
 REDUCERS: dict[tuple[str, str], dict[str, int]] = {
     ("full", "fused"): {},
     ("uniform", "fused"): {},
-    ("random", "fused"): {"reducers/basic.py:random": 1},  # an upload: numbers drawn on the CPU
-    ("repeats", "fused"): {"reducers/basic.py:_predecessor": 1},
-    ("cs2", "fused"): {"reducers/cs2.py:forward": 1, "backbones/qwen_omni.py:run_layers": 1},
-    ("cs2", "extractive"): {"reducers/cs2.py:forward": 1, "backbones/qwen_omni.py:run_layers": 1},
+    ("random", "fused"): {"reducers/pick.py:rank": 1},  # an upload: numbers drawn on the CPU
+    ("repeats", "fused"): {"reducers/novelty.py:_predecessor": 1},
+    ("maxmin", "fused"): {},
+    ("maxmin-floors", "fused"): {},
+    ("diverse", "fused"): {"reducers/budget.py:parts": 1},  # number and size of the windows
+    ("cs2", "fused"): SIEVE,
+    ("cs2", "extractive"): SIEVE,
+    ("cs2-maxmin", "extractive"): SIEVE,
 }
 
 
@@ -89,7 +94,7 @@ def test_a_question_waits_for_what_is_listed_and_once_for_each_token(
     assert waits(record) == expected
 
 
-@pytest.mark.parametrize("reducer", ["relevance", "fastv"])
+@pytest.mark.parametrize("reducer", ["relevance", "relevance-maxmin", "fastv"])
 def test_reducers_that_ask_the_decoder_wait_a_fixed_number_of_times(reducer: str) -> None:
     counts = []
     for seconds in (3.0, 6.0):

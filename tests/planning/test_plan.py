@@ -14,6 +14,7 @@ from echoingpixels.media import read_clip
 from echoingpixels.options import AskOptions, GenerateOptions, LoadOptions
 from echoingpixels.planning.meta_model import Words, outline
 from echoingpixels.planning.plan import plan
+from echoingpixels.reducer_names import UNSIEVED
 from echoingpixels.report import Flops
 from tests.support import tinymodel
 
@@ -82,7 +83,7 @@ def test_a_folder_without_a_sieve_is_planned_with_relevance_and_refused_for_cs2(
     with pytest.raises(ModelError, match="no sieve weights"):
         plan(drawn, tinymodel.clip(1.0), QUESTION, AskOptions("cs2"))
     planned = plan(drawn, tinymodel.clip(1.0), QUESTION, AskOptions())
-    assert planned.options.reducer == "relevance" and planned.report.tokens.kept_ratio < 0.3
+    assert planned.options.reducer == UNSIEVED and planned.report.tokens.kept_ratio < 0.3
 
 
 def test_words_stand_in_for_tokens() -> None:

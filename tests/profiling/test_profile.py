@@ -21,6 +21,7 @@ from echoingpixels.profiling import profile as under_test
 from echoingpixels.profiling.measurements import FULL, Measured, Sample, Spread, fold
 from echoingpixels.profiling.profile import choose, in_turn, profile
 from echoingpixels.profiling.recommend import Recommendation, recommend
+from echoingpixels.reducer_names import UNSIEVED
 from echoingpixels.reducers.setting import Setting
 from echoingpixels.report import Flops, MemoryUse, Report, Speedup, StageTimes, TokenCounts, Tokens
 from tests.support import clips, tinymodel
@@ -177,7 +178,7 @@ def test_the_full_run_and_the_baselines_are_always_there(model: EchoingPixels) -
 def test_a_model_without_a_sieve_is_measured_with_relevance_unless_cs2_was_asked_for(films: list[Path]) -> None:
     bare = EchoingPixels(tinymodel.backbone())
     found = profile(bare, films[:1], "Who?", replace(QUICK, warm_up=0, repeat=1), generate=SHORT)
-    assert [setting.reducer for setting in found.settings] == ["full", "relevance", "uniform", "random"]
+    assert [setting.reducer for setting in found.settings] == ["full", UNSIEVED, "uniform", "random"]
     with pytest.raises(ModelError, match="no sieve"):
         profile(bare, films, "Who?", replace(QUICK, reducers=("cs2",)))
 

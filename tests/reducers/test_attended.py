@@ -14,11 +14,10 @@ from torch import Tensor
 from echoingpixels.backbones import attention
 from echoingpixels.backbones.qwen_omni import QwenOmni
 from echoingpixels.inputs.prepare import prepare_media, prepare_prompt
-from echoingpixels.inputs.token_stream import TokenStream, pad
+from echoingpixels.inputs.token_stream import TokenStream, budget, pad
 from echoingpixels.model import EchoingPixels
-from echoingpixels.reducers import basic
 from echoingpixels.reducers.attention import LAYERS, above_mean, relevant
-from echoingpixels.reducers.basic import by_scores
+from echoingpixels.reducers.budget import filled
 from tests.support import tinymodel
 
 NOISE = 2e-5
@@ -111,7 +110,7 @@ def test_relevance_is_the_most_that_a_word_attends_above_the_mean_word_unless_a_
     found = (of_words - of_words.mean(2, keepdim=True)).amax((0, 1, 2))
     selection = model.select(stream, "relevance", 0.2)
     assert selection.scores is not None and selection.fused is None
-    fresh = basic.repeats(stream, 1.0).scores
+    fresh = model.select(stream, "repeats", 1.0).scores
     assert fresh is not None
     wanted = (found * fresh[0].nan_to_num(posinf=1.0).sqrt())[pool]
     torch.testing.assert_close(selection.scores[0][pool], wanted, rtol=0, atol=NOISE)
@@ -177,7 +176,8 @@ def test_heads_that_attend_alike_for_all_words_do_not_change_the_ranking(plants:
 
     assert ranked(relevant(planted, stream)) == ranked(relevant(bare, stream))  # type: ignore[arg-type]
     assert ranked(relevant(bare, stream)) == ranked(relevant(on, stream))  # type: ignore[arg-type]
-    kept = [by_scores(stream, highest(one, stream), 0.1).keep & stream.pool for one in (bare, planted)]
+    k = budget(stream.pool, 0.1)
+    kept = [filled(highest(one, stream), stream.pool, k) for one in (bare, planted)]
     assert int((kept[0] & kept[1]).sum()) < 0.7 * int(kept[0].sum()), "without the mean they decide"
 
 

@@ -14,7 +14,8 @@ from echoingpixels.errors import ModelError, OptionError
 from echoingpixels.inputs.positions import AUDIO
 from echoingpixels.inputs.token_stream import TokenStream, budget, pad
 from echoingpixels.model import EchoingPixels
-from echoingpixels.options import REDUCER_NAMES, AskOptions, Auto, keep_name, plain_keep, read_keep
+from echoingpixels.options import AskOptions, Auto, keep_name, plain_keep, read_keep
+from echoingpixels.reducer_names import REDUCER_NAMES
 from echoingpixels.reducers.adaptive import LEAST, MOST, RATIOS, Enough, beyond, features
 from echoingpixels.reducers.cs2 import SieveOptions
 from echoingpixels.reducers.setting import Setting, settings

@@ -15,15 +15,17 @@ from echoingpixels.errors import OptionError
 from echoingpixels.inputs.positions import AUDIO, VIDEO
 from echoingpixels.inputs.token_stream import Selection, TokenStream, budget, pad
 from echoingpixels.model import EchoingPixels
-from echoingpixels.options import REDUCER_NAMES, check_reducer
-from echoingpixels.reducers import basic
-from echoingpixels.reducers.attention import COVERED, WINDOW_S
+from echoingpixels.reducer_names import REDUCER_NAMES, check_reducer
+from echoingpixels.reducers.budget import WINDOW_S
+from echoingpixels.reducers.registry import COVERED
 from tests.support import tinymodel
-from tools.quotas import SHARES
+from tests.support.names import names
+from tools.quotas import REDUCERS as SHARES
 
 NOISE = 2e-5
 RATIOS = (0.003, 0.05, 0.2, 0.31, 0.5, 1.0)
-JOINT = [name for name in REDUCER_NAMES if name not in ("full", "cs2-video")]  # keep one budget of all there is
+BY_WINDOW = ("diverse",)
+JOINT = [name for name in names() if name not in ("full", "cs2-video", *BY_WINDOW)]  # one budget of all tokens
 
 
 @torch.no_grad()
@@ -50,7 +52,7 @@ def count(kept: Tensor, stream: TokenStream, *kinds: int) -> list[int]:
     return counted.sum(1).tolist()
 
 
-@pytest.mark.parametrize("name", REDUCER_NAMES)
+@pytest.mark.parametrize("name", names())
 @pytest.mark.parametrize("keep", [0.05, 0.3, 1.0])
 def test_the_selection_of_a_row_of_a_batch_is_that_of_the_row_alone(name: str, keep: float) -> None:
     single = rows()
@@ -61,7 +63,7 @@ def test_the_selection_of_a_row_of_a_batch_is_that_of_the_row_alone(name: str, k
     assert not bool((kept & ~together.mask).any())
 
 
-@pytest.mark.parametrize("name", REDUCER_NAMES)
+@pytest.mark.parametrize("name", names())
 def test_the_selection_of_a_stream_repeats(name: str) -> None:
     stream = rows()[0]
     torch.manual_seed(1)
@@ -80,7 +82,7 @@ def test_all_text_and_exactly_the_budget_are_kept(name: str) -> None:
         assert bool(kept[text].all())
 
 
-@pytest.mark.parametrize("name", REDUCER_NAMES)
+@pytest.mark.parametrize("name", names())
 def test_keeping_all_tokens_is_the_same_for_every_reducer(name: str) -> None:
     assert bool(choose(name, rows()[0], 1.0).keep.all())
 
@@ -92,7 +94,7 @@ def test_full_keeps_everything_whatever_the_ratio() -> None:
 @pytest.mark.parametrize("keep", [0.05, 0.2, 0.31, 0.5])
 def test_uniform_choice_leaves_no_gap_much_longer_than_another(keep: float) -> None:
     stream = tinymodel.stream(tinymodel.backbone(), 6.0)
-    kept = basic.uniform(stream, keep).keep[stream.pool].nonzero()[:, 0]
+    kept = choose("uniform", stream, keep).keep[stream.pool].nonzero()[:, 0]
     gaps = kept.diff()
     assert int(gaps.max() - gaps.min()) <= 1
 
@@ -189,7 +191,7 @@ def test_repeats_are_compared_with_the_neighbour_before() -> None:
         for name in ("embeds", "kind", "time", "cell", "mask")
     }
     for stream in (one, replace(one, **both)):  # a second clip starts without a neighbour
-        scores = basic.repeats(stream, 0.3).scores
+        scores = choose("repeats", stream, 0.3).scores
         assert scores is not None
         places = stream.pool[0].nonzero()[:, 0].tolist()
         slow = torch.tensor([slow_difference(stream, place) for place in places])
@@ -199,11 +201,11 @@ def test_repeats_are_compared_with_the_neighbour_before() -> None:
 
 def test_a_still_picture_with_silence_is_kept_once() -> None:
     stream = rows()[0]
-    pool, first = stream.pool, basic.repeats(stream, 1.0).scores
+    pool, first = stream.pool, choose("repeats", stream, 1.0).scores
     assert first is not None
     fresh = pool & first.isinf()
     still = replace(stream, embeds=torch.where(pool[..., None], torch.ones_like(stream.embeds), stream.embeds))
-    kept = basic.repeats(still, float(fresh.sum() / pool.sum()) - 1e-6).keep
+    kept = choose("repeats", still, float(fresh.sum() / pool.sum()) - 1e-6).keep
     assert torch.equal(kept & pool, fresh)
 
 
@@ -241,6 +243,6 @@ def test_an_unknown_reducer_is_answered_with_the_known_ones() -> None:
     assert all(name in caught.value.hint for name in REDUCER_NAMES)
 
 
-@pytest.mark.parametrize("name", REDUCER_NAMES)
+@pytest.mark.parametrize("name", names())
 def test_a_known_reducer_is_taken(name: str) -> None:
     assert check_reducer(name) == name

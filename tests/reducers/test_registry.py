@@ -12,11 +12,13 @@ from echoingpixels.backbones.base import Backbone, Shape
 from echoingpixels.datasets.questions import Row
 from echoingpixels.errors import ModelError, OptionError
 from echoingpixels.evaluation.evaluate import evaluate
-from echoingpixels.inputs.token_stream import Selection, TokenStream, budget, top_k
+from echoingpixels.inputs.token_stream import TokenStream
 from echoingpixels.model import EchoingPixels
-from echoingpixels.options import REDUCER_NAMES, SIEVED, AskOptions, GenerateOptions
+from echoingpixels.options import AskOptions, GenerateOptions
+from echoingpixels.reducer_names import REDUCER_NAMES, SIEVED
 from echoingpixels.reducers.cs2 import Sieve
 from echoingpixels.reducers.registry import REDUCERS, Reducer, register
+from echoingpixels.reducers.score import Rated, Score
 from echoingpixels.reducers.setting import Setting
 from tests.support import tinymodel
 
@@ -24,10 +26,9 @@ SHORT = GenerateOptions(max_new_tokens=3)
 SCORING = 1e12  # floating-point operations
 
 
-def latest(backbone: Backbone, sieve: Sieve | None, stream: TokenStream, keep: float) -> Selection:
-    """Keep the last tokens of the clip."""
-    order = torch.arange(stream.mask.shape[1]).expand(stream.mask.shape).float()
-    return Selection(top_k(order, stream.pool, budget(stream.pool, keep)) | (stream.mask & ~stream.pool))
+def latest(backbone: Backbone, sieve: Sieve | None, stream: TokenStream) -> Rated:
+    """The last tokens of the clip have the highest scores."""
+    return Rated(torch.arange(stream.mask.shape[1]).expand(stream.mask.shape).float())
 
 
 def latest_flops(shape: Shape, sieve: Sieve | None, tokens: int) -> float:
@@ -50,10 +51,10 @@ def test_a_registered_reducer_answers_by_name() -> None:
     model, clip = tinymodel.model(), tinymodel.clip()
     with pytest.raises(OptionError, match="Unknown reducer 'latest'"):
         model.ask(clip, "Who?", reducer="latest")
-    register("latest", Reducer(latest, latest_flops))
+    register("latest", Reducer(Score(latest, latest_flops)))
     answer = model.ask(clip, "Who?", reducer="latest", keep=0.1, generate=SHORT)
     stream = tinymodel.asked(model, clip, "Who?")
-    staged = model.generate(stream.take(latest(model.backbone, None, stream, 0.1)), SHORT)
+    staged = model.generate(stream.take(Reducer(Score(latest)).choose(model.backbone, None, stream, 0.1)), SHORT)
     assert (answer.text, answer.kept_times) == (staged.text, staged.kept_times)
     assert answer.options.reducer == "latest" and min(min(times) for times in answer.kept_times.values() if times) > 2
     plain = model.ask(clip, "Who?", reducer="uniform", keep=0.1, generate=SHORT).report.flops
@@ -63,7 +64,7 @@ def test_a_registered_reducer_answers_by_name() -> None:
 
 
 def test_a_registered_reducer_is_evaluated_by_name(film: Path) -> None:
-    register("latest", Reducer(latest))
+    register("latest", Reducer(Score(latest)))
     model = tinymodel.model()
     rows = [Row(str(i), film, question, "cat", "who", "listen") for i, question in enumerate(("Who?", "Which?"))]
     (run,) = evaluate(model, rows, [Setting("latest", 0.2)], generate=SHORT)
@@ -73,12 +74,12 @@ def test_a_registered_reducer_is_evaluated_by_name(film: Path) -> None:
 
 
 def test_a_registered_reducer_that_needs_a_sieve_is_refused_without_one() -> None:
-    register("sieved", Reducer(latest, needs_sieve=True))
+    register("sieved", Reducer(Score(latest, needs_sieve=True)))
     bare = EchoingPixels(tinymodel.backbone())
     with pytest.raises(ModelError, match="no sieve"):
         bare.ask(tinymodel.clip(), "Who?", reducer="sieved", generate=SHORT)
     assert tinymodel.model().ask(tinymodel.clip(), "Who?", reducer="sieved", generate=SHORT).token_ids
-    register("sieved", Reducer(latest))  # replaces the first
+    register("sieved", Reducer(Score(latest)))  # replaces the first
     assert REDUCER_NAMES.count("sieved") == 1
     assert bare.ask(tinymodel.clip(), "Who?", reducer="sieved", generate=SHORT).token_ids
 
@@ -87,5 +88,5 @@ def test_options_refuse_an_unknown_reducer_and_accept_it_once_registered() -> No
     with pytest.raises(OptionError) as error:
         AskOptions("latest")
     assert all(name in error.value.hint for name in REDUCER_NAMES)
-    register("latest", Reducer(latest))
+    register("latest", Reducer(Score(latest)))
     assert AskOptions("latest").reducer == "latest"

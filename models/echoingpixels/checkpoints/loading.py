@@ -17,7 +17,7 @@ import torch
 from ..backbones.qwen_omni import QwenOmni
 from ..errors import ModelError, is_out_of_memory
 from ..inputs.patches import Resolution
-from ..options import AUTO, LoadOptions, Reuse, check_reuse, reuse_name
+from ..options import AUTO, NO_SIEVE, LoadOptions, Reuse, check_reuse, reuse_name
 from ..reducers.adaptive import Enough
 from ..reducers.cs2 import Sieve, SieveOptions, no_sieve, no_table
 from .fingerprint import files_mark, folder_mark
@@ -56,7 +56,7 @@ def load_parts(name: str, chosen: LoadOptions, device: torch.device) -> tuple[Qw
         from .quantization import quantized_twice
 
         raise quantized_twice(name, config, chosen.quant)
-    inside = None if folder is not None else sieve_inside(config)
+    inside = None if folder is not None or chosen.sieve == NO_SIEVE else sieve_inside(config)
     backbone = _load_backbone(name, place, config, chosen, device)
     if folder is not None:
         return backbone, load_sieve(backbone, folder)
@@ -110,7 +110,9 @@ def has_sieve(name: str, options: LoadOptions) -> bool:
     place = place_of(name)
     if sieve_folder(place, options) is not None:
         return True
-    return name.lower() not in KNOWN and sieve_inside(read_config(name, place)) is not None
+    return (
+        options.sieve != NO_SIEVE and name.lower() not in KNOWN and sieve_inside(read_config(name, place)) is not None
+    )
 
 
 def check_sieve(name: str, options: LoadOptions) -> Path | None:

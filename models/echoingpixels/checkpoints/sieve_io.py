@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from ..backbones.qwen_omni import QwenOmni
 from ..errors import ModelError, OptionError
 from ..inputs.positions import check_sections
-from ..options import LoadOptions
+from ..options import NO_SIEVE, LoadOptions
 from ..reducers.adaptive import Enough
 from ..reducers.cs2 import Sieve, SieveOptions
 from ..storage.folders import filling
@@ -32,11 +32,13 @@ DEPTH, KEEP = "av_refiner_layers", "compression_ratio"  # of a text_config whose
 
 
 def sieve_folder(place: str, options: LoadOptions, weights: bool = True) -> Path | None:
-    """The sieve's folder: the folder or hub id in the options, else the model's own; None if it has none.
+    """The sieve's folder: the folder or hub id in the options, else the model's own; None if it has none or is `none`.
 
     A model may have several, `sieve` and `sieve-NAME` beside its weights; the options name a folder, a hub id or NAME.
     From the hub, without `weights` only sieve.json is downloaded.
     """
+    if options.sieve == NO_SIEVE:
+        return None
     if options.sieve:
         named = Path(place) / f"sieve-{options.sieve}"
         if named.is_dir() or not on_hub(options.sieve):

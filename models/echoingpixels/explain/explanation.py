@@ -11,7 +11,8 @@ from ..generation.answer import Answer
 from ..inputs.positions import KINDS, Span
 from ..inputs.token_stream import Selection, TokenStream
 from ..media.clip import Clip
-from ..options import SIEVED, AskOptions, Auto
+from ..options import AskOptions, Auto
+from ..reducer_names import SIEVED
 from ..reducers.chunked_scoring import AT_ONCE
 from ..reducers.cs2 import Form
 from ..reducers.setting import Setting, settings

@@ -24,14 +24,16 @@ from ..inputs.patches import MERGE, PATCH, STEP
 from ..inputs.prepare import Media, prepare_prompt
 from ..inputs.token_stream import TokenStream
 from ..model import EchoingPixels
-from ..options import SIEVED, AskOptions, Auto
+from ..options import AskOptions, Auto
+from ..reducer_names import SIEVED
 from ..reducers.adaptive import MOST
-from ..reducers.basic import TOKENS_AT_ONCE, full, random, uniform
 from ..reducers.chunked_scoring import passes
+from ..reducers.novelty import TOKENS_AT_ONCE
+from ..reducers.registry import reducer_named
+from ..reducers.score import FASTV, NOVELTY, RELEVANCE
 from ..report import TokenCounts
 from .meta_model import Outline, weight_bytes
 
-BY_PLACE = {"full": full, "uniform": uniform, "random": random}  # other reducers need a run to divide the budget
 PATCH_VALUES = 3 * STEP * PATCH * PATCH
 FLOAT = 4  # bytes
 PREPARING = 9  # bytes a value of a frame: its copy, then float32 twice, as pixels and as patches
@@ -78,8 +80,8 @@ class Case:
     def kept(self) -> TokenCounts:
         """Kept tokens by kind; if they depend on scores, those of an even choice with the same budget."""
         keep = MOST if isinstance(self.options.keep, Auto) else self.options.keep
-        choose = BY_PLACE.get(self.options.reducer, uniform)
-        return self.stream.take(choose(self.stream, keep)).row_counts()[0]
+        reducer = reducer_named(self.options.reducer)
+        return self.stream.take(reducer.kept_without_a_model(self.stream, keep)).row_counts()[0]
 
     @property
     def loaded(self) -> EchoingPixels:
@@ -216,20 +218,23 @@ class _Work:
 
     def selection(self, length: int, kept: int) -> int:
         """The sieve's layers, or the decoder's first, over the tokens that are scored at once; or the taking."""
-        reducer, pool = self.case.options.reducer, int(self.case.stream.pool.sum())
-        scored = max(passes(pool, length - pool))
+        reducer, pool = reducer_named(self.case.options.reducer), int(self.case.stream.pool.sum())
+        scored, score = max(passes(pool, length - pool)), reducer.score
         taking = 2 * kept * self.token  # the kept tokens, and a copy while padding is set to 0
-        if reducer in SIEVED:
-            return max(taking, round(self.layer(scored, "none", MLP_TOKENS)))
-        novelty = min(length, TOKENS_AT_ONCE) * self.shape.width * FLOAT * (5 if self.value != FLOAT else 4)
-        if reducer in ("fastv", "relevance"):  # they read attention weights
+        most = max(taking, reducer.pick.bytes(self.shape, length))
+        if score.needs_sieve:
+            return max(most, round(self.layer(scored, "none", MLP_TOKENS)))
+        if score in (NOVELTY, RELEVANCE):
+            values = 5 if self.value != FLOAT else 4
+            most = max(most, min(length, TOKENS_AT_ONCE) * self.shape.width * FLOAT * values)
+        if score.reads_attention:
             one = round(self.layer(scored, self.quant)) - scored * self.token  # the layer reads the stream itself
-            return max(taking, novelty, one, self._attention_scores(scored))
-        return max(taking, novelty) if reducer == "repeats" else taking
+            most = max(most, one, self._attention_scores(scored))
+        return most
 
     def _attention_scores(self, tokens: int) -> int:
         """The last layer that is read: its input, its keys in float32, and a block's logits, weights and mask."""
-        shape, fastv = self.shape, self.case.options.reducer == "fastv"
+        shape, fastv = self.shape, reducer_named(self.case.options.reducer).score is FASTV
         block = 1 if fastv else min(QUERIES_AT_ONCE, int(self.case.stream.question_tokens.sum()))
         running = 0 if fastv else 3  # maximum and sum, and the next of one of them
         weights = shape.heads * (2 * block + running) * FLOAT + block

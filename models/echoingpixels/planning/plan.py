@@ -8,7 +8,8 @@ from ..backbones.sizes import llm_flops
 from ..inputs.prepare import Extent, extent_of, media_of, span_of
 from ..inputs.token_stream import TokenStream, budget
 from ..media.clip import PIECE, Clip
-from ..options import KEEP, SIEVED, AskOptions, Auto, Keep
+from ..options import KEEP, AskOptions, Auto, Keep
+from ..reducer_names import SIEVED
 from ..reducers.adaptive import LEAST, MOST
 from ..report import Flops, MemoryUse, Report, Speedup, StageTimes, Tokens
 from .advice import advice

@@ -1,61 +1,79 @@
-"""The reducers by name. A reducer chooses the tokens of a stream that the decoder reads."""
+"""The reducers by name: a score, a pick and a budget, which choose the tokens of a stream that the decoder reads."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 
 from ..backbones.base import Backbone, Shape
-from ..backbones.sizes import sieve_flops
 from ..inputs.token_stream import Selection, TokenStream, budget, top_k
-from ..options import KEEP, REDUCER_NAMES, SIEVED, Auto
+from ..options import KEEP, Auto
+from ..reducer_names import PLUGINS, REDUCER_NAMES, add_name, check_reducer
 from .adaptive import features
+from .budget import Budget, EachWindow, OnePool, Whole
 from .chunked_scoring import passes
 from .cs2 import Sieve, no_sieve, no_table
+from .pick import Draw, Even, MaxMin, Pick, TopK
+from .score import CS2, FASTV, NONE, NOVELTY, RELEVANCE, SALIENCY, Score
 
-Choose = Callable[[Backbone, Sieve | None, TokenStream, float], Selection]
-ScoringFlops = Callable[[Shape, Sieve | None, int], float]
-
-
-def free(shape: Shape, sieve: Sieve | None, tokens: int) -> float:
-    """A choice without matrix products."""
-    return 0.0
+FLOOR = 0.2  # least share of the budget of each modality, for models without a sieve
+BEST, POOL = TopK(), OnePool()
+COVERED = 0.25  # share of relevance's budget that is spread evenly over windows of time
 
 
 @dataclass(frozen=True)
 class Reducer:
-    """`choose(backbone, sieve, stream, keep)` returns a Selection and changes nothing.
+    """Scores tokens, ranks them by scores and embeddings, and keeps the best within a budget."""
 
-    `flops(shape, sieve, tokens)`: floating-point operations to score that many tokens at once.
-    """
+    score: Score = NONE
+    pick: Pick = BEST
+    budget: Budget = POOL
 
-    choose: Choose
-    flops: ScoringFlops = free
-    needs_sieve: bool = False
+    def choose(self, backbone: Backbone, sieve: Sieve | None, stream: TokenStream, keep: float) -> Selection:
+        """The tokens to keep; changes nothing. Text is always kept."""
+        rated = self.score.rate(backbone, sieve, stream)
+        chosen = self.budget.fill(self.pick.rank(stream, rated.scores, self.budget, keep), stream, keep)
+        return Selection(keep=chosen | (stream.mask & ~stream.pool), scores=rated.scores, fused=rated.fused)
+
+    def flops(self, shape: Shape, sieve: Sieve | None, pool: int, text: int) -> float:
+        """Floating-point operations to choose among `pool` audio and video tokens beside `text` tokens."""
+        scoring = sum(self.score.flops(shape, sieve, tokens) for tokens in passes(pool, text))
+        return scoring + self.pick.flops(shape, pool)
+
+    def kept_without_a_model(self, stream: TokenStream, keep: float) -> Selection:
+        """A selection of the same numbers of tokens, as far as they do not depend on scores and embeddings."""
+        pick = self.pick if isinstance(self.pick, Draw) else Even()
+        chosen = self.budget.fill(pick.rank(stream, None, self.budget, keep), stream, keep)
+        return Selection(keep=chosen | (stream.mask & ~stream.pool))
+
+
+REDUCERS: dict[str, Reducer] = {
+    "cs2": Reducer(CS2, BEST, POOL),
+    "cs2-maxmin": Reducer(CS2, MaxMin(), POOL),
+    "maxmin": Reducer(NONE, MaxMin(), POOL),
+    "maxmin-floors": Reducer(NONE, MaxMin(), OnePool(modality=FLOOR)),
+    "relevance": Reducer(RELEVANCE, BEST, OnePool(time=COVERED)),
+    "relevance-maxmin": Reducer(RELEVANCE, MaxMin(), OnePool(modality=FLOOR)),
+    "diverse": Reducer(NONE, MaxMin(), EachWindow()),
+    "diverse-saliency": Reducer(SALIENCY, MaxMin(plain=True), EachWindow()),
+    "fastv": Reducer(FASTV, BEST, POOL),
+    "repeats": Reducer(NOVELTY, BEST, POOL),
+    "uniform": Reducer(NONE, Even(), POOL),
+    "random": Reducer(NONE, Draw(), POOL),
+    "full": Reducer(NONE, BEST, Whole()),
+}
+assert list(REDUCERS) == REDUCER_NAMES, "reducer_names.py names the reducers"
 
 
 def register(name: str, reducer: Reducer) -> None:
     """Add a reducer, or replace one, under a name that options and commands then accept."""
     REDUCERS[name] = reducer
-    if name not in REDUCER_NAMES:
-        REDUCER_NAMES.append(name)
-    SIEVED.discard(name)
-    if reducer.needs_sieve:
-        SIEVED.add(name)
+    add_name(name, reducer.score.needs_sieve)
 
 
-def cs2(backbone: Backbone, sieve: Sieve | None, stream: TokenStream, keep: float) -> Selection:
-    """The sieve's own choice: the best of one pool."""
-    if sieve is None:
-        raise no_sieve(backbone.name)
-    selection: Selection = sieve(stream, keep)
-    return selection
-
-
-def cs2_flops(shape: Shape, sieve: Sieve | None, tokens: int) -> float:
-    """The sieve's layers and score head."""
-    return 0.0 if sieve is None else sieve_flops(shape, tokens, sieve.options.layers)
+def reducer_named(name: str) -> Reducer:
+    """The reducer of a name; OptionError for an unknown one, EpError for one of another package that does not load."""
+    check_reducer(name)
+    return REDUCERS[name] if name in REDUCERS else PLUGINS[name]
 
 
 def automatic(backbone: Backbone, sieve: Sieve | None, stream: TokenStream, keep: Auto) -> Selection:
@@ -65,43 +83,10 @@ def automatic(backbone: Backbone, sieve: Sieve | None, stream: TokenStream, keep
     calibration = sieve.options.auto
     if calibration is None:
         raise no_table(backbone.name)
-    selection = cs2(backbone, sieve, stream, KEEP)
+    selection = REDUCERS["cs2"].choose(backbone, sieve, stream, KEEP)
     if selection.scores is None:
         return selection
     known = features(stream, sieve.shares(selection.scores, stream.pool))
     k = budget(stream.pool, calibration.ratios(known, calibration.price(keep)))
     chosen = top_k(selection.scores, stream.pool, k)
     return replace(selection, keep=chosen | (stream.mask & ~stream.pool))
-
-
-def selection_flops(name: str, shape: Shape, sieve: Sieve | None, pool: int, text: int) -> float:
-    """Floating-point operations to choose among `pool` audio and video tokens beside `text` tokens."""
-    return sum(REDUCERS[name].flops(shape, sieve, tokens) for tokens in passes(pool, text))
-
-
-def _basic(name: str, _: Backbone, __: Sieve | None, stream: TokenStream, keep: float) -> Selection:
-    from . import basic
-
-    selection: Selection = getattr(basic, name)(stream, keep)
-    return selection
-
-
-def _by_attention(name: str, backbone: Backbone, _: Sieve | None, stream: TokenStream, keep: float) -> Selection:
-    from . import attention
-
-    selection: Selection = getattr(attention, name)(backbone, stream, keep)
-    return selection
-
-
-def _attention_flops(shape: Shape, sieve: Sieve | None, tokens: int) -> float:
-    from .attention import attended_flops
-
-    return attended_flops(shape, tokens)
-
-
-REDUCERS: dict[str, Reducer] = {
-    "cs2": Reducer(cs2, cs2_flops, needs_sieve=True),
-    **{name: Reducer(partial(_basic, name)) for name in ("full", "uniform", "random", "repeats")},
-    **{name: Reducer(partial(_by_attention, name), _attention_flops) for name in ("fastv", "relevance")},
-}
-assert set(REDUCERS) == set(REDUCER_NAMES), "options.py names the reducers"

@@ -1,0 +1,69 @@
+"""The names of reducers: the library's own, registered ones, and those of other packages."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .errors import EpError, OptionError
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
+REDUCER_NAMES = [  # and registered ones
+    *("cs2", "cs2-maxmin", "maxmin", "maxmin-floors", "relevance", "relevance-maxmin", "diverse", "diverse-saliency"),
+    *("fastv", "repeats", "uniform", "random", "full"),
+]
+SIEVED = {"cs2", "cs2-maxmin"}  # reducers that need a trained sieve
+UNSIEVED = "maxmin-floors"  # the default for a model without a sieve
+AUTO_REDUCER = "auto"
+GROUP = "echoingpixels.reducers"  # entry points of other packages: NAME = "module:REDUCER"
+PLUGINS: dict[str, Any] = {}  # loaded reducers of other packages, by name
+
+
+def add_name(name: str, needs_sieve: bool) -> None:
+    """Make options and commands accept a reducer's name."""
+    if name not in REDUCER_NAMES:
+        REDUCER_NAMES.append(name)
+    SIEVED.discard(name)
+    if needs_sieve:
+        SIEVED.add(name)
+
+
+def known_reducers() -> tuple[str, ...]:
+    """All names, with those of other packages. Loads none of these."""
+    return tuple(dict.fromkeys((AUTO_REDUCER, *REDUCER_NAMES, *sorted(_found()))))
+
+
+def check_reducer(name: str) -> str:
+    """Return a known reducer's name, or auto, else raise OptionError listing them.
+
+    An unknown name is looked for among the entry points of other packages, and loaded; EpError if that fails.
+    """
+    if name not in (AUTO_REDUCER, *REDUCER_NAMES):
+        entry = _found().get(name)
+        if entry is None:
+            raise OptionError(f"Unknown reducer {name!r}.", f"Known reducers: {', '.join(known_reducers())}.")
+        _load(name, entry)
+    return name
+
+
+def _found() -> dict[str, EntryPoint]:
+    from importlib.metadata import entry_points
+
+    return {entry.name: entry for entry in entry_points(group=GROUP)}
+
+
+def _load(name: str, entry: EntryPoint) -> None:
+    """Load a reducer of another package."""
+    package = entry.dist.name if entry.dist else entry.module
+    hint = f"Repair or uninstall {package}."
+    try:
+        reducer = entry.load()
+    except Exception as error:  # of the other package: any
+        what = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise EpError(f"The reducer {name!r} of {package} cannot be loaded: {what}", hint) from error
+    needs_sieve = getattr(getattr(reducer, "score", None), "needs_sieve", None)
+    if needs_sieve is None or not callable(getattr(reducer, "choose", None)):
+        raise EpError(f"The reducer {name!r} of {package} is no Reducer: {entry.value}.", hint)
+    PLUGINS[name] = reducer
+    add_name(name, needs_sieve)

@@ -1,0 +1,105 @@
+"""Scores of audio and video tokens, the first part of a reducer: none, or one that reads the decoder or a sieve."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ..backbones.base import Backbone, Shape
+from ..backbones.sizes import sieve_flops
+from ..errors import ModelError
+from ..inputs.token_stream import TokenStream
+
+if TYPE_CHECKING:
+    from .cs2 import Sieve
+
+
+@dataclass(frozen=True)
+class Rated:
+    """The scores of a stream's tokens (B, L) float32, meaningful inside the pool; None: no token is better.
+
+    `fused` (B, L, D) replaces the stream's embeds, or is None.
+    """
+
+    scores: Tensor | None = None
+    fused: Tensor | None = None
+
+
+def unscored(backbone: Backbone, sieve: Sieve | None, stream: TokenStream) -> Rated:
+    """No scores."""
+    return Rated()
+
+
+def free(shape: Shape, sieve: Sieve | None, tokens: int) -> float:
+    """A score without matrix products."""
+    return 0.0
+
+
+@dataclass(frozen=True)
+class Score:
+    """`rate(backbone, sieve, stream)` scores a stream and changes nothing.
+
+    `flops(shape, sieve, tokens)`: floating-point operations to score that many tokens at once. `reads_attention`:
+    whether it computes attention weights in the decoder's first layers, which memory plans include.
+    """
+
+    rate: Callable[[Backbone, Sieve | None, TokenStream], Rated] = unscored
+    flops: Callable[[Shape, Sieve | None, int], float] = free
+    needs_sieve: bool = False
+    reads_attention: bool = False
+
+
+def _cs2(backbone: Backbone, sieve: Sieve | None, stream: TokenStream) -> Rated:
+    from .cs2 import no_sieve
+
+    if sieve is None:
+        raise no_sieve(backbone.name)
+    return sieve.rate(stream)
+
+
+def _cs2_flops(shape: Shape, sieve: Sieve | None, tokens: int) -> float:
+    return 0.0 if sieve is None else sieve_flops(shape, tokens, sieve.options.layers)
+
+
+def _relevance(backbone: Backbone, sieve: Sieve | None, stream: TokenStream) -> Rated:
+    from .attention import relevant
+
+    return Rated(relevant(backbone, stream))
+
+
+def _fastv(backbone: Backbone, sieve: Sieve | None, stream: TokenStream) -> Rated:
+    from .attention import last_token
+
+    return Rated(last_token(backbone, stream))
+
+
+def _attention_flops(shape: Shape, sieve: Sieve | None, tokens: int) -> float:
+    from .attention import attended_flops
+
+    return attended_flops(shape, tokens)
+
+
+def _novelty(backbone: Backbone, sieve: Sieve | None, stream: TokenStream) -> Rated:
+    from .novelty import novelty
+
+    return Rated(novelty(stream, torch.inf))
+
+
+def _saliency(backbone: Backbone, sieve: Sieve | None, stream: TokenStream) -> Rated:
+    found: Tensor | None = getattr(stream, "saliency", None)
+    if found is None:
+        hint = "Encode the clip with saliency, or choose a reducer without it."
+        raise ModelError("The clip was encoded without encoder saliency, which this reducer needs.", hint)
+    return Rated(found.float())
+
+
+NONE = Score()
+CS2 = Score(_cs2, _cs2_flops, needs_sieve=True)
+RELEVANCE = Score(_relevance, _attention_flops, reads_attention=True)
+FASTV = Score(_fastv, _attention_flops, reads_attention=True)
+NOVELTY = Score(_novelty)
+SALIENCY = Score(_saliency)
