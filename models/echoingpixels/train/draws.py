@@ -24,6 +24,7 @@ class Draw:
     share: float = 1.0
     keep: float = 1.0
     temperature: float | None = None  # of a soft gate
+    reducer: str = "cs2"  # whose choice the soft gate follows
     target: Target = "agreed"  # of task distil, and of a soft gate with a weight
     distil_weight: float = 0.0
     focus: float = 0.0  # of task answers
@@ -53,7 +54,8 @@ class Draws(Dataset[Any]):
         step = item // self.a_step
         keep = float(rng.choice(stage.ratios(step)))
         temperature = stage.temperature_at(step)
-        return Draw(stage.task, item, asked, share, keep, temperature, stage.target, stage.distil_weight)
+        target, weight = stage.target, stage.distil_weight
+        return Draw(stage.task, item, asked, share, keep, temperature, stage.reducer, target, weight)
 
     def _random(self, rng: np.random.Generator) -> Asked:
         """Clips of similar length with one question each."""
