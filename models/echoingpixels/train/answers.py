@@ -128,7 +128,7 @@ def accuracy(
                 stream = stream.take(REDUCERS[reducer].choose(backbone, sieve, stream, keep))
             value, good = answer_loss(backbone, stream, made.attention() if sieve is None else None)
         losses, tokens = losses + float(value) * good.numel(), tokens + good.numel()
-        for question, whole in zip([q for _, qs in asked for q in qs], _whole(stream, good), strict=True):
+        for question, whole in zip([q for _, qs in asked for q in qs], answers_right(stream, good), strict=True):
             right[question.kind].append(whole)
     every = [good for goods in right.values() for good in goods]
     kinds = sorted(right.keys() - {""}, key=lambda kind: (KINDS.index(kind) if kind in KINDS else len(KINDS), kind))
@@ -143,7 +143,7 @@ def _parts(examples: Iterator[Example], n: int) -> Iterator[list[Example]]:
         yield part
 
 
-def _whole(stream: TokenStream, right: Tensor) -> list[bool]:
+def answers_right(stream: TokenStream, right: Tensor) -> list[bool]:
     """Which answers have every token right."""
     assert stream.labels is not None
     answer = answer_of(stream.labels[:, 1:] != -100)
