@@ -57,6 +57,8 @@ SLOW = (
     "tests/planning/test_memory.py::test_every_stage_is_as_large_as_a_process",
     "tests/core/test_portable.py::test_a_batch_is_resumed",
     "tests/core/test_tiny.py",
+    "tests/synth/test_other_syncclips.py::test_in_the_files",
+    "tests/synth/test_other_syncclips.py::test_the_four_regimes",
     "tests/core/test_tools.py::test_the_prefill",
     "tests/train/test_train_quantized.py::test_a_killed_qlora",
     "tests/train/test_train_sharded.py::test_a_sharded_run_resumes",

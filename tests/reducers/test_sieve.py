@@ -322,29 +322,3 @@ def test_an_encoder_without_the_question_scores_from_the_clip_alone(on: QwenOmni
         assert not question or sieve(row, 0.2).fused is not None
     blind = tinymodel.sieve(on, question=False)(row, 0.2)
     assert torch.equal(blind.fused[~row.pool], row.embeds[~row.pool])
-
-
-@pytest.mark.parametrize("keep", [0.3, 1.0])
-def test_a_narrow_soft_gate_is_the_choice_itself(on: QwenOmni, keep: float) -> None:
-    batch = pad([labelled(row) for row in rows(on)])
-    sieve = tinymodel.sieve(on, form="extractive", layers=2)
-    with torch.no_grad():
-        scores = sieve.score(sieve.encode(batch))
-        soft = on.logits(on.hidden(batch, attention=sieve.soft_attention(batch, scores, keep, 1e-6)))
-        hard = on.logits(on.hidden(batch.take(sieve(batch, keep))))
-    assert batch.labels is not None
-    answer = (batch.labels != -100).sum(1).max()
-    torch.testing.assert_close(soft[:, -answer:], hard[:, -answer:], atol=NOISE, rtol=0)
-
-
-def test_a_soft_gate_also_moves_the_scores_of_tokens_left_out(on: QwenOmni) -> None:
-    batch = labelled(tinymodel.stream(on, 4.0))
-    sieve = tinymodel.sieve(on, form="extractive", layers=2)
-    scores = sieve.score(sieve.encode(batch))
-    scores.retain_grad()
-    attention = sieve.soft_attention(batch, scores, 0.2, 0.5)
-    hidden = on.hidden(batch, attention=attention)
-    F.cross_entropy(on.logits(hidden)[:, :-1].flatten(0, 1), batch.labels[:, 1:].flatten()).backward()  # type: ignore[index]
-    gradient = scores.grad
-    assert gradient is not None and bool((gradient[batch.pool] != 0).all())
-    assert bool(torch.isfinite(gradient).all())

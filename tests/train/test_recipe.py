@@ -112,7 +112,7 @@ VALUES = {
     "lr": st.floats(1e-6, 1e-2),
     "batch": st.integers(1, 64),
     "share": st.lists(st.floats(0.01, 1), min_size=1, max_size=4),
-    "first": st.lists(st.sampled_from(["order", "where"]), max_size=2),
+    "optimizer": st.sampled_from(["adamw", "muon"]),
     "gate": st.sampled_from(["straight-through", "gumbel", "soft"]),
     "bidirectional": st.booleans(),
 }

@@ -10,8 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from .surroundings import ABOVE_BED, BED_GAIN, Surroundings, draw_surroundings
 from .takes import RATE, SOUNDS, WORDS, Rng, read_wave
 
+REGIMES = ("balanced", "watch", "listen", "busy")
+MIXED = ("balanced", "busy")  # of 1 to 4 objects, and of 1 to 4 sounds or words
 OBJECTS = {
     "cat": "1f431", "dog": "1f436", "horse": "1f434", "cow": "1f42e", "lion": "1f981", "elephant": "1f418",
     "penguin": "1f427", "fish": "1f41f", "car": "1f697", "bus": "1f68c", "bicycle": "1f6b2",
@@ -49,6 +52,7 @@ class Clip:
     objects: list[Event]
     audio: list[Event]  # sounds and words
     props: dict[str, Any]
+    around: Surroundings | None = None  # of `busy` clips
 
 
 def place_objects(count: int, length: float, rate: Fraction, rng: Rng) -> list[Event]:
@@ -126,13 +130,28 @@ def plan(regime: str, takes: dict[str, Any], folder: Path, rng: Rng) -> Clip:
             name = str(rng.choice(list(OBJECTS)))
             objects = [Event(name, 0.0, length, str(rng.choice(CORNERS)))]
     else:
-        objects = place_objects(int(rng.integers(1 if regime == "balanced" else 2, 5)), length, rate, rng)
+        objects = place_objects(int(rng.integers(1 if regime in MIXED else 2, 5)), length, rate, rng)
     if regime == "watch":
         props |= {"audio": "none"} if rng.random() < 0.35 else {}
     else:
-        sounds = place_audio(int(rng.integers(1 if regime == "balanced" else 2, 5)), length, takes, folder, rng)
+        sounds = place_audio(int(rng.integers(1 if regime in MIXED else 2, 5)), length, takes, folder, rng)
     for event in objects:
         motion = "still" if regime == "listen" else str(rng.choice(["linear", "circle", "sway"]))
         event.props = {"size": float(rng.uniform(0.25, 0.45)), "motion": motion, "fade": bool(rng.random() < 0.25)}
         event.props |= {"flip": bool(rng.random() < 0.25), "turn": float(rng.choice([0, rng.uniform(-12, 12)]))}
-    return Clip(regime, length, rate, size, objects, sounds, props)
+    clip = Clip(regime, length, rate, size, objects, sounds, props)
+    if regime == "busy":
+        surround(clip, rng)
+    return clip
+
+
+def surround(clip: Clip, rng: Rng) -> None:
+    """Give a clip surroundings that never rest; every sound and word gets its level above their bed."""
+    clip.around = draw_surroundings(round(clip.length * clip.rate), float(clip.rate), rng)
+    # The noise floor stays well below the bed, so that the bed decides how hard the events are to hear. A picture that
+    # moves everywhere needs more bits than a still one.
+    bits = float(np.exp(rng.uniform(-1.8, -0.5)))
+    clip.props |= {"background": "field", "snr": float(rng.uniform(18, 30)), "bits_per_pixel": bits}
+    for event in clip.audio:
+        above = float(rng.uniform(*ABOVE_BED))
+        event.props |= {"above_bed": above, "gain": BED_GAIN + above}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from fractions import Fraction
+from itertools import repeat
 from pathlib import Path
 
 import av
@@ -10,7 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
+from .beds import make_bed
 from .clips import AUDIO, OBJECTS, VIDEO, Clip, Event
+from .fields import backdrops
+from .surroundings import BED_GAIN
 from .takes import RATE, SOUNDS, Floats, Rng, read_wave
 
 Pixels = NDArray[np.uint8]
@@ -86,7 +91,12 @@ def track(event: Event, room: Floats, seconds: Floats, side: int, rng: Rng) -> F
 def frames(clip: Clip, sprites: Path, rng: Rng) -> list[Pixels]:
     width, height = clip.size
     side, count, rate = min(clip.size), round(clip.length * clip.rate), float(clip.rate)
-    still = np.clip(background(clip.props["background"], clip.size, rng), 0, 255)
+    behind: Iterator[Floats]
+    if clip.around:
+        behind, shape = backdrops(clip.around, clip.size, rate, rng), (height, width, 3)
+    else:
+        still = np.clip(background(clip.props["background"], clip.size, rng), 0, 255)
+        behind, shape = repeat(still), still.shape
     layers: list[tuple[Event, Floats, Floats, int]] = []
     for event in clip.objects:
         image = sprite(sprites / f"{OBJECTS[event.what]}.webp", round(event.props["size"] * side), event)
@@ -95,10 +105,10 @@ def frames(clip: Clip, sprites: Path, rng: Rng) -> list[Pixels]:
         path = track(event, room, np.arange(last - first) / rate, side, rng)
         path += [width / 2 * ("right" in event.corner), height / 2 * ("bottom" in event.corner)]
         layers.append((event, image, path, first))
-    grains = [rng.normal(0, clip.props["grain"], still.shape) for _ in range(1 if clip.regime == "listen" else 4)]
+    grains = [rng.normal(0, clip.props["grain"], shape) for _ in range(1 if clip.regime == "listen" else 4)]
     wave_rate, phase, result = rng.uniform(0.05, 0.5), rng.uniform(0, 6), []
-    for index in range(count):
-        picture = still.copy()
+    for index, picture in zip(range(count), behind, strict=False):
+        picture = picture.copy()
         for event, image, path, first in layers:
             if not first <= index < first + len(path):
                 continue
@@ -152,6 +162,8 @@ def mix(clip: Clip, folder: Path, rng: Rng) -> Floats:
         loudness.append(float(np.mean(data**2)))
     level = np.sqrt(np.mean(loudness)) if loudness else rng.uniform(0.02, 0.15)
     floor = level * 10 ** (-clip.props["snr"] / 20)
+    if clip.around:
+        stereo += 0.1 * 10 ** (BED_GAIN / 20) * make_bed(clip.around.bed, size, folder, rng)
     stereo += floor * np.stack([noise(clip.props["noise"], size, rng)] * 2)
     return stereo * min(float(rng.uniform(0.5, 1.5)), 0.97 / float(np.abs(stereo).max()))
 

@@ -27,6 +27,12 @@ VALID_SEED = 1_000_003  # of clips that are never trained on
 SHARPEN_SEED = 2_000_003  # added to a seed: clips that task encoders did not use
 
 
+def held_out(recipe: TinyRecipe) -> ClipSet:
+    """The clips by which a run is validated."""
+    data = recipe.data
+    return ClipSet(VALID_SEED, data.valid_clips, data.valid_clips, data.questions)
+
+
 @dataclass
 class TinyRun(Run):
     """A run whose stages may train encoders, and whose clips may be SyncClips. `moved`: the bank may be outdated."""
@@ -82,8 +88,7 @@ class TinyRun(Run):
     def _sets(self) -> tuple[ClipSet, ClipSet]:
         """Held-out SyncClips, and those to train on."""
         data = self.recipe.data
-        valid = ClipSet(VALID_SEED, data.valid_clips, data.valid_clips, data.questions)
-        return valid, ClipSet(self.recipe.seed, data.clips, data.shard, data.questions, data.searched)
+        return held_out(self.recipe), ClipSet(self.recipe.seed, data.clips, data.shard, data.questions, data.searched)
 
     def read_sources(self) -> tuple[Supply, Supply | None]:
         """Question files, or the bank of SyncClips; waits until a process has filled a part of it."""

@@ -23,7 +23,6 @@ from .chunked_scoring import Where, is_long, scored
 from .score import Rated
 
 NORM_EPS = 1e-6  # the selector's own, whatever the decoder's config says
-BELOW = -1e4  # lower than any centred score, and finite, for the gradient's sake
 
 Form = Literal["fused", "extractive"]
 
@@ -142,27 +141,6 @@ class Sieve(nn.Module):
         keys = visible | ~visible.any(1, keepdim=True)  # a row without visible tokens still needs a key
         hidden = self._run(self.layers, stream.embeds, stream.positions, keys)
         return torch.where(visible[..., None], hidden, stream.embeds)
-
-    def soft_attention(self, stream: TokenStream, scores: Tensor, keep: float, temperature: float) -> Tensor:
-        """A bias (B, 1, L, L) float32 on the decoder's attention logits in training: dropped tokens fade.
-
-        `scores` (B, L) are those of `score`. A key of the pool gets log σ((score − edge) / temperature), with scores
-        standardised over the row's pool and the edge halfway between the last kept and the first dropped token; other
-        keys get 0. At temperature 0 it equals `take`. The gradient reaches every score, also those of dropped tokens.
-        Extractive form only.
-        """
-        pool = stream.pool
-        n = pool.sum(1, keepdim=True).clamp(min=1)  # (B, 1)
-        centred = torch.where(pool, scores - (scores * pool).sum(1, keepdim=True) / n, 0.0)
-        spread = (centred.square().sum(1, keepdim=True) / n).sqrt().clamp(min=NORM_EPS)
-        ranked = F.pad(centred.masked_fill(~pool, BELOW).sort(1, descending=True).values, (0, 1), value=BELOW)
-        k = budget(pool, keep)[:, None].clamp(min=1)
-        edge = (ranked.gather(1, k - 1) + ranked.gather(1, k)) / 2  # (B, 1)
-        bias = torch.where(pool, F.logsigmoid((centred - edge) / (spread * temperature)), 0.0)
-        length = pool.shape[1]
-        itself = torch.eye(length, dtype=torch.bool, device=pool.device)  # padding attends to itself alone
-        visible = (stream.mask[:, None, :] & torch.ones_like(itself).tril()) | itself  # (B, L, L)
-        return torch.where(visible, bias[:, None, :], -torch.inf)[:, None]
 
     def _noisy(self, scores: Tensor) -> Tensor:
         if not self.options.gumbel:

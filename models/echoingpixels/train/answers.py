@@ -14,9 +14,11 @@ from torch.nn import functional as F
 from ..backbones.qwen_omni import QwenOmni
 from ..inputs.token_stream import TokenStream
 from ..reducers.cs2 import Sieve
+from ..reducers.registry import REDUCERS
 from ..synth.questions import KINDS
 from .draws import Draw
 from .examples import Batch, Example, batch
+from .gate import soft_attention
 from .saliency import distil_loss
 
 
@@ -46,7 +48,8 @@ def _soft_loss(
 ) -> tuple[Tensor, Tensor]:
     """Through a soft gate; with `distil_weight` the scores stay near their distillation target."""
     scores = sieve.score(sieve.encode(stream))
-    value, right = answer_loss(backbone, stream, sieve.soft_attention(stream, scores, draw.keep, temperature))
+    attention = soft_attention(stream, scores, REDUCERS[draw.reducer], draw.keep, temperature)
+    value, right = answer_loss(backbone, stream, attention)
     if draw.distil_weight:
         value = value + draw.distil_weight * distil_loss(backbone, sieve, stream, scores, draw.target)
     return value, right
@@ -103,7 +106,12 @@ def answer_of(labelled: Tensor) -> Tensor:
 
 @torch.no_grad()
 def accuracy(
-    backbone: QwenOmni, examples: Iterable[Example], batch_size: int, sieve: Sieve | None = None, keep: float = 1.0
+    backbone: QwenOmni,
+    examples: Iterable[Example],
+    batch_size: int,
+    sieve: Sieve | None = None,
+    reducer: str = "cs2",
+    keep: float = 1.0,
 ) -> dict[str, float]:
     """The share of answers with every token right under teacher forcing, over `all` and by kind, and `valid_loss`.
 
@@ -115,10 +123,12 @@ def accuracy(
         asked = [(e, e.questions if sieve is None else e.questions[:2][-1:]) for e in part]
         with torch.autocast(backbone.device.type, dtype=torch.bfloat16):
             made = batch(backbone, asked)
-            stream = made.stream if sieve is None else made.stream.take(sieve(made.stream, keep))
+            stream = made.stream
+            if sieve is not None:
+                stream = stream.take(REDUCERS[reducer].choose(backbone, sieve, stream, keep))
             value, good = answer_loss(backbone, stream, made.attention() if sieve is None else None)
         losses, tokens = losses + float(value) * good.numel(), tokens + good.numel()
-        for question, whole in zip([q for _, qs in asked for q in qs], _whole(stream, good), strict=True):
+        for question, whole in zip([q for _, qs in asked for q in qs], answers_right(stream, good), strict=True):
             right[question.kind].append(whole)
     every = [good for goods in right.values() for good in goods]
     kinds = sorted(right.keys() - {""}, key=lambda kind: (KINDS.index(kind) if kind in KINDS else len(KINDS), kind))
@@ -133,7 +143,7 @@ def _parts(examples: Iterator[Example], n: int) -> Iterator[list[Example]]:
         yield part
 
 
-def _whole(stream: TokenStream, right: Tensor) -> list[bool]:
+def answers_right(stream: TokenStream, right: Tensor) -> list[bool]:
     """Which answers have every token right."""
     assert stream.labels is not None
     answer = answer_of(stream.labels[:, 1:] != -100)

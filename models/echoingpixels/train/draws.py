@@ -24,6 +24,7 @@ class Draw:
     share: float = 1.0
     keep: float = 1.0
     temperature: float | None = None  # of a soft gate
+    reducer: str = "cs2"  # whose choice the soft gate follows
     target: Target = "agreed"  # of task distil, and of a soft gate with a weight
     distil_weight: float = 0.0
     focus: float = 0.0  # of task answers
@@ -53,7 +54,8 @@ class Draws(Dataset[Any]):
         step = item // self.a_step
         keep = float(rng.choice(stage.ratios(step)))
         temperature = stage.temperature_at(step)
-        return Draw(stage.task, item, asked, share, keep, temperature, stage.target, stage.distil_weight)
+        target, weight = stage.target, stage.distil_weight
+        return Draw(stage.task, item, asked, share, keep, temperature, stage.reducer, target, weight)
 
     def _random(self, rng: np.random.Generator) -> Asked:
         """Clips of similar length with one question each."""
@@ -71,19 +73,11 @@ class Draws(Dataset[Any]):
         return asked
 
     def _whole(self, rng: np.random.Generator, n: int) -> Asked:
-        """n clips with several questions and statements each, kinds in `first` before others.
-
-        With `first`, half as many clips more are drawn, and those with the fewest questions of these kinds are dropped.
-        """
+        """n clips with several questions, kinds evenly, and statements each."""
         stage = self.stage
-        clips = self.source.draw(rng, n + (n // 2 if stage.first else 0))
-        clips = sorted(clips, key=lambda clip: -sum(q.kind in stage.first for q in clip.questions))[:n]
-
-        def some(questions: tuple[Question, ...], most: int) -> tuple[Question, ...]:
-            drawn = [questions[int(i)] for i in rng.permutation(len(questions))]
-            return tuple(sorted(drawn, key=lambda q: q.kind not in stage.first)[:most])
 
         def parts(clip: Example) -> tuple[Question, ...]:
-            return some(clip.questions, stage.questions) + some(clip.statements, stage.statements)
+            facts = [clip.statements[int(i)] for i in rng.permutation(len(clip.statements))[: stage.statements]]
+            return (*pick(clip.questions, rng, stage.questions), *facts)
 
-        return [(clip, parts(clip)) for clip in clips]
+        return [(clip, parts(clip)) for clip in self.source.draw(rng, n)]

@@ -21,6 +21,7 @@ Part = Literal["decoder", "sieve"]
 Gate = Literal["straight-through", "gumbel", "soft"]
 Target = Literal["saliency", "agreed"]
 Log = Literal["csv", "tensorboard"]
+Chooser = Literal["cs2", "cs2-maxmin"]
 Optim = Literal["adamw", "muon"]
 Precision = Literal["float32", "bfloat16"]
 TooLong = Literal["skip", "cut"]
@@ -96,11 +97,12 @@ class Stage:
 
     The learning rate rises over `warm_up` of the steps, is constant until `steady` of them, then falls as a cosine.
     `train` names the parts that learn; all others are frozen. The values of `share` are used in turn, one a step: the
-    random share of the audio and video tokens that the decoder receives. Task answers asks at most `questions` and
-    `statements` of each clip, kinds in `first` before others; `focus` is the exponent of the focal loss. In task sieve
-    every `full_every`-th draw is one of task answers with `full_batch` clips, which keeps the accuracy without a sieve.
-    The edge of a soft gate narrows from the first `temperature` to the last. From `layers` on: options of the sieve. An
-    option left out keeps the value of the sieve that the stage continues, or the default of SieveOptions.
+    random share of the audio and video tokens that the decoder receives. Task answers asks at most `questions`, kinds
+    evenly, and `statements` of each clip; `focus` is the exponent of the focal loss. In task sieve every
+    `full_every`-th draw is one of task answers with `full_batch` clips, which keeps the accuracy without a sieve. The
+    edge of a soft gate narrows from the first `temperature` to the last; `reducer` is the choice that it follows, and
+    by which held-out clips are answered. From `layers` on: options of the sieve. An option left out keeps the value of
+    the sieve that the stage continues, or the default of SieveOptions.
     """
 
     LEARN: ClassVar[dict[str, tuple[str, ...]]] = {  # parts that learn, by task, unless `train` names them
@@ -126,7 +128,6 @@ class Stage:
     lora: Lora | None = None
     share: tuple[Ratio, ...] = (1.0,)
     questions: int = 10
-    first: tuple[str, ...] = ()  # kinds of questions
     statements: int = 30
     focus: float = 0.0
     target: Target = "agreed"
@@ -135,6 +136,7 @@ class Stage:
     full_batch: Count = 16
     temperature: tuple[float, ...] = (0.8, 0.1)
     distil_weight: float = 0.0  # weight of the distillation loss beside a soft gate
+    reducer: Chooser = "cs2"
     layers: int | None = None
     form: Form | None = None
     sections: tuple[int, ...] | None = None
@@ -156,6 +158,8 @@ class Stage:
         if self.distil_weight < 0 or (self.distil_weight and self.gate != "soft"):
             hint = 'Give 0 or more, and only with gate = "soft".'
             raise DataError(f"{where} has distil_weight = {self.distil_weight:g}.", hint)
+        if self.reducer != "cs2" and self.task == "sieve" and self.gate != "soft":
+            raise DataError(f"{where} has reducer = {self.reducer!r}.", 'Add gate = "soft": other gates follow cs2.')
         if not self.share or not self.keep or not all(phase.ratios for phase in self.keep):
             raise DataError(f"{where} has an empty list.", "share and keep need at least one ratio.")
         if not self.temperature or min(self.temperature) <= 0:

@@ -174,7 +174,7 @@ class Run:
         if valid is None:
             return found
         for keep in CHECKED if stage.task in SIEVED else ():
-            scored = accuracy(self.backbone, valid, stage.batch, self.sieve, keep)
+            scored = accuracy(self.backbone, valid, stage.batch, self.sieve, stage.reducer, keep)
             found |= {f"keep_{keep:g}": scored["all"], f"keep_{keep:g}_loss": scored["valid_loss"]}
         return found | (accuracy(self.backbone, valid, stage.batch) if "decoder" in stage.learns else {})
 
