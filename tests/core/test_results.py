@@ -160,8 +160,10 @@ def test_the_page_of_a_model_that_was_not_measured_has_no_figures_of_it(tmp_path
 
 def test_a_token_is_on_the_evidence_during_the_sound_or_in_the_corner_of_the_object() -> None:
     stream = tinymodel.stream(tinymodel.backbone(), 3.0)
-    sound, thing = {"start": 1.0, "end": 2.0}, {"start": 0.0, "end": 9.0, "corner": "top left"}
-    hit = evidence.on(stream, sound, thing)
+    cat = {"what": "cat", "start": 0.0, "end": 9.0, "corner": "top left"}
+    events = [{"what": "dog"}, {"what": "bell", "start": 1.0, "end": 2.0}, cat]
+    question = "Which object is visible when the bell plays?"
+    hit = evidence.on(stream, *evidence.events_of({"question": question, "answer": "cat", "events": events}))
     kind, time, cell = stream.kind[0], stream.time[0], stream.cell[0]
     rows, columns = (cell[kind == VIDEO].amax(0) + 1).tolist()
     for i in range(len(kind)):

@@ -52,7 +52,7 @@ def measure(store: Store) -> None:
         for done, (folder, row) in enumerate(asked, 1):
             clip = model.encode(store.questions(folder).parent / row["media"], cache=cache)
             stream = model.embed(clip.prompt(row["question"]))
-            hit = on(stream, *_events(row))
+            hit = on(stream, *events_of(row))
             found[f"{folder} {ALL}"].append(float(hit[stream.pool[0]].float().mean()))
             for name in filter(KNOWN.__contains__, REDUCERS):
                 for keep in KEEPS:
@@ -129,7 +129,8 @@ def _asked(store: Store) -> list[tuple[str, dict[str, Any]]]:
     return found
 
 
-def _events(row: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def events_of(row: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The sound that a question of KIND names, and the object that answers it."""
     named = row["question"].split(" the ")[-1].split(" plays")[0]
     sound = next(event for event in row["events"] if event["what"] == named)
     return sound, next(event for event in row["events"] if event["what"] == row["answer"])
