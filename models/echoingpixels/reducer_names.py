@@ -37,7 +37,7 @@ def known_reducers() -> tuple[str, ...]:
 def check_reducer(name: str) -> str:
     """Return a known reducer's name, or auto, else raise OptionError listing them.
 
-    An unknown name is looked for among the entry points of other packages, and loaded; EpError if that fails.
+    An unknown name that is an entry point of another package is loaded; EpError if that fails.
     """
     if name not in (AUTO_REDUCER, *REDUCER_NAMES):
         entry = _found().get(name)

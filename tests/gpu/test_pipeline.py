@@ -27,6 +27,7 @@ from echoingpixels.media.clip import Clip
 from echoingpixels.model import EchoingPixels
 from echoingpixels.options import AskOptions, Auto, GenerateOptions, Reuse
 from echoingpixels.reducer_names import SIEVED
+from echoingpixels.reducers import budget
 from echoingpixels.reducers import chunked_scoring as windows
 from echoingpixels.reducers.setting import Setting
 from tests.support import tinymodel
@@ -90,10 +91,11 @@ def test_an_adaptive_ratio_answers_as_on_the_cpu() -> None:
     same(asked(keep=Auto()), on_cpu())
 
 
-@pytest.mark.parametrize("reducer", ["cs2", "relevance", "fastv"])
+@pytest.mark.parametrize("reducer", ["cs2", "cs2-maxmin", "maxmin-floors", "relevance", "fastv"])
 def test_a_long_clip_scored_by_windows_answers_as_on_the_cpu(reducer: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(windows, "AT_ONCE", 60)
     monkeypatch.setattr(windows, "WINDOW", 40)
+    monkeypatch.setattr(budget, "PART", 40)
     same(asked(reducer=reducer, clip=tinymodel.clip(6.0)), on_cpu())
 
 

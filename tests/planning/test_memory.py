@@ -92,7 +92,7 @@ def encoded(dtype: torch.dtype) -> tuple[int, int, Features]:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("reducer", ["cs2", "relevance", "fastv", "repeats", "uniform", "full"])
+@pytest.mark.parametrize("reducer", ["cs2", "relevance", "fastv", "repeats", "maxmin-floors", "uniform", "full"])
 def test_every_stage_is_as_large_as_its_live_tensors(reducer: str, dtype: torch.dtype) -> None:
     one, asked = model(dtype), case(dtype, reducer, 0.3)
     planned = {stage.name: stage for stage in memory_of(asked).stages}
@@ -153,7 +153,7 @@ def three_b(device: str) -> Outline:
 
 @pytest.mark.parametrize("quant", ["none", "int8", "nf4"])
 @pytest.mark.parametrize("device", ["cuda", "cpu"])
-@pytest.mark.parametrize("reducer", ["cs2", "relevance"])
+@pytest.mark.parametrize("reducer", ["cs2", "relevance", "maxmin-floors"])
 def test_more_of_anything_never_takes_less(reducer: str, device: str, quant: str) -> None:
     whole = three_b(device)
     drawn = replace(whole, model=EchoingPixels(whole.model.backbone, whole.model.sieve, quant))
