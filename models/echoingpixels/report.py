@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -38,10 +38,29 @@ class TokenCounts:
     def __add__(self, other: TokenCounts) -> TokenCounts:
         return TokenCounts(*(getattr(self, kind) + getattr(other, kind) for kind in TOKEN_KINDS))
 
+    @classmethod
+    def mean(cls, by_layer: Sequence[TokenCounts]) -> TokenCounts:
+        """The mean over a decoder's layers, rounded."""
+        total = sum(by_layer, cls())
+        return cls(*(round(getattr(total, kind) / len(by_layer)) for kind in TOKEN_KINDS))
+
+
+@dataclass(frozen=True)
+class Depth:
+    """Tokens that the decoder's layers read from `layer` on, counted from 0."""
+
+    layer: int
+    tokens: TokenCounts
+
+    @staticmethod
+    def of(by_layer: Sequence[TokenCounts]) -> tuple[Depth, ...]:
+        """The layers at which the tokens change, the first one among them."""
+        return tuple(Depth(i, one) for i, one in enumerate(by_layer) if i == 0 or one != by_layer[i - 1])
+
 
 @dataclass(frozen=True)
 class TokenCount:
-    """Tokens of one kind before and after selection."""
+    """Tokens of one kind before and after selection; mean over the decoder's layers."""
 
     before: int
     after: int
@@ -188,7 +207,7 @@ class Report:
 
     `time_s`: of a batch, an equal share of its seconds. `encoded`: tokens that the encoders computed; the other tokens
     of `tokens` reuse the features of one of these. `tokens_per_s`: decoding throughput after the first token, of the
-    whole batch; None for answers of one token.
+    whole batch; None for answers of one token. `depths`: more than one where tokens are dropped inside the decoder.
     """
 
     tokens: Tokens
@@ -198,6 +217,7 @@ class Report:
     encoded: TokenCounts
     speedup: Speedup
     tokens_per_s: float | None = None
+    depths: tuple[Depth, ...] = ()
 
     def measured(self, full: Report) -> Report:
         """The same with its speedup measured against the report of the full run."""
@@ -214,6 +234,7 @@ class Report:
             "speedup": asdict(self.speedup),
             "encoded": {"video": self.encoded.video, "audio": self.encoded.audio, "image": self.encoded.image},
             "tokens_per_s": self.tokens_per_s,
+            "depths": [{"layer": depth.layer, **asdict(depth.tokens)} for depth in self.depths],
         }
 
 
