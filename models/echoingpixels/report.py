@@ -46,21 +46,8 @@ class TokenCounts:
 
 
 @dataclass(frozen=True)
-class Depth:
-    """Tokens that the decoder's layers read from `layer` on, counted from 0."""
-
-    layer: int
-    tokens: TokenCounts
-
-    @staticmethod
-    def of(by_layer: Sequence[TokenCounts]) -> tuple[Depth, ...]:
-        """The layers at which the tokens change, the first one among them."""
-        return tuple(Depth(i, one) for i, one in enumerate(by_layer) if i == 0 or one != by_layer[i - 1])
-
-
-@dataclass(frozen=True)
 class TokenCount:
-    """Tokens of one kind before and after selection; mean over the decoder's layers."""
+    """Tokens of one kind before and after selection: `after` is the mean over the decoder's layers."""
 
     before: int
     after: int
@@ -207,7 +194,8 @@ class Report:
 
     `time_s`: of a batch, an equal share of its seconds. `encoded`: tokens that the encoders computed; the other tokens
     of `tokens` reuse the features of one of these. `tokens_per_s`: decoding throughput after the first token, of the
-    whole batch; None for answers of one token. `depths`: more than one where tokens are dropped inside the decoder.
+    whole batch; None for answers of one token. `last_layer`: tokens that the decoder's last
+    layer reads, fewer than the first where some are dropped inside.
     """
 
     tokens: Tokens
@@ -217,7 +205,8 @@ class Report:
     encoded: TokenCounts
     speedup: Speedup
     tokens_per_s: float | None = None
-    depths: tuple[Depth, ...] = ()
+    first_layer: TokenCounts = TokenCounts()
+    last_layer: TokenCounts = TokenCounts()
 
     def measured(self, full: Report) -> Report:
         """The same with its speedup measured against the report of the full run."""
@@ -234,7 +223,8 @@ class Report:
             "speedup": asdict(self.speedup),
             "encoded": {"video": self.encoded.video, "audio": self.encoded.audio, "image": self.encoded.image},
             "tokens_per_s": self.tokens_per_s,
-            "depths": [{"layer": depth.layer, **asdict(depth.tokens)} for depth in self.depths],
+            "first_layer": asdict(self.first_layer),
+            "last_layer": asdict(self.last_layer),
         }
 
 

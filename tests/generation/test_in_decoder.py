@@ -139,8 +139,8 @@ def test_all_tokens_are_the_run_of_full(reducer: str) -> None:
     full = clip.ask(QUESTION, AskOptions("full", 1.0, GenerateOptions(6)))
     made = clip.ask(QUESTION, AskOptions(reducer, 1.0, GenerateOptions(6)))
     assert made.token_ids == full.token_ids and made.kept_times == full.kept_times
-    assert (made.report.tokens, made.report.depths) == (full.report.tokens, full.report.depths)
-    assert made.report.flops == full.report.flops
+    assert (made.report.tokens, made.report.last_layer) == (full.report.tokens, full.report.first_layer)
+    assert made.report.flops.full == full.report.flops.full
 
 
 @pytest.mark.parametrize("reducer", ["seats", "fastv"])
@@ -152,7 +152,7 @@ def test_a_batch_of_questions_has_the_answers_of_each_alone(reducer: str) -> Non
     for (clip, question), answer in zip(asked, model.answer(asked, options), strict=True):
         alone = clip.ask(question, options)
         assert answer.token_ids == alone.token_ids and answer.kept_times == alone.kept_times
-        assert (answer.report.tokens, answer.report.depths) == (alone.report.tokens, alone.report.depths)
+        assert (answer.report.tokens, answer.report.last_layer) == (alone.report.tokens, alone.report.last_layer)
         assert answer.report.flops == alone.report.flops
 
 
@@ -168,9 +168,8 @@ def test_a_report_has_the_mean_over_the_layers_and_the_operations_of_each(reduce
     assert read is not None and report.tokens.kept_ratio == pytest.approx(0.5, abs=0.01)
     for name, kind in (("video", kept.vision), ("audio", kept.pool & ~kept.vision)):
         assert getattr(report.tokens, name).after == round(float(read[kind].sum()) / 4)
-        assert len(answer.kept_times[name]) == int((read[kind] == 4).sum()) == getattr(report.depths[-1].tokens, name)
-    assert report.depths[0].tokens == kept.row_counts()[0] and report.depths[0].layer == 0
-    assert [depth.layer for depth in report.depths[1:]] == [drop.layer for drop in kept.drops]
+        assert len(answer.kept_times[name]) == int((read[kind] == 4).sum()) == getattr(report.last_layer, name)
+    assert report.first_layer == kept.row_counts()[0]
     each = [int((read > layer).sum()) for layer in range(4)]
     shape, spent, cost = model.backbone.shape, clip.encoder_flops, prompt.cost(answer.options)
     assert report.flops.reduced == pytest.approx(spent + cost.selection_flops + _flops(shape, each, 5))

@@ -144,7 +144,7 @@ def test_a_batch_that_drops_tokens_inside_the_decoder_answers_as_on_the_cpu(
         clips = [tinymodel.clip(seconds, seed=i) for i, seconds in enumerate((2.0, 4.0))]
         batch = [(encoded, question) for encoded in map(model.encode, clips) for question in QUESTIONS[:2]]
         answers = model.answer(batch, AskOptions(reducer, 0.4, GenerateOptions(5)))
-        return [(answer.token_ids, answer.report.depths) for answer in answers]
+        return [(answer.token_ids, answer.report.last_layer) for answer in answers]
 
     same(work, on_cpu())
 

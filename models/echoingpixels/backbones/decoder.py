@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache as memo
+from functools import partial
 from inspect import signature
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from ..inputs.descent import Descent, descend
+from ..inputs.token_stream import TokenStream
+from .attention import last_attention
 
 
 @memo
@@ -48,6 +53,17 @@ def join(joined: Any, caches: list[Any], order: Tensor) -> Any:
         for layer in layers:
             layer.keys = layer.values = None
     return joined
+
+
+def run_with_drops(text: Any, run_layers: Callable[..., Tensor], stream: TokenStream, cache: Any) -> Descent:
+    """Run the decoder `text` over a stream with drops; see `Backbone.descend`. `run_layers`: the backbone's."""
+
+    def run(part: TokenStream, first: int, last: int) -> Tensor:
+        layers, mask = text.layers[first:last], part.mask if len(part.mask) > 1 else None  # one row is never padded
+        return run_layers(layers, part.embeds, part.positions, mask, cache) if layers else part.embeds
+
+    end = descend(stream, len(text.layers), run, partial(last_attention, text, cache))
+    return replace(end, hidden=text.norm(end.hidden[:, -1:]))
 
 
 @dataclass(frozen=True)

@@ -7,21 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..inputs.descent import Descent, Drop, descend
+from ..inputs.descent import Descent, Drop
 from ..inputs.patches import Resolution
 from ..inputs.positions import AUDIO, IMAGE, VIDEO
 from ..inputs.prepare import Inputs, Media, Tokenizer
 from ..inputs.token_stream import TokenStream
 from ..options import Reuse
 from .base import AudioShape, Features, VisionShape
-from .decoder import InParts, Uneven, join, kv_name, step_mask
+from .decoder import InParts, Uneven, join, kv_name, run_with_drops, step_mask
 from .encoders import VisionEncoder, encode_audio
 from .sizes import audio_flops, audio_shape_of, layout_of, shape_of, stop_ids_of, vision_flops, vision_shape_of
 
@@ -248,17 +247,7 @@ class QwenOmni:
 
         Fills a KV cache that grows: the entries of each layer are those of the tokens that it read.
         """
-        from .attention import last_attention
-
-        def run(part: TokenStream, first: int, last: int) -> Tensor:
-            layers, mask = (
-                self.text.layers[first:last],
-                part.mask if len(part.mask) > 1 else None,
-            )  # one is never padded
-            return self.run_layers(layers, part.embeds, part.positions, mask, cache) if layers else part.embeds
-
-        end = descend(stream, self.shape.layers, run, partial(last_attention, self.text, cache))
-        return replace(end, hidden=self.text.norm(end.hidden[:, -1:]))
+        return run_with_drops(self.text, self.run_layers, stream, cache)
 
     def uneven_cache(self, cache: Any, read: Tensor, drops: Sequence[Drop]) -> Any:
         """The cache that `descend` has filled, for `decode`, which then takes no mask. `read` (B, L) as returned."""

@@ -13,7 +13,6 @@ from ..inputs.descent import counts_by_layer
 from ..inputs.token_stream import TokenStream
 from ..options import AskOptions
 from ..report import (
-    Depth,
     Flops,
     MemoryUse,
     Report,
@@ -100,7 +99,8 @@ def generate(
             speedup=Speedup(flops.full / flops.reduced),
             encoded=cost.encoded or replace(before[row], text=0),
             tokens_per_s=rate,
-            depths=Depth.of(by_layer[row]),
+            first_layer=by_layer[row][0],
+            last_layer=by_layer[row][-1],
         )
         answer = Answer(text.text, tuple(text.ids), text.reason, report, options, times[row], cost.warnings, cost.notes)
         yield Chunk("", answer, row)

@@ -17,7 +17,8 @@ from torch.nn import functional as F
 from ..backbones.base import Backbone
 from ..errors import OptionError
 from ..inputs.token_stream import TokenStream
-from ..options import NO_STATIC, GenerateOptions
+from ..options import GenerateOptions
+from ..reducer_names import NO_STATIC
 from ..report import Stopwatch
 
 FinishReason = Literal["stop", "length"]
