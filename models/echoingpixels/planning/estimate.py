@@ -89,11 +89,6 @@ class Case:
         return counts_by_layer(kept, end.read, layers)[0]
 
     @property
-    def kept(self) -> TokenCounts:
-        """Tokens by kind that enter the decoder."""
-        return self.by_layer[0]
-
-    @property
     def loaded(self) -> EchoingPixels:
         """The model as a run loads it: without a sieve if it has none of its own and the reducer needs none."""
         model, uses_sieve = self.outline.model, self.outline.own_sieve or self.options.reducer in SIEVED
@@ -172,7 +167,8 @@ def _stages(case: Case) -> Iterator[Stage]:
     """Every stage of an answer, in order. On CUDA the memory of the host is left out."""
     work, cuda, counts = _Work(case), case.outline.device.type == "cuda", case.before
     video, audio = (counts.video + counts.image) * work.token, counts.audio * work.token
-    length, kept = counts.total, case.kept.total
+    each = [read.total for read in case.by_layer]
+    length, kept, new = counts.total, each[0], case.options.generate.max_new_tokens
     clip = 0 if cuda else case.clip_bytes
     if not cuda:
         pixels, mel = work.patches * PATCH_VALUES, work.mel
@@ -187,8 +183,7 @@ def _stages(case: Case) -> Iterator[Stage]:
     held = (0 if cuda else case.clip_bytes) + video + audio
     yield Stage("select", held + length * work.token, 0, work.selection(length, kept))
     held += kept * work.token
-    each, new = [counts.total for counts in case.by_layer], case.options.generate.max_new_tokens
-    yield Stage("prefill", held, work.kv_cache(*each), round(work.layer(kept, work.quant)))
+    yield Stage("prefill", held, work.kv_cache(*each), work.prefill(each))
     grown = work.kv_cache(kept + new)  # one layer at a time is copied to become longer
     last = work.shape.vocab * work.value + round(work.layer(1, work.quant))
     yield Stage("generate", held, work.kv_cache(*(tokens + new for tokens in each)), grown + last)
@@ -251,6 +246,11 @@ class _Work:
         shape, block = self.shape, min(QUERIES_AT_ONCE, int(self.case.stream.question_tokens.sum()))
         weights = shape.heads * (2 * block + 3) * FLOAT + block  # 3: maximum and sum, and the next of one of them
         return tokens * (self.token + shape.kv_heads * shape.head_size * FLOAT + weights)
+
+    def prefill(self, tokens: list[int]) -> int:
+        """Layers with that many tokens, beside the KV cache of all. The first reads the stream; later caches are empty."""
+        filled = [self.kv_cache(*tokens[: i + 1]) + round(self.layer(n, self.quant)) for i, n in enumerate(tokens)]
+        return max([filled[0] - tokens[0] * self.token, *filled[1:]]) - self.kv_cache(*tokens)
 
     def layer(self, tokens: int, quant: str, at_once: int | None = None) -> float:
         """One decoder layer over L tokens: the most that is alive at once, in its attention or in its MLP.
