@@ -97,14 +97,16 @@ def test_one_wrong_number_of_seats_is_found_and_named(tmp_path: Path, capsys: py
     tensors = load_file(path)
     tensors["keep"][100] ^= True
     save_file(tensors, path)
+    change(folder / "stage1_2.safetensors", "kept_audio", 1)
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["schedule"][0]["keep_at_each_drop_video"][1] += 2e-4
     (folder / "manifest.json").write_text(json.dumps(manifest))
     assert main([str(folder)]) == 1
     lines = capsys.readouterr().out.splitlines()
     past = {line.split("  ")[0].strip(): line for line in lines if "PAST" in line}
-    assert "stage2_1" in past["stage2 keep"] and "schedule 0, video" in past["schedule ratios"]
-    assert past.keys() == {"stage2 keep", "schedule ratios"}
+    assert "stage1_2.safetensors, audio" in past["stage1 kept"] and "stage2_1" in past["stage2 keep"]
+    assert "schedule 0, video" in past["schedule ratios"]
+    assert past.keys() == {"stage2 keep", "schedule ratios", "stage1 kept"}
 
 
 @pytest.mark.parametrize(("source", "case"), [(REFERENCE, SOUND), (PROCESSOR, "video_only")])

@@ -248,7 +248,7 @@ class _Work:
         return tokens * (self.token + shape.kv_heads * shape.head_size * FLOAT + weights)
 
     def prefill(self, tokens: list[int]) -> int:
-        """Layers with that many tokens, beside the KV cache of all. The first reads the stream; later caches are empty."""
+        """Layers with that many tokens, beside the KV cache of all. The first reads the stream itself."""
         filled = [self.kv_cache(*tokens[: i + 1]) + round(self.layer(n, self.quant)) for i, n in enumerate(tokens)]
         return max([filled[0] - tokens[0] * self.token, *filled[1:]]) - self.kv_cache(*tokens)
 
