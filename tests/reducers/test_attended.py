@@ -94,17 +94,6 @@ def test_blocks_of_any_size_give_the_same_scores(monkeypatch: pytest.MonkeyPatch
 
 
 @torch.no_grad()
-def test_fastv_needs_no_sieve_and_keeps_what_is_attended_to_most(on: QwenOmni) -> None:
-    stream = tinymodel.stream(on, 4.0)
-    selection = EchoingPixels(on).select(stream, "fastv", 0.2)
-    scores = reported(stream)[LAYERS - 1][:, :, -1].mean(1)
-    assert selection.fused is None and selection.scores is not None
-    torch.testing.assert_close(selection.scores, scores, rtol=0, atol=NOISE)
-    kept = selection.keep & stream.pool
-    assert selection.scores[kept].min() >= selection.scores[stream.pool & ~selection.keep].max()
-
-
-@torch.no_grad()
 def test_relevance_is_the_most_that_a_word_attends_above_the_mean_word_unless_a_token_repeats(on: QwenOmni) -> None:
     stream = asking(on)
     pool, model = stream.pool[0], EchoingPixels(on)

@@ -11,7 +11,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -21,6 +20,8 @@ from echoingpixels.reducers import budget as budgets
 from echoingpixels.reducers.budget import EachWindow, OnePool
 from echoingpixels.reducers.maxmin import weights
 from echoingpixels.reducers.pick import MaxMin
+from tests.parity.seats import stage1_stream
+from tests.parity.tally import Recorded
 from tests.reducers.test_reducers import rows
 from tests.support import tinymodel
 
@@ -73,21 +74,9 @@ def test_the_choice_is_that_of_the_slow_greedy_rule(keep: float, floor: float, w
 
 def recorded(case: dict[str, Any]) -> tuple[TokenStream, Tensor, list[int]]:
     """A stream of a recorded case with its saliency (1, L), and the places of the tokens kept there."""
-    found = load_file(SEATS / case["file"])
-    video, audio = found["video"], found["audio"]
-    n, each = len(video), case["tokens_per_grid"]
-    kind = torch.tensor([VIDEO] * n + [TEXT] + [AUDIO] * len(audio))
-    stream = TokenStream(
-        embeds=torch.cat([video, video[:1], audio])[None],
-        positions=torch.zeros(3, 1, len(kind), dtype=torch.int64),
-        kind=kind[None],
-        time=torch.cat([torch.arange(n) // each * 1.0, torch.tensor([torch.nan]), torch.arange(len(audio)) / 25])[None],
-        cell=torch.zeros(1, len(kind), 2, dtype=torch.int64),
-        mask=torch.ones(1, len(kind), dtype=torch.bool),
-        next_position=torch.zeros(1, dtype=torch.int64),
-    )
-    saliency = torch.cat([found["video_saliency"], torch.zeros(1), found["audio_saliency"]])[None]
-    return stream, saliency, sorted([*found["kept_video"].tolist(), *(found["kept_audio"] + n + 1).tolist()])
+    found = Recorded(SEATS / case["file"])
+    audio_from = len(found["video"]) + 1
+    return *stage1_stream(case, found), [*found["kept_video"].tolist(), *(found["kept_audio"] + audio_from).tolist()]
 
 
 @pytest.mark.parametrize("case", STAGE1, ids=lambda case: case["file"])

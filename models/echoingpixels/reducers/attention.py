@@ -10,26 +10,11 @@ from torch import Tensor
 from ..backbones.base import Backbone, Shape
 from ..backbones.sizes import layer_flops
 from ..inputs.token_stream import TokenStream
-from .chunked_scoring import Where, scored
+from .chunked_scoring import scored
 from .novelty import novelty
 
 LAYERS = 2  # decoder layers whose attention is read
 SINK = 0.3  # of a head's attention, mean over the words: the token is an attention sink (arXiv 2410.10781)
-
-
-def last_token(backbone: Backbone, stream: TokenStream) -> Tensor:
-    """Attention of the prompt's last token in layer 2, mean over heads: (B, L) float32. FastV's score, as in its code.
-
-    Source: FastV (arXiv 2403.06764), which drops the other tokens from that layer on; here only its score is used.
-    """
-
-    def score(part: TokenStream, _: Where) -> Tensor:
-        last = torch.zeros_like(part.mask)
-        last[:, -1] = True
-        blocks = list(backbone.attention_of(part, last, LAYERS))[-1]
-        return next(blocks)[:, :, 0].mean(1)
-
-    return scored(stream, score)
 
 
 def relevant(backbone: Backbone, stream: TokenStream) -> Tensor:
