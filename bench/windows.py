@@ -1,4 +1,4 @@
-"""Accuracy of scoring by windows: short clips, with windows as small for them as they are for an hour of video.
+"""Accuracy of windows, for scores and for picks: short clips, with windows as small for them as for an hour of video.
 
 Every row of the table answers the same questions; the first scores all tokens at once.
 """
@@ -14,15 +14,15 @@ from echoingpixels import load
 from echoingpixels.datasets.reading import read_questions
 from echoingpixels.evaluation.evaluate import evaluate
 from echoingpixels.options import GenerateOptions, read_keep
-from echoingpixels.reducers import chunked_scoring
+from echoingpixels.reducers import budget, chunked_scoring
 from echoingpixels.reducers.setting import settings
 from epcli import console
 
 LIMITS = (
-    (chunked_scoring.AT_ONCE, chunked_scoring.WINDOW),
-    (160, 100),
-    (100, 60),
-)  # tokens scored at once, and tokens of one window
+    (chunked_scoring.AT_ONCE, chunked_scoring.WINDOW, budget.PART),
+    (160, 100, 100),
+    (100, 60, 60),
+)  # tokens scored at once, tokens of one window, and tokens that a max-min pick compares with each other
 
 
 def main(
@@ -34,7 +34,7 @@ def main(
     """Evaluate the tiny model under every limit."""
     model, rows = load("tiny"), read_questions(data, limit)
     chosen = settings(reducers.split(","), [read_keep(keep) for keep in keeps.split(",")])
-    for chunked_scoring.AT_ONCE, chunked_scoring.WINDOW in LIMITS:
+    for chunked_scoring.AT_ONCE, chunked_scoring.WINDOW, budget.PART in LIMITS:
         for run in evaluate(model, rows, chosen, generate=GenerateOptions(max_new_tokens=8)):
             name = f"{run.setting.reducer} {run.setting.keep}"
             score = f"{100 * (run.score.accuracy or 0):.1f} % of {run.score.questions}"

@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 ONE_KEEP, RATIOS = f"Give a ratio such as 0.2, or {AUTO}.", "Give ratios such as 1,0.2,0.05."
 REDUCERS = (  # without those for ablations
     "cs2 and cs2-maxmin (a trained sieve), maxmin and maxmin-floors (diversity), diverse (diversity by window), "
-    "relevance and relevance-maxmin (attention of the question), fastv (attention of the last token), repeats "
-    "(difference to the previous step), uniform, random, full (all tokens)"
+    "relevance and relevance-maxmin (attention of the question), seats and fastv (inside the decoder, by attention "
+    "of the last token), repeats (difference to the previous step), uniform, random, full (all tokens)"
 )
 AUTO_REDUCER = f"{AUTO}: cs2 if the model has a sieve, else {UNSIEVED}"
 AUTO_KEEP = f"{AUTO}[:QUALITY] (cs2 only): the ratio that reaches QUALITY x full-token accuracy, {QUALITY:g} by default"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from .errors import OptionError
-from .reducer_names import UNSIEVED, check_reducer
+from .reducer_names import IN_DECODER, NO_STATIC, UNSIEVED, check_reducer
 
 KEEP = 0.2  # default share of audio and video tokens, which the sieve is trained at
 QUALITY = 0.98  # default share of the accuracy with all tokens, where the sieve chooses the number of tokens
@@ -173,6 +173,8 @@ class AskOptions:
 
     def __post_init__(self) -> None:
         check_choice(self.reducer, self.keep)
+        if self.reducer in IN_DECODER and (self.generate.static or self.generate.compile):
+            raise OptionError(*NO_STATIC)
 
     def resolved(self, has_sieve: bool) -> AskOptions:
         """The same with the real name of the reducer, for a model with or without a sieve."""

@@ -11,22 +11,28 @@ if TYPE_CHECKING:
 
 REDUCER_NAMES = [  # and registered ones
     *("cs2", "cs2-maxmin", "maxmin", "maxmin-floors", "relevance", "relevance-maxmin", "diverse", "diverse-saliency"),
-    *("fastv", "repeats", "uniform", "random", "full"),
+    *("seats", "fastv", "repeats", "uniform", "random", "full"),
 ]
 SIEVED = {"cs2", "cs2-maxmin"}  # reducers that need a trained sieve
+IN_DECODER = {"seats", "fastv"}  # reducers that drop tokens between the decoder's layers
+NO_STATIC = (  # message and hint
+    "Tokens dropped between the decoder's layers need a KV cache that grows.",
+    "Leave static and compile out, or use another reducer.",
+)
 UNSIEVED = "maxmin-floors"  # the default for a model without a sieve
 AUTO_REDUCER = "auto"
 GROUP = "echoingpixels.reducers"  # entry points of other packages: NAME = "module:REDUCER"
 PLUGINS: dict[str, Any] = {}  # loaded reducers of other packages, by name
 
 
-def add_name(name: str, needs_sieve: bool) -> None:
+def add_name(name: str, needs_sieve: bool, in_decoder: bool) -> None:
     """Make options and commands accept a reducer's name."""
     if name not in REDUCER_NAMES:
         REDUCER_NAMES.append(name)
-    SIEVED.discard(name)
-    if needs_sieve:
-        SIEVED.add(name)
+    for names, belongs in ((SIEVED, needs_sieve), (IN_DECODER, in_decoder)):
+        names.discard(name)
+        if belongs:
+            names.add(name)
 
 
 def known_reducers() -> tuple[str, ...]:
@@ -37,7 +43,7 @@ def known_reducers() -> tuple[str, ...]:
 def check_reducer(name: str) -> str:
     """Return a known reducer's name, or auto, else raise OptionError listing them.
 
-    An unknown name is looked for among the entry points of other packages, and loaded; EpError if that fails.
+    An unknown name that is an entry point of another package is loaded; EpError if that fails.
     """
     if name not in (AUTO_REDUCER, *REDUCER_NAMES):
         entry = _found().get(name)
@@ -66,4 +72,4 @@ def _load(name: str, entry: EntryPoint) -> None:
     if needs_sieve is None or not callable(getattr(reducer, "choose", None)):
         raise EpError(f"The reducer {name!r} of {package} is no Reducer: {entry.value}.", hint)
     PLUGINS[name] = reducer
-    add_name(name, needs_sieve)
+    add_name(name, needs_sieve, getattr(reducer, "schedule", None) is not None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -38,10 +38,16 @@ class TokenCounts:
     def __add__(self, other: TokenCounts) -> TokenCounts:
         return TokenCounts(*(getattr(self, kind) + getattr(other, kind) for kind in TOKEN_KINDS))
 
+    @classmethod
+    def mean(cls, by_layer: Sequence[TokenCounts]) -> TokenCounts:
+        """The mean over a decoder's layers, rounded."""
+        total = sum(by_layer, cls())
+        return cls(*(round(getattr(total, kind) / len(by_layer)) for kind in TOKEN_KINDS))
+
 
 @dataclass(frozen=True)
 class TokenCount:
-    """Tokens of one kind before and after selection."""
+    """Tokens of one kind before and after selection: `after` is the mean over the decoder's layers."""
 
     before: int
     after: int
@@ -188,7 +194,8 @@ class Report:
 
     `time_s`: of a batch, an equal share of its seconds. `encoded`: tokens that the encoders computed; the other tokens
     of `tokens` reuse the features of one of these. `tokens_per_s`: decoding throughput after the first token, of the
-    whole batch; None for answers of one token.
+    whole batch; None for answers of one token. `last_layer`: tokens that the decoder's last
+    layer reads, fewer than the first where some are dropped inside.
     """
 
     tokens: Tokens
@@ -198,6 +205,8 @@ class Report:
     encoded: TokenCounts
     speedup: Speedup
     tokens_per_s: float | None = None
+    first_layer: TokenCounts = TokenCounts()
+    last_layer: TokenCounts = TokenCounts()
 
     def measured(self, full: Report) -> Report:
         """The same with its speedup measured against the report of the full run."""
@@ -214,6 +223,8 @@ class Report:
             "speedup": asdict(self.speedup),
             "encoded": {"video": self.encoded.video, "audio": self.encoded.audio, "image": self.encoded.image},
             "tokens_per_s": self.tokens_per_s,
+            "first_layer": asdict(self.first_layer),
+            "last_layer": asdict(self.last_layer),
         }
 
 

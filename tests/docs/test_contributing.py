@@ -37,13 +37,15 @@ def replace(path: Path, old: str, new: str) -> None:
 def follow(root: Path) -> list[str]:
     """Do what the recipes say; the new test files."""
     shown = recipes()
-    reducer = shown.pop(f"{LIBRARY}/reducers/basic.py")
+    score = shown.pop(f"{LIBRARY}/reducers/score.py")
     for path, text in shown.items():
         (root / path).write_text(text, encoding="utf-8")
-    basic = root / LIBRARY / "reducers/basic.py"
-    replace(root / LIBRARY / "reducers/registry.py", '"random", "repeats")', '"random", "repeats", "recent")')
-    replace(basic, "def by_scores(", f"{reducer}\n\ndef by_scores(")
-    replace(root / LIBRARY / "options.py", '"fastv", "relevance"]', '"fastv", "relevance", "recent"]')
+    replace(root / LIBRARY / "reducers/score.py", "NONE = Score()", f"{score}NONE = Score()")
+    registry = root / LIBRARY / "reducers/registry.py"
+    (line,) = re.findall(r"Add `(.*),` at the end of `REDUCERS`", TEXT)
+    replace(registry, "Whole()),\n}", f"Whole()),\n    {line},\n}}")
+    replace(registry, "NOVELTY, RELEVANCE,", "NOVELTY, RECENT, RELEVANCE,")
+    replace(root / LIBRARY / "reducer_names.py", '"random", "full"),', '"random", "full", "recent"),')
 
     loading = root / LIBRARY / "checkpoints/loading.py"
     (ending,) = re.findall(r"    ```python\n(    kind = .*?)\n    ```", TEXT, re.S)
@@ -63,7 +65,7 @@ def test_every_step_that_shows_a_file_is_found() -> None:
     assert sorted(recipes()) == [
         "epcli/commands/describe.py",
         f"{LIBRARY}/backbones/one_line.py",
-        f"{LIBRARY}/reducers/basic.py",
+        f"{LIBRARY}/reducers/score.py",
         "tests/backbones/test_one_line.py",
         "tests/cli/test_describe.py",
         "tests/reducers/test_recent.py",

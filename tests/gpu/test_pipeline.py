@@ -27,6 +27,7 @@ from echoingpixels.media.clip import Clip
 from echoingpixels.model import EchoingPixels
 from echoingpixels.options import AskOptions, Auto, GenerateOptions, Reuse
 from echoingpixels.reducer_names import SIEVED
+from echoingpixels.reducers import budget
 from echoingpixels.reducers import chunked_scoring as windows
 from echoingpixels.reducers.setting import Setting
 from tests.support import tinymodel
@@ -90,10 +91,11 @@ def test_an_adaptive_ratio_answers_as_on_the_cpu() -> None:
     same(asked(keep=Auto()), on_cpu())
 
 
-@pytest.mark.parametrize("reducer", ["cs2", "relevance", "fastv"])
+@pytest.mark.parametrize("reducer", ["cs2", "cs2-maxmin", "maxmin-floors", "relevance"])
 def test_a_long_clip_scored_by_windows_answers_as_on_the_cpu(reducer: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(windows, "AT_ONCE", 60)
     monkeypatch.setattr(windows, "WINDOW", 40)
+    monkeypatch.setattr(budget, "PART", 40)
     same(asked(reducer=reducer, clip=tinymodel.clip(6.0)), on_cpu())
 
 
@@ -131,6 +133,22 @@ def test_a_padded_batch_answers_as_on_the_cpu(masked: int, dtype: torch.dtype, m
         return [one.text for one in model.answer(batch, AskOptions("cs2", 0.3, GenerateOptions(5)))]
 
     assert len(same(work, on_cpu(dtype))) == 9
+
+
+@pytest.mark.parametrize("reducer", ["seats", "fastv"])
+@pytest.mark.parametrize("masked", [generate.MASKED, 1], ids=["padded", "by equal length"])
+def test_a_batch_that_drops_tokens_inside_the_decoder_answers_as_on_the_cpu(
+    reducer: str, masked: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(generate, "MASKED", masked)
+
+    def work(model: EchoingPixels) -> Any:
+        clips = [tinymodel.clip(seconds, seed=i) for i, seconds in enumerate((2.0, 4.0))]
+        batch = [(encoded, question) for encoded in map(model.encode, clips) for question in QUESTIONS[:2]]
+        answers = model.answer(batch, AskOptions(reducer, 0.4, GenerateOptions(5)))
+        return [(answer.token_ids, answer.report.last_layer) for answer in answers]
+
+    same(work, on_cpu())
 
 
 def test_features_from_the_cache_answer_as_on_the_cpu(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import torch
 from echoingpixels.backbones import qwen_omni
 from echoingpixels.model import EchoingPixels
 from echoingpixels.options import AskOptions, GenerateOptions, Reuse
+from echoingpixels.reducers.registry import REDUCERS as REGISTERED
 from tests.gpu.test_pipeline import QUESTIONS, reusing
 from tests.support import tinymodel
 from tests.support.pretended import on_cpu, on_cuda
@@ -94,7 +95,7 @@ def test_a_question_waits_for_what_is_listed_and_once_for_each_token(
     assert waits(record) == expected
 
 
-@pytest.mark.parametrize("reducer", ["relevance", "relevance-maxmin", "fastv"])
+@pytest.mark.parametrize("reducer", ["relevance", "relevance-maxmin"])
 def test_reducers_that_ask_the_decoder_wait_a_fixed_number_of_times(reducer: str) -> None:
     counts = []
     for seconds in (3.0, 6.0):
@@ -105,6 +106,21 @@ def test_reducers_that_ask_the_decoder_wait_a_fixed_number_of_times(reducer: str
         counts.append(waits(record))
     assert counts[0] == counts[1]
     assert sum((counts[0] - Counter(QUESTION) - times(2, TOKEN)).values()) <= 4
+
+
+@pytest.mark.parametrize("reducer", ["seats", "fastv"])
+@pytest.mark.parametrize("tokens", [1, 9])
+def test_each_drop_inside_the_decoder_waits_for_the_number_of_tokens_that_are_left(reducer: str, tokens: int) -> None:
+    with on_cuda(endless(on_cpu())) as (model, record):
+        clip = model.encode(tinymodel.clip())
+        record.clear()
+        clip.ask(QUESTIONS[0], question(reducer, tokens))
+        drops = REGISTERED[reducer].schedule.at(model.backbone.shape.layers, 0.3).drops
+    counts = {"inputs/token_stream.py:packed": 1 + len(drops), "inputs/token_stream.py:kept_times": 3}
+    reports = {"inputs/token_stream.py:row_counts": 1, "inputs/descent.py:counts_by_layer": 1}
+    first = {"reducers/budget.py:parts": 1} if reducer == "seats" else {}  # the windows that diverse compares
+    expected = Counter(counts) + Counter(reports) + Counter(first) + times(tokens, TOKEN)
+    assert len(drops) > 0 and waits(record) == expected
 
 
 def test_a_batch_waits_once_for_the_tokens_of_all_its_rows() -> None:

@@ -1,8 +1,8 @@
 """Compare this implementation, number by number, with a folder of recorded ones: `python -m tests.parity FIXTURE_DIR`.
 
-Takes both fixture formats (the published model's numbers; transformers' processor's numbers) and every option from the
-folder itself. Exit codes: 0 everything within its bound; 1 something is past it, or was recorded and not understood;
-2 the folder cannot be used.
+Takes every fixture format (the published model's numbers; transformers' processor's; those of SEATS) and every option
+from the folder itself. Exit codes: 0 everything within its bound; 1 something is past it, or was recorded and not
+understood; 2 the folder cannot be used.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tests.parity.tally import FixtureError, Tally
 
 
 def load_manifest(folder: Path) -> Any:
-    """The manifest of a fixture folder: a dict (reference) or a list (processor)."""
+    """The manifest of a fixture folder: a dict (reference, SEATS) or a list (processor)."""
     if not folder.is_dir():
         raise FixtureError(f"no such folder: {folder}")
     path = folder / "manifest.json"
@@ -31,7 +31,7 @@ def load_manifest(folder: Path) -> Any:
 
 
 def compare(folder: Path) -> Tally:
-    """Compare a folder of either format; FixtureError when there is nothing to compare."""
+    """Compare a folder of any format; FixtureError when there is nothing to compare."""
     manifest = load_manifest(folder)
     torch.set_num_threads(1)  # for models this small, more threads only wait for each other
     tally = Tally()
@@ -39,12 +39,16 @@ def compare(folder: Path) -> Tally:
         from tests.parity.reference import compare_reference
 
         compare_reference(folder, manifest, tally)
+    elif isinstance(manifest, dict) and "stage2" in manifest:
+        from tests.parity.seats import compare_seats
+
+        compare_seats(folder, manifest, tally)
     elif isinstance(manifest, list):
         from tests.parity.processor import compare_processor
 
         compare_processor(folder, manifest, tally)
     else:
-        raise FixtureError(f"{folder / 'manifest.json'} is of neither known format (a dict with cases, or a list)")
+        raise FixtureError(f"{folder / 'manifest.json'} is of no known format (a dict with cases or stages, or a list)")
     if not tally.numbers:
         raise FixtureError(f"nothing to compare in {folder}")
     return tally

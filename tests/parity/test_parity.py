@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from tests.parity.compare import main
 
 DATA = Path(__file__).parents[1] / "data"
-REFERENCE, PROCESSOR = DATA / "reference", DATA / "processor"
+REFERENCE, PROCESSOR, SEATS = DATA / "reference", DATA / "processor", DATA / "seats"
 TRAIN, SOUND = "case_av_train", "case_audio_only"
 
 
@@ -44,7 +44,7 @@ def change(path: Path, name: str, by: float) -> None:
     save_file({**tensors, name: tensor}, path)
 
 
-@pytest.mark.parametrize("folder", [REFERENCE, PROCESSOR])
+@pytest.mark.parametrize("folder", [REFERENCE, PROCESSOR, SEATS])
 def test_every_recorded_number_is_met(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code = main([str(folder)])
     out = capsys.readouterr().out
@@ -90,6 +90,25 @@ def test_one_wrong_number_of_the_processor_is_found_and_named(
     assert any(x.startswith(name + " ") and "PAST" in x for x in capsys.readouterr().out.splitlines())
 
 
+def test_one_wrong_number_of_seats_is_found_and_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "set"
+    shutil.copytree(SEATS, folder)
+    path = folder / "stage2_1.safetensors"
+    tensors = load_file(path)
+    tensors["keep"][100] ^= True
+    save_file(tensors, path)
+    change(folder / "stage1_2.safetensors", "kept_audio", 1)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["schedule"][0]["keep_at_each_drop_video"][1] += 2e-4
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    assert main([str(folder)]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    past = {line.split("  ")[0].strip(): line for line in lines if "PAST" in line}
+    assert "stage1_2.safetensors, audio" in past["stage1 kept"] and "stage2_1" in past["stage2 keep"]
+    assert "schedule 0, video" in past["schedule ratios"]
+    assert past.keys() == {"stage2 keep", "schedule ratios", "stage1 kept"}
+
+
 @pytest.mark.parametrize(("source", "case"), [(REFERENCE, SOUND), (PROCESSOR, "video_only")])
 def test_a_tensor_of_an_unknown_name_is_not_passed_over(
     source: Path, case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -119,7 +138,7 @@ def test_a_folder_that_is_not_there_is_one_clear_line() -> None:
         ({"manifest.json": "{"}, "is not JSON"),
         ({"manifest.json": "[]"}, "nothing to compare in"),
         ({"manifest.json": '{"cases": []}'}, "nothing to compare in"),
-        ({"manifest.json": '{"a": 1}'}, "neither known format"),
+        ({"manifest.json": '{"a": 1}'}, "no known format"),
         ({"manifest.json": '{"cases": [{"file": "case_x.safetensors"}]}'}, "config.json is missing"),
         ({"manifest.json": '[{"name": "x"}]'}, "a case of the manifest lacks"),
     ],

@@ -22,7 +22,7 @@ QUESTION = "Which object appears first?"
 ONE = GenerateOptions(max_new_tokens=1)
 
 
-@pytest.mark.parametrize("reducer", ["cs2", "full", "uniform", "random", "repeats", "fastv", "relevance"])
+@pytest.mark.parametrize("reducer", ["cs2", "full", "uniform", "random", "repeats", "seats", "fastv", "relevance"])
 def test_a_plan_holds(reducer: str, tiny: str, film: Path) -> None:
     options = AskOptions(reducer, 0.1, ONE)
     drawn = outline(tiny, LoadOptions(device="cpu"))

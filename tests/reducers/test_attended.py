@@ -10,14 +10,18 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from echoingpixels.backbones import attention
 from echoingpixels.backbones.qwen_omni import QwenOmni
+from echoingpixels.inputs.positions import AUDIO, VIDEO
 from echoingpixels.inputs.prepare import prepare_media, prepare_prompt
 from echoingpixels.inputs.token_stream import TokenStream, budget, pad
 from echoingpixels.model import EchoingPixels
-from echoingpixels.reducers.attention import LAYERS, above_mean, relevant
+from echoingpixels.reducer_names import UNSIEVED
+from echoingpixels.reducers.attention import LAYERS, SINK, above_mean, relevant
 from echoingpixels.reducers.budget import filled
+from echoingpixels.reducers.registry import reducer_named
 from tests.support import tinymodel
 
 NOISE = 2e-5
@@ -90,17 +94,6 @@ def test_blocks_of_any_size_give_the_same_scores(monkeypatch: pytest.MonkeyPatch
 
 
 @torch.no_grad()
-def test_fastv_needs_no_sieve_and_keeps_what_is_attended_to_most(on: QwenOmni) -> None:
-    stream = tinymodel.stream(on, 4.0)
-    selection = EchoingPixels(on).select(stream, "fastv", 0.2)
-    scores = reported(stream)[LAYERS - 1][:, :, -1].mean(1)
-    assert selection.fused is None and selection.scores is not None
-    torch.testing.assert_close(selection.scores, scores, rtol=0, atol=NOISE)
-    kept = selection.keep & stream.pool
-    assert selection.scores[kept].min() >= selection.scores[stream.pool & ~selection.keep].max()
-
-
-@torch.no_grad()
 def test_relevance_is_the_most_that_a_word_attends_above_the_mean_word_unless_a_token_repeats(on: QwenOmni) -> None:
     stream = asking(on)
     pool, model = stream.pool[0], EchoingPixels(on)
@@ -108,6 +101,7 @@ def test_relevance_is_the_most_that_a_word_attends_above_the_mean_word_unless_a_
         [one[0][:, stream.question_tokens[0]] for one in reported(stream)[:LAYERS]]
     )  # (layers, H, K, L)
     found = (of_words - of_words.mean(2, keepdim=True)).amax((0, 1, 2))
+    found[of_words.mean(2).amax((0, 1)) >= SINK] = 0
     selection = model.select(stream, "relevance", 0.2)
     assert selection.scores is not None and selection.fused is None
     fresh = model.select(stream, "repeats", 1.0).scores
@@ -123,7 +117,7 @@ def test_relevance_is_the_most_that_a_word_attends_above_the_mean_word_unless_a_
 def test_one_word_alone_keeps_its_attention_as_it_is() -> None:
     weights = torch.rand(2, 3, 4, 9)
     weights[1, :, 1:] = 0.0  # the second row has one word
-    found = above_mean([weights[:, :, :3], weights[:, :, 3:]], torch.tensor([4, 1]))
+    found, _ = above_mean([weights[:, :, :3], weights[:, :, 3:]], torch.tensor([4, 1]))
     torch.testing.assert_close(found[0], weights[0].amax(1) - weights[0].mean(1))
     assert torch.equal(found[1], weights[1, :, 0])
     on = tinymodel.backbone()
@@ -179,6 +173,59 @@ def test_heads_that_attend_alike_for_all_words_do_not_change_the_ranking(plants:
     k = budget(stream.pool, 0.1)
     kept = [filled(highest(one, stream), stream.pool, k) for one in (bare, planted)]
     assert int((kept[0] & kept[1]).sum()) < 0.7 * int(kept[0].sum()), "without the mean they decide"
+
+
+class Unsteady(Planted):
+    """Its last head attends to the planted tokens more for some words than for others."""
+
+    def attention_of(self, stream: TokenStream, tokens: Tensor, layers: int) -> Iterator[Iterator[Tensor]]:
+        for blocks in super().attention_of(stream, tokens, layers):
+            yield (torch.cat([part[:, :-1], part[:, -1:] * self._strength(part)], 1) for part in blocks)
+
+    @staticmethod
+    def _strength(part: Tensor) -> Tensor:
+        return torch.linspace(0.6, 1.0, part.shape[2])[:, None]  # (K, 1)
+
+
+def first_tokens(stream: TokenStream) -> Tensor:
+    """A head that attends to the first two tokens of the clip alone."""
+    chosen = stream.pool[0] & (stream.pool[0].cumsum(0) <= 2)
+    return chosen / chosen.sum()
+
+
+@torch.no_grad()
+def test_sinks_of_the_attention_have_no_score_and_do_not_change_the_other_scores() -> None:
+    on = tinymodel.backbone()
+    stream = asking(on, seconds=9.0)
+    chosen = first_tokens(stream) > 0
+    bare, planted = relevant(Planted(on, []), stream), relevant(Unsteady(on, [first_tokens]), stream)  # type: ignore[arg-type]
+    others = stream.pool[0] & ~chosen
+    assert bool((bare[0, chosen] > 0).any()) and not bool(planted[0, chosen].any())
+    torch.testing.assert_close(planted[0, others], bare[0, others])
+    for name in ("relevance", "relevance-maxmin"):
+        kept = EchoingPixels(Unsteady(on, [first_tokens])).select(stream, name, 0.1).keep  # type: ignore[arg-type]
+        assert int((kept[0] & chosen).sum()) <= 1
+
+
+@torch.no_grad()
+def test_the_default_without_a_sieve_reads_no_attention_and_keeps_one_of_the_massive_activations() -> None:
+    on = tinymodel.backbone()
+    stream = asking(on, seconds=9.0)
+    default = reducer_named(UNSIEVED)
+    massive = stream.pool & (torch.rand(stream.mask.shape, generator=torch.Generator().manual_seed(3)) < 0.1)
+    embeds = stream.embeds.clone()
+    embeds[..., 7] += 1e4 * embeds.std() * massive
+    kept = default.choose(None, None, replace(stream, embeds=embeds), 0.1).keep  # type: ignore[arg-type]
+    assert int(massive.sum()) > 10 and int((kept & massive).sum()) <= 2  # one of each modality
+    unit, others = F.normalize(stream.embeds[0], dim=-1), (stream.pool & ~massive)[0]
+
+    def radius(keep: Tensor) -> float:
+        """Mean distance of the other tokens to the nearest kept one of them."""
+        return float((1 - unit[others] @ unit[keep[0] & others].T).amin(1).mean())
+
+    assert radius(kept) <= 1.1 * radius(default.choose(on, None, stream, 0.1).keep)
+    for kind in (AUDIO, VIDEO):
+        assert int((kept & (stream.kind == kind)).sum()) >= 0.2 * int(budget(stream.pool, 0.1))
 
 
 @torch.no_grad()

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 import torch
 
+from echoingpixels import reducer_names
 from echoingpixels.backbones.base import Backbone, Shape
 from echoingpixels.datasets.questions import Row
-from echoingpixels.errors import ModelError, OptionError
+from echoingpixels.errors import EpError, ModelError, OptionError
 from echoingpixels.evaluation.evaluate import evaluate
 from echoingpixels.inputs.token_stream import TokenStream
 from echoingpixels.model import EchoingPixels
 from echoingpixels.options import AskOptions, GenerateOptions
-from echoingpixels.reducer_names import REDUCER_NAMES, SIEVED
+from echoingpixels.reducer_names import GROUP, REDUCER_NAMES, SIEVED
+from echoingpixels.reducers import registry as registry_module
 from echoingpixels.reducers.cs2 import Sieve
 from echoingpixels.reducers.registry import REDUCERS, Reducer, register
 from echoingpixels.reducers.score import Rated, Score
@@ -82,6 +85,54 @@ def test_a_registered_reducer_that_needs_a_sieve_is_refused_without_one() -> Non
     register("sieved", Reducer(Score(latest)))  # replaces the first
     assert REDUCER_NAMES.count("sieved") == 1
     assert bare.ask(tinymodel.clip(), "Who?", reducer="sieved", generate=SHORT).token_ids
+
+
+class Entry:
+    """An entry point of another package."""
+
+    module, dist = "other.reducers", None
+
+    def __init__(self, name: str, found: object) -> None:
+        self.name, self.found, self.value = name, found, f"{self.module}:REDUCER"
+
+    def load(self) -> object:
+        if isinstance(self.found, Exception):
+            raise self.found
+        return self.found
+
+
+@pytest.fixture
+def entry_points(monkeypatch: pytest.MonkeyPatch) -> list[Entry]:
+    """Reducers of other packages, installed by adding to the list."""
+    installed: list[Entry] = []
+    monkeypatch.setattr(metadata, "entry_points", lambda group: installed if group == GROUP else [])
+    monkeypatch.setattr(reducer_names, "PLUGINS", {})
+    monkeypatch.setattr(registry_module, "PLUGINS", reducer_names.PLUGINS)
+    return installed
+
+
+def test_a_reducer_of_another_package_is_loaded_when_its_name_is_given(entry_points: list[Entry]) -> None:
+    entry_points += [Entry("latest", Reducer(Score(latest))), Entry("broken", ImportError("no module named x"))]
+    assert AskOptions("uniform").reducer == "uniform" and not reducer_names.PLUGINS
+    answer = tinymodel.model().ask(tinymodel.clip(), "Who?", reducer="latest", keep=0.1, generate=SHORT)
+    assert min(min(times) for times in answer.kept_times.values() if times) > 2
+    assert list(reducer_names.PLUGINS) == ["latest"]
+    entry_points.append(Entry("sieved", Reducer(Score(latest, needs_sieve=True))))
+    with pytest.raises(ModelError, match="no sieve"):
+        EchoingPixels(tinymodel.backbone()).ask(tinymodel.clip(), "Who?", reducer="sieved", generate=SHORT)
+    with pytest.raises(OptionError) as error:
+        AskOptions("none such")
+    assert "broken" in error.value.hint and "latest" in error.value.hint
+
+
+@pytest.mark.parametrize("found", [ImportError("no module named x\nsecond line"), latest, None])
+def test_a_broken_reducer_of_another_package_is_one_line(entry_points: list[Entry], found: object) -> None:
+    entry_points.append(Entry("broken", found))
+    with pytest.raises(
+        EpError, match=r"The reducer 'broken' of other\.reducers (cannot be loaded|is no Reducer)"
+    ) as error:
+        AskOptions("broken")
+    assert "\n" not in str(error.value) and "other.reducers" in error.value.hint
 
 
 def test_options_refuse_an_unknown_reducer_and_accept_it_once_registered() -> None:

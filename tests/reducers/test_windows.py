@@ -19,7 +19,7 @@ from echoingpixels.reducers.chunked_scoring import Where, passes, scored
 from tests.reducers.test_auto import calibration
 from tests.support import tinymodel
 
-REDUCERS = ("cs2", "cs2-half", "cs2-video", "fastv", "relevance")
+REDUCERS = ("cs2", "cs2-half", "cs2-video", "relevance")
 
 
 @pytest.fixture
@@ -153,7 +153,7 @@ def test_a_fused_token_is_that_of_the_last_scoring() -> None:
 
 
 @pytest.mark.usefixtures("small")
-@pytest.mark.parametrize("reducer", ["cs2", "relevance", "fastv"])
+@pytest.mark.parametrize("reducer", ["cs2", "relevance"])
 def test_a_row_of_a_batch_equals_the_row_alone(reducer: str) -> None:
     on = tinymodel.backbone()
     alone = [stream(6.0), stream(4.0, seed=3), stream(0.5, seed=5), tinymodel.text_stream(on)]

@@ -35,6 +35,20 @@ def attention_of(
         yield _blocks(text, layer, hidden, stream, places, real)
 
 
+def last_attention(text: Any, cache: Any, stream: TokenStream, index: int) -> Tensor:
+    """Attention of each row's last token in layer `index`, mean over heads: (B, L) float32.
+
+    The layer has read `stream` and left its keys in the KV cache `cache`.
+    """
+    attention, last = text.layers[index].self_attn, stream.embeds[:, -1:]
+    cos, sin = text.rotary_emb(last, stream.positions[:, :, -1:])
+    query = _heads(attention.q_proj(text.layers[index].input_layernorm(last)), attention, cos, sin)  # (B, H, 1, d)
+    place = torch.full_like(stream.kind[:, -1:], stream.mask.shape[1] - 1)
+    keys = cache.layers[index].keys.float()
+    weights = _weights(query * attention.scaling, keys, stream.mask, place, torch.ones_like(place, dtype=torch.bool))
+    return weights[:, :, 0].mean(1)
+
+
 def _blocks(
     text: Any, layer: Any, hidden: Tensor, stream: TokenStream, places: Tensor, real: Tensor
 ) -> Iterator[Tensor]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from ..inputs.descent import Descent, Drop
 from ..inputs.patches import Resolution
 from ..inputs.positions import Layout
 from ..inputs.prepare import Inputs, Media, Tokenizer
@@ -157,6 +158,15 @@ class Backbone(Protocol):
     def new_cache(self, tokens: int | None = None) -> Any:
         """An empty KV cache: one that grows, or one of a fixed length in tokens."""
 
+    def descend(self, stream: TokenStream, cache: Any) -> Descent:
+        """Run the decoder over a stream with drops: normalised hidden states (B, 1, D) of the last place.
+
+        Fills a KV cache that grows: the entries of each layer are those of the tokens that it read.
+        """
+
+    def uneven_cache(self, cache: Any, read: Tensor, drops: Sequence[Drop]) -> Any:
+        """The cache that `descend` has filled, for `decode`, which then takes no mask. `read` (B, L) as returned."""
+
     def joined_cache(self, caches: list[Any], order: Tensor) -> Any:
         """One KV cache that grows of all rows (B,) of `caches`, left-padded, in `order`; empties those."""
 
@@ -165,8 +175,8 @@ class Backbone(Protocol):
     ) -> Tensor:
         """One cached step: token (B, 1), position (B, 1), mask (B, length so far + 1) → logits (B, 1, V).
 
-        `mask` None: no row is padded; a cache of fixed length needs one. `compiled`: as one program, for a cache of
-        fixed length; ModelError where it cannot be compiled.
+        `mask` None: no row is padded, or the cache is uneven; a cache of fixed length needs one. `compiled`: as one
+        program, for a cache of fixed length; ModelError where it cannot be compiled.
         """
 
     def logits(self, hidden: Tensor) -> Tensor:

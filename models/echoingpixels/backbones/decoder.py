@@ -1,8 +1,11 @@
-"""KV caches, the mask of a cached step, and the MLP in parts, for transformers' decoder layers."""
+"""KV caches, also of layers that differ in length, cached steps, and the MLP in parts, for transformers' layers."""
 
 from __future__ import annotations
 
-from functools import cache
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache as memo
+from functools import partial
 from inspect import signature
 from typing import Any
 
@@ -10,8 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..inputs.descent import Descent, descend
+from ..inputs.token_stream import TokenStream
+from .attention import last_attention
 
-@cache
+
+@memo
 def kv_name() -> str:
     """The keyword under which masks, decoder layers and decoders take a KV cache: `cache` from transformers 5.24 on."""
     from transformers.masking_utils import create_causal_mask
@@ -25,15 +32,20 @@ def step_mask(mask: Tensor, cache: Any) -> Tensor:
     `mask` (B, length so far + 1) is False at padding. Places of the cache that are not written yet are hidden.
     """
     room = cache.get_mask_sizes(1, 0)[0] - mask.shape[1]
-    visible = F.pad(mask, (0, room))[:, None, None]  # (B, 1, 1, S)
+    return _additive(F.pad(mask, (0, room)))
+
+
+def _additive(visible: Tensor) -> Tensor:
+    """The mask of one query from the keys that it sees, (B, S) bool: float32 (B, 1, 1, S)."""
+    visible = visible[:, None, None]
     return torch.zeros_like(visible, dtype=torch.float32).masked_fill(~visible, -torch.inf)
 
 
 def join(joined: Any, caches: list[Any], order: Tensor) -> Any:
     """Fill the empty cache `joined` with all rows (B,) of `caches`, left-padded, in `order`; empties those."""
-    lengths = [part.get_seq_length() for part in caches]
-    pads = [(0, 0, max(lengths) - length, 0) for length in lengths]
     for i in range(len(caches[0].layers)):
+        lengths = [part.get_seq_length(i) for part in caches]
+        pads = [(0, 0, max(lengths) - length, 0) for length in lengths]
         layers = [part.layers[i] for part in caches]
         keys = torch.cat([F.pad(layer.keys, pad) for layer, pad in zip(layers, pads, strict=True)])[order]
         values = torch.cat([F.pad(layer.values, pad) for layer, pad in zip(layers, pads, strict=True)])[order]
@@ -41,6 +53,48 @@ def join(joined: Any, caches: list[Any], order: Tensor) -> Any:
         for layer in layers:
             layer.keys = layer.values = None
     return joined
+
+
+def run_with_drops(text: Any, run_layers: Callable[..., Tensor], stream: TokenStream, cache: Any) -> Descent:
+    """Run the decoder `text` over a stream with drops; see `Backbone.descend`. `run_layers`: the backbone's."""
+
+    def run(part: TokenStream, first: int, last: int) -> Tensor:
+        layers, mask = text.layers[first:last], part.mask if len(part.mask) > 1 else None  # one row is never padded
+        return run_layers(layers, part.embeds, part.positions, mask, cache) if layers else part.embeds
+
+    end = descend(stream, len(text.layers), run, partial(last_attention, text, cache))
+    return replace(end, hidden=text.norm(end.hidden[:, -1:]))
+
+
+@dataclass(frozen=True)
+class Uneven:
+    """A KV cache that grows, whose layers differ in length because tokens were dropped between them.
+
+    `padding`: (B,) int64, the places before a row's first token, by the first of the layers that share a length; empty
+    for one row, which is never padded.
+    """
+
+    cache: Any
+    padding: Mapping[int, Tensor]
+
+    @classmethod
+    def of(cls, cache: Any, read: Tensor, starts: Sequence[int]) -> Uneven:
+        """From a filled cache, the number of layers that read each token, (B, L) int64, and the layers of drops."""
+        layers = {0, *starts} if len(read) > 1 else ()
+        return cls(cache, {i: cache.get_seq_length(i) - (read > i).sum(1) for i in layers})
+
+    def step(self, text: Any, token: Tensor, position: Tensor) -> Tensor:
+        """Run the decoder `text` over one new token (B, 1) at position (B, 1): normalised hidden states (B, 1, D)."""
+        hidden = text.embed_tokens(token)
+        rotary, mask = text.rotary_emb(hidden, position.expand(3, -1, -1)), None
+        for i, layer in enumerate(text.layers):
+            padding = self.padding.get(i)
+            if padding is not None:
+                place = torch.arange(self.cache.get_seq_length(i) + 1, device=token.device)
+                mask = _additive(place >= padding[:, None]).to(hidden.dtype)
+            hidden = layer(hidden, attention_mask=mask, position_embeddings=rotary, **{kv_name(): self.cache})
+        normed: Tensor = text.norm(hidden)
+        return normed
 
 
 TOKENS = 1024  # of a part: enough to keep a processor busy

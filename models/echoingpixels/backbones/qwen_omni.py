@@ -5,7 +5,7 @@ Nothing of transformers is copied, patched or subclassed: encoders, decoder laye
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
@@ -13,13 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..inputs.descent import Descent, Drop
 from ..inputs.patches import Resolution
 from ..inputs.positions import AUDIO, IMAGE, VIDEO
 from ..inputs.prepare import Inputs, Media, Tokenizer
 from ..inputs.token_stream import TokenStream
 from ..options import Reuse
 from .base import AudioShape, Features, VisionShape
-from .decoder import InParts, join, kv_name, step_mask
+from .decoder import InParts, Uneven, join, kv_name, run_with_drops, step_mask
 from .encoders import VisionEncoder, encode_audio
 from .sizes import audio_flops, audio_shape_of, layout_of, shape_of, stop_ids_of, vision_flops, vision_shape_of
 
@@ -152,13 +153,18 @@ class QwenOmni:
             layers.append(layer)
         return layers
 
-    def run_layers(self, layers: nn.ModuleList, embeds: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
-        """Run layers of `first_layers` over embeds (B, L, D) at positions (3, B, L); mask (B, L) hides keys."""
+    def run_layers(
+        self, layers: nn.ModuleList, embeds: Tensor, positions: Tensor, mask: Tensor | None, cache: Any = None
+    ) -> Tensor:
+        """Run layers of `first_layers` over embeds (B, L, D) at positions (3, B, L); mask (B, L), if any, hides keys.
+
+        With a KV cache, layers of the decoder itself, which fill it.
+        """
         from transformers.masking_utils import create_bidirectional_mask, create_causal_mask
 
         rotary = self.text.rotary_emb(embeds, positions)
         what = {"config": self.text.config, "inputs_embeds": embeds}
-        keys = None if bool(mask.all()) else mask
+        keys = None if mask is None or bool(mask.all()) else mask
         first: Any = next(iter(layers), None)
         if first is not None and first.self_attn.is_causal:
             attention = create_causal_mask(**what, attention_mask=keys, **{self._kv: None})
@@ -166,7 +172,7 @@ class QwenOmni:
             attention = create_bidirectional_mask(**what, attention_mask=keys)
         with self._checkpointed(layers):
             for layer in layers:
-                embeds = layer(embeds, attention_mask=attention, position_embeddings=rotary)
+                embeds = layer(embeds, attention_mask=attention, position_embeddings=rotary, **{self._kv: cache})
         return embeds
 
     def attention_of(self, stream: TokenStream, tokens: Tensor, layers: int) -> Iterator[Iterator[Tensor]]:
@@ -236,6 +242,17 @@ class QwenOmni:
         hidden: Tensor = out.last_hidden_state
         return hidden
 
+    def descend(self, stream: TokenStream, cache: Any) -> Descent:
+        """Run the decoder over a stream with drops: normalised hidden states (B, 1, D) of the last place.
+
+        Fills a KV cache that grows: the entries of each layer are those of the tokens that it read.
+        """
+        return run_with_drops(self.text, self.run_layers, stream, cache)
+
+    def uneven_cache(self, cache: Any, read: Tensor, drops: Sequence[Drop]) -> Any:
+        """The cache that `descend` has filled, for `decode`, which then takes no mask. `read` (B, L) as returned."""
+        return Uneven.of(cache, read, [drop.layer for drop in drops])
+
     def joined_cache(self, caches: list[Any], order: Tensor) -> Any:
         """One KV cache that grows of all rows (B,) of `caches`, left-padded, in `order`; empties those."""
         return join(self.new_cache(), caches, order)
@@ -248,6 +265,8 @@ class QwenOmni:
         `mask` None: no row is padded; a cache of fixed length needs one. `compiled`: as one program, for a cache of
         fixed length; ModelError where it cannot be compiled.
         """
+        if isinstance(cache, Uneven):
+            return self.logits(cache.step(self.text, token, position))
         if mask is not None:  # made here: transformers would wait for the device at every step to decide on it
             mask = step_mask(mask, cache).to(self.dtype)
         return (self._compiled if compiled else self._step)(token, position, mask, cache)

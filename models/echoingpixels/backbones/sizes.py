@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -100,11 +102,14 @@ def sieve_flops(shape: Shape, tokens: int, layers: int) -> float:
     return layers * layer_flops(shape, tokens, causal=False) + 2 * tokens * shape.width * (shape.width + 1)
 
 
-def llm_flops(shape: Shape, kept: int, generated: int) -> float:
-    """The decoder over `kept` prompt tokens and `generated` more."""
-    prefill = shape.layers * layer_flops(shape, kept, causal=True)
-    decode = sum(shape.layers * layer_flops(shape, 1, causal=True, past=kept + i) for i in range(max(0, generated - 1)))
-    return prefill + decode + 2 * max(1, generated) * shape.width * shape.vocab
+def llm_flops(shape: Shape, kept: int | Sequence[int], generated: int) -> float:
+    """The decoder over `kept` prompt tokens, of each layer if they differ, and `generated` more."""
+    layers = Counter([kept] * shape.layers if isinstance(kept, int) else kept)  # equal ones are computed once
+    total = 2.0 * max(1, generated) * shape.width * shape.vocab
+    for tokens, n in layers.items():
+        decode = sum(layer_flops(shape, 1, causal=True, past=tokens + i) for i in range(max(0, generated - 1)))
+        total += n * (layer_flops(shape, tokens, causal=True) + decode)
+    return total
 
 
 BLOCK = 64  # weights that share a scale in NF4

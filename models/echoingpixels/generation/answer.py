@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
+from torch import Tensor
+
 from ..backbones.base import Backbone
 from ..backbones.sizes import llm_flops
+from ..inputs.descent import counts_by_layer
 from ..inputs.token_stream import TokenStream
 from ..options import AskOptions
 from ..report import (
@@ -21,7 +24,7 @@ from ..report import (
     decoding_rate,
     peak_memory,
 )
-from .decode import FinishReason, Text, stream_tokens
+from .decode import FinishReason, Prefilled, Text, stream_tokens
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,8 @@ class Answer:
     """The answer to one question.
 
     `options`: as applied, with the reducer's real name in place of auto. `kept_times`: s from the clip's start of each
-    kept token, by kind. `warnings`: reasons not to trust the answer. `notes`: facts about the clip and the model.
+    token that the decoder's last layer reads, by kind. `warnings`: reasons not to trust the answer. `notes`: facts
+    about the clip and the model.
     """
 
     text: str
@@ -75,7 +79,8 @@ def generate(
     `watch` has the seconds of the batch so far; each row reports an equal share. `weights`: the model's bytes.
     """
     texts = [Text(backbone) for _ in costs]
-    for tokens in stream_tokens(backbone, stream, options.generate, watch):
+    started: list[Prefilled] = []
+    for tokens in stream_tokens(backbone, stream, options.generate, watch, started.append):
         for row, token in enumerate(tokens.tolist()):
             piece = texts[row].push(token) if token >= 0 else ""
             if piece:
@@ -83,25 +88,39 @@ def generate(
     generated = sum(len(text.ids) for text in texts)
     rate = decoding_rate(generated, len(texts), watch.seconds.get("generate"))
     share, peak = watch.times() / len(texts), peak_memory(backbone.device)
-    after = stream.row_counts()
-    before, times = stream.before or after, stream.kept_times()
+    by_layer, last = _read(stream, started[0].read, backbone.shape.layers)
+    before, times = stream.before or [layers[0] for layers in by_layer], last.kept_times()
     for row, (text, cost) in enumerate(zip(texts, costs, strict=True)):
         report = Report(
-            tokens=Tokens.of(before[row], after[row]),
+            tokens=Tokens.of(before[row], TokenCounts.mean(by_layer[row])),
             time_s=cost.time_s + share,
             memory_bytes=MemoryUse(weights, max(filter(None, (cost.peak_bytes, peak)), default=None), peak),
-            flops=(flops := _flops(backbone, cost, before[row].total, after[row].total, len(text.ids))),
+            flops=(flops := _flops(backbone, cost, before[row], by_layer[row], len(text.ids))),
             speedup=Speedup(flops.full / flops.reduced),
             encoded=cost.encoded or replace(before[row], text=0),
             tokens_per_s=rate,
+            first_layer=by_layer[row][0],
+            last_layer=by_layer[row][-1],
         )
         answer = Answer(text.text, tuple(text.ids), text.reason, report, options, times[row], cost.warnings, cost.notes)
         yield Chunk("", answer, row)
 
 
-def _flops(backbone: Backbone, cost: Cost, before: int, after: int, generated: int) -> Flops:
-    """With `before` tokens in the prompt, and with `after` and the selection."""
-    full, reduced = (llm_flops(backbone.shape, tokens, generated) for tokens in (before, after))
+def _read(
+    stream: TokenStream, read: Tensor | None, layers: int
+) -> tuple[Sequence[tuple[TokenCounts, ...]], TokenStream]:
+    """Tokens that each layer reads, row by row, and the stream of the last layer, for `read` of `Prefilled`."""
+    if read is None:
+        return [(counts,) * layers for counts in stream.row_counts()], stream
+    return counts_by_layer(stream, read, layers), replace(stream, mask=read == layers)
+
+
+def _flops(
+    backbone: Backbone, cost: Cost, before: TokenCounts, by_layer: Sequence[TokenCounts], generated: int
+) -> Flops:
+    """With all tokens of the prompt, and with those of each layer and the selection."""
+    full = llm_flops(backbone.shape, before.total, generated)
+    reduced = llm_flops(backbone.shape, [counts.total for counts in by_layer], generated)
     return Flops(cost.encoder_flops + full, cost.encoder_flops + cost.selection_flops + reduced)
 
 

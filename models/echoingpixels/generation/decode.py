@@ -6,38 +6,63 @@ one, so the cached step is taken here (a test compares it with generate() where 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from ..backbones.base import Backbone
+from ..errors import OptionError
 from ..inputs.token_stream import TokenStream
 from ..options import GenerateOptions
+from ..reducer_names import NO_STATIC
 from ..report import Stopwatch
 
 FinishReason = Literal["stop", "length"]
 MASKED = 1024  # tokens under which rows are padded and masked: there a mask costs less than another run
 
 
+@dataclass(frozen=True)
+class Prefilled:
+    """A decoder that has read a stream (B, L).
+
+    `mask` (B, L): None where decoding needs none. `read` (B, L) int64: the number of layers that read each token, where
+    the stream drops tokens inside the decoder, else None.
+    """
+
+    hidden: Tensor  # (B, 1, D), normalised, of the last place
+    cache: Any
+    mask: Tensor | None
+    read: Tensor | None = None
+
+
 @torch.no_grad()
 def stream_tokens(
-    backbone: Backbone, stream: TokenStream, options: GenerateOptions, watch: Stopwatch | None = None
+    backbone: Backbone,
+    stream: TokenStream,
+    options: GenerateOptions,
+    watch: Stopwatch | None = None,
+    on_prefill: Callable[[Prefilled], None] | None = None,
 ) -> Iterator[Tensor]:
     """Decode a left-padded stream: token after token (B,) int64 on the CPU, -1 in rows that have stopped.
 
     Stop tokens are yielded too. Positions continue from `stream.next_position`. The host reads a step's tokens once,
-    inside the stage that it times, and waits for nothing else.
+    inside the stage that it times, and waits for nothing else. `on_prefill` is called before the first token.
     """
     device = stream.embeds.device
     watch = watch or Stopwatch(device)
     generator = torch.Generator(device).manual_seed(options.seed)
     stops = torch.tensor(sorted(backbone.stop_ids), dtype=torch.long)
     with watch.stage("prefill"):
-        hidden, cache, mask = prefill(backbone, stream, options)
-        tokens = _choose(backbone.logits(hidden), options, generator)  # (B, 1)
+        start = prefill(backbone, stream, options)
+        tokens = _choose(backbone.logits(start.hidden), options, generator)  # (B, 1)
         read = tokens.cpu()[:, 0]
+    if on_prefill is not None:
+        on_prefill(start)
+    mask, cache = start.mask, start.cache
     done = torch.zeros(len(stream.mask), dtype=torch.bool)
     for step in range(options.max_new_tokens):
         if step:
@@ -53,27 +78,45 @@ def stream_tokens(
             return
 
 
-def prefill(backbone: Backbone, stream: TokenStream, options: GenerateOptions) -> tuple[Tensor, Any, Tensor | None]:
-    """Hidden states (B, 1, D) of the last place, the KV cache, and the mask (B, L): None where decoding needs none.
+def prefill(backbone: Backbone, stream: TokenStream, options: GenerateOptions) -> Prefilled:
+    """Run the decoder over a stream, with its drops. OptionError for drops with a cache of fixed length.
 
     Long rows of one length run together, so that no row needs a mask: with one, attention could not use FlashAttention.
     """
     rows, length = stream.mask.shape
     if options.static or options.compile:  # places not written yet must not be attended to
+        if stream.drops:
+            raise OptionError(*NO_STATIC)
         cache = backbone.new_cache(length + options.max_new_tokens)
-        return backbone.hidden(stream, cache)[:, -1:], cache, stream.mask
+        return Prefilled(backbone.hidden(stream, cache)[:, -1:], cache, stream.mask)
     lengths = stream.mask.sum(1).tolist() if rows > 1 else [length]  # one row is never padded
     groups = _groups(lengths)
     if len(groups) == 1:
-        cache = backbone.new_cache()
-        return backbone.hidden(stream, cache)[:, -1:], cache, None if min(lengths) == length else stream.mask
-    hidden, caches = [], []
-    for group in groups:
-        caches.append(backbone.new_cache())
-        part = stream.rows(group, max(lengths[row] for row in group))
-        hidden.append(backbone.hidden(part, caches[-1])[:, -1:])
-    order = torch.tensor([row for group in groups for row in group]).argsort().to(stream.mask.device, non_blocking=True)
-    return torch.cat(hidden)[order], backbone.joined_cache(caches, order), stream.mask
+        made = replace(_run(backbone, stream), mask=None if min(lengths) == length else stream.mask)
+    else:
+        parts = [_run(backbone, stream.rows(group, max(lengths[row] for row in group))) for group in groups]
+        made = _joined(backbone, parts, groups, stream.mask)
+    if made.read is None:
+        return made
+    return replace(made, cache=backbone.uneven_cache(made.cache, made.read, stream.drops), mask=None)
+
+
+def _run(backbone: Backbone, stream: TokenStream) -> Prefilled:
+    """One run over all rows, with a KV cache that grows."""
+    cache = backbone.new_cache()
+    if not stream.drops:
+        return Prefilled(backbone.hidden(stream, cache)[:, -1:], cache, stream.mask)
+    end = backbone.descend(stream, cache)
+    return Prefilled(end.hidden, cache, stream.mask, end.read)
+
+
+def _joined(backbone: Backbone, parts: list[Prefilled], groups: list[list[int]], mask: Tensor) -> Prefilled:
+    """The rows of several runs, left-padded, in the order of `mask` (B, L)."""
+    order = torch.tensor([row for group in groups for row in group]).argsort().to(mask.device, non_blocking=True)
+    cache = backbone.joined_cache([part.cache for part in parts], order)
+    reads = [F.pad(part.read, (mask.shape[1] - part.read.shape[1], 0)) for part in parts if part.read is not None]
+    read = torch.cat(reads)[order] if reads else None
+    return Prefilled(torch.cat([part.hidden for part in parts])[order], cache, mask, read)
 
 
 def _groups(lengths: list[int]) -> list[list[int]]:

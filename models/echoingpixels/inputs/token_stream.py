@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -12,6 +13,9 @@ from torch.nn import functional as F
 from ..options import check_keep
 from ..report import TokenCounts
 from .positions import IMAGE, KINDS, TEXT, VIDEO
+
+if TYPE_CHECKING:
+    from .descent import Drop
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,7 @@ class TokenStream:
     labels: Tensor | None = None  # (B, L) int64 answer ids, -100 elsewhere; only in training
     before: tuple[TokenCounts, ...] | None = None  # row_counts() before the first take()
     question: Tensor | None = None  # (B, L) bool, the question's own words; None where they are not known
+    drops: tuple[Drop, ...] = ()  # the selection that follows inside the decoder, first layer first
 
     @property
     def pool(self) -> Tensor:
@@ -83,6 +88,7 @@ class TokenStream:
             next_position=self.next_position[index],
             labels=None if self.labels is None else part(self.labels),
             question=None if self.question is None else part(self.question),
+            drops=self.drops,
         )
 
     def take(self, selection: Selection) -> TokenStream:
@@ -103,6 +109,7 @@ class TokenStream:
             labels=None if self.labels is None else torch.where(mask, self.labels[rows, index], -100),
             before=self.before or self.row_counts(),
             question=None if self.question is None else mask & self.question[rows, index],
+            drops=selection.drops,
         )
 
 
@@ -114,6 +121,7 @@ class Selection:
     scores: Tensor | None = None  # (B, L) float32, meaningful inside the pool
     fused: Tensor | None = None  # (B, L, D) replaces the stream's embeds, or None
     gate: Tensor | None = None  # (B, L) factor on the kept embeddings that carries the gradient, or None
+    drops: tuple[Drop, ...] = ()  # tokens of these that are dropped later, between the decoder's layers
 
 
 def pad(streams: list[TokenStream]) -> TokenStream:
@@ -125,6 +133,8 @@ def pad(streams: list[TokenStream]) -> TokenStream:
 
     if len({s.labels is None for s in streams}) > 1:
         raise ValueError("some streams have labels and some have none")
+    if len({s.drops for s in streams}) > 1:
+        raise ValueError("streams drop tokens at different layers or by different rules")
     labels = [s.labels for s in streams if s.labels is not None]
     questions = [torch.zeros_like(s.mask) if s.question is None else s.question for s in streams]
     return TokenStream(
@@ -137,6 +147,7 @@ def pad(streams: list[TokenStream]) -> TokenStream:
         next_position=torch.cat([s.next_position for s in streams]),
         labels=torch.cat([left(x, -100) for x in labels]) if labels else None,
         question=torch.cat([left(x, False) for x in questions]),
+        drops=streams[0].drops,
     )
 
 

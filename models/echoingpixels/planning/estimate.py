@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ..backbones.attention import QUERIES_AT_ONCE
 from ..backbones.decoder import TOKENS as MLP_TOKENS
 from ..backbones.sizes import product_bytes
+from ..inputs.descent import counts_by_layer, descend
 from ..inputs.mel import BLOCK, MEL_BINS
 from ..inputs.patches import MERGE, PATCH, STEP
 from ..inputs.prepare import Media, prepare_prompt
@@ -30,7 +32,7 @@ from ..reducers.adaptive import MOST
 from ..reducers.chunked_scoring import passes
 from ..reducers.novelty import TOKENS_AT_ONCE
 from ..reducers.registry import reducer_named
-from ..reducers.score import FASTV, NOVELTY, RELEVANCE
+from ..reducers.score import NOVELTY, RELEVANCE
 from ..report import TokenCounts
 from .meta_model import Outline, weight_bytes
 
@@ -40,6 +42,7 @@ PREPARING = 9  # bytes a value of a frame: its copy, then float32 twice, as pixe
 SPECTRUM = 5_000  # bytes a mel frame, while it is made
 PROC, GROUP = Path("/proc"), Path("/sys/fs/cgroup")
 KIB = 1024
+GOLDEN = (5**0.5 - 1) / 2  # the multiples of which fill an interval evenly
 
 
 @dataclass(frozen=True)
@@ -77,17 +80,24 @@ class Case:
         return self.stream.row_counts()[0]
 
     @cached_property
-    def kept(self) -> TokenCounts:
-        """Kept tokens by kind; if they depend on scores, those of an even choice with the same budget."""
+    def by_layer(self) -> tuple[TokenCounts, ...]:
+        """Tokens by kind that each layer reads; if scores decide, those of an even choice of the same budget."""
+        layers, reducer = self.outline.model.backbone.shape.layers, reducer_named(self.options.reducer)
         keep = MOST if isinstance(self.options.keep, Auto) else self.options.keep
-        reducer = reducer_named(self.options.reducer)
-        return self.stream.take(reducer.kept_without_a_model(self.stream, keep)).row_counts()[0]
+        kept = self.stream.take(reducer.kept_without_a_model(self.stream, keep, layers))
+        end = descend(kept, layers, lambda part, *_: part.embeds, _evenly)
+        return counts_by_layer(kept, end.read, layers)[0]
 
     @property
     def loaded(self) -> EchoingPixels:
         """The model as a run loads it: without a sieve if it has none of its own and the reducer needs none."""
         model, uses_sieve = self.outline.model, self.outline.own_sieve or self.options.reducer in SIEVED
         return model if uses_sieve else EchoingPixels(model.backbone, None, model.quant)
+
+
+def _evenly(stream: TokenStream, layer: int) -> Tensor:
+    """In place of attention (B, L): small numbers whose greatest are evenly spread."""
+    return (1e-3 * (torch.arange(stream.mask.shape[1]) * GOLDEN % 1)).expand_as(stream.time)
 
 
 @dataclass(frozen=True)
@@ -157,7 +167,8 @@ def _stages(case: Case) -> Iterator[Stage]:
     """Every stage of an answer, in order. On CUDA the memory of the host is left out."""
     work, cuda, counts = _Work(case), case.outline.device.type == "cuda", case.before
     video, audio = (counts.video + counts.image) * work.token, counts.audio * work.token
-    length, kept = counts.total, case.kept.total
+    each = [read.total for read in case.by_layer]
+    length, kept, new = counts.total, each[0], case.options.generate.max_new_tokens
     clip = 0 if cuda else case.clip_bytes
     if not cuda:
         pixels, mel = work.patches * PATCH_VALUES, work.mel
@@ -172,11 +183,10 @@ def _stages(case: Case) -> Iterator[Stage]:
     held = (0 if cuda else case.clip_bytes) + video + audio
     yield Stage("select", held + length * work.token, 0, work.selection(length, kept))
     held += kept * work.token
-    yield Stage("prefill", held, work.kv_cache(kept), round(work.layer(kept, work.quant)))
-    end = kept + case.options.generate.max_new_tokens
-    grown = work.kv_cache(end) // work.shape.layers  # one layer at a time is copied to become longer
+    yield Stage("prefill", held, work.kv_cache(*each), work.prefill(each))
+    grown = work.kv_cache(kept + new)  # one layer at a time is copied to become longer
     last = work.shape.vocab * work.value + round(work.layer(1, work.quant))
-    yield Stage("generate", held, work.kv_cache(end), grown + last)
+    yield Stage("generate", held, work.kv_cache(*(tokens + new for tokens in each)), grown + last)
 
 
 class _Work:
@@ -196,10 +206,9 @@ class _Work:
         self.mel = 0 if media.mel is None else media.mel.shape[1]
         self.mel_at_once = max(last - first for first, last in backbone.mel_cuts(self.mel)) if self.mel else 0
 
-    def kv_cache(self, tokens: int) -> int:
-        """Keys and values of all layers."""
-        shape = self.shape
-        return shape.layers * 2 * shape.kv_heads * shape.head_size * tokens * self.value
+    def kv_cache(self, *tokens: int) -> int:
+        """Keys and values of layers with that many tokens."""
+        return 2 * self.shape.kv_heads * self.shape.head_size * sum(tokens) * self.value
 
     def vision(self) -> int:
         """A chunk of the vision encoder: its patches, cosines and sines, and the larger of rotary and MLP."""
@@ -234,11 +243,14 @@ class _Work:
 
     def _attention_scores(self, tokens: int) -> int:
         """The last layer that is read: its input, its keys in float32, and a block's logits, weights and mask."""
-        shape, fastv = self.shape, reducer_named(self.case.options.reducer).score is FASTV
-        block = 1 if fastv else min(QUERIES_AT_ONCE, int(self.case.stream.question_tokens.sum()))
-        running = 0 if fastv else 3  # maximum and sum, and the next of one of them
-        weights = shape.heads * (2 * block + running) * FLOAT + block
+        shape, block = self.shape, min(QUERIES_AT_ONCE, int(self.case.stream.question_tokens.sum()))
+        weights = shape.heads * (2 * block + 3) * FLOAT + block  # 3: maximum and sum, and the next of one of them
         return tokens * (self.token + shape.kv_heads * shape.head_size * FLOAT + weights)
+
+    def prefill(self, tokens: list[int]) -> int:
+        """Layers with that many tokens, beside the KV cache of all. The first reads the stream itself."""
+        filled = [self.kv_cache(*tokens[: i + 1]) + round(self.layer(n, self.quant)) for i, n in enumerate(tokens)]
+        return max([filled[0] - tokens[0] * self.token, *filled[1:]]) - self.kv_cache(*tokens)
 
     def layer(self, tokens: int, quant: str, at_once: int | None = None) -> float:
         """One decoder layer over L tokens: the most that is alive at once, in its attention or in its MLP.

@@ -11,7 +11,7 @@ from ..media.clip import PIECE, Clip
 from ..options import KEEP, AskOptions, Auto, Keep
 from ..reducer_names import SIEVED
 from ..reducers.adaptive import LEAST, MOST
-from ..report import Flops, MemoryUse, Report, Speedup, StageTimes, Tokens
+from ..report import Flops, MemoryUse, Report, Speedup, StageTimes, TokenCounts, Tokens
 from .advice import advice
 from .estimate import Case, Memory, memory_of
 from .meta_model import Outline
@@ -44,17 +44,20 @@ def plan(outline: Outline, clip: Clip | Extent, question: str, options: AskOptio
     extent = extent_of(clip.pieces()) if isinstance(clip, Clip) else clip
     media = media_of(span_of(extent, model.backbone.resolution), extent)
     case = Case(outline, media, question, options, _bytes(extent))
-    before, after, memory = case.before, case.kept, memory_of(case)
+    before, by_layer, memory = case.before, case.by_layer, memory_of(case)
     encoders, shape = model.backbone.encoder_flops(media), model.backbone.shape
     choice = model.selection_flops(options.reducer, before.pool, before.text)
-    flops = Flops(encoders + llm_flops(shape, before.total, 1), encoders + choice + llm_flops(shape, after.total, 1))
+    reduced = llm_flops(shape, [counts.total for counts in by_layer], 1)
+    flops = Flops(encoders + llm_flops(shape, before.total, 1), encoders + choice + reduced)
     report = Report(
-        tokens=Tokens.of(before, after),
+        tokens=Tokens.of(before, TokenCounts.mean(by_layer)),
         time_s=StageTimes(),
         memory_bytes=MemoryUse(memory.weights, memory.peak),
         flops=flops,
         encoded=replace(before, text=0),
         speedup=Speedup(flops.full / flops.reduced),
+        first_layer=by_layer[0],
+        last_layer=by_layer[-1],
     )
     changes = advice(case, _fps(extent), _size(extent), memory.free) if memory.fits is False else ()
     beyond = (*model.backbone.resolution.warnings(media.span), *model.overreach(int(case.stream.next_position.max())))

@@ -10,25 +10,11 @@ from torch import Tensor
 from ..backbones.base import Backbone, Shape
 from ..backbones.sizes import layer_flops
 from ..inputs.token_stream import TokenStream
-from .chunked_scoring import Where, scored
+from .chunked_scoring import scored
 from .novelty import novelty
 
 LAYERS = 2  # decoder layers whose attention is read
-
-
-def last_token(backbone: Backbone, stream: TokenStream) -> Tensor:
-    """Attention of the prompt's last token in layer 2, mean over heads: (B, L) float32. FastV's score, as in its code.
-
-    Source: FastV (arXiv 2403.06764), which drops the other tokens from that layer on; here only its score is used.
-    """
-
-    def score(part: TokenStream, _: Where) -> Tensor:
-        last = torch.zeros_like(part.mask)
-        last[:, -1] = True
-        blocks = list(backbone.attention_of(part, last, LAYERS))[-1]
-        return next(blocks)[:, :, 0].mean(1)
-
-    return scored(stream, score)
+SINK = 0.3  # of a head's attention, mean over the words: the token is an attention sink (arXiv 2410.10781)
 
 
 def relevant(backbone: Backbone, stream: TokenStream) -> Tensor:
@@ -44,27 +30,31 @@ def _question_attention(backbone: Backbone, stream: TokenStream) -> Tensor:
     """Attention of the question's words above their mean: (B, L), the maximum over words, heads and layers.
 
     The mean is over the question's words, head by head: attention that all words share, such as to sinks and to the
-    nearest tokens, cancels. A mean over heads would hide a single informative head.
+    nearest tokens, cancels. A mean over heads would hide a single informative head. A sink of any head gets 0: words
+    attend to it more or less strongly for no reason in the clip.
     """
     words = stream.question_tokens
     found = torch.zeros_like(stream.time)
+    sinks = torch.zeros_like(stream.mask)
     for blocks in backbone.attention_of(stream, words, LAYERS):
-        found = torch.maximum(found, above_mean(blocks, words.sum(1)).amax(1))
-    return found
+        above, mean = above_mean(blocks, words.sum(1))
+        found, sinks = torch.maximum(found, above.amax(1)), sinks | (mean.amax(1) >= SINK)
+    return found.masked_fill(sinks, 0.0)
 
 
-def above_mean(blocks: Iterable[Tensor], words: Tensor) -> Tensor:
-    """Max over words of attention minus its mean over words: blocks (B, H, K, L) → (B, H, L), for `words` (B,) in all.
+def above_mean(blocks: Iterable[Tensor], words: Tensor) -> tuple[Tensor, Tensor]:
+    """Max over words of attention minus its mean over words, and that mean: both (B, H, L).
 
-    The mean is the same for all words, so one pass with a running maximum and sum is enough. The attention of a single
-    word stays unchanged.
+    From blocks (B, H, K, L), for `words` (B,) in all. The mean is the same for all words, so one pass with a running
+    maximum and sum is enough. The attention of a single word stays unchanged.
     """
     most = total = torch.zeros(len(words), 1, 1, device=words.device)
     for weights in blocks:
         most, total = torch.maximum(most, weights.amax(2)), total + weights.sum(2)
         del weights  # before the next block is made
     n = words[:, None, None]
-    return most - torch.where(n > 1, total / n.clamp(min=1), 0.0)
+    mean = total / n.clamp(min=1)
+    return most - torch.where(n > 1, mean, 0.0), mean
 
 
 def attended_flops(shape: Shape, tokens: int) -> float:

@@ -198,7 +198,7 @@ def filled(ranks: Tensor, pool: Tensor, k: Tensor, floors: tuple[Floor, ...] = (
     needed = torch.zeros_like(pool)
     for floor in floors:
         order = ordered(floor.group.neg(), needed, ranks)
-        within = torch.empty_like(order).scatter_(1, order, _place_in_run(floor.group.gather(1, order)))
+        within = torch.empty_like(order).scatter_(1, order, place_in_run(floor.group.gather(1, order)))
         needed |= (within < floor.least.gather(1, floor.group)) & (ranks != 0) & (ranks > -torch.inf)
     order = ordered(needed, ranks) if floors else ordered(ranks)
     place = torch.arange(pool.shape[1], device=pool.device).expand_as(order)
@@ -230,7 +230,7 @@ def at(place: Tensor, stream: TokenStream) -> Pool:
     return Pool(real, stream.kind.flatten()[inside], stream.time.flatten()[inside])
 
 
-def _place_in_run(values: Tensor) -> Tensor:
+def place_in_run(values: Tensor) -> Tensor:
     """The index of each entry (R, W) in its run of equal values."""
     begins = values != values.roll(1, dims=1)
     begins[:, 0] = True

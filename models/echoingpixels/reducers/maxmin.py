@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from ..inputs.token_stream import TokenStream
 from .budget import Floor, Parts, Pool
+from .chunked_scoring import BELOW
 
 TOKENS_AT_ONCE = 16_384  # in the rows that one loop picks from
 REPEAT = 1e-5  # distances below this are 0: the rounding of a cosine in float32
@@ -31,9 +32,15 @@ def ranked(stream: TokenStream, weight: Tensor | None, parts: Parts) -> Tensor:
 
 
 def weights(scores: Tensor, pool: Tensor) -> Tensor:
-    """exp of scores (B, L) standardised over each row's pool: (B, L) float32, 1 outside it."""
+    """exp of scores (B, L) standardised over each row's pool: (B, L) float32, 1 outside it.
+
+    In a long stream, tokens that did not reach the final pass have far lower scores than all others: they get the
+    lowest of these.
+    """
     n = pool.sum(1, keepdim=True).clamp(min=1)  # (B, 1)
-    scores = torch.where(pool, scores.float(), 0.0)
+    scores = scores.float().masked_fill(~pool, -torch.inf)
+    last = scores.masked_fill(scores < scores.amax(1, keepdim=True) - BELOW / 2, torch.inf).amin(1, keepdim=True)
+    scores = torch.where(pool, scores.maximum(last), 0.0)
     centred = torch.where(pool, scores - scores.sum(1, keepdim=True) / n, 0.0)
     spread = (centred.square().sum(1, keepdim=True) / n).sqrt().clamp(min=torch.finfo(torch.float32).tiny)
     return (centred / spread).exp()

@@ -114,5 +114,6 @@ class MaxMin:
         """Embeddings in float32 twice, and the distances of all pairs."""
         from .maxmin import TOKENS_AT_ONCE
 
-        at_once = min(tokens, TOKENS_AT_ONCE)
-        return 4 * at_once * (2 * shape.width + min(tokens, PART))
+        width = min(tokens, PART)
+        rows = min(-(-tokens // width), TOKENS_AT_ONCE // width)
+        return 4 * rows * width * (2 * shape.width + width)

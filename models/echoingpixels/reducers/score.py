@@ -71,12 +71,6 @@ def _relevance(backbone: Backbone, sieve: Sieve | None, stream: TokenStream) -> 
     return Rated(relevant(backbone, stream))
 
 
-def _fastv(backbone: Backbone, sieve: Sieve | None, stream: TokenStream) -> Rated:
-    from .attention import last_token
-
-    return Rated(last_token(backbone, stream))
-
-
 def _attention_flops(shape: Shape, sieve: Sieve | None, tokens: int) -> float:
     from .attention import attended_flops
 
@@ -100,6 +94,5 @@ def _saliency(backbone: Backbone, sieve: Sieve | None, stream: TokenStream) -> R
 NONE = Score()
 CS2 = Score(_cs2, _cs2_flops, needs_sieve=True)
 RELEVANCE = Score(_relevance, _attention_flops, reads_attention=True)
-FASTV = Score(_fastv, _attention_flops, reads_attention=True)
 NOVELTY = Score(_novelty)
 SALIENCY = Score(_saliency)
