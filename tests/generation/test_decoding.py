@@ -17,7 +17,7 @@ from echoingpixels.generation.decode import stream_tokens
 from echoingpixels.inputs.token_stream import TokenStream, pad
 from echoingpixels.options import AskOptions, GenerateOptions
 from tests.support import tinymodel
-from tools.quotas import SHARES
+from tools.quotas import REDUCERS as SHARES
 
 TOKENS = 40
 NOISE = 2e-5  # of float32 logits, whose sums are taken in another order
@@ -50,7 +50,7 @@ def test_outside_of_training_logits_are_made_for_one_place_of_a_row(monkeypatch:
     hook = model.backbone.thinker.lm_head.register_forward_hook(lambda _, read, out: shapes.append(out.shape))
     clip = model.encode(tinymodel.clip())
     try:
-        for name in ("cs2", *SHARES, "full", "uniform", "fastv", "relevance"):
+        for name in ("cs2", *SHARES, "full", "uniform", "maxmin-floors", "relevance"):
             clip.ask(QUESTION, AskOptions(name, 0.3, GenerateOptions(4)))
         model.answer([(clip, "Who?"), (clip, QUESTION)], AskOptions("cs2", 0.3, GenerateOptions(4)))
     finally:

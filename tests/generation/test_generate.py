@@ -143,7 +143,8 @@ def test_a_joined_cache_is_that_of_the_padded_batch(monkeypatch: pytest.MonkeyPa
     on = tinymodel.backbone()
     padded = pad(batch(on))
     monkeypatch.setattr(decode, "MASKED", 1)
-    last, cache, mask = decode.prefill(on, padded, GenerateOptions())
+    made = decode.prefill(on, padded, GenerateOptions())
+    last, cache, mask = made.hidden, made.cache, made.mask
     plain = on.new_cache()
     torch.testing.assert_close(last, on.hidden(padded, plain)[:, -1:])
     assert mask is not None and torch.equal(mask, padded.mask)
