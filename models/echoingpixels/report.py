@@ -95,7 +95,7 @@ class StageTimes:
 
     `load` is the time to load the model, `decode` to read and decode the file, `prepare` to compute patches, log-mel
     and the prompt, `encode` to run the encoders, `select` to embed and choose tokens, `prefill` to compute the first
-    token, and `generate` to compute the others.
+    token, `generate` to compute the others, and `evidence` to find the moments that the answer rests on.
     """
 
     load: float | None = None
@@ -105,15 +105,16 @@ class StageTimes:
     select: float | None = None
     prefill: float | None = None
     generate: float | None = None
+    evidence: float | None = None
 
     @property
     def first_token(self) -> float:
         """Seconds from opening the file to the first token, without `load`."""
-        return sum(getattr(self, name) or 0.0 for name in STAGES[1:-1])
+        return sum(getattr(self, name) or 0.0 for name in BEFORE)
 
     @property
     def total(self) -> float:
-        """Seconds from opening the file to the last token, without `load`."""
+        """Seconds from opening the file to the last token, without `load` and `evidence`."""
         return self.first_token + (self.generate or 0.0)
 
     @property
@@ -144,6 +145,7 @@ class StageTimes:
 
 
 STAGES = tuple(field.name for field in fields(StageTimes))
+BEFORE = STAGES[1 : STAGES.index("generate")]  # from opening the file to the first token
 
 
 @dataclass(frozen=True)

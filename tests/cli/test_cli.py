@@ -27,9 +27,9 @@ QUESTION = "Which object appears first?"
 KEYS = (
     *("media", "question", "answer", "model", "reducer", "keep", "quant", "device", "finish_reason"),
     *("tokens", "time_s", "memory_bytes", "flops", "speedup", "encoded"),
-    *("tokens_per_s", "warnings", "notes"),
+    *("tokens_per_s", "evidence", "no_evidence", "warnings", "notes"),
 )
-STAGES = {"load", "decode", "prepare", "encode", "select", "prefill", "generate", "first_token", "total"}
+STAGES = {"load", "decode", "prepare", "encode", "select", "prefill", "generate", "evidence", "first_token", "total"}
 
 
 @pytest.fixture
@@ -86,6 +86,7 @@ def test_json_has_exactly_the_keys_of_the_contract(ask: Callable[..., Any], film
     assert all(set(said["tokens"][kind]) == {"before", "after"} for kind in ("video", "audio", "image", "text"))
     assert said["tokens"]["kept_ratio"] == pytest.approx(0.1, abs=0.01)
     assert set(said["time_s"]) == STAGES
+    assert said["no_evidence"] is None and set(said["evidence"][0]) == {"start", "end", "share"}
     assert set(said["memory_bytes"]) == {"weights", "peak"}
     assert set(said["flops"]) == {"full", "reduced"}
     assert set(said["speedup"]) == {"estimated", "measured"} and said["speedup"]["measured"] is None

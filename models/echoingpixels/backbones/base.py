@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -152,6 +152,13 @@ class Backbone(Protocol):
         """For each of the first `layers`, blocks of the attention weights of `tokens` (B, L) bool to all tokens.
 
         A block is float32 (B, H, K, L) with a bounded K, and 0 where a row has fewer tokens.
+        """
+
+    def contributions(self, stream: TokenStream, cache: Any, answers: Sequence[Sequence[int]]) -> Tensor:
+        """First-order effect of each token's values on the log-odds of the answers: float32 (B, L).
+
+        `cache`: as decoding from `stream` has left it; `answers`: token ids of each row without stop tokens. 0 for text
+        after the clip and padding.
         """
 
     def new_cache(self, tokens: int | None = None) -> Any:

@@ -5,7 +5,7 @@ Nothing of transformers is copied, patched or subclassed: encoders, decoder laye
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
@@ -177,6 +177,12 @@ class QwenOmni:
         from .attention import attention_of
 
         return attention_of(self.text, self.run_layers, stream, tokens, layers)
+
+    def contributions(self, stream: TokenStream, cache: Any, answers: Sequence[Sequence[int]]) -> Tensor:
+        """First-order effect (B, L) of each token's values in the KV cache on the log-odds of the `answers` decoded."""
+        from .contributions import contributions
+
+        return contributions(self.text, self.logits, stream, cache, answers)
 
     def train(self, checkpointing: bool = False) -> None:
         """Make the decoder ready for backward passes; with `checkpointing` its layers, and those of `first_layers` from

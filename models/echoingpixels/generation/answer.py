@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from ..backbones.base import Backbone
 from ..backbones.sizes import llm_flops
-from ..inputs.token_stream import TokenStream
+from ..inputs.token_stream import KeptTimes, TokenStream
 from ..options import AskOptions
 from ..report import (
     Flops,
@@ -21,7 +21,8 @@ from ..report import (
     decoding_rate,
     peak_memory,
 )
-from .decode import FinishReason, Text, stream_tokens
+from .decode import FinishReason, Prefilled, Text, stream_tokens
+from .evidence import OFF, Evidence, Extent, evidence
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,8 @@ class Answer:
     """The answer to one question.
 
     `options`: as applied, with the reducer's real name in place of auto. `kept_times`: s from the clip's start of each
-    kept token, by kind. `warnings`: reasons not to trust the answer. `notes`: facts about the clip and the model.
+    kept token. `evidence`: the moments that it rests on. `warnings`: reasons not to trust the answer. `notes`: facts
+    about the clip and the model.
     """
 
     text: str
@@ -37,7 +39,8 @@ class Answer:
     finish_reason: FinishReason
     report: Report
     options: AskOptions
-    kept_times: dict[str, tuple[float, ...]]
+    kept_times: KeptTimes
+    evidence: Evidence
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -63,6 +66,7 @@ class Cost:
     selection_flops: float = 0.0
     peak_bytes: int | None = None
     encoded: TokenCounts | None = None  # None: all tokens
+    extent: Extent = field(default_factory=Extent)
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -75,14 +79,21 @@ def generate(
     `watch` has the seconds of the batch so far; each row reports an equal share. `weights`: the model's bytes.
     """
     texts = [Text(backbone) for _ in costs]
-    for tokens in stream_tokens(backbone, stream, options.generate, watch):
+    started: list[Prefilled] = []
+    for tokens in stream_tokens(backbone, stream, options.generate, watch, started.append):
         for row, token in enumerate(tokens.tolist()):
             piece = texts[row].push(token) if token >= 0 else ""
             if piece:
                 yield Chunk(piece, row=row)
     generated = sum(len(text.ids) for text in texts)
     rate = decoding_rate(generated, len(texts), watch.seconds.get("generate"))
-    share, peak = watch.times() / len(texts), peak_memory(backbone.device)
+    peak = peak_memory(backbone.device)
+    found = [Evidence(reason=OFF)] * len(texts)
+    if options.evidence:
+        with watch.stage("evidence"):
+            found = evidence(backbone, stream, started[0].cache, [t.ids for t in texts], [c.extent for c in costs])
+    started.clear()  # the KV cache is large
+    share = watch.times() / len(texts)
     after = stream.row_counts()
     before, times = stream.before or after, stream.kept_times()
     for row, (text, cost) in enumerate(zip(texts, costs, strict=True)):
@@ -95,8 +106,8 @@ def generate(
             encoded=cost.encoded or replace(before[row], text=0),
             tokens_per_s=rate,
         )
-        answer = Answer(text.text, tuple(text.ids), text.reason, report, options, times[row], cost.warnings, cost.notes)
-        yield Chunk("", answer, row)
+        given = text.text, tuple(text.ids), text.reason, report, options, times[row], found[row]
+        yield Chunk("", Answer(*given, cost.warnings, cost.notes), row)
 
 
 def _flops(backbone: Backbone, cost: Cost, before: int, after: int, generated: int) -> Flops:

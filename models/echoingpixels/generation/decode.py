@@ -6,7 +6,8 @@ one, so the cached step is taken here (a test compares it with generate() where 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -21,14 +22,27 @@ FinishReason = Literal["stop", "length"]
 MASKED = 1024  # tokens under which rows are padded and masked: there a mask costs less than another run
 
 
+@dataclass(frozen=True)
+class Prefilled:
+    """A decoder that has read a stream (B, L). `mask` (B, L): None where decoding needs none."""
+
+    hidden: Tensor  # (B, 1, D), normalised, of the last place
+    cache: Any
+    mask: Tensor | None
+
+
 @torch.no_grad()
 def stream_tokens(
-    backbone: Backbone, stream: TokenStream, options: GenerateOptions, watch: Stopwatch | None = None
+    backbone: Backbone,
+    stream: TokenStream,
+    options: GenerateOptions,
+    watch: Stopwatch | None = None,
+    on_prefill: Callable[[Prefilled], None] | None = None,
 ) -> Iterator[Tensor]:
     """Decode a left-padded stream: token after token (B,) int64 on the CPU, -1 in rows that have stopped.
 
     Stop tokens are yielded too. Positions continue from `stream.next_position`. The host reads a step's tokens once,
-    inside the stage that it times, and waits for nothing else.
+    inside the stage that it times, and waits for nothing else. `on_prefill` is called before the first token.
     """
     device = stream.embeds.device
     watch = watch or Stopwatch(device)
@@ -38,6 +52,8 @@ def stream_tokens(
         hidden, cache, mask = prefill(backbone, stream, options)
         tokens = _choose(backbone.logits(hidden), options, generator)  # (B, 1)
         read = tokens.cpu()[:, 0]
+    if on_prefill is not None:
+        on_prefill(Prefilled(hidden, cache, mask))
     done = torch.zeros(len(stream.mask), dtype=torch.bool)
     for step in range(options.max_new_tokens):
         if step:
