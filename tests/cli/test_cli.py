@@ -53,7 +53,8 @@ def test_the_answer_goes_to_stdout_and_one_line_of_statistics_to_stderr(ask: Cal
     counts += "audio {before}→{after} tokens".format(**values["tokens"]["audio"])
     share = f"{100 * values['tokens']['kept_ratio']:.1f}"
     pattern = rf"{counts} \({share} %\) · \d+\.\d\d s, first token \d+\.\d\d s · (about \d+\.\dx faster|no speedup)"
-    assert re.fullmatch(rf"{pattern} \(estimate\)", first)
+    moment = "evidence {start:.1f}–{end:.1f} s".format(**values["evidence"][0])
+    assert re.fullmatch(rf"{pattern} \(estimate\) · {moment}", first)
     assert "estimate" not in ask(QUESTION, "--reducer", "full").err
 
 
