@@ -70,6 +70,7 @@ def test_layer_by_layer_it_is_the_gradient_through_all_layers(backbone: QwenOmni
     stream = tinymodel.stream(backbone, 4.0)
     cache, answers = decoded(backbone, stream, **options)
     found = backbone.contributions(stream, cache, answers)
+    assert found is not None
     expected = slow(backbone, stream, answers[0])
     assert expected[stream.pool[0]].abs().min() > 0
     torch.testing.assert_close(found[0], expected, rtol=1e-3, atol=1e-5 * float(expected.abs().max()))
@@ -85,6 +86,7 @@ def test_a_row_of_a_batch_is_as_alone(backbone: QwenOmni) -> None:
     cache, answers = decoded(backbone, stream)
     answers[1] = answers[1][:2]  # a shorter answer
     found = backbone.contributions(stream, cache, answers)
+    assert found is not None
     for row, alone, ids in zip(found, rows[:3], answers, strict=False):
         expected = slow(backbone, alone, ids)
         length = alone.mask.shape[1]

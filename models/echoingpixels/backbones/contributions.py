@@ -29,9 +29,7 @@ class _Tail:
     before: Tensor  # (B, P) int64 places of the tokens before the tail, aligned on the right
     known: Tensor  # (B, P) bool, False at padding
     aligned: bool  # whether `before` is 0 … P - 1 in every row
-    row: Tensor  # (M,) int64, the rows of all answer tokens
-    place: Tensor  # (M,) int64, the places in the tail that predict them
-    token: Tensor  # (M,) int64, their ids
+    given: Tensor  # (3, M) int64 of all answer tokens: row, place in the tail that predicts it, id
 
 
 @dataclass(frozen=True)
@@ -48,12 +46,15 @@ class _Before:
 
 def contributions(
     text: Any, logits: Callable[[Tensor], Tensor], stream: TokenStream, cache: Any, answers: Sequence[Sequence[int]]
-) -> Tensor:
+) -> Tensor | None:
     """∑ ∂ log-odds(answer) / ∂ value · value over heads and layers: float32 (B, L), 0 for text after the clip.
 
     `text`: the decoder; `cache`: as decoding has left it; `answers`: token ids of each row. The log-odds of an
     answer's tokens are summed; the gradient of their log-probability would vanish where the model is certain.
+    None where there are no gradients.
     """
+    if not _differentiable(text):
+        return None
     tail = _tail(text, stream, answers)
     rotary = text.rotary_emb(tail.embeds, tail.positions)
     entered, hidden = [], tail.embeds  # hidden states (B, R, D) that enter each layer
@@ -73,37 +74,41 @@ def contributions(
     return torch.zeros_like(stream.time).scatter_add_(1, tail.before, found.masked_fill(~tail.known, 0.0))
 
 
+def _differentiable(text: Any) -> bool:
+    """Not in torch's inference mode, and not with four-bit weights on a CPU, which evaluation mode has packed."""
+    packed = any(type(module).__name__ == "Linear4bit" for module in text.layers[0].modules())
+    on_cpu: bool = text.embed_tokens.weight.device.type == "cpu"
+    return not torch.is_inference_mode_enabled() and not (packed and on_cpu and not text.training)
+
+
 def _tail(text: Any, stream: TokenStream, answers: Sequence[Sequence[int]]) -> _Tail:
     """The tail of each row; the answer's last token enters no layer, as nothing follows it."""
-    device, (rows, length) = stream.mask.device, stream.mask.shape
-    texts = stream.after_media.sum(1)  # (B,)
-    counts = [max(1, n) for n in texts.tolist()]
-    prefix, width = length - min(counts), max(n + len(ids) - 1 for n, ids in zip(counts, answers, strict=True))
-    width = max(width, 1)
-    longest = max(map(len, answers))
-    ids = torch.tensor([[*one, *[0] * (longest - len(one))] for one in answers], device=device)  # (B, N)
-    n_ids = torch.tensor([len(one) for one in answers], device=device)[:, None]
-    start = (length - torch.tensor(counts, device=device))[:, None]  # (B, 1), the first place of the tail
-    step = torch.arange(longest, device=device)
-    embeds = torch.cat([stream.embeds, text.embed_tokens(ids).to(stream.embeds)], 1)
-    positions = torch.cat([stream.positions, (stream.next_position[:, None] + step).expand(3, -1, -1)], 2)
-    place = (start + torch.arange(width, device=device)).clamp(max=length + longest - 1)  # (B, R)
-    row = torch.arange(rows, device=device)[:, None]
-    before = torch.arange(prefix, device=device) + (start - prefix)  # (B, P)
-    known = (before >= 0) & stream.mask.gather(1, before.clamp(min=0))
-    causal = torch.ones(width, width, dtype=torch.bool, device=device).tril()
+    rows, length = stream.mask.shape
+    free: Any = {"device": stream.mask.device, "non_blocking": True}
+    texts = [max(1, n) for n in stream.after_media.sum(1).tolist()]  # the host waits for the device
+    longest, prefix = max(map(len, answers)), length - min(texts)
+    width = max(1, *(n + len(ids) - 1 for n, ids in zip(texts, answers, strict=True)))
+    start = length - torch.tensor(texts)[:, None]  # (B, 1), the first place of the tail
+    place = (start + torch.arange(width)).clamp(max=length + longest - 1).to(**free)  # (B, R)
+    before = start - prefix + torch.arange(prefix)  # (B, P)
+    index, inside = before.clamp(min=0).to(**free), (before >= 0).to(**free)
+    known = inside & stream.mask.gather(1, index)
+    causal = torch.ones(width, width, dtype=torch.bool, device=stream.mask.device).tril()
     visible = torch.cat([known[:, None].expand(-1, width, -1), causal.expand(rows, -1, -1)], 2)[:, None]
-    given = (step < n_ids).nonzero(as_tuple=True)
+    ids = torch.tensor([[*one, *[0] * (longest - len(one))] for one in answers]).to(**free)  # (B, N)
+    following = stream.next_position[:, None] + torch.arange(longest, device=stream.mask.device)
+    embeds = torch.cat([stream.embeds, text.embed_tokens(ids).to(stream.embeds)], 1)
+    positions = torch.cat([stream.positions, following.expand(3, -1, -1)], 2)
+    row = torch.arange(rows, device=stream.mask.device)[:, None]
+    given = [(i, texts[i] - 1 + n, token) for i, one in enumerate(answers) for n, token in enumerate(one)]
     return _Tail(
         embeds=embeds[row, place],
         positions=positions[:, row, place],
         mask=torch.zeros_like(visible, dtype=embeds.dtype).masked_fill_(~visible, -torch.inf),
-        before=before.clamp(min=0),
+        before=index,
         known=known,
-        aligned=len(set(counts)) == 1,
-        row=given[0],
-        place=length - start[given[0], 0] - 1 + given[1],
-        token=ids[given],
+        aligned=len(set(texts)) == 1,
+        given=torch.tensor(given).T.to(**free),
     )
 
 
@@ -123,15 +128,15 @@ def _run(layer: Any, hidden: Tensor, before: _Before, mask: Tensor, rotary: Any)
 
 def _start(norm: Any, logits: Callable[[Tensor], Tensor], hidden: Tensor, tail: _Tail) -> Tensor:
     """The gradient of the log-odds by the last layer's output `hidden` (B, R, D), a bounded part at a time."""
-    gradient = torch.zeros_like(hidden)
-    read = hidden[tail.row, tail.place]  # (M, D)
+    gradient, (row, place, ids) = torch.zeros_like(hidden), tail.given
+    read = hidden[row, place]  # (M, D)
     size = max(1, LOGITS_AT_ONCE // logits(read[:1]).shape[-1])
     for first in range(0, len(read), size):
         part = slice(first, first + size)
         with torch.enable_grad():
-            leaf = read[part].detach().requires_grad_()
-            scores, token = logits(norm(leaf)).float(), tail.token[part, None]
+            leaf, token = read[part].detach().requires_grad_(), ids[part, None]
+            scores = logits(norm(leaf)).float()
             others = scores.scatter(1, token, -torch.inf).logsumexp(1)
             (by_leaf,) = torch.autograd.grad((scores.gather(1, token)[:, 0] - others).sum(), leaf)
-        gradient.index_put_((tail.row[part], tail.place[part]), by_leaf, accumulate=True)
+        gradient.index_put_((row[part], place[part]), by_leaf, accumulate=True)
     return gradient

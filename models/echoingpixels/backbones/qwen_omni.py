@@ -178,7 +178,7 @@ class QwenOmni:
 
         return attention_of(self.text, self.run_layers, stream, tokens, layers)
 
-    def contributions(self, stream: TokenStream, cache: Any, answers: Sequence[Sequence[int]]) -> Tensor:
+    def contributions(self, stream: TokenStream, cache: Any, answers: Sequence[Sequence[int]]) -> Tensor | None:
         """First-order effect (B, L) of each token's values in the KV cache on the log-odds of the `answers` decoded."""
         from .contributions import contributions
 

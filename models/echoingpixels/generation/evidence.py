@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from ..backbones.base import Backbone
 from ..errors import is_out_of_memory
@@ -27,7 +26,7 @@ OFF = "Evidence times are switched off."
 FUSED = "The sieve's fused form mixes the whole clip into the text, so the kept tokens are no evidence."
 TIMELESS = "The prompt has no audio and no video."
 EMPTY = "The answer is empty."
-NO_GRADIENT = "Gradients are not available here: torch's inference mode is on, or the weights give none."
+NO_GRADIENT = "There are no gradients in torch's inference mode, nor for four-bit weights on a CPU."
 NO_MEMORY = "Memory ran out for evidence times; the answer is complete."
 NOTHING = "No kept token raises the probability of the answer."
 
@@ -84,23 +83,24 @@ def evidence(
     `answers`: generated token ids. The effect of a token is that of its values, in all layers, on the log-odds of the
     answer to first order: gradient × value; only what raises them counts.
     """
-    timed = stream.mask & ((stream.kind == VIDEO) | (stream.kind == AUDIO))
     words = [[token for token in ids if token not in backbone.stop_ids] for ids in answers]
     if stream.fused:
         return [Evidence(reason=FUSED)] * len(words)
+    mask, kind, time = stream.mask.cpu(), stream.kind.cpu(), stream.time.cpu()
+    timed = mask & ((kind == VIDEO) | (kind == AUDIO))
     found = [Evidence(reason=TIMELESS if not here else EMPTY) for here in timed.any(1).tolist()]
     asked = [row for row, one in enumerate(found) if words[row] and one.reason != TIMELESS]
     if not asked:
         return found
     try:
         effect = backbone.contributions(stream, cache, words)
-        effect, timed, kind, time = (x.cpu() for x in (effect, timed, stream.kind, stream.time))
     except (MemoryError, RuntimeError) as error:
-        if is_out_of_memory(error):
-            return [Evidence(reason=NO_MEMORY)] * len(words)
-        if not torch.is_inference_mode_enabled():
+        if not is_out_of_memory(error):
             raise
+        return [Evidence(reason=NO_MEMORY)] * len(words)
+    if effect is None:
         return [Evidence(reason=NO_GRADIENT)] * len(words)
+    effect = effect.cpu()
     for row in asked:
         here = timed[row]
         each, times, video = (x[row, here].double().numpy() for x in (effect, time, kind == VIDEO))
