@@ -47,8 +47,8 @@ def event_of(row: dict[str, Any]) -> dict[str, Any] | None:
     if kind.endswith("with_object"):  # the same sound may also play elsewhere
         (shown,) = called[names[0]]
         return max(called[answer], key=lambda one: min(one["end"], shown["end"]) - max(one["start"], shown["start"]))
-    sought = called[answer if kind == "word" else names[0]]
-    return sought[0] if len(sought) == 1 else None
+    wanted = called[answer if kind == "word" else names[0]]
+    return wanted[0] if len(wanted) == 1 else None
 
 
 def beside(kind: str, moment: Moment | None, event: dict[str, Any], duration: float) -> Found:

@@ -113,7 +113,7 @@ def moments(effect: Numbers, time: Numbers, video: Numbers, clip: Extent) -> tup
     """Up to MOST moments from the effects (n,) of tokens at `time` (n,) s; `video` (n,) is 1 for video tokens.
 
     A video token spreads its effect over its temporal step. A peak of the smoothed effect per second extends to EDGE of
-    its height; the next one is sought outside its slopes.
+    its height; the next one lies outside its slopes.
     """
     gaps = np.diff(np.unique(time[video > 0]))
     step = clip.step or (float(gaps.min()) if len(gaps) else 0.0)
