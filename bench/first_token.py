@@ -29,7 +29,7 @@ from echoingpixels.media.sandbox.worker import Worker
 from echoingpixels.model import EchoingPixels
 from echoingpixels.options import OFF, AskOptions, GenerateOptions, MediaOptions, check_reuse
 from echoingpixels.reducers.cs2 import SieveOptions
-from echoingpixels.report import STAGES
+from echoingpixels.report import BEFORE
 from epcli import console
 
 QUESTION = "Which sound plays when the bird falls?"
@@ -76,13 +76,13 @@ def _way(
     assert isinstance(backbone, QwenOmni)
     backbone.reuse = None if reuse in ("", OFF) else check_reuse(float(reuse))
     model = EchoingPixels(backbone, on.sieve)
-    ask = AskOptions(reducer, 1.0 if reducer == "full" else keep, GenerateOptions(max_new_tokens=1))
+    ask = AskOptions(reducer, 1.0 if reducer == "full" else keep, GenerateOptions(max_new_tokens=1), evidence=False)
     return lambda: _ours(model, worker, clip, options, ask)
 
 
 def _ours(model: EchoingPixels, worker: Worker, clip: Path, options: MediaOptions, ask: AskOptions) -> Seconds:
     report = model.encode(clip, options, cache=None, reader=worker.stream).ask(QUESTION, ask).report
-    spent = {name: report.time_s.as_dict()[name] or 0.0 for name in STAGES[1:-1]}
+    spent = {name: report.time_s.as_dict()[name] or 0.0 for name in BEFORE}
     return {**spent, "tokens": report.encoded.pool, "operations": report.flops.reduced / 1e12}
 
 

@@ -118,7 +118,7 @@ def answer(model: EchoingPixels, span: Span, features: Features, options: AskOpt
 
 def options_of(reducer: str, keep: float) -> AskOptions:
     """A short answer."""
-    return AskOptions(reducer, keep, GenerateOptions(max_new_tokens=STEPS))
+    return AskOptions(reducer, keep, GenerateOptions(max_new_tokens=STEPS), evidence=False)
 
 
 def tiny(seconds: float, side: int, keep: float, reducer: str) -> Iterator[dict[str, Any]]:

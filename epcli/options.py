@@ -153,14 +153,18 @@ class AnswerGroup:
 class TokenGroup(AnswerGroup, ChoiceGroup):
     """How tokens are selected and answers decoded."""
 
+    evidence: Annotated[
+        bool, tokens_option("--evidence/--no-evidence", help="Find the moments of the clip that an answer rests on.")
+    ] = True
+
     def ask_options(self, model: ModelGroup) -> AskOptions:
         """How to answer one question."""
-        return AskOptions(self.reducer, keep_of(self.keep), self.generate_options(model))
+        return AskOptions(self.reducer, keep_of(self.keep), self.generate_options(model), self.evidence)
 
 
 @dataclass(frozen=True, kw_only=True)
-class SweepGroup(TokenGroup):
-    """The same for commands that compare several reducers and ratios."""
+class SweepGroup(AnswerGroup, ChoiceGroup):
+    """The same, without evidence, for commands that compare several reducers and ratios."""
 
     reducer: Annotated[
         str,

@@ -52,7 +52,8 @@ def explain(
         (f"{c.setting.reducer} {keep_name(c.setting.keep)}", " ".join(c.answer.text.split())) for c in made.choices
     ]
     notes = [("note", text) for text in made.clip.source.notes]
-    console.pairs([*answers, ("evidence", made.belief), ("size", big(size, "B")), *notes])
+    found = made.choices[made.asked].answer.evidence
+    console.pairs([*answers, ("evidence", str(found)), ("basis", made.belief), ("size", big(size, "B")), *notes])
     console.out(str(out))
 
 
@@ -83,7 +84,12 @@ def _explain(
 def _plain(made: Explanation) -> dict[str, Any]:
     """An explanation as plain values, for JSON."""
     runs = [
-        {**c.setting.as_dict(), "answer": c.answer.text, "tokens": c.answer.report.tokens.as_dict()}
+        {
+            **c.setting.as_dict(),
+            "answer": c.answer.text,
+            "tokens": c.answer.report.tokens.as_dict(),
+            **c.answer.evidence.as_dict(),
+        }
         for c in made.choices
     ]
     return {

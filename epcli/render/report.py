@@ -53,6 +53,7 @@ class Result:
             "device": self.device,
             "finish_reason": self.answer.finish_reason if self.answer else None,
             **self.report.as_dict(),
+            **(self.answer.evidence.as_dict() if self.answer else {"evidence": None, "no_evidence": None}),
             "warnings": list(self.warnings),
             "notes": list(self.notes),
         }
@@ -71,7 +72,8 @@ class Result:
 
     def lines(self) -> list[tuple[str, str]]:
         """The report as labels and values."""
-        costs = [*self._tokens(), ("time", self._times()), ("speed", self._speed())]
+        found = "" if self.answer is None else str(self.answer.evidence)
+        costs = [*self._tokens(), ("evidence", found), ("time", self._times()), ("speed", self._speed())]
         memory = ", ".join(
             f"{name} {big(n, 'B')}" for name, n in self.report.memory_bytes.as_dict().items() if n is not None
         )
@@ -92,7 +94,7 @@ class Result:
         return [("warning", text) for text in self.warnings] + [("note", text) for text in self.notes]
 
     def summary(self) -> str:
-        """One line: kept tokens by modality, total time, time to first token, estimated speedup."""
+        """One line: kept tokens by modality, total time, time to first token, estimated speedup, first moment."""
         budget, spent = self.report.tokens, self.report.time_s
         kinds = ((name, n) for name, n in vars(budget).items() if n.before and name != "text")
         counts = ", ".join(f"{name} {n.before}→{n.after}" for name, n in kinds)
@@ -103,6 +105,8 @@ class Result:
         if self.options.reducer != "full":
             faster = f"about {speedup:.1f}x faster" if speedup >= 1.05 else "no speedup"
             parts.append(f"{faster} (estimate)")
+        if self.answer is not None and self.answer.evidence.moments:
+            parts.append(f"evidence {self.answer.evidence.moments[0]}")
         return " · ".join(parts)
 
     def _tokens(self) -> list[tuple[str, str]]:
@@ -123,8 +127,10 @@ class Result:
         known = spent.known()
         if not known:
             return ""
-        stages = " + ".join(f"{name} {seconds:.2f}" for name, seconds in known.items() if name != "load")
-        return f"{spent.total:.2f} s = {stages}; loading the model took {spent.load or 0.0:.1f} s"
+        beside = {"load": "loading the model took", "evidence": "evidence took"}  # not in the total
+        stages = " + ".join(f"{name} {seconds:.2f}" for name, seconds in known.items() if name not in beside)
+        others = (f"{text} {known[name]:.2f} s" for name, text in beside.items() if name in known)
+        return "; ".join([f"{spent.total:.2f} s = {stages}", *others])
 
     def _speed(self) -> str:
         first, rate = self.report.time_s.first_token, self.report.tokens_per_s

@@ -19,8 +19,8 @@ def picture(answer: Answer, duration: float) -> list[tuple[str, str]]:
     for name, count in (("video", tokens.video), ("audio", tokens.audio), ("image", tokens.image)):
         if count.before:
             rows.append((f"{name} kept", f"{bar(count.after / count.before)} {count.after} of {count.before}"))
-    for name, times in answer.kept_times.items():
-        if duration > 0:
+    for name, times in vars(answer.kept_times).items():
+        if times and duration > 0:
             rows.append((f"{name} over time", f"{sparkline(times, duration)} 0 to {duration:.1f} s"))
     return rows
 

@@ -239,7 +239,7 @@ class EchoingPixels:
         yield from generate(self.backbone, kept, options, watch, costs, self.weight_bytes())
 
     def generate(self, stream: TokenStream, options: GenerateOptions | None = None, **keywords: Any) -> Answer:
-        """Answer from a stream of one row, reduced or not; the report starts here.
+        """Answer from a stream of one row, reduced or not; the report starts here. Evidence has the stream's own steps.
 
         Keyword options are those of GenerateOptions. OptionError for another one, or for several rows.
         """

@@ -170,6 +170,7 @@ class AskOptions:
     reducer: str = AUTO
     keep: Keep = KEEP
     generate: GenerateOptions = GenerateOptions()
+    evidence: bool = True  # whether to find the moments that the answer rests on, after its last token
 
     def __post_init__(self) -> None:
         check_choice(self.reducer, self.keep)

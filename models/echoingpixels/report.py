@@ -87,8 +87,7 @@ class Tokens:
     def total(cls, each: Iterable[Tokens]) -> Tokens:
         """The sum over several prompts."""
         parts = list(each)
-        counts = (sum((getattr(one, side) for one in parts), TokenCounts()) for side in ("before", "after"))
-        return cls.of(*counts)
+        return cls.of(*(sum((getattr(one, side) for one in parts), TokenCounts()) for side in ("before", "after")))
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -99,9 +98,8 @@ class Tokens:
 class StageTimes:
     """Seconds by stage; None for a stage that did not run.
 
-    `load` is the time to load the model, `decode` to read and decode the file, `prepare` to compute patches, log-mel
-    and the prompt, `encode` to run the encoders, `select` to embed and choose tokens, `prefill` to compute the first
-    token, and `generate` to compute the others.
+    `load` the model; `decode` the file; `prepare` patches, log-mel and prompt; `encode`; `select`: embed, choose tokens;
+    `prefill`: the first token; `generate`: the others; `evidence`: the moments that the answer rests on.
     """
 
     load: float | None = None
@@ -111,15 +109,16 @@ class StageTimes:
     select: float | None = None
     prefill: float | None = None
     generate: float | None = None
+    evidence: float | None = None
 
     @property
     def first_token(self) -> float:
         """Seconds from opening the file to the first token, without `load`."""
-        return sum(getattr(self, name) or 0.0 for name in STAGES[1:-1])
+        return sum(getattr(self, name) or 0.0 for name in BEFORE)
 
     @property
     def total(self) -> float:
-        """Seconds from opening the file to the last token, without `load`."""
+        """Seconds from opening the file to the last token, without `load` and `evidence`."""
         return self.first_token + (self.generate or 0.0)
 
     @property
@@ -150,6 +149,7 @@ class StageTimes:
 
 
 STAGES = tuple(field.name for field in fields(StageTimes))
+BEFORE = STAGES[1 : STAGES.index("generate")]  # from opening the file to the first token
 
 
 @dataclass(frozen=True)

@@ -82,6 +82,7 @@ def test_a_batch_answers_as_each_question_alone(
             assert row["kept_ratio"] == said.report.tokens.kept_ratio
             assert row["tokens"]["audio"]["after"] == said.report.tokens.audio.after
             assert row["said"] == len(said.token_ids)
+            assert {key: row[key] for key in ("evidence", "no_evidence")} == said.evidence.as_dict()
     later = sum(row["said"] - 1 for row in got.values())
     assert tally.tokens_per_s == pytest.approx(later / sum(row["time_s"]["generate"] for row in got.values()))
     if at_once == 1:

@@ -8,6 +8,7 @@ import json
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -166,7 +167,9 @@ def test_a_table_has_a_column_for_each_value(tmp_path: Path) -> None:
 
     journal = tmp_path / "out.jsonl"
     with Journal(journal) as file:
-        file.write([result("a"), result("b", failed=True)])
+        file.write(
+            [replace(result("a"), evidence=[{"start": 1.0, "end": 2.5, "share": 0.7}]), result("b", failed=True)]
+        )
     for name in ("out.csv", "out.parquet"):
         write_table(journal, tmp_path / name)
     with (tmp_path / "out.csv").open(newline="", encoding="utf-8") as file:
@@ -176,5 +179,7 @@ def test_a_table_has_a_column_for_each_value(tmp_path: Path) -> None:
     assert [row["id"] for row in as_csv] == [row["id"] for row in as_parquet] == ["a", "b"]
     assert as_csv[0]["answer"] == as_parquet[0]["answer"] == "ä\n"
     assert as_csv[1]["error_kind"] == as_parquet[1]["error_kind"] == "MediaError"
+    assert [as_parquet[0][f"evidence_{name}"] for name in ("start", "end", "share")] == [1.0, 2.5, 0.7]
+    assert as_parquet[1]["evidence_start"] is None
     assert as_parquet[0]["error_kind"] is None and as_parquet[0]["keep"] == "0.2"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.csv", "out.jsonl", "out.parquet"]

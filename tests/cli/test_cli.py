@@ -28,9 +28,9 @@ QUESTION = "Which object appears first?"
 KEYS = (
     *("media", "question", "answer", "model", "reducer", "keep", "quant", "device", "finish_reason"),
     *("tokens", "time_s", "memory_bytes", "flops", "speedup", "encoded"),
-    *("tokens_per_s", "warnings", "notes"),
+    *("tokens_per_s", "evidence", "no_evidence", "warnings", "notes"),
 )
-STAGES = {"load", "decode", "prepare", "encode", "select", "prefill", "generate", "first_token", "total"}
+STAGES = {"load", "decode", "prepare", "encode", "select", "prefill", "generate", "evidence", "first_token", "total"}
 
 
 @pytest.fixture
@@ -54,7 +54,8 @@ def test_the_answer_goes_to_stdout_and_one_line_of_statistics_to_stderr(ask: Cal
     counts += "audio {before}→{after} tokens".format(**values["tokens"]["audio"])
     share = f"{100 * values['tokens']['kept_ratio']:.1f}"
     pattern = rf"{counts} \({share} %\) · \d+\.\d\d s, first token \d+\.\d\d s · (about \d+\.\dx faster|no speedup)"
-    assert re.fullmatch(rf"{pattern} \(estimate\)", first)
+    moment = "evidence {start:.1f}–{end:.1f} s".format(**values["evidence"][0])
+    assert re.fullmatch(rf"{pattern} \(estimate\) · {moment}", first)
     assert "estimate" not in ask(QUESTION, "--reducer", "full").err
 
 
@@ -87,6 +88,7 @@ def test_json_has_exactly_the_keys_of_the_contract(ask: Callable[..., Any], film
     assert all(set(said["tokens"][kind]) == {"before", "after"} for kind in ("video", "audio", "image", "text"))
     assert said["tokens"]["kept_ratio"] == pytest.approx(0.1, abs=0.01)
     assert set(said["time_s"]) == STAGES
+    assert said["no_evidence"] is None and set(said["evidence"][0]) == {"start", "end", "share"}
     assert set(said["memory_bytes"]) == {"weights", "peak"}
     assert set(said["flops"]) == {"full", "reduced"}
     assert set(said["speedup"]) == {"estimated", "measured"} and said["speedup"]["measured"] is None

@@ -23,7 +23,7 @@ from tests.support.program import Program
 
 QUESTION = "Which object appears first?"
 SHORT = ("--device", "cpu", "--max-new-tokens", "2")
-GROUPS = (options.ModelGroup, options.TokenGroup, options.MediaGroup, options.OutputGroup)
+GROUPS = (options.ModelGroup, options.AnswerGroup, options.ChoiceGroup, options.MediaGroup, options.OutputGroup)
 
 
 def parameters(name: str) -> dict[str, Any]:
@@ -39,6 +39,11 @@ def test_a_command_that_answers_has_every_option_of_the_groups(name: str) -> Non
     for group in GROUPS:
         for field in (field.name for field in fields(group) if field.name not in own):
             assert here[field].opts == there[field].opts, field
+
+
+def test_commands_that_show_answers_can_find_evidence_and_those_that_count_them_do_not() -> None:
+    names = ("ask", "batch", "explain", "evaluate", "profile", "calibrate")
+    assert ["evidence" in parameters(name) for name in names] == [True] * 3 + [False] * 3
 
 
 def test_the_short_forms_are_the_same_everywhere() -> None:

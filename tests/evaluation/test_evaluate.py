@@ -235,7 +235,7 @@ def test_tokens_and_times_are_summed(films: list[Path], model: EchoingPixels) ->
     for run in runs:
         spent = run.time_s.known()
         assert run.time_s.total == pytest.approx(sum(spent.values()))
-        assert set(spent) == {*STAGES} - {"load"} and all(seconds > 0 for seconds in spent.values())
+        assert set(spent) == {*STAGES} - {"load", "evidence"} and all(seconds > 0 for seconds in spent.values())
 
 
 def test_the_seconds_of_a_clip_count_also_where_its_questions_fail(

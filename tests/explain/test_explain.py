@@ -128,6 +128,7 @@ def test_the_page_counts_picture_and_sound_apart(one: Explanation) -> None:
         assert cells_kept == [(token.time, token.cell) for token in kept if token.cell is not None]
         times = [n / AUDIO_TOKENS_PER_S for n in stop.kept.audio]
         assert times == pytest.approx([token.time for token in kept if token.cell is None])
+        assert (stop.moments, stop.evidence) == (choice.answer.evidence.moments, str(choice.answer.evidence))
         assert (stop.answer, stop.report) == (choice.answer.text, choice.answer.report.as_dict())
 
 
@@ -181,6 +182,18 @@ def test_a_question_without_a_space_is_broken_to_fit_the_picture(clip: Clip) -> 
     tall = Image.open(io.BytesIO(poster.render(explained(clip, "why" * 100, keeps=()))))
     low = Image.open(io.BytesIO(poster.render(explained(clip, "why", keeps=()))))
     assert tall.width == low.width and tall.height > low.height
+
+
+def test_the_picture_marks_the_evidence_times_on_the_clips_length(one: Explanation) -> None:
+    choice, inner = one.choices[one.asked], poster.INNER
+    made = poster._evidence(one, choice)
+    assert made is not None and choice.answer.evidence.moments
+    dark = np.asarray(made.convert("L"))[-poster.TICKS - 8] < 0xE0
+    expected = np.zeros(inner, bool)
+    for moment in choice.answer.evidence.moments:
+        left, right = (round(inner * second / one.clip.duration) for second in (moment.start, moment.end))
+        expected[left:right] = True
+    assert (dark == expected).all()
 
 
 def test_dropped_cells_are_dimmed_and_kept_ones_framed() -> None:
@@ -262,7 +275,7 @@ def test_explain_writes_one_file_and_prints_its_path(
     out = tmp_path / name
     done = ep("explain", film, QUESTION, "--out", out, "--model", tiny, "--keep", "0.3", *SHORT_RUN)
     assert (done.code, done.out) == (0, f"{out}\n")
-    assert "\ncs2 0.3: " in f"\n{done.err}" and "evidence: " in done.err
+    assert "\ncs2 0.3: " in f"\n{done.err}" and "evidence: " in done.err and "basis: " in done.err
     assert ("full 1: " in done.err) == (name == "report.html")
     start: Any = out.read_bytes()[:8]
     assert start.startswith(b"<!doctyp" if name == "report.html" else b"\x89PNG")

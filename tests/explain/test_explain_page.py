@@ -173,6 +173,21 @@ def test_the_slider_changes_the_answer_and_what_is_shown(opened: Callable[..., A
     assert find(page, "#answer").get_attribute("aria-live") == "polite"
 
 
+def test_evidence_is_marked_on_the_time_line_and_a_click_seeks_to_it(
+    opened: Callable[..., Any], made: Explanation
+) -> None:
+    page, evidence = opened(made), made.choices[made.asked].answer.evidence
+    assert find(page, "#evidence").text == str(evidence)
+    marks = page.find_elements(By, "#moments button")
+    assert len(marks) == len(evidence.moments) > 0
+    whole = find(page, "#moments").rect
+    for mark, moment in zip(marks, evidence.moments, strict=True):
+        left = (mark.rect["x"] - whole["x"]) / whole["width"]
+        assert left == pytest.approx(moment.start / made.clip.duration, abs=0.01)
+        mark.send_keys("\ue007")  # enter
+        assert float(find(page, "#scrub").get_property("value")) == pytest.approx(moment.start, abs=0.01)
+
+
 def test_keys_play_stop_and_step(opened: Callable[..., Any], made: Explanation) -> None:
     page = opened(made)
     press(page, "\ue014", "\ue014", "\ue012")

@@ -68,7 +68,7 @@ def test_json_has_the_keys_of_ask_and_evaluate(made: Made, film: Path, tiny: str
             *("reducer", "keep", "answer", "agreement", "tokens", "time_s", "tokens_per_s", "memory_bytes", "flops"),
             *("speedup", "accuracy", "interval", "questions", "failed", "unparsed", "spread", "answers"),
         }
-        stages = "load decode prepare encode select prefill generate first_token total llm"
+        stages = "load decode prepare encode select prefill generate evidence first_token total llm"
         assert set(one["time_s"]) == set(one["spread"]["time_s"]) == set(stages.split())
         assert set(one["memory_bytes"]) == {"weights", "peak", "peak_llm"}
         assert set(one["speedup"]) == {"estimated", "measured", "llm"}

@@ -59,7 +59,7 @@ def test_a_registered_reducer_answers_by_name() -> None:
     stream = tinymodel.asked(model, clip, "Who?")
     staged = model.generate(stream.take(Reducer(Score(latest)).choose(model.backbone, None, stream, 0.1)), SHORT)
     assert (answer.text, answer.kept_times) == (staged.text, staged.kept_times)
-    assert answer.options.reducer == "latest" and min(min(times) for times in answer.kept_times.values() if times) > 2
+    assert answer.options.reducer == "latest" and min(answer.kept_times.all) > 2
     plain = model.ask(clip, "Who?", reducer="uniform", keep=0.1, generate=SHORT).report.flops
     assert (
         answer.report.flops.reduced == pytest.approx(plain.reduced + SCORING) and answer.report.flops.full == plain.full

@@ -39,7 +39,8 @@ def on_cuda(model: EchoingPixels, capability: tuple[int, int] = (9, 0)) -> Itera
     assert isinstance(copied.backbone, QwenOmni)
     kernel = mock.patch("torch.nn.attention.varlen.varlen_attn", slow_varlen_attn)
     sizes = mock.patch.object(kernels, "HEAD_SIZES", range(1, 257))  # the random model's are 8, 12 and 16
-    with kernel, sizes, pretend_cuda(capability) as record:
+    no_gradient = mock.patch.object(copied.backbone, "contributions", return_value=None)  # autograd is in C++
+    with kernel, sizes, no_gradient, pretend_cuda(capability) as record:
         to_cuda(copied.backbone.thinker)
         if copied.sieve is not None:
             to_cuda(copied.sieve)

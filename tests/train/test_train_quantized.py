@@ -20,6 +20,7 @@ from echoingpixels.checkpoints import loading
 from echoingpixels.checkpoints.loading import new_sieve
 from echoingpixels.errors import DataError, ModelError
 from echoingpixels.from_pretrained import load, save
+from echoingpixels.generation.evidence import NO_GRADIENT
 from echoingpixels.media import read_clip
 from echoingpixels.model import EchoingPixels
 from echoingpixels.options import GenerateOptions
@@ -159,6 +160,15 @@ def test_questions_without_answers_get_the_models_own_once(folder: Path, plugged
         clip, "What is heard?", reducer="full", generate=GenerateOptions(max_new_tokens=4)
     )
     assert answer.text.strip() in {text for _, question, _, _, text in lines if question == "What is heard?"}
+
+
+@pytest.mark.parametrize(("quant", "has"), [("none", True), ("int8", True), ("nf4", False)])
+def test_weights_through_which_a_gradient_passes_give_evidence(quant: Any, has: bool, folder: Path) -> None:
+    model = load(str(folder / "base"), device="cpu", quant=quant)
+    for _ in range(2):  # four-bit weights are packed by their first run
+        answer = model.ask(tinymodel.clip(4.0), "Who?", reducer="uniform", keep=0.5, max_new_tokens=4)
+        assert answer.text and bool(answer.evidence.moments) == has
+        assert answer.evidence.reason == (None if has else NO_GRADIENT)
 
 
 def rounded(run: Run) -> EchoingPixels:

@@ -155,6 +155,13 @@ class Backbone(Protocol):
         A block is float32 (B, H, K, L) with a bounded K, and 0 where a row has fewer tokens.
         """
 
+    def contributions(self, stream: TokenStream, cache: Any, answers: Sequence[Sequence[int]]) -> Tensor | None:
+        """First-order effect of each token's values on the log-odds of the answers: float32 (B, L).
+
+        `cache`: as decoding from `stream` has left it; `answers`: token ids of each row without stop tokens. 0 for text
+        after the clip and padding. None where there are no gradients.
+        """
+
     def new_cache(self, tokens: int | None = None) -> Any:
         """An empty KV cache: one that grows, or one of a fixed length in tokens."""
 

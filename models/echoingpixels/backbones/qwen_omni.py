@@ -184,6 +184,12 @@ class QwenOmni:
 
         return attention_of(self.text, self.run_layers, stream, tokens, layers)
 
+    def contributions(self, stream: TokenStream, cache: Any, answers: Sequence[Sequence[int]]) -> Tensor | None:
+        """First-order effect (B, L) of each token's values in the KV cache on the log-odds of the `answers` decoded."""
+        from .contributions import contributions
+
+        return contributions(self.text, self.logits, stream, cache, answers)
+
     def train(self, checkpointing: bool = False) -> None:
         """Make the decoder ready for backward passes; with `checkpointing` its layers, and those of `first_layers` from
         now on, keep only their inputs and run again in the backward pass.

@@ -167,6 +167,7 @@ class Answerer:
             time_s=_seconds(row, report.time_s if row.first else report.time_s - clip.time_s),
             said=len(answer.token_ids),
             tokens_per_s=report.tokens_per_s,
+            **answer.evidence.as_dict(),
             warnings=answer.warnings,
             notes=tuple(note for note in answer.notes if note != CACHED),  # `cached` states it
         )

@@ -8,7 +8,9 @@ from typing import Any
 from ..errors import EpError
 from ..inputs.positions import KINDS
 
-STAGES = ("fetch", "decode", "prepare", "encode", "select", "prefill", "generate")
+STAGES = ("fetch", "decode", "prepare", "encode", "select", "prefill", "generate", "evidence")
+
+MOMENT = ("start", "end", "share")  # of the first moment, in a table
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class Result:
     """An answer and its cost, or the error.
 
     `time_s`: seconds by stage. Those of a clip count in its first row; those of a padded batch are shared equally.
+    `evidence`: start, end (s) and share of the moments that the answer rests on; `no_evidence`: why there are none.
     `said`: generated tokens. `tokens_per_s`: decoding throughput after the first token, of the whole padded batch.
     `retried`: a sentence about the retry after memory ran out, None without one.
     """
@@ -49,6 +52,8 @@ class Result:
     time_s: dict[str, float]
     said: int | None = None
     tokens_per_s: float | None = None
+    evidence: list[dict[str, float]] | None = None
+    no_evidence: str | None = None
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     cached: bool = False  # whether the features come from the cache
@@ -63,11 +68,13 @@ class Result:
 def flat(row: dict[str, Any]) -> dict[str, Any]:
     """A row of the journal as a table row: one plain value a column, the same columns for every row."""
     tokens, seconds, error = row.get("tokens") or {}, row.get("time_s") or {}, row.get("error") or {}
+    (moment,) = (row.get("evidence") or [{}])[:1]
     plain = {name: row.get(name) for name in COLUMNS[: COLUMNS.index("tokens_" + KINDS[0] + "_before")]}
     for kind in KINDS:
         for when in ("before", "after"):
             plain[f"tokens_{kind}_{when}"] = tokens.get(kind, {}).get(when)
     plain.update({f"time_s_{stage}": seconds.get(stage) for stage in STAGES})
+    plain.update({f"evidence_{name}": moment.get(name) for name in MOMENT})
     plain.update({f"error_{name}": error.get(name) for name in ("kind", "message", "hint")})
     plain["keep"] = None if row.get("keep") is None else str(row["keep"])
     for name in ("warnings", "notes"):
@@ -75,10 +82,11 @@ def flat(row: dict[str, Any]) -> dict[str, Any]:
     return plain
 
 
-_NESTED = ("tokens", "time_s", "error")
+_NESTED = ("tokens", "time_s", "evidence", "error")
 COLUMNS = (
     *(field.name for field in fields(Result) if field.name not in _NESTED),
     *(f"tokens_{kind}_{when}" for kind in KINDS for when in ("before", "after")),
     *(f"time_s_{stage}" for stage in STAGES),
+    *(f"evidence_{name}" for name in MOMENT),
     *(f"error_{name}" for name in ("kind", "message", "hint")),
 )

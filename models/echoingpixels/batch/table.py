@@ -11,7 +11,7 @@ from typing import Any
 
 from ..errors import DataError
 from .journal import read_journal
-from .result import COLUMNS, flat
+from .result import COLUMNS, MOMENT, flat
 
 JSONL, PARQUET, CSV = ".jsonl", ".parquet", ".csv"
 ENDINGS = (JSONL, PARQUET, CSV)
@@ -62,6 +62,7 @@ def _parquet(rows: Iterator[dict[str, Any]], path: Path) -> None:
 
     types = {"tokens": pa.int64(), "time_s": pa.float64(), "cached": pa.bool_(), "said": pa.int64()}
     numbers = {name: pa.float64() for name in ("start", "end", "kept_ratio", "tokens_per_s")}
+    numbers |= {f"evidence_{name}": pa.float64() for name in MOMENT}
     schema = pa.schema([(name, numbers.get(name) or types.get(_kind(name), pa.string())) for name in COLUMNS])
     with ParquetWriter(path, schema) as writer:
         while part := list(islice(rows, AT_ONCE)):

@@ -161,7 +161,7 @@ def _outcomes(
     fails: bool,
 ) -> Iterator[Outcome]:
     """The outcomes of one batch under one setting, in order."""
-    options = AskOptions(setting.reducer, setting.keep, generate)
+    options = AskOptions(setting.reducer, setting.keep, generate, evidence=False)
     prompts = [one.prompt for one in part if not isinstance(one.prompt, EpError)]
     answers = iter(answer_each(model, prompts, options, EpError) if fails else model.answer(prompts, options))
     for one in part:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoints.loading import ASSETS
+from ..generation.evidence import Moment
 from ..inputs.patches import STEP
 from .budget import Budget, over_time
 from .explanation import Choice, Explanation, Token
@@ -38,7 +39,7 @@ class Stop:
     """One position of the page's slider.
 
     `kept`: indices of the kept tokens. `heat`: percentage of all tokens that score lower than each token, None without
-    scores.
+    scores. `moments`: the evidence times, and `evidence` these in words, or the reason for none.
     """
 
     reducer: str
@@ -48,6 +49,8 @@ class Stop:
     kept: ByKind
     heat: ByKind | None
     budget: Budget
+    moments: tuple[Moment, ...]
+    evidence: str
     report: dict[str, Any]
 
 
@@ -137,6 +140,8 @@ def _stop(explanation: Explanation, choice: Choice) -> Stop:
         kept=_by_kind(tokens, ((i, place[i]) for i in choice.kept)),
         heat=None if choice.scores is None else _by_kind(tokens, enumerate(_percentiles(choice.scores))),
         budget=over_time(explanation, choice),
+        moments=choice.answer.evidence.moments,
+        evidence=str(choice.answer.evidence),
         report=choice.answer.report.as_dict(),
     )
 

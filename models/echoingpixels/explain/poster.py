@@ -51,6 +51,7 @@ def _parts(explanation: Explanation, choice: Choice) -> Iterator[Image.Image | N
     yield _text(" · ".join(about), 20, SOFT, below=24)
     yield _strip(explanation, choice)
     yield _sound(explanation, choice)
+    yield _evidence(explanation, choice)
     yield _budget(explanation, choice)
     yield _text(explanation.belief, 18, SOFT)
 
@@ -143,6 +144,21 @@ def _sound(explanation: Explanation, choice: Choice) -> Image.Image | None:
     for token in np.flatnonzero(kept).tolist():
         span = [int(place * width / len(kept)) for place in (token, token + 1)]
         draw.rectangle((span[0], HEAD + BAND + 1, max(*span) - (span[1] > span[0]), HEAD + BAND + TICKS - 2), AUDIO)
+    return made
+
+
+def _evidence(explanation: Explanation, choice: Choice) -> Image.Image | None:
+    """The evidence times on the clip's length; darker for a larger share."""
+    duration, evidence = explanation.clip.duration, choice.answer.evidence
+    if duration <= 0:
+        return None
+    made = _text(f"Evidence: {evidence}", 18, SOFT, below=TICKS + 14)
+    draw, top = ImageDraw.Draw(made), made.height - TICKS - 14
+    draw.rectangle((0, top, INNER - 1, top + TICKS), GROUND)
+    for moment in evidence.moments[::-1]:
+        left, right = (round(INNER * second / duration) for second in (moment.start, moment.end))
+        ink = round(0xFF * 0.65 * (1 - moment.share))
+        draw.rectangle((left, top, min(INNER, max(left + 1, right)) - 1, top + TICKS), (ink, ink, ink))
     return made
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from ..backbones.base import Backbone
 from ..backbones.sizes import llm_flops
 from ..inputs.descent import counts_by_layer
-from ..inputs.token_stream import TokenStream
+from ..inputs.token_stream import KeptTimes, TokenStream
 from ..options import AskOptions
 from ..report import (
     Flops,
@@ -25,6 +25,7 @@ from ..report import (
     peak_memory,
 )
 from .decode import FinishReason, Prefilled, Text, stream_tokens
+from .evidence import OFF, Evidence, Extent, evidence
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,8 @@ class Answer:
     """The answer to one question.
 
     `options`: as applied, with the reducer's real name in place of auto. `kept_times`: s from the clip's start of each
-    token that the decoder's last layer reads, by kind. `warnings`: reasons not to trust the answer. `notes`: facts
-    about the clip and the model.
+    token that the decoder's last layer reads. `evidence`: the moments that it rests on. `warnings`: reasons not to
+    trust the answer. `notes`: facts about the clip and the model.
     """
 
     text: str
@@ -41,7 +42,8 @@ class Answer:
     finish_reason: FinishReason
     report: Report
     options: AskOptions
-    kept_times: dict[str, tuple[float, ...]]
+    kept_times: KeptTimes
+    evidence: Evidence
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -67,6 +69,7 @@ class Cost:
     selection_flops: float = 0.0
     peak_bytes: int | None = None
     encoded: TokenCounts | None = None  # None: all tokens
+    extent: Extent = field(default_factory=Extent)
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -87,8 +90,14 @@ def generate(
                 yield Chunk(piece, row=row)
     generated = sum(len(text.ids) for text in texts)
     rate = decoding_rate(generated, len(texts), watch.seconds.get("generate"))
-    share, peak = watch.times() / len(texts), peak_memory(backbone.device)
+    peak = peak_memory(backbone.device)
+    found = [Evidence(reason=OFF)] * len(texts)
+    if options.evidence:
+        with watch.stage("evidence"):
+            found = evidence(backbone, stream, started[0].cache, [t.ids for t in texts], [c.extent for c in costs])
     by_layer, last = _read(stream, started[0].read, backbone.shape.layers)
+    started.clear()  # the KV cache is large
+    share = watch.times() / len(texts)
     before, times = stream.before or [layers[0] for layers in by_layer], last.kept_times()
     for row, (text, cost) in enumerate(zip(texts, costs, strict=True)):
         report = Report(
@@ -102,8 +111,8 @@ def generate(
             first_layer=by_layer[row][0],
             last_layer=by_layer[row][-1],
         )
-        answer = Answer(text.text, tuple(text.ids), text.reason, report, options, times[row], cost.warnings, cost.notes)
-        yield Chunk("", answer, row)
+        given = text.text, tuple(text.ids), text.reason, report, options, times[row], found[row]
+        yield Chunk("", Answer(*given, cost.warnings, cost.notes), row)
 
 
 def _read(

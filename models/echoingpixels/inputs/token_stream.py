@@ -19,6 +19,20 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class KeptTimes:
+    """Times of the tokens that the decoder reads, in s from the clip's start."""
+
+    video: tuple[float, ...] = ()
+    audio: tuple[float, ...] = ()
+    image: tuple[float, ...] = ()
+
+    @property
+    def all(self) -> tuple[float, ...]:
+        """Of all kinds."""
+        return self.video + self.audio + self.image
+
+
+@dataclass(frozen=True)
 class TokenStream:
     """Embedded prompts, padded to one length, with the kind, time and grid cell of every token."""
 
@@ -33,6 +47,7 @@ class TokenStream:
     before: tuple[TokenCounts, ...] | None = None  # row_counts() before the first take()
     question: Tensor | None = None  # (B, L) bool, the question's own words; None where they are not known
     drops: tuple[Drop, ...] = ()  # the selection that follows inside the decoder, first layer first
+    fused: bool = False  # whether a sieve has replaced the embeddings by those of its own layers
 
     @property
     def pool(self) -> Tensor:
@@ -62,12 +77,12 @@ class TokenStream:
         found = torch.stack([(self.mask & (self.kind == i)).sum(1) for i in range(len(KINDS))], dim=1)  # (B, kinds)
         return tuple(TokenCounts(**dict(zip(KINDS, row, strict=True))) for row in found.tolist())
 
-    def kept_times(self) -> list[dict[str, tuple[float, ...]]]:
-        """Times of each row's video, audio and image tokens, in s from the clip's start, by kind."""
+    def kept_times(self) -> list[KeptTimes]:
+        """Times of each row's video, audio and image tokens, in s from the clip's start."""
         mask, kind, time = self.mask.cpu(), self.kind.cpu(), self.time.cpu()
-        of_kind = [(name, mask & (kind == i)) for i, name in enumerate(KINDS) if i != TEXT]
+        of_kind = {name: mask & (kind == i) for i, name in enumerate(KINDS) if i != TEXT}
         return [
-            {name: tuple(time[row, here[row]].tolist()) for name, here in of_kind if bool(here[row].any())}
+            KeptTimes(**{name: tuple(time[row, here[row]].tolist()) for name, here in of_kind.items()})
             for row in range(len(mask))
         ]
 
@@ -89,6 +104,7 @@ class TokenStream:
             labels=None if self.labels is None else part(self.labels),
             question=None if self.question is None else part(self.question),
             drops=self.drops,
+            fused=self.fused,
         )
 
     def take(self, selection: Selection) -> TokenStream:
@@ -110,6 +126,7 @@ class TokenStream:
             before=self.before or self.row_counts(),
             question=None if self.question is None else mask & self.question[rows, index],
             drops=selection.drops,
+            fused=self.fused or selection.fused is not None,
         )
 
 

@@ -92,6 +92,7 @@ function showStop(i) {
   $("numbers").replaceChildren(...numbers().flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, value)]));
   showOverlay(overlay);
   drawBudget();
+  drawMoments();
 }
 
 function showOverlay(name) {
@@ -138,6 +139,21 @@ function drawBudget() {
   $("most").textContent = `(${fullest})`;
   const when = (sums.indexOf(Math.max(...sums)) * part).toFixed(1);
   $("bars").setAttribute("aria-label", `Kept tokens over time: ${fullest}, from ${when} s on`);
+}
+
+function drawMoments() {
+  $("evidence").textContent = stop.evidence;
+  $("moments").hidden = !stop.moments.length;
+  $("moments").replaceChildren(...stop.moments.map(({ start, end, share }) => {
+    const moment = element("button", { type: "button" });
+    const words = `Evidence: ${start.toFixed(1)} to ${end.toFixed(1)} s, ${percent(share)}; go to its start`;
+    moment.setAttribute("aria-label", words);
+    moment.style.left = `${(100 * start) / data.duration}%`;
+    moment.style.width = `${(100 * (end - start)) / data.duration}%`;
+    moment.style.setProperty("--share", 0.35 + 0.65 * share);
+    moment.addEventListener("click", () => seek(start));
+    return moment;
+  }));
 }
 
 function numbers() {
