@@ -98,7 +98,7 @@ class Tokens:
 class StageTimes:
     """Seconds by stage; None for a stage that did not run.
 
-    `load` the model; `decode` the file; `prepare` patches, log-mel and prompt; `encode`; `select`: embed, choose tokens;
+    `load` the model; `decode` the file; `prepare` patches, log-mel and prompt; `encode`; `select`: embed and choose;
     `prefill`: the first token; `generate`: the others; `evidence`: the moments that the answer rests on.
     """
 
