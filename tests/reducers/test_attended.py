@@ -215,7 +215,7 @@ def test_the_default_without_a_sieve_reads_no_attention_and_keeps_one_of_the_mas
     massive = stream.pool & (torch.rand(stream.mask.shape, generator=torch.Generator().manual_seed(3)) < 0.1)
     embeds = stream.embeds.clone()
     embeds[..., 7] += 1e4 * embeds.std() * massive
-    kept = default.choose(None, None, replace(stream, embeds=embeds), 0.1).keep  # type: ignore[arg-type]
+    kept = default.choose(on, None, replace(stream, embeds=embeds), 0.1).keep
     assert int(massive.sum()) > 10 and int((kept & massive).sum()) <= 2  # one of each modality
     unit, others = F.normalize(stream.embeds[0], dim=-1), (stream.pool & ~massive)[0]
 
