@@ -14,13 +14,14 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 
 from bench.stack import random_stack
-from echoingpixels.backbones.base import Features, concatenated
+from echoingpixels.backbones.base import Features
 from echoingpixels.from_pretrained import load
 from echoingpixels.inputs.positions import AUDIO_TOKENS_PER_S, Span
 from echoingpixels.inputs.prepare import Media, prepare_media
@@ -90,9 +91,9 @@ def encode(model: EchoingPixels, clip: Clip, peaks: Peaks) -> tuple[Span, Featur
     _, rows, columns = media.grid
     parts = torch.split(media.patches, backbone.steps_at_once(rows, columns) * rows * columns)
     vision, cuts, mel = backbone.vision_encoder(), backbone.mel_cuts(media.mel.shape[1]), media.mel
-    video, _ = peaks.of("vision", lambda: concatenated([vision.encode(part, rows, columns) for part in parts]))
-    audio, _ = peaks.of("audio", lambda: concatenated([backbone.encode_audio(mel[:, a:b]) for a, b in cuts]))
-    return media.span, Features(video, audio)
+    video = peaks.of("vision", lambda: Features.of([vision.encode(part, rows, columns) for part in parts], []))
+    audio = peaks.of("audio", lambda: Features.of([], [backbone.encode_audio(mel[:, a:b]) for a, b in cuts]))
+    return media.span, replace(video, audio=audio.audio, audio_saliency=audio.audio_saliency)
 
 
 @torch.no_grad()

@@ -29,9 +29,11 @@ def test_the_vision_encoder_in_pieces_gives_the_features_of_one_call(
 ) -> None:
     on = tinymodel.backbone()
     media = prepare_media(tinymodel.clip(5.0), on.resolution)
-    whole = tinymodel.encode(on, media).video
+    whole = tinymodel.encode(on, media)
     monkeypatch.setattr(qwen_omni, "PATCHES_AT_ONCE", patches_at_once)
-    torch.testing.assert_close(tinymodel.encode(on, media).video, whole, rtol=0, atol=NOISE)
+    made = tinymodel.encode(on, media)
+    torch.testing.assert_close(made.video, whole.video, rtol=0, atol=NOISE)
+    torch.testing.assert_close(made.video_saliency, whole.video_saliency, rtol=0, atol=NOISE)
 
 
 @pytest.mark.parametrize("mel_frames", [3, 199, 200, 201, 202, 203, 400, 1000, 1001, 1203, 1399])
@@ -42,10 +44,12 @@ def test_the_audio_encoder_in_pieces_gives_the_features_of_one_call(
 ) -> None:
     on = tinymodel.backbone()
     media = sound_of(mel_frames)
-    whole = tinymodel.encode(on, media).audio
-    assert whole is not None and whole.shape[0] == media.span.audio_tokens
+    whole = tinymodel.encode(on, media)
+    assert whole.audio is not None and len(whole.audio) == media.span.audio_tokens
     monkeypatch.setattr(qwen_omni, "MEL_CHUNKS_AT_ONCE", windows_at_once)
-    torch.testing.assert_close(tinymodel.encode(on, media).audio, whole, rtol=0, atol=NOISE)
+    made = tinymodel.encode(on, media)
+    torch.testing.assert_close(made.audio, whole.audio, rtol=0, atol=NOISE)
+    torch.testing.assert_close(made.audio_saliency, whole.audio_saliency, rtol=0, atol=NOISE)
 
 
 @torch.no_grad()

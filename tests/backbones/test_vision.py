@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from echoingpixels.backbones.encoders import SILENCE, VisionEncoder, attending, encode_audio, encode_cells, window
 from echoingpixels.backbones.qwen_omni import QwenOmni
@@ -21,6 +20,7 @@ from echoingpixels.model import EchoingPixels
 from echoingpixels.options import AskOptions, GenerateOptions, LoadOptions, Reuse, read_reuse
 from echoingpixels.report import TokenCounts
 from tests.support import tinymodel
+from tests.support.dense import dense
 
 NOISE = 2e-5
 KERNELS = ["sdpa", "eager"]  # others need CUDA
@@ -48,43 +48,9 @@ def some_cells(grid: tuple[int, int, int], share: float) -> Tensor:
 def test_all_cells_are_encoded_as_by_the_encoder_itself_bit_for_bit(kernel: str, grid: tuple[int, int, int]) -> None:
     on, pixels = vision(kernel), patches(grid)
     want = on(pixels, grid_thw=torch.tensor([grid])).pooler_output
-    assert torch.equal(encode_cells(on, pixels, grid, torch.ones(len(want), dtype=torch.bool)), want)
-    features, fresh = VisionEncoder(on).encode(pixels, *grid[1:])
-    assert torch.equal(features, want) and bool(fresh.all())
-
-
-def dense(on: Any, pixels: Tensor, grid: tuple[int, int, int], cells: Tensor) -> Tensor:
-    """The same cells with one mask over all pairs of their patches, in the order in which they come."""
-    cell = torch.arange(len(pixels)) // 4
-    columns, each = grid[2] // 2, grid[1] * grid[2] // 4
-    step, row, column = cell // each, cell % each // columns, cell % columns
-    within = torch.arange(len(pixels)) % 4
-    wide = on.window_size // 28
-    window = (step * 1000 + row // wide) * 1000 + column // wide
-    chosen = cells[cell]
-    places = torch.stack([2 * row + within // 2, 2 * column + within % 2], 1)[chosen]
-    hidden = on.patch_embed(pixels[chosen])
-    rotary = on.rotary_pos_emb(hidden, places)
-    for i, block in enumerate(on.blocks):
-        group = (step if i in on.fullatt_block_indexes else window)[chosen]
-        hidden = hidden + attend(block.attn, block.norm1(hidden), group[:, None] == group[None], rotary)
-        hidden = hidden + block.mlp(block.norm2(hidden))
-    merged: Tensor = on.merger(hidden)
-    return merged
-
-
-def attend(attention: Any, x: Tensor, mask: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
-    def heads(linear: Any) -> Tensor:
-        return linear(x).view(len(x), attention.num_heads, -1).transpose(0, 1)  # type: ignore[no-any-return]
-
-    def turned(y: Tensor) -> Tensor:
-        half = y.shape[-1] // 2
-        return y * rotary[0] + torch.cat([-y[..., half:], y[..., :half]], -1) * rotary[1]
-
-    q, k, v = turned(heads(attention.q)), turned(heads(attention.k)), heads(attention.v)
-    weights = F.softmax((q @ k.transpose(1, 2) * attention.scaling).masked_fill(~mask, -torch.inf), -1)
-    out: Tensor = attention.proj((weights @ v).transpose(0, 1).reshape(len(x), -1))
-    return out
+    assert torch.equal(encode_cells(on, pixels, grid, torch.ones(len(want), dtype=torch.bool))[0], want)
+    made = VisionEncoder(on).encode(pixels, *grid[1:])
+    assert torch.equal(made.features, want) and bool(made.new.all())
 
 
 @pytest.mark.parametrize("share", [0.05, 0.5, 1.0])
@@ -96,14 +62,15 @@ def test_some_cells_attend_as_under_one_mask_over_all_pairs(
 ) -> None:
     on, pixels, cells = vision(kernel), patches(grid), some_cells(grid, share)
     assert bool(cells.any()) and not bool(cells.all())
-    want = dense(on, pixels, grid, cells)
-    torch.testing.assert_close(encode_cells(on, pixels, grid, cells), want, rtol=0, atol=10 * NOISE)
+    want, _ = dense(on, pixels, grid, cells)
+    torch.testing.assert_close(encode_cells(on, pixels, grid, cells)[0], want, rtol=0, atol=10 * NOISE)
 
 
 @torch.no_grad()
 def test_no_cells_have_no_features() -> None:
     grid = (1, 4, 4)
-    assert encode_cells(vision(), patches(grid), grid, torch.zeros(4, dtype=torch.bool)).shape == (0, tinymodel.WIDTH)
+    features, saliency = encode_cells(vision(), patches(grid), grid, torch.zeros(4, dtype=torch.bool))
+    assert features.shape == (0, tinymodel.WIDTH) and saliency.shape == (0,)
 
 
 def walk(steps: int) -> Tensor:
@@ -118,19 +85,21 @@ def walk(steps: int) -> Tensor:
 @torch.no_grad()
 def test_features_are_reused_across_the_borders_of_parts(cuts: tuple[int, ...]) -> None:
     on, pixels = vision(), walk(7)
-    whole, fresh = VisionEncoder(on, 0.0).encode(pixels, 4, 6)
-    assert 0 < int(fresh[6:].sum()) < 36
+    whole = VisionEncoder(on, 0.0).encode(pixels, 4, 6)
+    assert 0 < int(whole.new[6:].sum()) < 36
     encoder, made = VisionEncoder(on, 0.0), []
     for part in pixels.split([24 * n for n in cuts]):
         made.append(encoder.encode(part, 4, 6))
-    assert torch.equal(torch.cat([new for _, new in made]), fresh)
-    torch.testing.assert_close(torch.cat([part for part, _ in made]), whole, rtol=0, atol=NOISE)
+    assert torch.equal(torch.cat([part.new for part in made]), whole.new)
+    for name in ("features", "saliency"):
+        joined = torch.cat([getattr(part, name) for part in made])
+        torch.testing.assert_close(joined, getattr(whole, name), rtol=0, atol=NOISE)
 
 
 @torch.no_grad()
-def test_an_unchanged_cell_has_the_features_of_the_step_before() -> None:
-    features, fresh = VisionEncoder(vision(), 0.0).encode(walk(7), 4, 6)
-    by_step, new = features.view(7, 6, -1), fresh.view(7, 6)
+def test_an_unchanged_cell_has_the_features_and_the_saliency_of_the_step_before() -> None:
+    made = VisionEncoder(vision(), 0.0).encode(walk(7), 4, 6)
+    by_step, new = torch.cat([made.features, made.saliency[:, None]], 1).view(7, 6, -1), made.new.view(7, 6)
     for step in range(1, 7):
         same = (by_step[step] == by_step[step - 1]).all(1)
         assert torch.equal(same, ~new[step])
@@ -151,8 +120,8 @@ def test_audio_is_encoded_as_by_the_encoder_itself_bit_for_bit(mel_frames: int) 
     for once, silent in ((False, (0, 2)), (True, ()), (True, (0,))):
         mel = sound(mel_frames, silent)
         want = on(mel, feature_lens=torch.tensor([mel_frames])).last_hidden_state
-        features, fresh = encode_audio(on, mel, once)
-        assert torch.equal(features, want) and bool(fresh.all()) and len(want) == audio_tokens(mel_frames)
+        made = encode_audio(on, mel, once)
+        assert torch.equal(made.features, want) and bool(made.new.all()) and len(want) == audio_tokens(mel_frames)
 
 
 @pytest.mark.parametrize("mel_frames", [800, 801, 803, 999])
@@ -160,16 +129,17 @@ def test_audio_is_encoded_as_by_the_encoder_itself_bit_for_bit(mel_frames: int) 
 def test_silence_encoded_once_has_the_features_of_silence_encoded_every_time(mel_frames: int) -> None:
     on, mel = tinymodel.backbone().thinker.model.audio_tower, sound(mel_frames, (0, 2, 3))
     want = on(mel, feature_lens=torch.tensor([mel_frames])).last_hidden_state
-    features, fresh = encode_audio(on, mel, silence_once=True)
-    torch.testing.assert_close(features, want, rtol=0, atol=NOISE)
-    assert fresh.tolist() == [i < 100 or i >= 200 for i in range(len(want))]
+    made, plain = encode_audio(on, mel, silence_once=True), encode_audio(on, mel)
+    torch.testing.assert_close(made.features, want, rtol=0, atol=NOISE)
+    torch.testing.assert_close(made.saliency, plain.saliency, rtol=0, atol=NOISE)
+    assert made.new.tolist() == [i < 100 or i >= 200 for i in range(len(want))]
 
 
 @torch.no_grad()
 def test_one_faint_band_is_not_silence() -> None:
     on, mel = tinymodel.backbone().thinker.model.audio_tower, sound(800, (0, 1, 2, 3))
     mel[3, 250] = SILENCE + 0.01
-    assert encode_audio(on, mel, silence_once=True)[1].view(4, 50).all(1).tolist() == [True, True, False, False]
+    assert encode_audio(on, mel, silence_once=True).new.view(4, 50).all(1).tolist() == [True, True, False, False]
 
 
 def still(seconds: float = 4.0) -> Clip:

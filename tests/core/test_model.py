@@ -26,10 +26,9 @@ from echoingpixels.media import read_clip
 from echoingpixels.media.clip import Clip
 from echoingpixels.model import EchoingPixels
 from echoingpixels.options import AskOptions, Auto, GenerateOptions, LoadOptions, MediaOptions
-from echoingpixels.reducer_names import UNSIEVED
+from echoingpixels.reducer_names import REDUCER_NAMES, UNSIEVED
 from echoingpixels.report import STAGES, peak_memory, reset_peak
 from tests.support import tinymodel
-from tests.support.names import names
 
 DEMO = Path(__file__).parents[2] / "models/echoingpixels/assets/demo.mp4"
 QUESTION = "Which object appears first?"
@@ -63,7 +62,7 @@ def same(a: Answer, b: Answer) -> bool:
     )
 
 
-@pytest.mark.parametrize("reducer", names())
+@pytest.mark.parametrize("reducer", REDUCER_NAMES)
 def test_the_five_calls_give_the_answer_of_ask(model: EchoingPixels, reducer: str) -> None:
     clip = tinymodel.clip()
     asked = model.ask(clip, QUESTION, reducer=reducer, keep=0.2, generate=SHORT)

@@ -24,10 +24,9 @@ from echoingpixels.media import read_clip
 from echoingpixels.media.clip import Clip
 from echoingpixels.model import EchoingPixels
 from echoingpixels.options import AskOptions
-from echoingpixels.reducer_names import SIEVED, UNSIEVED
+from echoingpixels.reducer_names import REDUCER_NAMES, SIEVED, UNSIEVED
 from tests.support import clips, tinymodel
 from tests.support.explained import QUESTION, SHORT, audio_only, explained, model, still
-from tests.support.names import names
 from tests.support.program import Program
 
 SHORT_RUN = ("--device", "cpu", "--max-new-tokens", "3")
@@ -44,7 +43,7 @@ def one(clip: Clip) -> Explanation:
 
 
 @pytest.mark.parametrize("form", ["extractive", "fused"])
-@pytest.mark.parametrize("reducer", names())
+@pytest.mark.parametrize("reducer", REDUCER_NAMES)
 def test_every_choice_is_the_models_own_and_every_answer_that_of_ask(clip: Clip, reducer: str, form: str) -> None:
     with_sieve = model(form)
     stream = tinymodel.asked(with_sieve, clip, QUESTION)
@@ -94,7 +93,7 @@ def test_only_the_fused_form_is_no_proof(clip: Clip, one: Explanation) -> None:
     assert (one.form, explained(clip, form="fused", keeps=()).form) == ("extractive", "fused")
     assert "is based on them" in one.belief
     assert "do not prove" in explained(clip, form="fused", keeps=(), reducer="cs2").belief
-    for reducer in set(names()) - SIEVED:
+    for reducer in set(REDUCER_NAMES) - SIEVED:
         other = explained(clip, form="fused", keeps=(), reducer=reducer)
         assert other.form is None and f"that {reducer} kept them does not mean that they matter" in other.belief
 

@@ -53,8 +53,8 @@ def test_an_entry_comes_back_as_it_was_written(entry: CachedClip, tmp_path: Path
     cache.put("ab" * 32, entry)
     back = cache.get("ab" * 32, "clip.mp4")
     assert back is not None and back.duration == entry.duration and back.media.span == entry.media.span
-    for one, other in ((back.features.video, entry.features.video), (back.features.audio, entry.features.audio)):
-        assert one is not None and other is not None and torch.equal(one, other)
+    for name in ("video", "audio", "video_saliency", "audio_saliency"):
+        assert torch.equal(getattr(back.features, name), getattr(entry.features, name))
     assert back.source == replace(entry.source, path="clip.mp4")
     backbone = tinymodel.backbone()
     assert back.features.new_audio is None and torch.equal(back.features.new_video, entry.features.new_video)
@@ -247,7 +247,7 @@ def test_the_encoders_input_is_that_of_this_format() -> None:
     media = prepare_media(tinymodel.clip(), tinymodel.RESOLUTION)
     assert media.patches is not None and media.mel is not None
     figures = [float(part.double().abs().mean()) for part in (media.patches, media.mel)]
-    assert (FORMAT, media.grid, tuple(media.mel.shape)) == (3, (3, 4, 6), (128, 300))
+    assert (FORMAT, media.grid, tuple(media.mel.shape)) == (4, (3, 4, 6), (128, 300))
     assert figures == pytest.approx([0.94937, 0.59751], rel=1e-3)
 
 

@@ -26,19 +26,20 @@ from echoingpixels.inputs.patches import Resolution
 from echoingpixels.media.clip import Clip
 from echoingpixels.model import EchoingPixels
 from echoingpixels.options import AskOptions, Auto, GenerateOptions, Reuse
-from echoingpixels.reducer_names import SIEVED
+from echoingpixels.reducer_names import REDUCER_NAMES, SIEVED
 from echoingpixels.reducers import budget
 from echoingpixels.reducers import chunked_scoring as windows
 from echoingpixels.reducers.setting import Setting
 from tests.support import tinymodel
-from tests.support.names import names
 from tests.support.pretend_cuda import pretend_cuda
 from tests.support.pretended import on_cpu, on_cuda
 
 DEMO = Path(__file__).parents[2] / "models/echoingpixels/assets/demo.mp4"
 QUESTIONS = ("Who?", "Which object appears first?", "Is the bell heard?")
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-FORMS = [(name, form) for name in names() for form in ("fused", "extractive") if name in SIEVED or form == "fused"]
+FORMS = [
+    (name, form) for name in REDUCER_NAMES for form in ("fused", "extractive") if name in SIEVED or form == "fused"
+]
 Work = Callable[[EchoingPixels], Any]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import fields, replace
 
 import pytest
@@ -15,15 +14,9 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 from echoingpixels.errors import OptionError
 from echoingpixels.inputs.positions import AUDIO, TEXT, VIDEO
 from echoingpixels.inputs.token_stream import Selection, TokenStream, budget, pad, top_k
-from echoingpixels.reducers import basic
 from tests.support import tinymodel
 
-Choose = Callable[[TokenStream, float], Selection]
-CHOICES: dict[str, Choose] = {
-    **{name: getattr(basic, name) for name in ("full", "uniform", "random", "repeats")},
-    "cs2": lambda s, keep: tinymodel.sieve(tinymodel.backbone())(s, keep),
-    "cs2 extractive": lambda s, keep: tinymodel.sieve(tinymodel.backbone(), form="extractive")(s, keep),
-}
+CHOICES = ("full", "uniform", "random", "repeats", "cs2", "cs2 extractive")
 RATIOS = (0.01, 0.05, 0.07, 0.2, 0.5, 1.0)
 
 
@@ -39,6 +32,14 @@ def batch() -> TokenStream:
     )
 
 
+@torch.no_grad()
+def choose(choice: str, stream: TokenStream, keep: float) -> Selection:
+    """The selection of the random model; a second word is the form of its sieve."""
+    name, *form = choice.split()
+    model = tinymodel.model(form=form[0]) if form else tinymodel.model()
+    return model.select(stream, name, keep)
+
+
 def pool_of(n: int) -> torch.Tensor:
     return torch.ones(1, n, dtype=torch.bool)
 
@@ -48,7 +49,7 @@ def pool_of(n: int) -> torch.Tensor:
 @torch.no_grad()
 def test_text_tokens_always_survive(choice: str, keep: float) -> None:
     stream = batch()
-    taken = stream.take(CHOICES[choice](stream, keep))
+    taken = stream.take(choose(choice, stream, keep))
     assert ((taken.kind == TEXT) & taken.mask).sum(1).tolist() == ((stream.kind == TEXT) & stream.mask).sum(1).tolist()
 
 
@@ -57,7 +58,7 @@ def test_text_tokens_always_survive(choice: str, keep: float) -> None:
 @torch.no_grad()
 def test_every_row_keeps_exactly_its_budget(choice: str, keep: float) -> None:
     stream = batch()
-    taken = stream.take(CHOICES[choice](stream, keep))
+    taken = stream.take(choose(choice, stream, keep))
     assert taken.pool.sum(1).tolist() == budget(stream.pool, keep).tolist()
 
 
@@ -106,12 +107,12 @@ def test_a_ratio_outside_zero_to_one_is_refused(keep: float) -> None:
 @torch.no_grad()
 def test_kept_tokens_keep_their_order_their_positions_and_all_they_carry() -> None:
     stream = batch()
-    selection = basic.random(stream, 0.3)
+    selection = choose("random", stream, 0.3)
     taken = stream.take(selection)
     for row in range(3):
         was, now = selection.keep[row], taken.mask[row]
         assert torch.equal(taken.positions[:, row, now], stream.positions[:, row, was])
-        for name in ("embeds", "kind", "time", "cell"):
+        for name in ("embeds", "kind", "time", "cell", "saliency"):
             here, there = getattr(taken, name)[row][now], getattr(stream, name)[row][was]
             torch.testing.assert_close(here, there, rtol=0, atol=0, equal_nan=True)
     assert torch.equal(taken.next_position, stream.next_position)
@@ -119,12 +120,12 @@ def test_kept_tokens_keep_their_order_their_positions_and_all_they_carry() -> No
 
 @torch.no_grad()
 def test_rows_are_padded_again_on_the_left_with_nothing_in_the_padding() -> None:
-    taken = batch().take(basic.uniform(batch(), 0.1))
+    taken = batch().take(choose("uniform", batch(), 0.1))
     assert taken.mask.int().diff(dim=1).min() == 0  # never from real to padding
     empty = ~taken.mask
     assert bool(empty.any()) and not bool(taken.embeds[empty].any())
     assert (taken.kind[empty] == TEXT).all() and (taken.cell[empty] == -1).all() and taken.time[empty].isnan().all()
-    assert not bool(taken.positions[:, empty].any())
+    assert not bool(taken.positions[:, empty].any()) and not bool(taken.saliency[empty].any())
 
 
 def test_labels_go_with_the_tokens_they_belong_to() -> None:
@@ -132,7 +133,7 @@ def test_labels_go_with_the_tokens_they_belong_to() -> None:
     stream = tinymodel.stream(on)
     labels = torch.arange(stream.kind.shape[1])[None]
     labelled = pad([replace(stream, labels=labels), replace(tinymodel.text_stream(on), labels=labels[:, :9])])
-    selection = basic.uniform(labelled, 0.2)
+    selection = choose("uniform", labelled, 0.2)
     taken = labelled.take(selection)
     assert taken.labels is not None
     assert taken.labels[0][taken.mask[0]].tolist() == selection.keep[0].nonzero()[:, 0].tolist()
@@ -149,9 +150,15 @@ def test_padding_rows_together_and_cutting_them_apart_gives_them_back() -> None:
             here, there = getattr(together, field.name), getattr(row, field.name)
             if field.name == "positions":
                 assert torch.equal(here[:, i, real], there[:, 0])
-            elif field.name in ("embeds", "kind", "time", "cell", "mask"):
+            elif field.name in ("embeds", "kind", "time", "cell", "mask", "saliency"):
                 torch.testing.assert_close(here[i, real], there[0], rtol=0, atol=0, equal_nan=True)
     assert together.next_position.tolist() == [int(row.next_position) for row in rows]
+
+
+def test_a_batch_has_no_saliency_if_a_row_has_none() -> None:
+    one, other = tinymodel.stream(tinymodel.backbone(), 2.0), tinymodel.stream(tinymodel.backbone(), 3.0, seed=4)
+    assert pad([one, other]).saliency is not None
+    assert pad([one, replace(other, saliency=None)]).saliency is None
 
 
 def test_equal_scores_go_to_the_earlier_token() -> None:

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import nn
 from transformers import PreTrainedTokenizerFast, Qwen2_5OmniThinkerConfig, Qwen2_5OmniThinkerForConditionalGeneration
 
-from echoingpixels.backbones.base import Features, concatenated
+from echoingpixels.backbones.base import Encoding, Features
 from echoingpixels.backbones.qwen_omni import QwenOmni
 from echoingpixels.inputs.patches import Resolution
 from echoingpixels.inputs.positions import Span, place
@@ -155,16 +155,17 @@ def encode(on: QwenOmni, media: Media, gradients: bool = False) -> Features:
 
 
 def _encode(on: QwenOmni, media: Media) -> Features:
-    video = audio = new_video = new_audio = None
+    video: list[Encoding] = []
+    audio: list[Encoding] = []
     if media.patches is not None and media.grid is not None:
         _, rows, columns = media.grid
         parts = torch.split(media.patches, on.steps_at_once(rows, columns) * rows * columns)
         encoder = on.vision_encoder()
-        video, new_video = concatenated([encoder.encode(part, rows, columns) for part in parts])
+        video = [encoder.encode(part, rows, columns) for part in parts]
     if media.mel is not None:
         cuts = on.mel_cuts(media.mel.shape[1])
-        audio, new_audio = concatenated([on.encode_audio(media.mel[:, first:last]) for first, last in cuts])
-    return Features(video, audio, new_video, new_audio)
+        audio = [on.encode_audio(media.mel[:, first:last]) for first, last in cuts]
+    return Features.of(video, audio)
 
 
 @torch.no_grad()

@@ -22,8 +22,8 @@ OWN, FUSED = "own", "fused"  # sieves of the model; other names are variants of 
 BEST = "cs2-maxmin"
 SAME_PICK = "maxmin"  # BEST without scores
 CHOICES = (
-    *("random", "uniform", SAME_PICK, "maxmin-floors", "relevance", "relevance-maxmin", "diverse", "seats", "fastv"),
-    *("cs2", BEST),
+    *("random", "uniform", SAME_PICK, "maxmin-floors", "relevance", "relevance-maxmin"),
+    *("diverse", "diverse-saliency", "seats", "fastv", "cs2", BEST),
 )
 BEST_FIXED = "cs2-maxmin-proportional"
 FIXED = {"cs2-proportional": "cs2", "cs2-half": "cs2", BEST_FIXED: BEST}  # budgets by modality, and their joint pools

@@ -19,6 +19,15 @@ from ..report import TokenCounts
 
 
 @dataclass(frozen=True)
+class Encoding:
+    """An encoder's features of a part of a clip, in the decoder's width."""
+
+    features: Tensor  # (N, D)
+    saliency: Tensor  # (N,) float32, attention received in the encoder's last layer; 1 on average in a window
+    new: Tensor  # (N,) bool, False where earlier features are reused
+
+
+@dataclass(frozen=True)
 class Features:
     """The encoders' features of one clip, in the decoder's width."""
 
@@ -26,6 +35,23 @@ class Features:
     audio: Tensor | None  # (Na, D)
     new_video: Tensor | None = None  # (Nv,) bool, False where an earlier window's features are reused; None: all new
     new_audio: Tensor | None = None  # (Na,) bool, the same
+    video_saliency: Tensor | None = None  # (Nv,) float32, attention received in the encoder's last layer
+    audio_saliency: Tensor | None = None  # (Na,) float32, the same
+
+    @classmethod
+    def of(cls, video: Sequence[Encoding], audio: Sequence[Encoding]) -> Features:
+        """Features of a clip from the parts of its video and audio, in order."""
+        return cls(
+            *(_joined([part.features for part in parts]) for parts in (video, audio)),
+            *(_some_reused([part.new for part in parts]) for parts in (video, audio)),
+            *(_joined([part.saliency for part in parts]) for parts in (video, audio)),
+        )
+
+    @property
+    def has_saliency(self) -> bool:
+        """Whether all tokens have saliency; features that were not made by `of` may have none."""
+        pairs = (self.video, self.video_saliency), (self.audio, self.audio_saliency)
+        return all(saliency is not None for features, saliency in pairs if features is not None)
 
     def encoded(self, image: bool) -> TokenCounts:
         """Numbers of tokens that the encoders computed; `image`: the video features are of a still image."""
@@ -37,10 +63,14 @@ def _count(features: Tensor | None, new: Tensor | None) -> int:
     return 0 if features is None else len(features) if new is None else int(new.sum())
 
 
-def concatenated(parts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor | None]:
-    """Features (N, D) of a clip from its parts with their masks of new tokens (N,); the mask is None if all are new."""
-    new = torch.cat([mask for _, mask in parts])
-    return torch.cat([features for features, _ in parts]), None if bool(new.all()) else new
+def _joined(parts: list[Tensor]) -> Tensor | None:
+    return torch.cat(parts) if parts else None
+
+
+def _some_reused(parts: list[Tensor]) -> Tensor | None:
+    """The mask of new tokens (N,), or None if all are new."""
+    new = _joined(parts)
+    return None if new is None or bool(new.all()) else new
 
 
 @dataclass(frozen=True)
@@ -76,8 +106,8 @@ class AudioShape:
 class VisionEncoder(Protocol):
     """Encodes a clip's temporal steps in order, part by part."""
 
-    def encode(self, patches: Tensor, rows: int, columns: int) -> tuple[Tensor, Tensor]:
-        """Features (Nv, D) of patches (P, 1176) in whole steps, and which of them are new, not reused: (Nv,) bool."""
+    def encode(self, patches: Tensor, rows: int, columns: int) -> Encoding:
+        """Features of Nv tokens from patches (P, 1176) in whole steps."""
 
 
 class Backbone(Protocol):
@@ -125,8 +155,8 @@ class Backbone(Protocol):
     def mel_cuts(self, frames: int) -> list[tuple[int, int]]:
         """First and last mel frame of each part of `frames` that is encoded at once."""
 
-    def encode_audio(self, mel: Tensor) -> tuple[Tensor, Tensor]:
-        """Features (Na, D) of one part of `mel_cuts`, log-mel (128, M), and which are new, not reused: (Na,) bool."""
+    def encode_audio(self, mel: Tensor) -> Encoding:
+        """Features of Na tokens from one part of `mel_cuts`, log-mel (128, M)."""
 
     def embed(self, inputs: Inputs, features: tuple[Features, ...]) -> TokenStream:
         """Embed a prompt (1, L) and write the encoders' features over its placeholders."""

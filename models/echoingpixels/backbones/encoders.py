@@ -18,6 +18,8 @@ from torch.nn import functional as F
 from ..inputs.patches import MERGE, windows
 from ..inputs.prepare import audio_tokens
 from ..options import Reuse
+from .base import Encoding
+from .saliency import receiving
 
 VARLEN = "ep_flash_varlen"  # attention over all windows in one call; transformers passes bounds to names with "flash"
 
@@ -28,20 +30,19 @@ class VisionEncoder:
     def __init__(self, encoder: Any, reuse: Reuse = None) -> None:
         self._encoder = encoder
         self._reuse = TemporalReuse(reuse, attending(encoder))
-        self._last: Tensor | None = None  # (N, D) features last encoded at each cell of a step
+        self._last: tuple[Tensor, Tensor] | None = None  # (N, D) and (N,), last encoded at each cell of a step
 
-    def encode(self, patches: Tensor, rows: int, columns: int) -> tuple[Tensor, Tensor]:
-        """Features (Nv, D) of the next steps' patches (P, 1176), `rows` x `columns` in each step.
-
-        And which of them are new, not reused: (Nv,) bool.
-        """
+    def encode(self, patches: Tensor, rows: int, columns: int) -> Encoding:
+        """Features of the next steps' patches (P, 1176), `rows` x `columns` in each step."""
         grid = len(patches) // (rows * columns), rows, columns
         new = self._reuse.changed(patches, grid)  # (T, N)
         made = encode_cells(self._encoder, patches, grid, new.flatten())
-        last = made.new_zeros(new.shape[1], made.shape[1]) if self._last is None else self._last
-        features = torch.cat([last, made])[sources(new).flatten().to(made.device, non_blocking=True)]
-        self._last = features[-new.shape[1] :].clone()
-        return features, new.flatten()
+        cells = new.shape[1]
+        last = tuple(x.new_zeros(cells, *x.shape[1:]) for x in made) if self._last is None else self._last
+        rows_of = sources(new).flatten().to(made[0].device, non_blocking=True)
+        features, saliency = (torch.cat(pair)[rows_of] for pair in zip(last, made, strict=True))
+        self._last = features[-cells:].clone(), saliency[-cells:].clone()
+        return Encoding(features, saliency, new.flatten())
 
 
 def window(encoder: Any) -> int:
@@ -56,8 +57,8 @@ def attending(encoder: Any) -> int:
     return window(encoder) if windowed else sys.maxsize
 
 
-def encode_cells(encoder: Any, patches: Tensor, grid: tuple[int, int, int], cells: Tensor) -> Tensor:
-    """Features (K, D) of the K cells (Nv,) bool of patches (P, 1176) in a grid (T, H, W).
+def encode_cells(encoder: Any, patches: Tensor, grid: tuple[int, int, int], cells: Tensor) -> tuple[Tensor, Tensor]:
+    """Features (K, D) and saliency (K,) of the K cells (Nv,) bool of patches (P, 1176) in a grid (T, H, W).
 
     They attend to one another as in the whole clip: in their window of a frame, and in some layers in the frame.
     Indices are computed on the CPU: on a GPU the host would wait for each of their sizes.
@@ -67,25 +68,31 @@ def encode_cells(encoder: Any, patches: Tensor, grid: tuple[int, int, int], cell
     device, unit = encoder.device, encoder.spatial_merge_unit
     size, cells = torch.tensor([grid]), cells.cpu()
     if not bool(cells.any()):
-        return torch.empty(0, encoder.config.out_hidden_size, device=device, dtype=encoder.dtype)
+        none = torch.empty(0, encoder.config.out_hidden_size, device=device, dtype=encoder.dtype)
+        return none, torch.empty(0, device=device)
     order, edges = get_vision_window_index(size, encoder.spatial_merge_size, encoder.window_size, encoder.patch_size)
     steps = torch.arange(grid[0] + 1) * grid[1] * grid[2]
     chosen = cells.repeat_interleave(unit)  # (P,)
     in_order = cells[order]
     part = patches[chosen.to(patches.device)] if not bool(cells.all()) else patches
-    frames, longest = window_bounds(encoder, _bounds(cells, steps, unit))
-    windows, longest_window = window_bounds(encoder, _bounds(in_order, edges, unit))
-    features: Tensor = encoder(
-        part.to(device, non_blocking=True).to(encoder.dtype),
-        grid_thw=size,
-        position_ids=get_vision_position_ids(size, encoder.spatial_merge_size)[chosen].to(device, non_blocking=True),
-        cu_seqlens=frames,
-        max_seqlen=longest,
-        window_index=(cells.cumsum(0) - 1)[order[in_order]].to(device, non_blocking=True),
-        cu_window_seqlens=windows,
-        max_window_seqlen=longest_window,
-    ).pooler_output
-    return features
+    whole, small = _bounds(cells, steps, unit), _bounds(in_order, edges, unit)
+    frames, longest = window_bounds(encoder, whole)
+    windows, longest_window = window_bounds(encoder, small)
+    index = (cells.cumsum(0) - 1)[order[in_order]]  # (K,) the cell at each place in the encoder's order of windows
+    last = len(encoder.blocks) - 1
+    places = get_vision_position_ids(size, encoder.spatial_merge_size)[chosen]
+    with receiving(encoder.blocks[last].attn, whole if last in encoder.fullatt_block_indexes else small) as attention:
+        features: Tensor = encoder(
+            part.to(device, non_blocking=True).to(encoder.dtype),
+            grid_thw=size,
+            position_ids=places.to(device, non_blocking=True),
+            cu_seqlens=frames,
+            max_seqlen=longest,
+            window_index=index.to(device, non_blocking=True),
+            cu_window_seqlens=windows,
+            max_window_seqlen=longest_window,
+        ).pooler_output
+    return features, attention.tokens(unit)[index.argsort().to(device, non_blocking=True)]
 
 
 def _bounds(cells: Tensor, edges: Tensor, unit: int) -> Tensor:
@@ -98,8 +105,8 @@ def _bounds(cells: Tensor, edges: Tensor, unit: int) -> Tensor:
 SILENCE = -0.25  # scaled log-mel that no band of a silent window exceeds: about 75 dB below full scale
 
 
-def encode_audio(encoder: Any, mel: Tensor, silence_once: bool = False) -> tuple[Tensor, Tensor]:
-    """Features (Na, D) of log-mel (128, M), and which of them are new, not reused: (Na,) bool.
+def encode_audio(encoder: Any, mel: Tensor, silence_once: bool = False) -> Encoding:
+    """Features of Na tokens from log-mel (128, M).
 
     With `silence_once` all silent windows reuse the features of the first. A partial last window is always encoded.
     """
@@ -113,22 +120,27 @@ def encode_audio(encoder: Any, mel: Tensor, silence_once: bool = False) -> tuple
     lengths = torch.tensor([sound.shape[1]])  # all indices are computed on the CPU: the host waits for no size
     sound = sound.to(encoder.conv1.weight.dtype)
     padded, chunks = omni.chunk_and_pad_features(sound, lengths, encoder.n_window)
-    bounds, longest = window_bounds(encoder, omni.get_audio_cu_seqlens(chunks))
-    made: Tensor = encoder(
-        feature_lens=lengths,
-        padded_feature=padded.to(device, non_blocking=True),
-        chunk_lengths=chunks.to(device, non_blocking=True),
-        valid_indices=omni.get_valid_indices(chunks).to(device, non_blocking=True),
-        pool_indices=omni.get_pool_indices(lengths).to(device, non_blocking=True),
-        cu_seqlens=bounds,
-        max_seqlen=longest,
-    ).last_hidden_state
+    edges = omni.get_audio_cu_seqlens(chunks)
+    bounds, longest = window_bounds(encoder, edges)
+    pairs = omni.get_pool_indices(lengths).to(device, non_blocking=True)  # (N,) the first place of each token's two
+    with receiving(encoder.layers[-1].self_attn, edges) as attention:
+        made: Tensor = encoder(
+            feature_lens=lengths,
+            padded_feature=padded.to(device, non_blocking=True),
+            chunk_lengths=chunks.to(device, non_blocking=True),
+            valid_indices=omni.get_valid_indices(chunks).to(device, non_blocking=True),
+            pool_indices=pairs,
+            cu_seqlens=bounds,
+            max_seqlen=longest,
+        ).last_hidden_state
+    saliency = (attention.places[pairs] + attention.places[pairs + 1]) / 2
     each = audio_tokens(window)
     tokens = torch.arange(audio_tokens(mel.shape[1]))
     of = (tokens // each).clamp(max=len(parts) - 1)  # the window of each token
     rows = fresh.cumsum(0) - 1
     rows = torch.where(fresh, rows, rows[silent.int().argmax()])  # the windows' places among those encoded
-    return made[(rows[of] * each + tokens % each).to(device, non_blocking=True)], fresh[of]
+    source = (rows[of] * each + tokens % each).to(device, non_blocking=True)
+    return Encoding(made[source], saliency[source], fresh[of])
 
 
 class TemporalReuse:
@@ -176,3 +188,10 @@ def window_bounds(encoder: Any, bounds: Tensor) -> tuple[Tensor, int]:
     longest = int(bounds.diff().max())
     at_once = encoder.config._attn_implementation == VARLEN
     return bounds.to(encoder.device, non_blocking=True) if at_once else bounds, longest
+
+
+def write(into: Tensor, places: Tensor, parts: list[Tensor | None]) -> None:
+    """Write parts, one after the other, over the rows `places` of `into`; memory never holds the stream twice."""
+    if made := [part for part in parts if part is not None]:
+        whole = made[0] if len(made) == 1 else torch.cat(made)
+        into.index_copy_(0, places, whole.to(into, non_blocking=True))

@@ -19,9 +19,9 @@ from ..inputs.positions import AUDIO, IMAGE, VIDEO
 from ..inputs.prepare import Inputs, Media, Tokenizer
 from ..inputs.token_stream import TokenStream
 from ..options import Reuse
-from .base import AudioShape, Features, VisionShape
+from .base import AudioShape, Encoding, Features, VisionShape
 from .decoder import InParts, Uneven, join, kv_name, run_with_drops, step_mask
-from .encoders import VisionEncoder, encode_audio
+from .encoders import VisionEncoder, encode_audio, write
 from .sizes import audio_flops, audio_shape_of, layout_of, shape_of, stop_ids_of, vision_flops, vision_shape_of
 
 PATCHES_AT_ONCE = 4096  # bounds the vision encoder's activations; whole temporal steps: nothing attends across a cut
@@ -105,8 +105,8 @@ class QwenOmni:
             starts.pop()
         return list(zip(starts, [*starts[1:], frames], strict=True))
 
-    def encode_audio(self, mel: Tensor) -> tuple[Tensor, Tensor]:
-        """Features (Na, D) of one part of `mel_cuts`, log-mel (128, M), and which are new, not reused: (Na,) bool."""
+    def encode_audio(self, mel: Tensor) -> Encoding:
+        """Features of Na tokens from one part of `mel_cuts`, log-mel (128, M)."""
         return encode_audio(self.thinker.model.audio_tower, mel, silence_once=self.reuse is not None)
 
     def embed(self, inputs: Inputs, features: tuple[Features, ...]) -> TokenStream:
@@ -114,13 +114,12 @@ class QwenOmni:
         free: Any = {"device": self.device, "non_blocking": True}  # the host does not wait
         ids = inputs.input_ids.to(**free)
         embeds = self.text.embed_tokens(ids)
-        video = [f.video for f in features if f.video is not None]
-        audio = [f.audio for f in features if f.audio is not None]
-        for kinds, parts in (((VIDEO, IMAGE), video), ((AUDIO,), audio)):
-            if parts:  # written in place: memory never holds the stream twice
-                places = torch.isin(inputs.kind[0], torch.tensor(kinds)).nonzero()[:, 0]  # on the CPU: nothing waits
-                made = (parts[0] if len(parts) == 1 else torch.cat(parts)).to(embeds, non_blocking=True)
-                embeds[0].index_copy_(0, places.to(**free), made)
+        saliency = torch.zeros(ids.shape, device=self.device) if all(f.has_saliency for f in features) else None
+        for kinds, name in (((VIDEO, IMAGE), "video"), ((AUDIO,), "audio")):
+            places = torch.isin(inputs.kind[0], torch.tensor(kinds)).nonzero()[:, 0].to(**free)  # found on the CPU
+            write(embeds[0], places, [getattr(f, name) for f in features])
+            if saliency is not None:
+                write(saliency[0], places, [getattr(f, f"{name}_saliency") for f in features])
         positions = inputs.positions.to(**free)
         return TokenStream(
             embeds=embeds,
@@ -132,6 +131,7 @@ class QwenOmni:
             next_position=positions.amax(dim=(0, 2)) + 1,
             labels=None if inputs.labels is None else inputs.labels.to(**free),
             question=None if inputs.question is None else inputs.question.to(**free),
+            saliency=saliency,
         )
 
     def first_layers(self, n: int, causal: bool = False) -> nn.ModuleList:

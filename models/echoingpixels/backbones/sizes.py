@@ -71,7 +71,8 @@ def vision_flops(encoder: Any, grid: tuple[int, int, int], new: Tensor | None = 
     total = sum(shares) * patches * (2 * _size(encoder.patch_embed) + 2 * _size(encoder.merger) / 4)
     for i, block in enumerate(encoder.blocks):
         around = patches if i in config.fullatt_block_indexes else min(patches, window)
-        each = 2 * _size(block), 4 * around * config.hidden_size
+        products = 6 if i == len(encoder.blocks) - 1 else 4  # of the last layer's queries and keys twice, for saliency
+        each = 2 * _size(block), products * around * config.hidden_size
         total += patches * sum(share * each[0] + share**2 * each[1] for share in shares)
     return total
 
@@ -81,7 +82,8 @@ def audio_flops(encoder: Any, frames: int, new: Tensor | None = None) -> float:
     config, places = encoder.config, frames / 2
     if new is not None and len(new):
         places *= float(new.double().mean())
-    total: float = places * (2 * _size(encoder.layers) + 4 * len(encoder.layers) * config.n_window * config.d_model)
+    pairs = (4 * len(encoder.layers) + 2) * config.n_window * config.d_model  # 2: the last layer's, for saliency
+    total: float = places * (2 * _size(encoder.layers) + pairs)
     return total + places * 2 * (2 * _size(encoder.conv1) + _size(encoder.conv2)) + places * _size(encoder.proj)
 
 

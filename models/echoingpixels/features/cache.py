@@ -31,7 +31,7 @@ from ..storage.folders import UNFINISHED, Entry, delete, entries_of, filling, sh
 
 LIMIT = 8 << 30  # bytes
 ENDING = ".safetensors"
-FORMAT = 3  # to be raised when an entry's layout, or the reading, preparing or encoding of clips changes
+FORMAT = 4  # to be raised when an entry's layout, or the reading, preparing or encoding of clips changes
 FEATURES = "features"  # the folder's name, in the user's cache or another
 CLIP = 16  # digits of a key that name the clip
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..backbones.base import Backbone, Features, concatenated
+from ..backbones.base import Backbone, Encoding, Features
 from ..inputs import patches as F
 from ..inputs.mel import Mel
 from ..inputs.prepare import Measure, Media, media_of, span_of
@@ -50,9 +50,9 @@ def encode(backbone: Backbone, pieces: Pieces, watch: Stopwatch) -> Encoded:
                 mel.add(piece.audio)
         extent = measure.extent()
         media = media_of(span_of(extent, backbone.resolution), extent)
-        pictures, new_video = video.features()
-    sound, new_audio = (None, None) if media.mel is None else _audio(backbone, mel, media.mel.shape[1], watch)
-    return Encoded(media, Features(pictures, sound, new_video, new_audio), extent.ending)
+        pictures = video.finish()
+    sound = [] if media.mel is None else _audio(backbone, mel, media.mel.shape[1], watch)
+    return Encoded(media, Features.of(pictures, sound), extent.ending)
 
 
 def _cutter(device: torch.device) -> AbstractContextManager[Executor | None]:
@@ -78,7 +78,7 @@ class _Video:
         self._waiting: list[np.ndarray[Any, Any]] = []
         self._size = (0, 0)  # (height, width) at which the frames are encoded
         self._next: Future[tuple[Tensor, tuple[int, int, int]]] | None = None
-        self._features: list[tuple[Tensor, Tensor]] = []
+        self._made: list[Encoding] = []
 
     def add(self, piece: Piece) -> None:
         """Take the next frames; encode a chunk whenever one is full."""
@@ -93,12 +93,12 @@ class _Video:
             self._waiting = [held[at_once:].copy()] if len(held) > at_once else []
             self._cut(held[:at_once])
 
-    def features(self) -> tuple[Tensor | None, Tensor | None]:
-        """The features (Nv, D) of all frames, and the mask of new ones unless all are; None without frames."""
+    def finish(self) -> list[Encoding]:
+        """The features of all frames, part by part; none without frames."""
         if self._waiting:
             self._cut(np.concatenate(self._waiting))
-        self._finish()
-        return concatenated(self._features) if self._features else (None, None)
+        self._encode_next()
+        return self._made
 
     def _cut(self, frames: np.ndarray[Any, Any]) -> None:
         """Cut a chunk's patches and encode it; beside a GPU, encode the chunk before it while a thread cuts."""
@@ -108,10 +108,10 @@ class _Video:
             self._encode(patches, grid)
         else:
             chunk = self._cutter.submit(_pinned_patches, frames, self._size)
-            self._finish()
+            self._encode_next()
             self._next = chunk
 
-    def _finish(self) -> None:
+    def _encode_next(self) -> None:
         """Encode the chunk that the thread has cut, if any."""
         if self._next is not None:
             with self._watch.stage("prepare"):
@@ -121,7 +121,7 @@ class _Video:
 
     def _encode(self, patches: Tensor, grid: tuple[int, int, int]) -> None:
         with self._watch.stage("encode"):
-            self._features.append(self._encoder.encode(patches, *grid[1:]))
+            self._made.append(self._encoder.encode(patches, *grid[1:]))
 
 
 def _pinned_patches(frames: np.ndarray[Any, Any], size: tuple[int, int]) -> tuple[Tensor, tuple[int, int, int]]:
@@ -130,14 +130,14 @@ def _pinned_patches(frames: np.ndarray[Any, Any], size: tuple[int, int]) -> tupl
     return patches.pin_memory() if torch.cuda.is_available() else patches, grid
 
 
-def _audio(backbone: Backbone, mel: Mel, frames: int, watch: Stopwatch) -> tuple[Tensor, Tensor | None]:
-    """The features (Na, D) of the whole audio track, and the mask of new ones unless all are."""
-    made: list[tuple[Tensor, Tensor]] = []
+def _audio(backbone: Backbone, mel: Mel, frames: int, watch: Stopwatch) -> list[Encoding]:
+    """The features of the whole audio track, part by part."""
+    made: list[Encoding] = []
     parts = mel.parts(backbone.mel_cuts(frames))
     while True:
         with watch.stage("prepare"):
             part = next(parts, None)
         if part is None:
-            return concatenated(made)
+            return made
         with watch.stage("encode"):
             made.append(backbone.encode_audio(part))

@@ -46,6 +46,7 @@ class TokenStream:
     labels: Tensor | None = None  # (B, L) int64 answer ids, -100 elsewhere; only in training
     before: tuple[TokenCounts, ...] | None = None  # row_counts() before the first take()
     question: Tensor | None = None  # (B, L) bool, the question's own words; None where they are not known
+    saliency: Tensor | None = None  # (B, L) float32 of the encoders, 0 for text; None where it was not computed
     drops: tuple[Drop, ...] = ()  # the selection that follows inside the decoder, first layer first
     fused: bool = False  # whether a sieve has replaced the embeddings by those of its own layers
 
@@ -103,6 +104,7 @@ class TokenStream:
             next_position=self.next_position[index],
             labels=None if self.labels is None else part(self.labels),
             question=None if self.question is None else part(self.question),
+            saliency=None if self.saliency is None else part(self.saliency),
             drops=self.drops,
             fused=self.fused,
         )
@@ -125,6 +127,7 @@ class TokenStream:
             labels=None if self.labels is None else torch.where(mask, self.labels[rows, index], -100),
             before=self.before or self.row_counts(),
             question=None if self.question is None else mask & self.question[rows, index],
+            saliency=None if self.saliency is None else mask * self.saliency[rows, index],
             drops=selection.drops,
             fused=self.fused or selection.fused is not None,
         )
@@ -153,6 +156,7 @@ def pad(streams: list[TokenStream]) -> TokenStream:
     if len({s.drops for s in streams}) > 1:
         raise ValueError("streams drop tokens at different layers or by different rules")
     labels = [s.labels for s in streams if s.labels is not None]
+    saliency = [s.saliency for s in streams if s.saliency is not None]
     questions = [torch.zeros_like(s.mask) if s.question is None else s.question for s in streams]
     return TokenStream(
         embeds=torch.cat([left(s.embeds, 0.0) for s in streams]),
@@ -164,6 +168,7 @@ def pad(streams: list[TokenStream]) -> TokenStream:
         next_position=torch.cat([s.next_position for s in streams]),
         labels=torch.cat([left(x, -100) for x in labels]) if labels else None,
         question=torch.cat([left(x, False) for x in questions]),
+        saliency=torch.cat([left(x, 0.0) for x in saliency]) if len(saliency) == len(streams) else None,
         drops=streams[0].drops,
     )
 

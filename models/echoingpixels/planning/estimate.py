@@ -211,12 +211,12 @@ class _Work:
         return 2 * self.shape.kv_heads * self.shape.head_size * sum(tokens) * self.value
 
     def vision(self) -> int:
-        """A chunk of the vision encoder: its patches, cosines and sines, and the larger of rotary and MLP."""
+        """A chunk of the vision encoder: its patches, cosines, sines, and the most of rotary, attention and MLP."""
         shape, value = self.vision_shape, self.value
         copied = PATCH_VALUES * value if self.cuda or value != FLOAT else 0
         rotary = 5 * shape.width * value + shape.width * FLOAT * (6 if value != FLOAT else 4)
-        mlp = 3 * (shape.width + shape.mlp) * value
-        return self.patches * (copied + 2 * shape.head_size * FLOAT + max(rotary, mlp))
+        attention, mlp = 10 * shape.width * value, 3 * (shape.width + shape.mlp) * value
+        return self.patches * (copied + 2 * shape.head_size * FLOAT + max(rotary, attention, mlp))
 
     def audio(self) -> int:
         """A chunk of the audio encoder: the log-mel twice, and the largest of convolutions, attention and MLP."""

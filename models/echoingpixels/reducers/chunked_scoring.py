@@ -98,4 +98,5 @@ def _part(stream: TokenStream, row: int, places: Tensor) -> TokenStream:
         mask=stream.mask[row, places][None],
         next_position=stream.next_position[row : row + 1],
         question=None if stream.question is None else stream.question[row, places][None],
+        saliency=None if stream.saliency is None else stream.saliency[row, places][None],
     )

@@ -84,11 +84,10 @@ def _novelty(backbone: Backbone, sieve: Sieve | None, stream: TokenStream) -> Ra
 
 
 def _saliency(backbone: Backbone, sieve: Sieve | None, stream: TokenStream) -> Rated:
-    found: Tensor | None = getattr(stream, "saliency", None)
-    if found is None:
-        hint = "Encode the clip with saliency, or choose a reducer without it."
-        raise ModelError("The clip was encoded without encoder saliency, which this reducer needs.", hint)
-    return Rated(found.float())
+    if stream.saliency is None:
+        hint = "Encode it with `EchoingPixels.encode`, or choose a reducer without encoder saliency."
+        raise ModelError("A clip of the prompt was encoded without the saliency that this reducer needs.", hint)
+    return Rated(stream.saliency)
 
 
 NONE = Score()

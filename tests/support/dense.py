@@ -1,0 +1,48 @@
+"""A vision encoder with one mask over all pairs of patches: the slow, obvious way."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def dense(on: Any, pixels: Tensor, grid: tuple[int, int, int], cells: Tensor) -> tuple[Tensor, Tensor]:
+    """Features (K, D) of the K cells (Nv,) bool, and the last layer's attention weights (H, 4 K, 4 K) of their patches.
+
+    The patches (P, 1176) keep their order.
+    """
+    cell = torch.arange(len(pixels)) // 4
+    columns, each = grid[2] // 2, grid[1] * grid[2] // 4
+    step, row, column = cell // each, cell % each // columns, cell % columns
+    within = torch.arange(len(pixels)) % 4
+    wide = on.window_size // 28
+    window = (step * 1000 + row // wide) * 1000 + column // wide
+    chosen = cells[cell]
+    places = torch.stack([2 * row + within // 2, 2 * column + within % 2], 1)[chosen]
+    hidden = on.patch_embed(pixels[chosen])
+    rotary = on.rotary_pos_emb(hidden, places)
+    for i, block in enumerate(on.blocks):
+        group = (step if i in on.fullatt_block_indexes else window)[chosen]
+        made, weights = attend(block.attn, block.norm1(hidden), group[:, None] == group[None], rotary)
+        hidden = hidden + made
+        hidden = hidden + block.mlp(block.norm2(hidden))
+    return on.merger(hidden), weights
+
+
+def attend(attention: Any, x: Tensor, mask: Tensor, rotary: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """The module's result (P, D), and its weights (H, P, P), under a mask over all pairs."""
+
+    def heads(linear: Any) -> Tensor:
+        return linear(x).view(len(x), attention.num_heads, -1).transpose(0, 1)  # type: ignore[no-any-return]
+
+    def turned(y: Tensor) -> Tensor:
+        half = y.shape[-1] // 2
+        return y * rotary[0] + torch.cat([-y[..., half:], y[..., :half]], -1) * rotary[1]
+
+    q, k, v = turned(heads(attention.q)), turned(heads(attention.k)), heads(attention.v)
+    weights = F.softmax((q @ k.transpose(1, 2) * attention.scaling).masked_fill(~mask, -torch.inf), -1)
+    out: Tensor = attention.proj((weights @ v).transpose(0, 1).reshape(len(x), -1))
+    return out, weights
