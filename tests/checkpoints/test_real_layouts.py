@@ -100,7 +100,7 @@ def test_greedy_tokens_equal_those_of_transformers(kind: str, ours: EchoingPixel
     given = as_transformers(ours, CLIPS[kind])
     out = theirs.generate(**given, generation_mode="text", thinker_max_new_tokens=8, thinker_do_sample=False)
     wanted = out[0, given["input_ids"].shape[1] :].tolist()
-    answer = ours.ask(CLIPS[kind], "Who rings?", reducer="full", generate=SHORT)
+    answer = ours.ask(CLIPS[kind], "Who rings?", reducer="full", generate=SHORT, evidence=False)
     assert list(answer.token_ids) == wanted and len(wanted) == 8
 
 
@@ -154,7 +154,7 @@ def test_the_end_of_text_ends_an_answer_and_is_never_printed(
         return torch.nn.functional.one_hot(torch.tensor(next(steps)), head.out_features).expand(*hidden.shape[:2], -1)
 
     monkeypatch.setattr(ours.backbone, "logits", scripted)
-    answer = ours.ask(SEEN, "Who rings?", reducer="full", generate=SHORT)
+    answer = ours.ask(SEEN, "Who rings?", reducer="full", generate=SHORT, evidence=False)
     assert len(answer.token_ids) == 3 and "endoftext" not in answer.text and len(answer.text) == 2
 
 

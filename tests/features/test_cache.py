@@ -410,7 +410,7 @@ def test_features_are_written_after_the_first_answer(
     assert marked.encode(film, cache=tmp_path).cached
 
 
-@pytest.mark.parametrize("failing", ["generate", "selection_flops", "pad"])
+@pytest.mark.parametrize("failing", ["generate", "reducer_named", "pad"])
 def test_features_are_written_after_an_answer_that_fails_too(
     failing: str, marked: EchoingPixels, film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

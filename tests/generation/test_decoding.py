@@ -52,8 +52,8 @@ def test_outside_of_training_logits_are_made_for_one_place_of_a_row(monkeypatch:
     try:
         names = ("cs2", *SHARES, "full", "uniform", "maxmin-floors", "relevance")
         for name in names:
-            clip.ask(QUESTION, AskOptions(name, 0.3, GenerateOptions(4)))
-        model.answer([(clip, "Who?"), (clip, QUESTION)], AskOptions("cs2", 0.3, GenerateOptions(4)))
+            clip.ask(QUESTION, AskOptions(name, 0.3, GenerateOptions(4), evidence=False))
+        model.answer([(clip, "Who?"), (clip, QUESTION)], AskOptions("cs2", 0.3, GenerateOptions(4), evidence=False))
     finally:
         hook.remove()
     assert len(shapes) == 4 * (len(names) + 1) and {shape[1] for shape in shapes} == {1}

@@ -153,7 +153,7 @@ def test_what_a_model_cannot_do_is_said_or_refused(film: Path, tiny: str, tmp_pa
     bare = tmp_path / "bare"
     shutil.copytree(KNOWN[tiny], bare, ignore=shutil.ignore_patterns("sieve"))
     done = ep("profile", film, QUESTION, "--model", bare, *SHORT, "--repeat", "1")
-    assert done.code == 0 and "\nrelevance" in done.out
+    assert done.code == 0 and "\nmaxmin-floors" in done.out
     assert "\ncs2" not in done.out and "\nuniform" in done.out
     done = ep("profile", film, QUESTION, "--model", bare, *SHORT, "--reducer", "cs2")
     assert done.code == 1 and "no sieve weights" in done.err.splitlines()[0]

@@ -56,6 +56,7 @@ def test_the_gate_also_moves_the_scores_of_tokens_left_out(on: QwenOmni, name: s
     gradient = scores.grad
     assert gradient is not None and bool((gradient[batch.pool] != 0).all())
     assert bool(torch.isfinite(gradient).all())
+    on.thinker.zero_grad()  # other tests share this backbone
 
 
 def test_a_margin_of_max_min_is_the_distance_to_the_nearest_kept_token_times_the_weight(on: QwenOmni) -> None:

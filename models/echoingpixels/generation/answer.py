@@ -43,7 +43,7 @@ class Answer:
     report: Report
     options: AskOptions
     kept_times: KeptTimes
-    evidence: Evidence
+    evidence: Evidence = field(default_factory=Evidence)
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
