@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset
 
+from ..errors import DataError
 from ..synth.questions import Question, pick
 from .clips import Clips
 from .examples import Asked, Example, Supply
@@ -77,7 +78,13 @@ class Draws(Dataset[Any]):
         stage = self.stage
 
         def parts(clip: Example) -> tuple[Question, ...]:
+            asked = [q for q in clip.questions if q.kind in stage.kinds or not stage.kinds]
             facts = [clip.statements[int(i)] for i in rng.permutation(len(clip.statements))[: stage.statements]]
-            return (*pick(clip.questions, rng, stage.questions), *facts)
+            return (*pick(asked, rng, stage.questions), *facts)
 
-        return [(clip, parts(clip)) for clip in self.source.draw(rng, n)]
+        drawn = [(clip, parts(clip)) for clip in self.source.draw(rng, n)]
+        asked = [pair for pair in drawn if pair[1]]
+        if not asked:
+            what = f"None of {n} clips has a question that stage {stage.name!r} asks."
+            raise DataError(what, "Check its kinds and questions.")
+        return asked

@@ -98,11 +98,11 @@ class Stage:
     The learning rate rises over `warm_up` of the steps, is constant until `steady` of them, then falls as a cosine.
     `train` names the parts that learn; all others are frozen. The values of `share` are used in turn, one a step: the
     random share of the audio and video tokens that the decoder receives. Task answers asks at most `questions`, kinds
-    evenly, and `statements` of each clip; `focus` is the exponent of the focal loss. In task sieve every
-    `full_every`-th draw is one of task answers with `full_batch` clips, which keeps the accuracy without a sieve. The
-    edge of a soft gate narrows from the first `temperature` to the last; `reducer` is the choice that it follows, and
-    by which held-out clips are answered. From `layers` on: options of the sieve. An option left out keeps the value of
-    the sieve that the stage continues, or the default of SieveOptions.
+    evenly (those of `kinds` alone, if given), and `statements` of each clip; `focus` is the exponent of the focal loss.
+    In task sieve every `full_every`-th draw is one of task answers with `full_batch` clips, which keeps the accuracy
+    without a sieve. The edge of a soft gate narrows from the first `temperature` to the last; `reducer` is the choice
+    that it follows, and by which held-out clips are answered. From `layers` on: options of the sieve. An option left
+    out keeps the value of the sieve that the stage continues, or the default of SieveOptions.
     """
 
     LEARN: ClassVar[dict[str, tuple[str, ...]]] = {  # parts that learn, by task, unless `train` names them
@@ -128,6 +128,7 @@ class Stage:
     lora: Lora | None = None
     share: tuple[Ratio, ...] = (1.0,)
     questions: int = 10
+    kinds: tuple[str, ...] = ()
     statements: int = 30
     focus: float = 0.0
     target: Target = "agreed"
