@@ -150,6 +150,7 @@ function drawMoments() {
     moment.setAttribute("aria-label", words);
     moment.style.left = `${(100 * start) / data.duration}%`;
     moment.style.width = `${(100 * (end - start)) / data.duration}%`;
+    moment.style.setProperty("--length", (end - start) / data.duration);
     moment.style.setProperty("--share", 0.35 + 0.65 * share);
     moment.addEventListener("click", () => seek(start));
     return moment;
