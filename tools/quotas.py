@@ -13,7 +13,7 @@ from torch import Tensor
 
 from echoingpixels.inputs.token_stream import budget
 from echoingpixels.reducers.budget import OnePool, Pool
-from echoingpixels.reducers.pick import Draw, TopK
+from echoingpixels.reducers.pick import AtRandom, TopK
 from echoingpixels.reducers.registry import Reducer, register
 from echoingpixels.reducers.score import CS2
 
@@ -58,7 +58,7 @@ class VideoOnly(OnePool):
 
 
 REDUCERS = {
-    "cs2-random": Reducer(CS2, Draw()),
+    "cs2-random": Reducer(CS2, AtRandom()),
     "cs2-proportional": Reducer(CS2, TopK(), Proportional()),
     "cs2-half": Reducer(CS2, TopK(), Half()),
     "cs2-video": Reducer(CS2, TopK(), VideoOnly()),

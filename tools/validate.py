@@ -66,7 +66,7 @@ def chosen_by(name: str) -> Reducer:
         return REDUCERS[name]
     kind, epsilon = name.split(":")
     return Reducer(
-        REDUCERS["cs2" if kind.startswith("cs2") else "maxmin"].score, MaxMin(), Within(epsilon=float(epsilon))
+        REDUCERS["cs2" if kind.startswith("cs2") else "maxmin"].scorer, MaxMin(), Within(epsilon=float(epsilon))
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from .generation.answer import Answer, Cost
-from .generation.evidence import Extent
+from .generation.evidence import Timing
 from .inputs.positions import TEXT
 from .inputs.prepare import Inputs
 from .options import AskOptions
@@ -56,7 +56,7 @@ class Prompt:
             selection_flops=model.selection_flops(options.reducer, self.tokens - text, text),
             peak_bytes=clip.peak_bytes,
             encoded=clip.features.encoded(clip.media.span.image),
-            extent=Extent.of(clip.media.span, clip.duration),
+            timing=Timing.of(clip.media.span, clip.duration),
             warnings=(
                 *clip.source.warnings,
                 *model.backbone.resolution.warnings(clip.media.span),

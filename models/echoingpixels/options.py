@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from .errors import OptionError
+from .reducer_names import AUTO as AUTO
 from .reducer_names import IN_DECODER, NO_STATIC, UNSIEVED, check_reducer
 
 KEEP = 0.2  # default share of audio and video tokens, which the sieve is trained at
 QUALITY = 0.98  # default share of the accuracy with all tokens, where the sieve chooses the number of tokens
 MIN_PIXELS = 56 * 56  # of a frame: 2 x 2 tokens
-AUTO: Literal["auto"] = "auto"
 OFF = "off"
 NO_SIEVE = "none"  # in place of a sieve
 REUSE_HINT = "Give a threshold of at least 0 such as 0.1, off or auto."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from .errors import EpError, OptionError
 
@@ -20,7 +20,7 @@ NO_STATIC = (  # message and hint
     "Leave static and compile out, or use another reducer.",
 )
 UNSIEVED = "maxmin-floors"  # the default for a model without a sieve
-AUTO_REDUCER = "auto"
+AUTO: Literal["auto"] = "auto"  # stands for the choice of the library
 GROUP = "echoingpixels.reducers"  # entry points of other packages: NAME = "module:REDUCER"
 PLUGINS: dict[str, Any] = {}  # loaded reducers of other packages, by name
 
@@ -37,7 +37,7 @@ def add_name(name: str, needs_sieve: bool, in_decoder: bool) -> None:
 
 def known_reducers() -> tuple[str, ...]:
     """All names, with those of other packages. Loads none of these."""
-    return tuple(dict.fromkeys((AUTO_REDUCER, *REDUCER_NAMES, *sorted(_found()))))
+    return tuple(dict.fromkeys((AUTO, *REDUCER_NAMES, *sorted(_found()))))
 
 
 def check_reducer(name: str) -> str:
@@ -45,7 +45,7 @@ def check_reducer(name: str) -> str:
 
     An unknown name that is an entry point of another package is loaded; EpError if that fails.
     """
-    if name not in (AUTO_REDUCER, *REDUCER_NAMES):
+    if name not in (AUTO, *REDUCER_NAMES):
         entry = _found().get(name)
         if entry is None:
             raise OptionError(f"Unknown reducer {name!r}.", f"Known reducers: {', '.join(known_reducers())}.")
@@ -68,7 +68,7 @@ def _load(name: str, entry: EntryPoint) -> None:
     except Exception as error:  # of the other package: any
         what = f"{type(error).__name__}: {error}".splitlines()[0]
         raise EpError(f"The reducer {name!r} of {package} cannot be loaded: {what}", hint) from error
-    needs_sieve = getattr(getattr(reducer, "score", None), "needs_sieve", None)
+    needs_sieve = getattr(getattr(reducer, "scorer", None), "needs_sieve", None)
     if needs_sieve is None or not callable(getattr(reducer, "choose", None)):
         raise EpError(f"The reducer {name!r} of {package} is no Reducer: {entry.value}.", hint)
     PLUGINS[name] = reducer

@@ -194,8 +194,8 @@ class Report:
 
     `time_s`: of a batch, an equal share of its seconds. `encoded`: tokens that the encoders computed; the other tokens
     of `tokens` reuse the features of one of these. `tokens_per_s`: decoding throughput after the first token, of the
-    whole batch; None for answers of one token. `last_layer`: tokens that the decoder's last
-    layer reads, fewer than the first where some are dropped inside.
+    whole batch; None for answers of one token. `first_layer`, `last_layer`: tokens that these layers of the decoder
+    read; they differ where tokens are dropped inside.
     """
 
     tokens: Tokens

@@ -95,10 +95,10 @@ def test_a_score_is_computed_once_for_all_reducers_and_ratios_of_a_batch(monkeyp
     chosen = [(name, keep) for name in ("cs2", "cs2-maxmin") for keep in (0.2, 0.05)]
     plain = [model.select(stream, name, keep).keep for stream in streams for name, keep in chosen]
     before, calls = dict(REDUCERS), []
-    score = REDUCERS["cs2"].score
-    counted = replace(score, rate=lambda *inputs: calls.append(inputs) or score.rate(*inputs))  # type: ignore[func-returns-value]
+    score = REDUCERS["cs2"].scorer
+    counted = replace(score, score=lambda *inputs: calls.append(inputs) or score.score(*inputs))  # type: ignore[func-returns-value]
     for name in ("cs2", "cs2-maxmin"):
-        monkeypatch.setitem(REDUCERS, name, replace(REDUCERS[name], score=counted))
+        monkeypatch.setitem(REDUCERS, name, replace(REDUCERS[name], scorer=counted))
     with measure.shared_scores():
         copies = [replace(stream, embeds=stream.embeds.clone()) for stream in streams]
         shared = [model.select(stream, name, keep).keep for stream in copies for name, keep in chosen]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from echoingpixels.generation import answer as answer_module
 from echoingpixels.generation import evidence as module
-from echoingpixels.generation.evidence import MOST, Extent, Moment, moments
+from echoingpixels.generation.evidence import MOST, Moment, Timing, moments
 from echoingpixels.inputs.positions import Span
 from echoingpixels.model import EchoingPixels
 from echoingpixels.options import AskOptions, GenerateOptions
@@ -30,7 +30,7 @@ def model() -> EchoingPixels:
     return tinymodel.model(form="extractive")
 
 
-def found(tokens: list[tuple[float, float, bool]], clip: Extent, times: float = 1.0) -> tuple[Moment, ...]:
+def found(tokens: list[tuple[float, float, bool]], clip: Timing, times: float = 1.0) -> tuple[Moment, ...]:
     """The moments of tokens (effect, time, whether it is video), with all effects `times` as large."""
     effect, time, video = (np.array(column, dtype=np.float64) for column in zip(*tokens, strict=True))
     return moments(times * effect, time, video, clip)
@@ -41,7 +41,7 @@ def test_moments_are_disjoint_stretches_of_the_clip_that_share_its_effect(
     tokens: list[tuple[float, float, bool]], step: float
 ) -> None:
     tokens = [(effect if effect > 1e-300 else 0.0, time, video) for effect, time, video in tokens]  # no denormal ones
-    made = found(tokens, Extent(20.0, step))
+    made = found(tokens, Timing(20.0, step))
     assert len(made) <= MOST and bool(made) == any(effect > 0 for effect, *_ in tokens)
     assert all(0 <= one.start < one.end <= 20 for one in made)
     assert sum(one.share for one in made) <= 1.01 and all(one.share > 0 for one in made)
@@ -52,38 +52,38 @@ def test_moments_are_disjoint_stretches_of_the_clip_that_share_its_effect(
 @given(TOKENS)
 def test_only_the_proportions_of_the_effects_matter(tokens: list[tuple[float, float, bool]]) -> None:
     tokens = [(round(effect, 2), time, video) for effect, time, video in tokens]
-    assert found(tokens, Extent(20.0, 1.0)) == found(tokens, Extent(20.0, 1.0), times=1024.0)
+    assert found(tokens, Timing(20.0, 1.0)) == found(tokens, Timing(20.0, 1.0), times=1024.0)
 
 
 @given(st.floats(0, 19), st.booleans(), st.sampled_from([0.5, 1.0, 4.0]))
 def test_a_single_token_is_in_its_moment(time: float, video: bool, step: float) -> None:
-    (moment,) = found([(1.0, time, video)], Extent(20.0, step))
+    (moment,) = found([(1.0, time, video)], Timing(20.0, step))
     assert moment.start <= time + 0.05 and moment.end >= min(20.0, time + (step if video else 0.0)) - 0.3 * step
     assert moment.share > 0.5
 
 
 def test_the_highest_peak_comes_first_and_small_ones_are_left_out() -> None:
     beeps = [(1.0, 2.0, False), (3.0, 8.0, False), (0.2, 14.0, False)]
-    first, second = found(beeps, Extent(20.0))
+    first, second = found(beeps, Timing(20.0))
     assert first.start < 8 < first.end < first.start + 2 and second.start < 2 < second.end
     assert first.share == pytest.approx(3 * second.share, rel=0.05)
 
 
 def test_what_lowers_the_probability_of_the_answer_is_no_evidence() -> None:
-    (moment,) = found([(-5.0, 2.0, False), (1.0, 8.0, False)], Extent(20.0))
+    (moment,) = found([(-5.0, 2.0, False), (1.0, 8.0, False)], Timing(20.0))
     assert moment.start < 8 < moment.end
-    assert found([(-1.0, 2.0, True)], Extent(20.0, 1.0)) == ()
+    assert found([(-1.0, 2.0, True)], Timing(20.0, 1.0)) == ()
 
 
 def test_a_film_sampled_sparsely_has_moments_of_its_steps() -> None:
-    (moment,) = found([(1.0, 1800.0, True), (0.01, 200.0, False)], Extent(3600.0, 60.0))
+    (moment,) = found([(1.0, 1800.0, True), (0.01, 200.0, False)], Timing(3600.0, 60.0))
     assert 1770 < moment.start < 1800 + 30 < moment.end < 1890
 
 
 def test_the_extent_of_a_clip_has_the_length_of_its_steps() -> None:
-    assert Extent.of(Span(times=(0.0, 2.0, 4.0)), 6.0) == Extent(6.0, 2.0)
-    assert Extent.of(Span(times=(0.0,)), 3.0) == Extent(3.0, 3.0)
-    assert Extent.of(Span(audio_tokens=50), 2.0) == Extent(2.0, 0.0)
+    assert Timing.of(Span(times=(0.0, 2.0, 4.0)), 6.0) == Timing(6.0, 2.0)
+    assert Timing.of(Span(times=(0.0,)), 3.0) == Timing(3.0, 3.0)
+    assert Timing.of(Span(audio_tokens=50), 2.0) == Timing(2.0, 0.0)
 
 
 def test_it_is_found_after_the_last_token_and_changes_no_answer(

@@ -29,7 +29,7 @@ QUESTION = {
 }
 EVIDENCE = {"generation/evidence.py:evidence": 3}  # after the last token, without the gradient
 LAYER = {"backbones/qwen_omni.py:hidden via lazy_initialization": 1}  # of a static cache: how far it is filled
-SIEVE = {"reducers/cs2.py:rate": 1, "backbones/qwen_omni.py:run_layers": 1}
+SIEVE = {"reducers/cs2.py:scores": 1, "backbones/qwen_omni.py:run_layers": 1}
 REDUCERS: dict[tuple[str, str], dict[str, int]] = {
     ("full", "fused"): {},
     ("uniform", "fused"): {},

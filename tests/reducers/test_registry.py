@@ -21,7 +21,7 @@ from echoingpixels.reducer_names import GROUP, REDUCER_NAMES, SIEVED
 from echoingpixels.reducers import registry as registry_module
 from echoingpixels.reducers.cs2 import Sieve
 from echoingpixels.reducers.registry import REDUCERS, Reducer, register
-from echoingpixels.reducers.score import Rated, Score
+from echoingpixels.reducers.score import Scored, Scorer
 from echoingpixels.reducers.setting import Setting
 from tests.support import tinymodel
 
@@ -29,9 +29,9 @@ SHORT = GenerateOptions(max_new_tokens=3)
 SCORING = 1e12  # floating-point operations
 
 
-def latest(backbone: Backbone, sieve: Sieve | None, stream: TokenStream) -> Rated:
+def latest(backbone: Backbone, sieve: Sieve | None, stream: TokenStream) -> Scored:
     """The last tokens of the clip have the highest scores."""
-    return Rated(torch.arange(stream.mask.shape[1]).expand(stream.mask.shape).float())
+    return Scored(torch.arange(stream.mask.shape[1]).expand(stream.mask.shape).float())
 
 
 def latest_flops(shape: Shape, sieve: Sieve | None, tokens: int) -> float:
@@ -54,10 +54,10 @@ def test_a_registered_reducer_answers_by_name() -> None:
     model, clip = tinymodel.model(), tinymodel.clip()
     with pytest.raises(OptionError, match="Unknown reducer 'latest'"):
         model.ask(clip, "Who?", reducer="latest")
-    register("latest", Reducer(Score(latest, latest_flops)))
+    register("latest", Reducer(Scorer(latest, latest_flops)))
     answer = model.ask(clip, "Who?", reducer="latest", keep=0.1, generate=SHORT)
     stream = tinymodel.asked(model, clip, "Who?")
-    staged = model.generate(stream.take(Reducer(Score(latest)).choose(model.backbone, None, stream, 0.1)), SHORT)
+    staged = model.generate(stream.take(Reducer(Scorer(latest)).choose(model.backbone, None, stream, 0.1)), SHORT)
     assert (answer.text, answer.kept_times) == (staged.text, staged.kept_times)
     assert answer.options.reducer == "latest" and min(answer.kept_times.all) > 2
     plain = model.ask(clip, "Who?", reducer="uniform", keep=0.1, generate=SHORT).report.flops
@@ -67,7 +67,7 @@ def test_a_registered_reducer_answers_by_name() -> None:
 
 
 def test_a_registered_reducer_is_evaluated_by_name(film: Path) -> None:
-    register("latest", Reducer(Score(latest)))
+    register("latest", Reducer(Scorer(latest)))
     model = tinymodel.model()
     rows = [Row(str(i), film, question, "cat", "who", "listen") for i, question in enumerate(("Who?", "Which?"))]
     (run,) = evaluate(model, rows, [Setting("latest", 0.2)], generate=SHORT)
@@ -77,12 +77,12 @@ def test_a_registered_reducer_is_evaluated_by_name(film: Path) -> None:
 
 
 def test_a_registered_reducer_that_needs_a_sieve_is_refused_without_one() -> None:
-    register("sieved", Reducer(Score(latest, needs_sieve=True)))
+    register("sieved", Reducer(Scorer(latest, needs_sieve=True)))
     bare = EchoingPixels(tinymodel.backbone())
     with pytest.raises(ModelError, match="no sieve"):
         bare.ask(tinymodel.clip(), "Who?", reducer="sieved", generate=SHORT)
     assert tinymodel.model().ask(tinymodel.clip(), "Who?", reducer="sieved", generate=SHORT).token_ids
-    register("sieved", Reducer(Score(latest)))  # replaces the first
+    register("sieved", Reducer(Scorer(latest)))  # replaces the first
     assert REDUCER_NAMES.count("sieved") == 1
     assert bare.ask(tinymodel.clip(), "Who?", reducer="sieved", generate=SHORT).token_ids
 
@@ -112,12 +112,12 @@ def entry_points(monkeypatch: pytest.MonkeyPatch) -> list[Entry]:
 
 
 def test_a_reducer_of_another_package_is_loaded_when_its_name_is_given(entry_points: list[Entry]) -> None:
-    entry_points += [Entry("latest", Reducer(Score(latest))), Entry("broken", ImportError("no module named x"))]
+    entry_points += [Entry("latest", Reducer(Scorer(latest))), Entry("broken", ImportError("no module named x"))]
     assert AskOptions("uniform").reducer == "uniform" and not reducer_names.PLUGINS
     answer = tinymodel.model().ask(tinymodel.clip(), "Who?", reducer="latest", keep=0.1, generate=SHORT)
     assert min(answer.kept_times.all) > 2
     assert list(reducer_names.PLUGINS) == ["latest"]
-    entry_points.append(Entry("sieved", Reducer(Score(latest, needs_sieve=True))))
+    entry_points.append(Entry("sieved", Reducer(Scorer(latest, needs_sieve=True))))
     with pytest.raises(ModelError, match="no sieve"):
         EchoingPixels(tinymodel.backbone()).ask(tinymodel.clip(), "Who?", reducer="sieved", generate=SHORT)
     with pytest.raises(OptionError) as error:
@@ -139,5 +139,5 @@ def test_options_refuse_an_unknown_reducer_and_accept_it_once_registered() -> No
     with pytest.raises(OptionError) as error:
         AskOptions("latest")
     assert all(name in error.value.hint for name in REDUCER_NAMES)
-    register("latest", Reducer(Score(latest)))
+    register("latest", Reducer(Scorer(latest)))
     assert AskOptions("latest").reducer == "latest"

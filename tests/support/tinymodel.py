@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -190,3 +191,15 @@ def stream(
 def text_stream(on: QwenOmni, n: int = 9, seed: int = 0) -> TokenStream:
     """The stream of a prompt without media."""
     return embed(on, prompt(on, text(n, seed)))
+
+
+ANSWER = 3  # tokens of each answer in `answered`
+
+
+def answered(on: QwenOmni) -> list[TokenStream]:
+    """Prompts of unequal length, one without sound, the last tokens being the answer."""
+    made = [stream(on, 2.0), stream(on, 4.0, seed=3), stream(on, 3.0, sound=False)]
+    labels = [torch.full_like(row.kind, -100) for row in made]
+    for each in labels:
+        each[:, -ANSWER:] = 7
+    return [replace(row, labels=each) for row, each in zip(made, labels, strict=True)]

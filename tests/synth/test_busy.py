@@ -14,7 +14,7 @@ from echoingpixels.synth.backdrop import TEXTURES, Backdrop
 from echoingpixels.synth.beds import BEDS, bed
 from echoingpixels.synth.plan import plan
 from echoingpixels.synth.render import Scene, waveform
-from echoingpixels.synth.timeline import Bed, Field, Shape, Surroundings, Timeline
+from echoingpixels.synth.timeline import Bed, Field, FlatShape, Surroundings, Timeline
 
 PLANS = [plan(13, index, ("busy",)) for index in range(300)]
 
@@ -106,7 +106,7 @@ def test_a_cut_replaces_the_field_and_a_shape_turns_in_front_of_it() -> None:
     drop = Backdrop.of(Surroundings(two, ()), 4.0, 120, 120)
     before, after = (np.asarray(drop.frame(now)).astype(int) for now in (1.95, 2.05))
     assert np.abs(before - after).mean() > 5 * np.abs(before - np.asarray(drop.frame(1.9))).mean()
-    shape = Shape(3, 0.12, 1.0, (255, 0, 255), (0.5, 0.5), (0.0, 0.01), 90.0)
+    shape = FlatShape(3, 0.12, 1.0, (255, 0, 255), (0.5, 0.5), (0.0, 0.01), 90.0)
     with_shape = Backdrop(Surroundings(two, (shape,)), 4.0, 120, 120, drop.pictures)
     drawn = [(np.asarray(with_shape.frame(now)) == (255, 0, 255)).all(-1) for now in (0.0, 0.5)]
     assert all(100 < found.sum() < 900 for found in drawn) and (drawn[0] != drawn[1]).any()

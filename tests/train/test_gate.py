@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
 from torch.nn import functional as F
 
 from echoingpixels.backbones.qwen_omni import QwenOmni
-from echoingpixels.inputs.token_stream import TokenStream, pad
+from echoingpixels.inputs.token_stream import pad
+from echoingpixels.reducers.maxmin import standardised
 from echoingpixels.reducers.registry import REDUCERS
-from echoingpixels.train.gate import margins, soft_attention, standardised
+from echoingpixels.train.gate import margins, soft_attention
 from tests.support import tinymodel
 
-ANSWER = 3
 NOISE = 1e-4
 CHOICES = ("cs2", "cs2-maxmin")
 
@@ -24,30 +22,21 @@ def on() -> QwenOmni:
     return tinymodel.backbone()
 
 
-def rows(on: QwenOmni) -> list[TokenStream]:
-    """Prompts of unequal length, one without sound, the last tokens being the answer."""
-    made = [tinymodel.stream(on, 2.0), tinymodel.stream(on, 4.0, seed=3), tinymodel.stream(on, 3.0, sound=False)]
-    labels = [torch.full_like(row.kind, -100) for row in made]
-    for each in labels:
-        each[:, -ANSWER:] = 7
-    return [replace(row, labels=each) for row, each in zip(made, labels, strict=True)]
-
-
 @pytest.mark.parametrize("name", CHOICES)
 @pytest.mark.parametrize("keep", [0.1, 0.3, 1.0])
 def test_a_narrow_gate_is_the_choice_itself(on: QwenOmni, name: str, keep: float) -> None:
-    batch, reducer = pad(rows(on)), REDUCERS[name]
+    batch, reducer = pad(tinymodel.answered(on)), REDUCERS[name]
     sieve = tinymodel.sieve(on, form="extractive", layers=2)
     with torch.no_grad():
         scores = sieve.score(sieve.encode(batch))
         soft = on.logits(on.hidden(batch, attention=soft_attention(batch, scores, reducer, keep, 1e-6)))
         hard = on.logits(on.hidden(batch.take(reducer.choose(on, sieve, batch, keep))))
-    torch.testing.assert_close(soft[:, -ANSWER:], hard[:, -ANSWER:], atol=NOISE, rtol=0)
+    torch.testing.assert_close(soft[:, -tinymodel.ANSWER :], hard[:, -tinymodel.ANSWER :], atol=NOISE, rtol=0)
 
 
 @pytest.mark.parametrize("name", CHOICES)
 def test_the_gate_also_moves_the_scores_of_tokens_left_out(on: QwenOmni, name: str) -> None:
-    batch = rows(on)[1]
+    batch = tinymodel.answered(on)[1]
     sieve = tinymodel.sieve(on, form="extractive", layers=2)
     scores = sieve.score(sieve.encode(batch))
     scores.retain_grad()
@@ -60,7 +49,7 @@ def test_the_gate_also_moves_the_scores_of_tokens_left_out(on: QwenOmni, name: s
 
 
 def test_a_margin_of_max_min_is_the_distance_to_the_nearest_kept_token_times_the_weight(on: QwenOmni) -> None:
-    batch, reducer = pad(rows(on)), REDUCERS["cs2-maxmin"]
+    batch, reducer = pad(tinymodel.answered(on)), REDUCERS["cs2-maxmin"]
     scores = torch.randn(batch.mask.shape, generator=torch.Generator().manual_seed(2))
     margin, ranks = margins(batch, scores, reducer, 0.1)
     z = standardised(scores, batch.pool)

@@ -10,30 +10,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from echoingpixels.backbones.qwen_omni import QwenOmni
-from echoingpixels.inputs.token_stream import Selection, TokenStream, pad
+from echoingpixels.inputs.token_stream import Selection, pad
 from echoingpixels.reducers.attention import relevant
 from echoingpixels.train.saliency import TARGETS, agreed, distil_loss, divergence, saliency
 from tests.support import tinymodel
 
-ANSWER = 3
-
-
-def rows(on: QwenOmni) -> list[TokenStream]:
-    """Prompts of unequal length, one without sound, the last tokens being the answer."""
-    made = [tinymodel.stream(on, 2.0), tinymodel.stream(on, 4.0, seed=3), tinymodel.stream(on, 3.0, sound=False)]
-    labels = [torch.full_like(row.kind, -100) for row in made]
-    for each in labels:
-        each[:, -ANSWER:] = 7
-    return [replace(row, labels=each) for row, each in zip(made, labels, strict=True)]
-
 
 def test_saliency_is_gradient_times_input_of_the_likeliest_tokens() -> None:
     on = tinymodel.backbone()
-    row = rows(on)[1]
+    row = tinymodel.answered(on)[1]
     found = saliency(on, row)[0]
     with torch.no_grad():
-        logits = on.logits(on.hidden(row))[0, -ANSWER - 1 : -1]
+        logits = on.logits(on.hidden(row))[0, -tinymodel.ANSWER - 1 : -1]
         likeliest = logits.argmax(-1)
         base = logits.log_softmax(-1).gather(1, likeliest[:, None]).sum()
         for kind in (1, 2):
@@ -45,7 +33,7 @@ def test_saliency_is_gradient_times_input_of_the_likeliest_tokens() -> None:
                 step = 1e-2
                 embeds = row.embeds.clone()
                 embeds[0, token] += step * (embeds[0, token] - mean)
-                logits = on.logits(on.hidden(replace(row, embeds=embeds)))[0, -ANSWER - 1 : -1]
+                logits = on.logits(on.hidden(replace(row, embeds=embeds)))[0, -tinymodel.ANSWER - 1 : -1]
                 moved = logits.log_softmax(-1).gather(1, likeliest[:, None]).sum()
                 slopes.append((moved - base).abs() / step)
             slow, fast = torch.stack(slopes), found[tokens]
@@ -54,7 +42,7 @@ def test_saliency_is_gradient_times_input_of_the_likeliest_tokens() -> None:
 
 def test_saliency_sums_to_one_over_the_pool_and_a_batch_is_its_rows() -> None:
     on = tinymodel.backbone()
-    single = rows(on)
+    single = tinymodel.answered(on)
     together = pad(single)
     found = saliency(on, together)
     torch.testing.assert_close(found.sum(1), torch.ones(len(single)))
@@ -65,7 +53,7 @@ def test_saliency_sums_to_one_over_the_pool_and_a_batch_is_its_rows() -> None:
 
 def test_saliency_leaves_the_decoder_without_gradients() -> None:
     on = tinymodel.backbone()
-    saliency(on, rows(on)[0])
+    saliency(on, tinymodel.answered(on)[0])
     assert all(p.grad is None for p in on.parameters())
 
 
@@ -82,7 +70,7 @@ def test_divergence_is_zero_only_from_itself(target: Tensor, shares: Tensor) -> 
 
 def test_what_is_agreed_is_the_geometric_mean_of_saliency_and_relevance() -> None:
     on = tinymodel.backbone()
-    together = pad(rows(on))
+    together = pad(tinymodel.answered(on))
     found, pool = agreed(on, together), together.pool
     torch.testing.assert_close(found.sum(1), torch.ones(len(pool)))
     product = (saliency(on, together) * relevant(on, together)).sqrt()
@@ -93,7 +81,7 @@ def test_what_is_agreed_is_the_geometric_mean_of_saliency_and_relevance() -> Non
 @torch.no_grad()
 def test_the_answer_is_not_what_asks() -> None:
     on = tinymodel.backbone()
-    row = rows(on)[0]
+    row = tinymodel.answered(on)[0]
     asked = row.take(Selection(row.labels == -100))
     found, wanted = relevant(on, row), relevant(on, replace(asked, labels=None))
     torch.testing.assert_close(found[row.pool], wanted[asked.pool])
@@ -103,7 +91,7 @@ def test_the_answer_is_not_what_asks() -> None:
 @pytest.mark.parametrize("target", TARGETS)
 def test_a_few_steps_of_distilling_bring_the_scores_nearer_to_the_target(target: str) -> None:
     on = tinymodel.backbone()
-    together = pad(rows(on))
+    together = pad(tinymodel.answered(on))
     sieve = tinymodel.sieve(on, form="extractive")
     optimizer = torch.optim.AdamW(sieve.parameters(), lr=1e-3)
     losses = []

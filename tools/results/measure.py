@@ -26,7 +26,7 @@ from echoingpixels.model import EchoingPixels
 from echoingpixels.options import GenerateOptions, MediaOptions, reuse_name
 from echoingpixels.reducers.cs2 import Sieve
 from echoingpixels.reducers.registry import REDUCERS, register
-from echoingpixels.reducers.score import Rated, Score
+from echoingpixels.reducers.score import Scored, Scorer
 from echoingpixels.reducers.setting import Setting
 from echoingpixels.synth.dataset import generate
 from epcli.console import progress, say
@@ -38,24 +38,24 @@ SLICE = 240  # questions between two writes of the cells
 QUESTIONS_A_CLIP = 3
 SHORT = GenerateOptions(max_new_tokens=8)  # answers are a word or two
 
-Rule = Callable[[Backbone, Sieve | None, TokenStream], Rated]
+Rule = Callable[[Backbone, Sieve | None, TokenStream], Scored]
 
 
 @dataclass
 class Once:
     """A score's rule that keeps its last result, and returns it for the same sieve and an equal stream."""
 
-    rate: Rule
-    last: tuple[Sieve | None, TokenStream, Rated] | None = field(default=None, init=False, repr=False)
+    rule: Rule
+    last: tuple[Sieve | None, TokenStream, Scored] | None = field(default=None, init=False, repr=False)
 
-    def __call__(self, backbone: Backbone, sieve: Sieve | None, stream: TokenStream) -> Rated:
+    def __call__(self, backbone: Backbone, sieve: Sieve | None, stream: TokenStream) -> Scored:
         """The score of a stream."""
         if self.last is None or self.last[0] is not sieve or not _equal(self.last[1], stream):
-            self.last = sieve, stream, self.rate(backbone, sieve, stream)
+            self.last = sieve, stream, self.rule(backbone, sieve, stream)
         return self.last[2]
 
     def __repr__(self) -> str:
-        return repr(self.rate)  # the definition of a reducer, which cells are filed under, stays the same
+        return repr(self.rule)  # the definition of a reducer, which cells are filed under, stays the same
 
 
 def _equal(one: TokenStream, other: TokenStream) -> bool:
@@ -65,10 +65,10 @@ def _equal(one: TokenStream, other: TokenStream) -> bool:
 @contextmanager
 def shared_scores() -> Iterator[None]:
     """Inside, all reducers with one score share its results."""
-    before, shared = dict(REDUCERS), dict[Score, Score]()
+    before, shared = dict(REDUCERS), dict[Scorer, Scorer]()
     for name, reducer in before.items():
-        score = shared.setdefault(reducer.score, replace(reducer.score, rate=Once(reducer.score.rate)))
-        register(name, replace(reducer, score=score))
+        scorer = shared.setdefault(reducer.scorer, replace(reducer.scorer, score=Once(reducer.scorer.score)))
+        register(name, replace(reducer, scorer=scorer))
     try:
         yield
     finally:

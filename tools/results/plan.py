@@ -65,7 +65,7 @@ class Cell:
     @property
     def needs_sieve(self) -> bool:
         """Whether its answers depend on the sieve."""
-        return REDUCERS[self.reducer].score.needs_sieve
+        return REDUCERS[self.reducer].scorer.needs_sieve
 
 
 def cells(

@@ -16,12 +16,12 @@ from echoingpixels.synth.timeline import Timeline
 from .variety import hissing, played
 
 SAMPLE_RATE = 16_000
-REGIMES = ("balanced", "watch", "listen", "busy", "busy")  # two fifths of the clips are of the hardest regime
+DRAWN = ("balanced", "watch", "listen", "busy", "busy")  # two fifths of the clips are of the hardest regime
 
 
 def planned(seed: int, index: int) -> Timeline:
     """Clip `index` of the training set `seed`."""
-    return plan(seed, index, REGIMES)
+    return plan(seed, index, DRAWN)
 
 
 def sample(

@@ -15,7 +15,7 @@ SLACK = 1e-4  # s; times are float32, and a step on a boundary belongs to the la
 
 
 @dataclass(frozen=True)
-class Budget:
+class KeptOverTime:
     """Kept tokens in parts of `part` s from the clip's start; the last part may extend past its end."""
 
     part: float  # s
@@ -28,11 +28,11 @@ class Budget:
         return max((a + b for a, b in zip(self.video, self.audio, strict=True)), default=0)
 
 
-def over_time(explanation: Explanation, choice: Choice) -> Budget:
+def over_time(explanation: Explanation, choice: Choice) -> KeptOverTime:
     """The budget of one choice. Parts are whole temporal steps if the clip has video; there are none for an image."""
     duration, steps = explanation.clip.duration, explanation.span.times
     if duration <= 0:
-        return Budget(PART, (), ())
+        return KeptOverTime(PART, (), ())
     step = float(np.median(np.diff(steps))) if len(steps) > 1 else PART
     part = step * max(1, math.ceil(duration / step / MOST_PARTS - SLACK))
     parts = math.ceil(duration / part - SLACK)
@@ -41,4 +41,4 @@ def over_time(explanation: Explanation, choice: Choice) -> Budget:
         token = explanation.tokens[i]
         row = audio if token.cell is None else video
         row[min(parts - 1, int((token.time + SLACK) / part))] += 1
-    return Budget(part, tuple(video), tuple(audio))
+    return KeptOverTime(part, tuple(video), tuple(audio))

@@ -20,7 +20,7 @@ from typing import Any
 from ..checkpoints.loading import ASSETS
 from ..generation.evidence import Moment
 from ..inputs.patches import STEP
-from .budget import Budget, over_time
+from .budget import KeptOverTime, over_time
 from .explanation import Choice, Explanation, Token
 from .pictures import jpeg, jpegs, spectrogram
 from .sound import mp3
@@ -48,7 +48,7 @@ class Stop:
     finish_reason: str
     kept: ByKind
     heat: ByKind | None
-    budget: Budget
+    budget: KeptOverTime
     moments: tuple[Moment, ...]
     evidence: str
     report: dict[str, Any]

@@ -25,7 +25,7 @@ from ..report import (
     peak_memory,
 )
 from .decode import FinishReason, Prefilled, Text, stream_tokens
-from .evidence import OFF, Evidence, Extent, evidence
+from .evidence import OFF, Evidence, Timing, evidence
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Cost:
     selection_flops: float = 0.0
     peak_bytes: int | None = None
     encoded: TokenCounts | None = None  # None: all tokens
-    extent: Extent = field(default_factory=Extent)
+    timing: Timing = field(default_factory=Timing)
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -94,7 +94,7 @@ def generate(
     found = [Evidence(reason=OFF)] * len(texts)
     if options.evidence:
         with watch.stage("evidence"):
-            found = evidence(backbone, stream, started[0].cache, [t.ids for t in texts], [c.extent for c in costs])
+            found = evidence(backbone, stream, started[0].cache, [t.ids for t in texts], [c.timing for c in costs])
     by_layer, last = _read(stream, started[0].read, backbone.shape.layers)
     started.clear()  # the KV cache is large
     share = watch.times() / len(texts)

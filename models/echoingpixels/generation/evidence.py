@@ -63,21 +63,21 @@ class Evidence:
 
 
 @dataclass(frozen=True)
-class Extent:
+class Timing:
     """Seconds of a clip, and of one of its temporal steps; 0 without video, or where unknown."""
 
     duration: float = math.inf
     step: float = 0.0
 
     @classmethod
-    def of(cls, span: Span, duration: float) -> Extent:
+    def of(cls, span: Span, duration: float) -> Timing:
         """Of an encoded clip; a single step lasts as long as the clip."""
         gaps = [later - earlier for earlier, later in pairwise(span.times)]
         return cls(duration, sum(gaps) / len(gaps) if gaps else duration if span.times else 0.0)
 
 
 def evidence(
-    backbone: Backbone, stream: TokenStream, cache: Any, answers: Sequence[Sequence[int]], extents: Sequence[Extent]
+    backbone: Backbone, stream: TokenStream, cache: Any, answers: Sequence[Sequence[int]], timings: Sequence[Timing]
 ) -> list[Evidence]:
     """The evidence of each row of a stream (B, L) for its answer, from the KV cache that decoding has left.
 
@@ -105,12 +105,12 @@ def evidence(
     for row in asked:
         here = timed[row]
         each, times, video = (x[row, here].double().numpy() for x in (effect, time, kind == VIDEO))
-        made = moments(each, times, video, extents[row])
+        made = moments(each, times, video, timings[row])
         found[row] = Evidence(made, None if made else NOTHING)
     return found
 
 
-def moments(effect: Numbers, time: Numbers, video: Numbers, clip: Extent) -> tuple[Moment, ...]:
+def moments(effect: Numbers, time: Numbers, video: Numbers, clip: Timing) -> tuple[Moment, ...]:
     """Up to MOST moments from the effects (n,) of tokens at `time` (n,) s; `video` (n,) is 1 for video tokens.
 
     A video token spreads its effect over its temporal step. A peak of the smoothed effect per second extends to EDGE of

@@ -32,7 +32,6 @@ from ..reducers.adaptive import MOST
 from ..reducers.chunked_scoring import passes
 from ..reducers.novelty import TOKENS_AT_ONCE
 from ..reducers.registry import reducer_named
-from ..reducers.score import NOVELTY, RELEVANCE
 from ..report import TokenCounts
 from .meta_model import Outline, weight_bytes
 
@@ -228,12 +227,12 @@ class _Work:
     def selection(self, length: int, kept: int) -> int:
         """The sieve's layers, or the decoder's first, over the tokens that are scored at once; or the taking."""
         reducer, pool = reducer_named(self.case.options.reducer), int(self.case.stream.pool.sum())
-        scored, score = max(passes(pool, length - pool)), reducer.score
+        scored, score = max(passes(pool, length - pool)), reducer.scorer
         taking = 2 * kept * self.token  # the kept tokens, and a copy while padding is set to 0
         most = max(taking, reducer.pick.bytes(self.shape, length))
         if score.needs_sieve:
             return max(most, round(self.layer(scored, "none", MLP_TOKENS)))
-        if score in (NOVELTY, RELEVANCE):
+        if score.compares_steps:
             values = 5 if self.value != FLOAT else 4
             most = max(most, min(length, TOKENS_AT_ONCE) * self.shape.width * FLOAT * values)
         if score.reads_attention:

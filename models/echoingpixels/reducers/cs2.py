@@ -20,7 +20,7 @@ from ..inputs.token_stream import Selection, TokenStream, budget, top_k
 from ..reducer_names import REDUCER_NAMES, SIEVED
 from .adaptive import Enough
 from .chunked_scoring import Where, is_long, scored
-from .score import Rated
+from .score import Scored
 
 NORM_EPS = 1e-6  # the selector's own, whatever the decoder's config says
 
@@ -85,30 +85,30 @@ class Sieve(nn.Module):
         With labels in the stream (training), answers are hidden from the encoder and a straight-through gate carries
         the gradient to the scores. Rows without media pass unchanged in inference.
         """
-        pool, rated = stream.pool, self.rate(stream)
-        scores = rated.scores
+        pool, made = stream.pool, self.scores(stream)
+        scores = made.scores
         if scores is None:
             return Selection(keep=stream.mask)
         chosen = top_k(self._noisy(scores) if stream.labels is not None else scores, pool, budget(pool, keep))
         return Selection(
             keep=chosen | (stream.mask & ~pool),
             scores=scores,
-            fused=rated.fused,
+            fused=made.fused,
             gate=None if stream.labels is None else self._gate(scores, pool, chosen),
         )
 
-    def rate(self, stream: TokenStream) -> Rated:
+    def scores(self, stream: TokenStream) -> Scored:
         """Scores of the pool, and in the fused form the decoder's input; neither for a stream without media.
 
         In a long stream a token takes the encoder's last output for it: in the final pass over the best tokens of all
         windows if it was part of that, as all text is, else in its window.
         """
         if not bool(stream.pool.any()):
-            return Rated()
+            return Scored()
         fused = self.options.form == "fused"
         if not is_long(stream):
             hidden = self.encode(stream)
-            return Rated(self.score(hidden), hidden if fused else None)
+            return Scored(self.score(hidden), hidden if fused else None)
         alone = ~stream.pool.any(1)[:, None, None]  # rows without media stay unchanged
         last = stream.embeds * alone if fused else None
 
@@ -118,7 +118,7 @@ class Sieve(nn.Module):
                 last[where] = encoded[0]
             return self.score(encoded)
 
-        return Rated(scored(stream, score), last)
+        return Scored(scored(stream, score), last)
 
     def score(self, hidden: Tensor) -> Tensor:
         """Scores (B, L) from the output of `encode`, meaningful inside the pool; in float32 for weights of any dtype.

@@ -23,7 +23,7 @@ TEMPERATURE = 0.1  # of the softmax that divides a budget between windows
 
 
 @dataclass(frozen=True)
-class Entry:
+class DropPlan:
     """A schedule for one decoder and ratio: the share of the tokens that enters it, and the drops inside."""
 
     share: float
@@ -46,7 +46,7 @@ class Schedule:
     rule: Callable[[float], Choose]
     enter: float | None = None
 
-    def at(self, layers: int, keep: float) -> Entry:
+    def at(self, layers: int, keep: float) -> DropPlan:
         """The schedule in a decoder of `layers` layers, for a mean over the layers of `keep`.
 
         Where even dropping all tokens reads more, fewer enter, or the mean is above `keep` where all have to.
@@ -62,7 +62,7 @@ class Schedule:
             if now < before and layer not in after[i + 1 :]:
                 drops.append(Drop(layer, self.rule(now / before)))
                 before = now
-        return Entry(share, tuple(drops))
+        return DropPlan(share, tuple(drops))
 
 
 def alive(

@@ -32,7 +32,12 @@ def ranked(stream: TokenStream, weight: Tensor | None, parts: Parts) -> Tensor:
 
 
 def weights(scores: Tensor, pool: Tensor) -> Tensor:
-    """exp of scores (B, L) standardised over each row's pool: (B, L) float32, 1 outside it.
+    """exp of the standardised scores (B, L): (B, L) float32, 1 outside the pool."""
+    return standardised(scores, pool).exp()
+
+
+def standardised(scores: Tensor, pool: Tensor) -> Tensor:
+    """Scores (B, L) with mean 0 and spread 1 over each row's pool: (B, L) float32, 0 outside it.
 
     In a long stream, tokens that did not reach the final pass have far lower scores than all others: they get the
     lowest of these.
@@ -42,8 +47,8 @@ def weights(scores: Tensor, pool: Tensor) -> Tensor:
     last = scores.masked_fill(scores < scores.amax(1, keepdim=True) - BELOW / 2, torch.inf).amin(1, keepdim=True)
     scores = torch.where(pool, scores.maximum(last), 0.0)
     centred = torch.where(pool, scores - scores.sum(1, keepdim=True) / n, 0.0)
-    spread = (centred.square().sum(1, keepdim=True) / n).sqrt().clamp(min=torch.finfo(torch.float32).tiny)
-    return (centred / spread).exp()
+    variance = (centred.square().sum(1, keepdim=True) / n).clamp(min=torch.finfo(torch.float32).tiny)
+    return centred / variance.sqrt()  # of equal scores, too, the gradient is finite
 
 
 def distances(embeds: Tensor, weight: Tensor | None = None) -> Tensor:

@@ -74,7 +74,7 @@ def evenly(stream: TokenStream, keep: float) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Draw(_Free):
+class AtRandom(_Free):
     """Tokens drawn at random, whatever their scores; the same ones for the same stream."""
 
     seed: int = SEED

@@ -12,9 +12,9 @@ from .adaptive import features
 from .budget import Budget, EachWindow, OnePool, Whole
 from .chunked_scoring import passes
 from .cs2 import Sieve, no_sieve, no_table
-from .in_decoder import FASTV, SEATS, Entry, Schedule
-from .pick import Draw, Even, MaxMin, Pick, TopK
-from .score import CS2, NONE, NOVELTY, RELEVANCE, SALIENCY, Score
+from .in_decoder import FASTV, SEATS, DropPlan, Schedule
+from .pick import AtRandom, Even, MaxMin, Pick, TopK
+from .score import CS2, NONE, NOVELTY, RELEVANCE, SALIENCY, Scorer
 
 FLOOR = 0.2  # least share of the budget of each modality, for models without a sieve
 BEST, POOL = TopK(), OnePool()
@@ -29,29 +29,29 @@ class Reducer:
     layers.
     """
 
-    score: Score = NONE
+    scorer: Scorer = NONE
     pick: Pick = BEST
     budget: Budget = POOL
     schedule: Schedule | None = None
 
-    def entry(self, layers: int, keep: float) -> Entry:
+    def entry(self, layers: int, keep: float) -> DropPlan:
         """The share of the tokens that enters a decoder of `layers` layers, and the drops inside."""
-        return Entry(keep, ()) if self.schedule is None else self.schedule.at(layers, keep)
+        return DropPlan(keep, ()) if self.schedule is None else self.schedule.at(layers, keep)
 
     def choose(self, backbone: Backbone, sieve: Sieve | None, stream: TokenStream, keep: float) -> Selection:
         """The tokens to keep; changes nothing. Text is always kept."""
-        rated, entry = self.score.rate(backbone, sieve, stream), self.entry(backbone.shape.layers, keep)
-        chosen = self.budget.fill(self.pick.rank(stream, rated.scores, self.budget, entry.share), stream, entry.share)
-        return Selection(chosen | (stream.mask & ~stream.pool), rated.scores, rated.fused, drops=entry.drops)
+        made, entry = self.scorer.score(backbone, sieve, stream), self.entry(backbone.shape.layers, keep)
+        chosen = self.budget.fill(self.pick.rank(stream, made.scores, self.budget, entry.share), stream, entry.share)
+        return Selection(chosen | (stream.mask & ~stream.pool), made.scores, made.fused, drops=entry.drops)
 
     def flops(self, shape: Shape, sieve: Sieve | None, pool: int, text: int) -> float:
         """Floating-point operations to choose among `pool` audio and video tokens beside `text` tokens."""
-        scoring = sum(self.score.flops(shape, sieve, tokens) for tokens in passes(pool, text))
+        scoring = sum(self.scorer.flops(shape, sieve, tokens) for tokens in passes(pool, text))
         return scoring + self.pick.flops(shape, pool)
 
     def kept_without_a_model(self, stream: TokenStream, keep: float, layers: int) -> Selection:
         """A selection of the same numbers of tokens, as far as they do not depend on scores and embeddings."""
-        pick, entry = self.pick if isinstance(self.pick, Draw) else Even(), self.entry(layers, keep)
+        pick, entry = self.pick if isinstance(self.pick, AtRandom) else Even(), self.entry(layers, keep)
         chosen = self.budget.fill(pick.rank(stream, None, self.budget, entry.share), stream, entry.share)
         return Selection(chosen | (stream.mask & ~stream.pool), drops=entry.drops)
 
@@ -69,7 +69,7 @@ REDUCERS: dict[str, Reducer] = {
     "fastv": Reducer(NONE, BEST, Whole(), FASTV),
     "repeats": Reducer(NOVELTY, BEST, POOL),
     "uniform": Reducer(NONE, Even(), POOL),
-    "random": Reducer(NONE, Draw(), POOL),
+    "random": Reducer(NONE, AtRandom(), POOL),
     "full": Reducer(NONE, BEST, Whole()),
 }
 assert list(REDUCERS) == REDUCER_NAMES, "reducer_names.py names the reducers"
@@ -78,7 +78,7 @@ assert list(REDUCERS) == REDUCER_NAMES, "reducer_names.py names the reducers"
 def register(name: str, reducer: Reducer) -> None:
     """Add a reducer, or replace one, under a name that options and commands then accept."""
     REDUCERS[name] = reducer
-    add_name(name, reducer.score.needs_sieve, reducer.schedule is not None)
+    add_name(name, reducer.scorer.needs_sieve, reducer.schedule is not None)
 
 
 def reducer_named(name: str) -> Reducer:

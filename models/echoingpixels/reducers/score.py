@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Rated:
+class Scored:
     """The scores of a stream's tokens (B, L) float32, meaningful inside the pool; None: no token is better.
 
     `fused` (B, L, D) replaces the stream's embeds, or is None.
@@ -29,9 +29,9 @@ class Rated:
     fused: Tensor | None = None
 
 
-def unscored(backbone: Backbone, sieve: Sieve | None, stream: TokenStream) -> Rated:
+def unscored(backbone: Backbone, sieve: Sieve | None, stream: TokenStream) -> Scored:
     """No scores."""
-    return Rated()
+    return Scored()
 
 
 def free(shape: Shape, sieve: Sieve | None, tokens: int) -> float:
@@ -40,35 +40,37 @@ def free(shape: Shape, sieve: Sieve | None, tokens: int) -> float:
 
 
 @dataclass(frozen=True)
-class Score:
-    """`rate(backbone, sieve, stream)` scores a stream and changes nothing.
+class Scorer:
+    """`score(backbone, sieve, stream)` scores a stream and changes nothing.
 
     `flops(shape, sieve, tokens)`: floating-point operations to score that many tokens at once. `reads_attention`:
-    whether it computes attention weights in the decoder's first layers, which memory plans include.
+    whether it computes attention weights in the decoder's first layers. `compares_steps`: whether it compares each
+    token with its predecessor (`novelty`). Memory plans include both.
     """
 
-    rate: Callable[[Backbone, Sieve | None, TokenStream], Rated] = unscored
+    score: Callable[[Backbone, Sieve | None, TokenStream], Scored] = unscored
     flops: Callable[[Shape, Sieve | None, int], float] = free
     needs_sieve: bool = False
     reads_attention: bool = False
+    compares_steps: bool = False
 
 
-def _cs2(backbone: Backbone, sieve: Sieve | None, stream: TokenStream) -> Rated:
+def _cs2(backbone: Backbone, sieve: Sieve | None, stream: TokenStream) -> Scored:
     from .cs2 import no_sieve
 
     if sieve is None:
         raise no_sieve(backbone.name)
-    return sieve.rate(stream)
+    return sieve.scores(stream)
 
 
 def _cs2_flops(shape: Shape, sieve: Sieve | None, tokens: int) -> float:
     return 0.0 if sieve is None else sieve_flops(shape, tokens, sieve.options.layers)
 
 
-def _relevance(backbone: Backbone, sieve: Sieve | None, stream: TokenStream) -> Rated:
+def _relevance(backbone: Backbone, sieve: Sieve | None, stream: TokenStream) -> Scored:
     from .attention import relevant
 
-    return Rated(relevant(backbone, stream))
+    return Scored(relevant(backbone, stream))
 
 
 def _attention_flops(shape: Shape, sieve: Sieve | None, tokens: int) -> float:
@@ -77,21 +79,21 @@ def _attention_flops(shape: Shape, sieve: Sieve | None, tokens: int) -> float:
     return attended_flops(shape, tokens)
 
 
-def _novelty(backbone: Backbone, sieve: Sieve | None, stream: TokenStream) -> Rated:
+def _novelty(backbone: Backbone, sieve: Sieve | None, stream: TokenStream) -> Scored:
     from .novelty import novelty
 
-    return Rated(novelty(stream, torch.inf))
+    return Scored(novelty(stream, torch.inf))
 
 
-def _saliency(backbone: Backbone, sieve: Sieve | None, stream: TokenStream) -> Rated:
+def _saliency(backbone: Backbone, sieve: Sieve | None, stream: TokenStream) -> Scored:
     if stream.saliency is None:
         hint = "Encode it with `EchoingPixels.encode`, or choose a reducer without encoder saliency."
         raise ModelError("A clip of the prompt was encoded without the saliency that this reducer needs.", hint)
-    return Rated(stream.saliency)
+    return Scored(stream.saliency)
 
 
-NONE = Score()
-CS2 = Score(_cs2, _cs2_flops, needs_sieve=True)
-RELEVANCE = Score(_relevance, _attention_flops, reads_attention=True)
-NOVELTY = Score(_novelty)
-SALIENCY = Score(_saliency)
+NONE = Scorer()
+CS2 = Scorer(_cs2, _cs2_flops, needs_sieve=True)
+RELEVANCE = Scorer(_relevance, _attention_flops, reads_attention=True, compares_steps=True)
+NOVELTY = Scorer(_novelty, compares_steps=True)
+SALIENCY = Scorer(_saliency)

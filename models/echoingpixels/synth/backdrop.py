@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw
 
-from .timeline import Field, Shape, Surroundings
+from .timeline import Field, FlatShape, Surroundings
 
 TEXTURES = ("leaves", "leaves", "clouds", "waves", "tiles", "lines", "overgrown")
 PAN = (0.02, 0.15)  # shares of the short side a second
@@ -38,9 +38,9 @@ def _field(rng: np.random.Generator, start: float) -> Field:
     )
 
 
-def _shape(rng: np.random.Generator) -> Shape:
+def _shape(rng: np.random.Generator) -> FlatShape:
     speed, angle = rng.uniform(0.03, 0.25), rng.uniform(0, 2 * math.pi)
-    return Shape(
+    return FlatShape(
         sides=int(rng.choice((0, 3, 4, 5, 6, 7))),
         radius=float(rng.uniform(0.05, 0.12)),
         aspect=float(rng.uniform(0.45, 1.0)),
@@ -97,7 +97,7 @@ class Backdrop:
             draw.polygon(self._outline(shape, now), fill=shape.colour)
         return moved
 
-    def _outline(self, shape: Shape, now: float) -> list[tuple[float, float]]:
+    def _outline(self, shape: FlatShape, now: float) -> list[tuple[float, float]]:
         """The polygon at `now` seconds; a shape that leaves the frame returns on the other side."""
         short = min(self.width, self.height)
         radius = shape.radius * short

@@ -73,7 +73,7 @@ class Field:
 
 
 @dataclass(frozen=True)
-class Shape:
+class FlatShape:
     """A flat shape that drifts and turns: a polygon, or an ellipse with 0 sides. Lengths: shares of the short side."""
 
     sides: int
@@ -90,7 +90,7 @@ class Surroundings:
     """The picture of regime `busy` behind its objects: fields one after the other, and shapes in front of them."""
 
     fields: tuple[Field, ...]
-    shapes: tuple[Shape, ...]
+    shapes: tuple[FlatShape, ...]
 
 
 @dataclass(frozen=True)

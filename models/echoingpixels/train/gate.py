@@ -7,12 +7,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..inputs.token_stream import TokenStream
-from ..reducers.maxmin import REPEAT, distances, ranked, weights
+from ..reducers.maxmin import REPEAT, distances, ranked, standardised
 from ..reducers.pick import MaxMin, TopK
 from ..reducers.registry import Reducer
 
 LOWEST = -1e4  # lower than any margin, and finite, for the gradient's sake
-TINY = 1e-6
 
 
 def soft_attention(stream: TokenStream, scores: Tensor, reducer: Reducer, keep: float, temperature: float) -> Tensor:
@@ -45,15 +44,8 @@ def margins(stream: TokenStream, scores: Tensor, reducer: Reducer, keep: float) 
         return z, z
     assert isinstance(reducer.pick, MaxMin) and not reducer.pick.plain, reducer
     with torch.no_grad():
-        weight = weights(scores, stream.pool)
+        weight = z.exp()
         at = ranked(stream, weight, reducer.budget.parts(stream, keep))  # weighted distance of each choice
         far = distances(stream.embeds.float()).masked_fill(~(at > -torch.inf)[:, None, :], torch.inf).amin(2)
         far = torch.where(at > -torch.inf, at / weight, far).clamp(REPEAT, 2.0)
     return z + far.log(), at
-
-
-def standardised(scores: Tensor, pool: Tensor) -> Tensor:
-    """Scores (B, L) with mean 0 and spread 1 over each row's pool, 0 outside it."""
-    n = pool.sum(1, keepdim=True).clamp(min=1)  # (B, 1)
-    centred = torch.where(pool, scores - (scores * pool).sum(1, keepdim=True) / n, 0.0)
-    return centred / (centred.square().sum(1, keepdim=True) / n).sqrt().clamp(min=TINY)
