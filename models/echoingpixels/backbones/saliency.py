@@ -8,22 +8,21 @@ product and its softmax are computed beside it, block by block.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
-from threading import get_ident
+from contextlib import ExitStack, contextmanager
+from threading import Lock
 from typing import Any
 
 import torch
 from torch import Tensor
 
+LOCK = Lock()
+
 
 class Received:
-    """The attention that each place (P,) receives in an attention module, float32, once the module has run.
-
-    Runs of the module in other threads are ignored.
-    """
+    """The attention that each place (P,) receives in an attention module, float32, once the module has run."""
 
     def __init__(self, bounds: Tensor) -> None:
-        self._bounds, self._thread = bounds, get_ident()
+        self._bounds = bounds
         self._projected: list[Tensor] = []  # queries and keys, (P, H * d) each
         self._places: Tensor | None = None
 
@@ -39,14 +38,11 @@ class Received:
 
     def project(self, module: Any, given: Any, made: Tensor) -> None:
         """Hook of the projections of queries and of keys, which run in this order."""
-        if get_ident() == self._thread:
-            self._projected.append(made.detach())
+        self._projected.append(made.detach())
 
     @torch.no_grad()
     def attend(self, module: Any, given: Any, options: dict[str, Any], made: Any) -> None:
         """Hook of the attention module, after its run."""
-        if get_ident() != self._thread:
-            return
         queries, keys = (x.view(len(x), module.num_heads, -1) for x in self._projected)  # (P, H, d)
         self._projected.clear()
         with torch.autocast(queries.device.type, enabled=False):
@@ -59,17 +55,16 @@ class Received:
 def receiving(attention: Any, bounds: Tensor) -> Iterator[Received]:
     """Inside, the next run of an encoder's attention module also computes the attention received.
 
+    One thread at a time is inside: torch's lists of hooks must not change while another thread runs the module.
     `bounds` (N + 1,): bounds of its windows, on the CPU, so that the host waits for no device.
     """
     found = Received(bounds)
     names = ("q", "k") if hasattr(attention, "q") else ("q_proj", "k_proj")
-    hooks = [getattr(attention, name).register_forward_hook(found.project) for name in names]
-    hooks.append(attention.register_forward_hook(found.attend, with_kwargs=True))
-    try:
+    with LOCK, ExitStack() as hooks:
+        for name in names:
+            hooks.callback(getattr(attention, name).register_forward_hook(found.project).remove)
+        hooks.callback(attention.register_forward_hook(found.attend, with_kwargs=True).remove)
         yield found
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def _rotated(queries: Tensor, keys: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
