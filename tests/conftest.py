@@ -63,7 +63,6 @@ SLOW = (
     "tests/train/test_train_quantized.py::test_a_killed_qlora",
     "tests/train/test_train_sharded.py::test_a_sharded_run_resumes",
     "tests/train/test_train_sharded.py::test_two_processes",
-    "tests/train/test_train_sharpen.py",
     "tests/train/test_train_stages.py::test_a_killed_run",
 )
 

@@ -14,11 +14,11 @@ from tools.tiny.run import TinyRun
 
 
 def main(
-    recipe: Annotated[Path, typer.Argument(help="recipes/tiny.toml or recipes/sharpen.toml.")],
+    recipe: Annotated[Path, typer.Argument(help="recipes/tiny.toml.")],
     stage: Annotated[list[str] | None, typer.Option(help="A stage of the recipe, or bank. Repeatable.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the results; runs/NAME by default.")] = None,
 ) -> None:
-    """Train the stages of a recipe, as `ep train` does, with tasks encoders and sharpen and with SyncClips."""
+    """Train the stages of a recipe, as `ep train` does, with task encoders and with SyncClips."""
     wanted = read_recipe(recipe, TinyRecipe)
     print(train_model(wanted, out or Path("runs") / wanted.name, tuple(stage or ()), TinyRun))
 

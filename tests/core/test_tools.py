@@ -2,34 +2,14 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import subprocess
 import sys
 from pathlib import Path
 
-import torch
-
-from echoingpixels.generation.decode import stream_tokens
-from echoingpixels.options import GenerateOptions
-from tests.support import tinymodel
 from tests.support.program import ROOT
 from tests.support.smalltrain import SIZES
 from tools import train_tiny
-from tools.deepen import deepen
-
-
-@torch.no_grad()
-def test_a_deepened_decoder_generates_the_same_tokens_until_its_new_layers_learn() -> None:
-    backbone = copy.deepcopy(tinymodel.backbone())
-    stream, options = tinymodel.stream(backbone, 2.0), GenerateOptions(max_new_tokens=6)
-    tokens = torch.stack(list(stream_tokens(backbone, stream, options)))
-    deepen(backbone, 6)
-    assert len(backbone.text.layers) == backbone.text.config.num_hidden_layers == 6
-    assert torch.equal(torch.stack(list(stream_tokens(backbone, stream, options))), tokens)
-    for layer in backbone.text.layers:
-        torch.nn.init.normal_(layer.mlp.down_proj.weight)
-    assert not torch.equal(torch.stack(list(stream_tokens(backbone, stream, options))), tokens)
 
 
 def test_a_recipe_of_the_tiny_model_is_trained_by_the_script(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from echoingpixels.train.recipe import Phase, Recipe, Stage, read_recipe
 from tools.tiny.recipe import TinyRecipe
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))
-TINY = ("tiny", "sharpen")
+TINY = ("tiny",)
 HEAD = 'model = "tiny"\n'
 DATA = '[data]\ntrain = "rows.jsonl"\n'
 STAGE = '[[stage]]\nname = "full"\ntask = "answers"\nsteps = 10\n'
@@ -95,7 +95,7 @@ def test_an_invalid_recipe_is_one_error_line(tmp_path: Path, text: str, message:
         (STAGE + ENCODERS, "encoders is only for the first stage"),
         (HEAD + ENCODERS, "encoders is only for the first stage"),
         (DATA + ENCODERS, "encoders is only for the first stage"),
-        (STAGE.replace("answers", "towers"), r"'encoders', 'sharpen', 'answers', 'distil' or 'sieve'"),
+        (STAGE.replace("answers", "towers"), r"'encoders', 'answers', 'distil' or 'sieve'"),
         (ENCODERS + 'train = ["decoder"]\n', "task encoders, cannot train decoder"),
         ('quant = "nf4"\n' + STAGE.replace("answers", "distil"), "needs a pretrained model"),
     ],

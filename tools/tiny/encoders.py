@@ -27,13 +27,10 @@ NOTHING_WEIGHT = 0.25  # of class 0, the class of most tokens
 
 
 class Batches(Dataset[dict[str, Any]]):
-    """Random temporal steps and whole sounds of new clips, with the targets of the encoders. Items do not change.
+    """Random temporal steps and whole sounds of new clips, with the targets of the encoders. Items do not change."""
 
-    Without `sound` they have pictures alone.
-    """
-
-    def __init__(self, stage: TinyStage, seed: int, resolution: frames.Resolution, sound: bool = True) -> None:
-        self.stage, self.seed, self.resolution, self.sound = stage, seed, resolution, sound
+    def __init__(self, stage: TinyStage, seed: int, resolution: frames.Resolution) -> None:
+        self.stage, self.seed, self.resolution = stage, seed, resolution
 
     def __len__(self) -> int:
         return self.stage.steps * self.stage.accumulate
@@ -59,7 +56,7 @@ class Batches(Dataset[dict[str, Any]]):
             parts["grid"].append(grid)
             parts["object"].append(torch.stack([labels.objects(scene, t, rows, columns) for t in times], 1))
             parts["quadrant"].append(labels.quadrant(rows, columns))
-        wave = soundtrack(timeline, rng) if self.sound else None
+        wave = soundtrack(timeline, rng)
         if wave is not None:
             mel = log_mel(wave)
             what, onset = labels.sounds(timeline, audio_tokens(mel.shape[1]))

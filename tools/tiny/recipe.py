@@ -10,8 +10,6 @@ from pydantic.dataclasses import dataclass
 from echoingpixels.errors import DataError
 from echoingpixels.train.recipe import STRICT, Count, Data, Recipe, Stage
 
-ENCODER_TASKS = ("encoders", "sharpen")  # tasks that train encoders, from pictures and sound in place of features
-
 
 @dataclass(frozen=True, config=STRICT)
 class Sizes:
@@ -50,11 +48,11 @@ class TinyData(Data):
 
 @dataclass(frozen=True, config=STRICT)
 class TinyStage(Stage):
-    """A stage that may train encoders, from `moments` temporal steps of each clip; `batch` then counts clips."""
+    """A stage that may train the encoders, from `moments` temporal steps of each clip; `batch` then counts clips."""
 
-    LEARN: ClassVar[dict[str, tuple[str, ...]]] = Stage.LEARN | dict.fromkeys(ENCODER_TASKS, ("encoders",))
+    LEARN: ClassVar[dict[str, tuple[str, ...]]] = Stage.LEARN | {"encoders": ("encoders",)}
 
-    task: Literal["encoders", "sharpen", "answers", "distil", "sieve"]
+    task: Literal["encoders", "answers", "distil", "sieve"]
     train: tuple[Literal["encoders", "decoder", "sieve"], ...] = ()
     moments: Count = 3
 
@@ -75,8 +73,6 @@ class TinyRecipe(Recipe):
             if not alone or self.model or self.data.train:
                 what = "Task encoders is only for the first stage of a new model on SyncClips."
                 raise DataError(what, "Leave that stage out.")
-        if "sharpen" in tasks and self.data.train:
-            raise DataError("Task sharpen learns from SyncClips alone.", "Leave that stage, or train in [data], out.")
         if self.quant != "none" and self.model is None:
             raise DataError(f"quant = {self.quant!r} needs a pretrained model.", "Set model.")
         if self.data.train is None and any(stage.epochs for stage in self.stage):

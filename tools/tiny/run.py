@@ -20,11 +20,9 @@ from echoingpixels.train.trainer import Check, Loss, world
 from .bank import ClipSet, Reader, fill
 from .build import build_backbone
 from .encoders import Batches, Taught
-from .recipe import ENCODER_TASKS, TinyRecipe, TinyStage
-from .sharpen import FITTED, Sharpened
+from .recipe import TinyRecipe, TinyStage
 
 VALID_SEED = 1_000_003  # of clips that are never trained on
-SHARPEN_SEED = 2_000_003  # added to a seed: clips that task encoders did not use
 
 
 def held_out(recipe: TinyRecipe) -> ClipSet:
@@ -35,19 +33,16 @@ def held_out(recipe: TinyRecipe) -> ClipSet:
 
 @dataclass
 class TinyRun(Run):
-    """A run whose stages may train encoders, and whose clips may be SyncClips. `moved`: the bank may be outdated."""
+    """A run whose first stage may train the encoders, and whose clips may be SyncClips."""
 
     recipe: TinyRecipe
-    moved: bool = False
 
     @staticmethod
     def order(recipe: Recipe) -> list[str]:
-        """The bank is filled before the first stage that does not train encoders."""
+        """The bank is filled after the stage that trains the encoders."""
         names = [stage.name for stage in recipe.stage]
-        first = next((stage.name for stage in recipe.stage if stage.task not in ENCODER_TASKS), None)
-        if first is not None:
-            names.insert(names.index(first), BANK)
-        return names
+        first = int(recipe.stage[0].task == "encoders")
+        return [*names[:first], BANK, *names[first:]]
 
     def start(self) -> None:
         """Load the recipe's model, or build one."""
@@ -60,17 +55,9 @@ class TinyRun(Run):
         self.backbone.train(recipe.checkpointing)
         return None
 
-    def stage(self, stage: TinyStage, number: int, train: bool) -> None:
-        """Fill the bank once more where the encoders have learned since."""
-        if stage.task in ENCODER_TASKS:
-            self.moved = any(one.task not in ENCODER_TASKS for one in self.recipe.stage[: number - 1])
-        elif self.moved and train:
-            self.fill()
-        super().stage(stage, number, train)
-
     def workers(self, stage: Stage) -> int:
         """One for encoders: rendering a batch takes as long as its step."""
-        return int(stage.task in ENCODER_TASKS)
+        return int(stage.task == "encoders")
 
     def new_options(self) -> dict[str, Any]:
         """A new model's sieve has its rotary sections."""
@@ -100,24 +87,17 @@ class TinyRun(Run):
 
     def parts(self, stage: TinyStage) -> tuple[nn.Module, Loss, Callable[[], None]]:
         """The encoders with their heads, or the parts of any other stage."""
-        if stage.task not in ENCODER_TASKS:
+        if stage.task != "encoders":
             return super().parts(stage)
         thinker = self.backbone.thinker.requires_grad_(False)
         thinker.model.visual.requires_grad_(True)
-        batches = self._batches(stage)
-        if stage.task == "sharpen":
-            sharpened = Sharpened(self.backbone, (batches[i] for i in range(min(FITTED, stage.steps))))
-            return sharpened.to(self.backbone.device), sharpened.loss, lambda: None
         thinker.model.audio_tower.requires_grad_(True)
         taught = Taught(self.backbone).to(self.backbone.device)
-        return taught, taught.loss, lambda: taught.align(self.backbone, batches[0])
+        return taught, taught.loss, lambda: taught.align(self.backbone, self._batches(stage)[0])
 
     def inputs(self, stage: TinyStage, number: int) -> tuple[Dataset[Any], Check]:
         """Batches of pictures and sound, or the inputs of any other stage."""
-        return (self._batches(stage), dict) if stage.task in ENCODER_TASKS else super().inputs(stage, number)
+        return (self._batches(stage), dict) if stage.task == "encoders" else super().inputs(stage, number)
 
     def _batches(self, stage: TinyStage) -> Batches:
-        """With sound in task encoders; in task sharpen other clips, and pictures alone."""
-        both = stage.task == "encoders"
-        seed = self.recipe.seed + (0 if both else SHARPEN_SEED)
-        return Batches(stage, seed, self.backbone.resolution, sound=both)
+        return Batches(stage, self.recipe.seed, self.backbone.resolution)
