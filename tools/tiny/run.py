@@ -39,10 +39,10 @@ class TinyRun(Run):
 
     @staticmethod
     def order(recipe: Recipe) -> list[str]:
-        """The bank is filled after the stage that trains the encoders."""
+        """The bank is filled before the first stage that learns from it."""
         names = [stage.name for stage in recipe.stage]
         first = int(recipe.stage[0].task == "encoders")
-        return [*names[:first], BANK, *names[first:]]
+        return [*names[:first], BANK, *names[first:]] if names[first:] else names
 
     def start(self) -> None:
         """Load the recipe's model, or build one."""
