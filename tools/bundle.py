@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from echoingpixels.checkpoints.loading import ASSETS
-from echoingpixels.storage.folders import write_text_atomically
+from echoingpixels.storage.folders import filling
 
 MODEL, FUSED = "soft", "fused"  # stages whose model, and whose sieve, are bundled
 REUSE = 0.1  # default of `--reuse` with this model
@@ -18,16 +18,17 @@ TO = ASSETS / "tiny"
 
 
 def main(out: Annotated[Path, typer.Argument(help="Folder of the training run.")]) -> None:
-    """Replace the bundled model and its two sieves."""
+    """Replace the bundled model and its two sieves, all at once."""
     model, fused = out / MODEL / "model", out / FUSED / "model" / "sieve"
-    if not (model.is_dir() and fused.is_dir()):
-        raise typer.BadParameter(f"{out} lacks {model if fused.is_dir() else fused}; run `make train` to its end.")
-    shutil.rmtree(TO, ignore_errors=True)
-    shutil.copytree(model, TO)
-    shutil.copytree(fused, TO / "sieve-fused")
-    config = TO / "config.json"
-    about = json.loads(config.read_text(encoding="utf-8")) | {"reuse": REUSE}
-    write_text_atomically(config, json.dumps(about, indent=2, sort_keys=True) + "\n")
+    for folder in (model, fused):
+        if not folder.is_dir():
+            raise typer.BadParameter(f"{folder} does not exist. Run `make train` to its end.")
+    with filling(TO.parent) as made:
+        new = shutil.copytree(model, made / TO.name)
+        shutil.copytree(fused, new / "sieve-fused")
+        config = new / "config.json"
+        about = json.loads(config.read_text(encoding="utf-8")) | {"reuse": REUSE}
+        config.write_text(json.dumps(about, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+import typer
+
+from echoingpixels.checkpoints.loading import ASSETS
+from echoingpixels.from_pretrained import load
 from tests.support.program import ROOT
 from tests.support.smalltrain import SIZES
-from tools import train_tiny
+from tools import bundle, train_tiny
 
 
 def test_a_recipe_of_the_tiny_model_is_trained_by_the_script(tmp_path: Path) -> None:
@@ -30,3 +36,24 @@ def test_the_prefill_of_any_known_models_sizes_can_be_measured() -> None:
     found = json.loads(done.stdout)
     assert [run["run"] for run in found["runs"]] == ["full", "cs2 0.1", "bare 0.1"]
     assert found["runs"][0]["speedup"] == 1.0 and all(run["seconds"] > 0 for run in found["runs"])
+
+
+def test_a_finished_run_becomes_the_bundled_model_and_an_unfinished_one_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundled, out = tmp_path / "assets" / "tiny", tmp_path / "out"
+    monkeypatch.setattr(bundle, "TO", bundled)
+    shutil.copytree(ASSETS / "tiny", out / "soft" / "model", ignore=shutil.ignore_patterns("sieve-fused"))
+    config = out / "soft" / "model" / "config.json"
+    config.write_text(json.dumps({k: v for k, v in json.loads(config.read_text()).items() if k != "reuse"}))
+    bundled.mkdir(parents=True)
+    (bundled / "old").touch()
+    with pytest.raises(typer.BadParameter, match=r"fused.*does not exist"):
+        bundle.main(out)
+    assert [path.name for path in bundled.iterdir()] == ["old"]
+    shutil.copytree(ASSETS / "tiny" / "sieve-fused", out / "fused" / "model" / "sieve")
+    bundle.main(out)
+    assert not (bundled / "old").exists()
+    for sieve, form in ((None, "extractive"), (str(bundled / "sieve-fused"), "fused")):
+        made = load(str(bundled), device="cpu", sieve=sieve)
+        assert made.sieve is not None and made.sieve.options.form == form and made.backbone.reuse == bundle.REUSE

@@ -69,12 +69,10 @@ class Batches(Dataset[dict[str, Any]]):
     def _join(clips: list[dict[str, list[Any]]]) -> dict[str, Any]:
         batch = {name: [part for clip in clips for part in clip[name]] for name in clips[0]}
         video = {name: torch.cat(batch[name]) for name in ("patches", "object", "quadrant")}
-        whole = video | {"grid": torch.tensor(batch["grid"])}
-        if not batch["mel"]:
-            return whole
         lengths = torch.tensor([m.shape[1] for m in batch["mel"]])
         sounds = {name: torch.cat(batch[name]) for name in ("sound", "onset")}
-        return whole | sounds | {"mel": torch.cat(batch["mel"], 1), "lengths": lengths}
+        mel, grid = torch.cat(batch["mel"], 1), torch.tensor(batch["grid"])
+        return video | sounds | {"grid": grid, "mel": mel, "lengths": lengths}
 
 
 class VideoHeads(nn.Module):

@@ -39,10 +39,12 @@ class TinyRun(Run):
 
     @staticmethod
     def order(recipe: Recipe) -> list[str]:
-        """The bank is filled before the first stage that learns from it."""
+        """The bank is filled before the first stage that does not train the encoders."""
         names = [stage.name for stage in recipe.stage]
-        first = int(recipe.stage[0].task == "encoders")
-        return [*names[:first], BANK, *names[first:]] if names[first:] else names
+        first = next((stage.name for stage in recipe.stage if stage.task != "encoders"), None)
+        if first is not None:
+            names.insert(names.index(first), BANK)
+        return names
 
     def start(self) -> None:
         """Load the recipe's model, or build one."""
