@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 BROWSERS, DRIVER = ("chromium", "chromium-browser", "google-chrome"), "chromedriver"
-FLAGS = ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--hide-scrollbars")
+FLAGS = ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--hide-scrollbars", "--disable-audio-output")
 NEEDED = "EP_TEST_BROWSER"  # set where a browser was installed for the tests: then none is a failure
 
 
