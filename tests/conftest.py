@@ -34,8 +34,15 @@ VERSIONS = (
 )
 
 
-# Marked `slow`: about four seconds and more each; `make slow` and `make check` run them.
+# Marked `slow`: about four seconds and more each, or a minute together; `make slow` and `make check` run them.
 SLOW = (
+    "tests/batch/test_batch_command.py::test_killed_a_few_times",
+    "tests/core/test_errors.py::test_other_libraries_warnings",
+    "tests/core/test_evidence_tool.py::test_the_first_moments",
+    "tests/media/test_fuzz.py::test_a_spoiled_file_is_answered",
+    "tests/media/test_worker.py::test_a_hang_ends",
+    "tests/media/test_worker.py::test_memory_is_limited",
+    "tests/train/test_train_stages.py::test_a_bfloat16_model",
     "tests/core/test_memory_errors.py::test_every_command",
     "tests/core/test_portable.py::test_commands_without_a_clip",
     "tests/planning/test_doctor.py::test_a_whole_machine",
