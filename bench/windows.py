@@ -13,7 +13,7 @@ import typer
 from echoingpixels import load
 from echoingpixels.datasets.reading import read_questions
 from echoingpixels.evaluation.evaluate import evaluate
-from echoingpixels.options import GenerateOptions, read_keep
+from echoingpixels.options import GenerateOptions
 from echoingpixels.reducers import budget, chunked_scoring
 from echoingpixels.reducers.setting import settings
 from epcli import console
@@ -33,7 +33,7 @@ def main(
 ) -> None:
     """Evaluate the tiny model under every limit."""
     model, rows = load("tiny"), read_questions(data, limit)
-    chosen = settings(reducers.split(","), [read_keep(keep) for keep in keeps.split(",")])
+    chosen = settings(reducers.split(","), [float(keep) for keep in keeps.split(",")])
     for chunked_scoring.AT_ONCE, chunked_scoring.WINDOW, budget.PART in LIMITS:
         for run in evaluate(model, rows, chosen, generate=GenerateOptions(max_new_tokens=8)):
             name = f"{run.setting.reducer} {run.setting.keep}"

@@ -19,15 +19,12 @@ from echoingpixels.options import (
     KEEP,
     NO_SIEVE,
     OFF,
-    QUALITY,
     AskOptions,
-    Auto,
     GenerateOptions,
-    Keep,
     LoadOptions,
     MediaOptions,
     Quant,
-    read_keep,
+    check_keep,
     read_reuse,
 )
 from echoingpixels.reducer_names import UNSIEVED, check_reducer
@@ -36,14 +33,12 @@ if TYPE_CHECKING:
     from echoingpixels.datasets.questions import Row
     from echoingpixels.features.cache import FeatureCache
 
-ONE_KEEP, RATIOS = f"Give a ratio such as 0.2, or {AUTO}.", "Give ratios such as 1,0.2,0.05."
 REDUCERS = (  # without those for ablations
     "cs2 and cs2-maxmin (a trained sieve), maxmin and maxmin-floors (diversity), diverse (diversity by window), "
     "relevance and relevance-maxmin (attention of the question), seats and fastv (inside the decoder, by attention "
     "of the last token), repeats (difference to the previous step), uniform, random, full (all tokens)"
 )
 AUTO_REDUCER = f"{AUTO}: cs2 if the model has a sieve, else {UNSIEVED}"
-AUTO_KEEP = f"{AUTO}[:QUALITY] (cs2 only): the ratio that reaches QUALITY x full-token accuracy, {QUALITY:g} by default"
 MODELS = "tiny, qwen2.5-omni-3b, qwen2.5-omni-7b, a Hugging Face id or a folder; auto: see `ep models default`."
 SIEVE = (
     "Trained token selector for --reducer cs2: a folder, a Hugging Face id, or the name of a sieve of the model; "
@@ -128,11 +123,8 @@ class ChoiceGroup:
     ] = AUTO
     keep: Annotated[
         str,
-        tokens_option(
-            "--keep", "-k", help=f"Share of the audio and video tokens to keep, in (0, 1]; or {AUTO_KEEP}.",
-            metavar="RATIO",
-        ),
-    ] = f"{KEEP:g}"  # fmt: skip
+        tokens_option("--keep", "-k", help="Share of the audio and video tokens to keep, in (0, 1].", metavar="RATIO"),
+    ] = f"{KEEP:g}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,7 +164,7 @@ class SweepGroup(AnswerGroup, ChoiceGroup):
     ] = AUTO
     keep: Annotated[
         str,
-        tokens_option("--keep", "-k", help=f"Ratios to keep, comma-separated; or {AUTO_KEEP}.", metavar="RATIOS"),
+        tokens_option("--keep", "-k", help="Ratios to keep, comma-separated.", metavar="RATIOS"),
     ] = "1,0.2"
 
 
@@ -261,25 +253,17 @@ def cache_folders(given: Path | None) -> tuple[Path, Path]:
     return folder / FEATURES, folder / "quantized"
 
 
-def keep_of(text: str, option: str = "--keep", hint: str = ONE_KEEP) -> Keep:
-    """A keep from `0.2` or `auto:0.95`, checked."""
+def keep_of(text: str, option: str = "--keep", hint: str = "Give a ratio such as 0.2.") -> float:
+    """A keep ratio from `0.2`, checked."""
     try:
-        return read_keep(text)
+        return check_keep(float(text))
     except ValueError:
         raise OptionError(f"{option} has {text!r}, which is not a number.", hint) from None
 
 
-def keeps(text: str) -> tuple[Keep, ...]:
-    """Keeps from `1,0.2,auto`, checked."""
-    return tuple(keep_of(part, hint=f"{RATIOS[:-1]}, or {AUTO}.") for part in text.split(","))
-
-
-def ratios(text: str) -> tuple[float, ...]:
+def keeps(text: str) -> tuple[float, ...]:
     """Keep ratios from `1,0.2,0.05`, checked."""
-    found = [keep_of(part, hint=RATIOS) for part in text.split(",")]
-    if any(isinstance(keep, Auto) for keep in found):
-        raise OptionError(f"--keep has {AUTO}, which is not a ratio.", RATIOS)
-    return tuple(keep for keep in found if not isinstance(keep, Auto))
+    return tuple(keep_of(part, hint="Give ratios such as 1,0.2,0.05.") for part in text.split(","))
 
 
 def reducers(text: str) -> tuple[str, ...]:

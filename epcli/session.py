@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from echoingpixels.errors import DataError, ModelError, OptionError
-from echoingpixels.options import AUTO, Auto, Keep, LoadOptions, reducer_of
+from echoingpixels.options import AUTO, LoadOptions, reducer_of
 from echoingpixels.reducer_names import SIEVED
 
 from . import console
@@ -78,37 +78,31 @@ def _agreed(wanted: Download, yes: bool) -> bool:
     return yes or typer.confirm("Download it now?", default=False, err=True)
 
 
-def load_model(chosen: Chosen, reducers: Iterable[str] = (), keeps: Iterable[Keep] = ()) -> EchoingPixels:
-    """The model, checked to support these reducers and keeps."""
+def load_model(chosen: Chosen, reducers: Iterable[str] = ()) -> EchoingPixels:
+    """The model, checked to support these reducers."""
     with console.working(f"Loading {chosen.name} …"):
         from echoingpixels.from_pretrained import load
 
-        check_model(chosen, reducers, keeps)
+        check_model(chosen, reducers)
         return load(chosen.name, chosen.load)
 
 
-def named(chosen: Chosen, reducers: Iterable[str], keeps: Iterable[Keep]) -> tuple[str, ...]:
+def named(chosen: Chosen, reducers: tuple[str, ...]) -> tuple[str, ...]:
     """The reducers, with auto resolved for this model. ModelError if there is no such model."""
     from echoingpixels.checkpoints.loading import has_sieve
 
-    asked = tuple(reducers)
-    if AUTO not in asked:
-        return asked
-    sieved = has_sieve(chosen.name, chosen.load) or any(isinstance(keep, Auto) for keep in keeps)  # else checked later
-    return tuple(reducer_of(reducer, sieved) for reducer in asked)
+    if AUTO not in reducers:
+        return reducers
+    sieved = has_sieve(chosen.name, chosen.load)
+    return tuple(reducer_of(reducer, sieved) for reducer in reducers)
 
 
-def check_model(chosen: Chosen, reducers: Iterable[str], keeps: Iterable[Keep] = ()) -> None:
+def check_model(chosen: Chosen, reducers: Iterable[str]) -> None:
     """ModelError if a model does not support a request, before its weights are read."""
-    from echoingpixels.checkpoints.loading import check_sieve, read_calibration
-    from echoingpixels.reducers.adaptive import beyond
+    from echoingpixels.checkpoints.loading import check_sieve
 
     if not set(SIEVED).isdisjoint(reducers):
         check_sieve(chosen.name, chosen.load)
-    for keep in keeps:
-        warning = beyond(read_calibration(chosen.name, chosen.load).table, keep) if isinstance(keep, Auto) else None
-        if warning:
-            console.say(f"note: {warning}")
 
 
 @contextmanager

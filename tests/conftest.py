@@ -58,7 +58,6 @@ SLOW = (
     "tests/planning/test_auto_model.py::test_ask_imports",
     "tests/evaluation/test_answerfile.py::test_a_killed_evaluation",
     "tests/media/test_blank.py::test_real_formats",
-    "tests/evaluation/test_calibrate.py::test_the_command_writes",
     "tests/planning/test_doctor.py::test_the_trial_of_bitsandbytes",
     "tests/core/test_long.py::test_memory_does_not_hold",
     "tests/planning/test_memory.py::test_every_stage_is_as_large_as_a_process",

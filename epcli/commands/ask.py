@@ -133,7 +133,7 @@ def _plans(request: Request, worker: Worker) -> Iterator[Result]:
 
 def _answers(request: Request, output: AskOutput, worker: Worker) -> Iterator[Result]:
     """Results of real runs; answers are printed as they are generated."""
-    model = load_model(request.model, [request.ask.reducer], [request.ask.keep])
+    model = load_model(request.model, [request.ask.reducer])
     with console.working(f"Encoding {request.media.name} …"):
         clip = model.encode(request.media, request.read, cache=request.cache, reader=worker.stream)
     for question in request.questions:

@@ -105,7 +105,7 @@ def batch(
     journal_at = _journal_path(out, resume)
     tasks = questions.tasks(source)
     chosen = choose(model.model, load, model.yes)
-    check_model(chosen, [ask.reducer], [ask.keep])
+    check_model(chosen, [ask.reducer])
     from echoingpixels.batch.job import make_job
     from echoingpixels.batch.journal import Journal
     from echoingpixels.batch.table import write_table

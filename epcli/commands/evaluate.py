@@ -75,12 +75,12 @@ def evaluate(
     from echoingpixels.reducers.setting import settings
 
     which = choose(model.model, load, model.yes)
-    reducers = named(which, reducers, keeps)
+    reducers = named(which, reducers)
     chosen = settings(reducers, keeps)
     other, against = _baseline(baseline, baseline_run)
     if other is not None:
         other.check(rows, chosen, against)
-    check_model(which, reducers, keeps)
+    check_model(which, reducers)
     made = (which.name, which.load, media, generate)
     with _answers(out, resume, output.force, rows, chosen, made, (data, baseline)) as file:
         runs = _evaluate(which, rows, chosen, media, generate, file, model.feature_cache())

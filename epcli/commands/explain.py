@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from echoingpixels.options import AskOptions, MediaOptions, check_question, keep_name
+from echoingpixels.options import AskOptions, MediaOptions, check_question
 
 from .. import console
 from .. import options as o
@@ -48,9 +48,7 @@ def explain(
     if output.json:
         console.out_json({"media": str(media), "out": str(out), "bytes": size, **_plain(made)})
         return
-    answers = [
-        (f"{c.setting.reducer} {keep_name(c.setting.keep)}", " ".join(c.answer.text.split())) for c in made.choices
-    ]
+    answers = [(f"{c.setting.reducer} {c.setting.keep:g}", " ".join(c.answer.text.split())) for c in made.choices]
     notes = [("note", text) for text in made.clip.source.notes]
     found = made.choices[made.asked].answer.evidence
     console.pairs([*answers, ("evidence", str(found)), ("basis", made.belief), ("size", big(size, "B")), *notes])
@@ -73,7 +71,7 @@ def _explain(
         from echoingpixels.explain.explanation import explain as run
         from echoingpixels.explain.pictures import shown_size
 
-        model = load_model(chosen, [asked.reducer], [asked.keep])
+        model = load_model(chosen, [asked.reducer])
         with console.working(f"Encoding {media.name} …"):
             clip = model.encode(media, read, cache=cache, reader=worker.stream)
             shown = worker.read(media, read, frame_size=shown_size)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from echoingpixels.errors import OptionError
-from echoingpixels.options import AUTO, GenerateOptions, MediaOptions, ProfileOptions, check_question, keep_name
+from echoingpixels.options import AUTO, GenerateOptions, MediaOptions, ProfileOptions, check_question
 
 from .. import console
 from .. import options as o
@@ -69,7 +69,7 @@ def profile(
     Ends with one recommended setting and the reason for it.
     """
     check_question(question)
-    options = ProfileOptions(o.ratios(tokens.keep), o.reducers(tokens.reducer), repeat, warm_up)
+    options = ProfileOptions(o.keeps(tokens.keep), o.reducers(tokens.reducer), repeat, warm_up)
     options_read, generate = read.media_options(), tokens.generate_options(model)
     load = model.load_options(read.max_pixels)
     rows = _questions(data, questions, options_read)
@@ -156,7 +156,7 @@ def _print(found: Profile) -> None:
         console.columns(header, rows)
         console.out("")
     best = found.recommended
-    console.out(f"recommended: {best.setting.reducer} at keep {keep_name(best.setting.keep)}. {best.reason}")
+    console.out(f"recommended: {best.setting.reducer} at keep {best.setting.keep:g}. {best.reason}")
     failed = [("failed", reason) for reason in found.failed.values()]
     warnings = [("warning", text) for text in found.warnings]
     console.pairs([*failed, *warnings, *(("note", text) for text in found.notes)])

@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from echoingpixels.options import keep_name
-
 from .. import console
 
 if TYPE_CHECKING:
@@ -120,7 +118,7 @@ def _groups(run: Run) -> tuple[tuple[str, dict[str, Score]], ...]:
 
 
 def _name(setting: Setting) -> tuple[str, str]:
-    return setting.reducer, keep_name(setting.keep)
+    return setting.reducer, f"{setting.keep:g}"
 
 
 def _percent(score: Score) -> str:

@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from echoingpixels.options import keep_name
-
 from .evaluation import Table
 from .report import big
 
@@ -51,7 +49,7 @@ def _table(rows: list[dict[str, str]]) -> Table:
 
 
 def _setting(run: Measured) -> dict[str, str]:
-    return {"reducer": run.setting.reducer, "keep": keep_name(run.setting.keep)}
+    return {"reducer": run.setting.reducer, "keep": f"{run.setting.keep:g}"}
 
 
 def _size(run: Measured) -> dict[str, str]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from echoingpixels.options import plain_keep
-
 if TYPE_CHECKING:
     from echoingpixels.generation.answer import Answer
     from echoingpixels.options import AskOptions
@@ -48,7 +46,7 @@ class Result:
             "answer": self.answer.text if self.answer else None,
             "model": self.model,
             "reducer": self.options.reducer,
-            "keep": plain_keep(self.options.keep),
+            "keep": self.options.keep,
             "quant": self.quant,
             "device": self.device,
             "finish_reason": self.answer.finish_reason if self.answer else None,

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from .media.clip import Clip as Clip
     from .model import EchoingPixels as EchoingPixels
     from .options import AskOptions as AskOptions
-    from .options import Auto as Auto
     from .options import GenerateOptions as GenerateOptions
     from .options import LoadOptions as LoadOptions
     from .options import MediaOptions as MediaOptions
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
 _HOMES = {
     "Answer": "generation.answer",
     "AskOptions": "options",
-    "Auto": "options",
     "Clip": "media.clip",
     "EchoingPixels": "model",
     "EncodedClip": "encoded_clip",

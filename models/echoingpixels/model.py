@@ -26,9 +26,7 @@ from .options import (
     AUTO,
     KEEP,
     AskOptions,
-    Auto,
     GenerateOptions,
-    Keep,
     MediaOptions,
     check_choice,
     check_question,
@@ -36,8 +34,8 @@ from .options import (
     split_keywords,
 )
 from .reducer_names import SIEVED
-from .reducers.cs2 import Sieve, no_sieve, no_table
-from .reducers.registry import automatic, reducer_named
+from .reducers.cs2 import Sieve, no_sieve
+from .reducers.registry import reducer_named
 from .report import Stopwatch, reset_peak
 
 if TYPE_CHECKING:
@@ -137,11 +135,9 @@ class EchoingPixels:
         return self.backbone.embed(prompt.inputs, (prompt.clip.features,))
 
     @torch.no_grad()
-    def select(self, stream: TokenStream, reducer: str = AUTO, keep: Keep = KEEP) -> Selection:
+    def select(self, stream: TokenStream, reducer: str = AUTO, keep: float = KEEP) -> Selection:
         """Choose tokens; OptionError for an unknown reducer or ratio, ModelError for cs2 without sieve weights."""
         self.check(reducer, keep)
-        if isinstance(keep, Auto):
-            return automatic(self.backbone, self.sieve, stream, keep)
         return reducer_named(self.reducer_of(reducer)).choose(self.backbone, self.sieve, stream, keep)
 
     def reducer_of(self, name: str) -> str:
@@ -152,13 +148,11 @@ class EchoingPixels:
         """Floating-point operations to choose among `pool` audio and video tokens beside `text` tokens."""
         return reducer_named(reducer).flops(self.backbone.shape, self.sieve, pool, text)
 
-    def check(self, reducer: str, keep: Keep = KEEP) -> None:
-        """OptionError for an unknown reducer or ratio, ModelError for cs2 without a sieve or auto uncalibrated."""
+    def check(self, reducer: str, keep: float = KEEP) -> None:
+        """OptionError for an unknown reducer or ratio, ModelError for cs2 without a sieve."""
         check_choice(reducer, keep)
-        if self.sieve is None and (reducer in SIEVED or isinstance(keep, Auto)):
+        if self.sieve is None and reducer in SIEVED:
             raise no_sieve(self.backbone.name)
-        if isinstance(keep, Auto) and self.sieve is not None and self.sieve.options.auto is None:
-            raise no_table(self.backbone.name)
 
     # From questions to answers.
 

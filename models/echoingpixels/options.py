@@ -13,7 +13,6 @@ from .reducer_names import AUTO as AUTO
 from .reducer_names import IN_DECODER, NO_STATIC, UNSIEVED, check_reducer
 
 KEEP = 0.2  # default share of audio and video tokens, which the sieve is trained at
-QUALITY = 0.98  # default share of the accuracy with all tokens, where the sieve chooses the number of tokens
 MIN_PIXELS = 56 * 56  # of a frame: 2 x 2 tokens
 OFF = "off"
 NO_SIEVE = "none"  # in place of a sieve
@@ -33,63 +32,17 @@ def check_keep(keep: float) -> float:
     return keep
 
 
-@dataclass(frozen=True)
-class Auto:
-    """In place of a keep ratio: the number of tokens that the sieve needs for `quality`, for each clip and question.
-
-    `quality`: share of the accuracy with all tokens, in (0, 1].
-    """
-
-    quality: float = QUALITY
-
-    def __post_init__(self) -> None:
-        if not 0 < self.quality <= 1:
-            hint = f"Give the share of the accuracy with all tokens to reach, such as auto:{QUALITY}."
-            raise OptionError(f"The quality of auto is {self.quality:g}, outside (0, 1].", hint)
-
-    def __str__(self) -> str:
-        return f"auto:{self.quality:g}"
-
-
-Keep = float | Auto
-
-
-def read_keep(text: str) -> Keep:
-    """A keep from `0.2`, `auto` or `auto:0.95`; ValueError where it is none of these, OptionError out of range."""
-    word, colon, quality = text.strip().partition(":")
-    if word == AUTO:
-        return Auto(float(quality)) if colon else Auto()
-    return check_keep(float(text))
-
-
-def keep_name(keep: Keep) -> str:
-    """A keep as text: `0.2`, `auto:0.98`."""
-    return str(keep) if isinstance(keep, Auto) else f"{keep:g}"
-
-
-def plain_keep(keep: Keep) -> float | str:
-    """A keep as JSON has it: a number, or `auto:0.98`."""
-    return str(keep) if isinstance(keep, Auto) else keep
-
-
-def reducer_of(name: str, has_sieve: bool, keep: Keep = KEEP) -> str:
-    """The reducer that a name stands for: auto is cs2 for a model with a sieve, else UNSIEVED.
-
-    Only cs2 supports an automatic keep ratio.
-    """
+def reducer_of(name: str, has_sieve: bool) -> str:
+    """The reducer that a name stands for: auto is cs2 for a model with a sieve, else UNSIEVED."""
     if name != AUTO:
         return name
-    return "cs2" if has_sieve or isinstance(keep, Auto) else UNSIEVED
+    return "cs2" if has_sieve else UNSIEVED
 
 
-def check_choice(reducer: str, keep: Keep) -> None:
-    """OptionError for an unknown reducer, a ratio out of range, or auto with a reducer other than cs2."""
+def check_choice(reducer: str, keep: float) -> None:
+    """OptionError for an unknown reducer, or a ratio out of range."""
     check_reducer(reducer)
-    if not isinstance(keep, Auto):
-        check_keep(keep)
-    elif reducer not in (AUTO, "cs2"):
-        hint = f"Give {reducer} a ratio, such as the one that cs2 has with {keep}."
-        raise OptionError(f"{keep} works with the reducer cs2 alone, not with {reducer}.", hint)
+    check_keep(keep)
 
 
 def is_unicode(text: str) -> bool:
@@ -168,7 +121,7 @@ class AskOptions:
     """How to choose tokens and decode an answer; the reducer auto is cs2, or UNSIEVED for a model without a sieve."""
 
     reducer: str = AUTO
-    keep: Keep = KEEP
+    keep: float = KEEP
     generate: GenerateOptions = GenerateOptions()
     evidence: bool = True  # whether to find the moments that the answer rests on, after its last token
 
@@ -179,7 +132,7 @@ class AskOptions:
 
     def resolved(self, has_sieve: bool) -> AskOptions:
         """The same with the real name of the reducer, for a model with or without a sieve."""
-        return replace(self, reducer=reducer_of(self.reducer, has_sieve, self.keep))
+        return replace(self, reducer=reducer_of(self.reducer, has_sieve))
 
     def updated(self, keywords: dict[str, Any]) -> AskOptions:
         """The same with some options changed; those of GenerateOptions are taken as well. OptionError for others."""

@@ -181,5 +181,5 @@ def test_a_table_has_a_column_for_each_value(tmp_path: Path) -> None:
     assert as_csv[1]["error_kind"] == as_parquet[1]["error_kind"] == "MediaError"
     assert [as_parquet[0][f"evidence_{name}"] for name in ("start", "end", "share")] == [1.0, 2.5, 0.7]
     assert as_parquet[1]["evidence_start"] is None
-    assert as_parquet[0]["error_kind"] is None and as_parquet[0]["keep"] == "0.2"
+    assert as_parquet[0]["error_kind"] is None and as_parquet[0]["keep"] == 0.2
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.csv", "out.jsonl", "out.parquet"]

@@ -21,12 +21,10 @@ from echoingpixels.checkpoints.fingerprint import Identity, identity_of
 from echoingpixels.checkpoints.sieve_io import load_sieve, read_sieve_options, save_sieve, sieve_folder
 from echoingpixels.encoded_clip import CACHED
 from echoingpixels.errors import ModelError
-from echoingpixels.evaluation.calibrate import write_calibration
 from echoingpixels.from_pretrained import load, save
 from echoingpixels.inputs.prepare import prepare_media
 from echoingpixels.model import EchoingPixels
 from echoingpixels.options import LoadOptions
-from echoingpixels.reducers.adaptive import Enough
 from echoingpixels.reducers.cs2 import Sieve
 from echoingpixels.train.lora import adapt
 from echoingpixels.train.recipe import Lora
@@ -122,6 +120,16 @@ def test_a_folder_that_names_no_base_is_taken_at_its_word(folder: Path, tmp_path
         load_sieve(other, old)
 
 
+@pytest.mark.parametrize(
+    "auto", [None, [[0.9, 0.2]], {"level": [0.0], "slope": [0.0], "curve": 0.0, "table": [[1, 1]]}]
+)
+def test_a_calibration_of_an_earlier_version_is_dropped(auto: Any, folder: Path, tmp_path: Path) -> None:
+    old = shutil.copytree(folder, tmp_path / "old")
+    about = json.loads((old / "sieve.json").read_text())
+    (old / "sieve.json").write_text(json.dumps(about | {"auto": auto}))
+    assert load_sieve(fresh(), old).options == read_sieve_options(folder)
+
+
 def test_an_identity_says_hub_ids_in_full_and_of_folders_only_their_name(on: QwenOmni) -> None:
     one = identity_of(on, "Qwen/Qwen2.5-Omni-3B")
     assert (one.id, identity_of(on, "/home/me/models/base").id) == ("Qwen/Qwen2.5-Omni-3B", "base")
@@ -213,18 +221,6 @@ def test_a_sieve_is_written_whole_or_stays_as_it_was(
     assert {path.name: path.read_bytes() for path in place.iterdir()} == before
     save_sieve(model.sieve, place, model.backbone)  # without LoRA, whose weights do not stay
     assert {"sieve.json", "sieve.safetensors"} == {path.name for path in place.iterdir()} - {"README.md"}
-
-
-def test_a_calibration_is_written_whole_or_not_at_all(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = (folder / "sieve.json").read_bytes()
-
-    def killed(*_: Any) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("os.fsync", killed)  # all is written by then, under another name
-        write_calibration(folder, Enough((0.0,), (0.0,), 0.0, ((1.0, 1.0),)))
-    assert (folder / "sieve.json").read_bytes() == before and len(list(folder.iterdir())) == 2
 
 
 @pytest.fixture

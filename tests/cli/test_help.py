@@ -18,7 +18,6 @@ COMMANDS = (
     "batch",
     "explain",
     "evaluate",
-    "calibrate",
     "profile",
     "cache",
     "models",

@@ -32,18 +32,17 @@ def parameters(name: str) -> dict[str, Any]:
     return {one.name: one for one in command.commands[name].params}
 
 
-@pytest.mark.parametrize("name", ["ask", "batch", "explain", "evaluate", "profile", "calibrate"])
+@pytest.mark.parametrize("name", ["ask", "batch", "explain", "evaluate", "profile"])
 def test_a_command_that_answers_has_every_option_of_the_groups(name: str) -> None:
     here, there = parameters(name), parameters("ask")
-    own = {"calibrate": {"reducer", "keep"}}.get(name, set())  # it runs one reducer at ratios of its own
     for group in GROUPS:
-        for field in (field.name for field in fields(group) if field.name not in own):
+        for field in (field.name for field in fields(group)):
             assert here[field].opts == there[field].opts, field
 
 
 def test_commands_that_show_answers_can_find_evidence_and_those_that_count_them_do_not() -> None:
-    names = ("ask", "batch", "explain", "evaluate", "profile", "calibrate")
-    assert ["evidence" in parameters(name) for name in names] == [True] * 3 + [False] * 3
+    names = ("ask", "batch", "explain", "evaluate", "profile")
+    assert ["evidence" in parameters(name) for name in names] == [True] * 3 + [False] * 2
 
 
 def test_the_short_forms_are_the_same_everywhere() -> None:
@@ -92,6 +91,15 @@ def test_reuse_is_a_threshold_off_or_auto() -> None:
         with pytest.raises(OptionError) as error:
             options.ModelGroup(reuse=wrong).load_options()
         assert "off or auto" in error.value.hint
+
+
+@pytest.mark.parametrize("name", ["ask", "evaluate"])
+@pytest.mark.parametrize(
+    ("keep", "message"), [("auto", "--keep has 'auto', which is not a number."), ("2", "keep is 2, outside (0, 1].")]
+)
+def test_a_keep_that_is_no_ratio_is_one_line(name: str, keep: str, message: str, film: Path, ep: Program) -> None:
+    done = ep(name, film, *([QUESTION] if name == "ask" else []), "--keep", keep)
+    assert done.code == 2 and message in done.err.splitlines()[0]
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from echoingpixels.inputs.prepare import extent_of, prepare_media, span_of
 from echoingpixels.media import read_clip
 from echoingpixels.media.clip import Clip
 from echoingpixels.model import EchoingPixels
-from echoingpixels.options import AskOptions, Auto, GenerateOptions, LoadOptions, MediaOptions
+from echoingpixels.options import AskOptions, GenerateOptions, LoadOptions, MediaOptions
 from echoingpixels.reducer_names import REDUCER_NAMES, UNSIEVED
 from echoingpixels.report import STAGES, peak_memory, reset_peak
 from tests.support import tinymodel
@@ -325,8 +325,6 @@ def test_the_reducer_is_cs2_with_a_sieve_and_relevance_without_unless_another_is
         assert answer.kept_times == one.ask(clip, QUESTION, reducer=name, generate=SHORT).kept_times
         assert AskOptions().resolved(one.sieve is not None) == AskOptions(name)
     assert AskOptions("uniform").resolved(False) == AskOptions("uniform")
-    with pytest.raises(ModelError, match="no sieve"):
-        bare.ask(clip, QUESTION, keep=Auto())
 
 
 @pytest.mark.parametrize("options", [{"reducer": "best"}, {"keep": 0.0}, {"keep": 1.01}])

@@ -29,7 +29,7 @@ def test_every_link_to_a_file_leads_to_one(page: Path) -> None:
 def test_links_of_a_page_at_the_root_start_from_the_docs_folder() -> None:
     for target, moved in (
         ("docs/models.md", "models.md"),
-        ("docs/reducers.md#keep-auto", "reducers.md#keep-auto"),
+        ("docs/reducers.md#picks", "reducers.md#picks"),
         ("CHANGELOG.md", "changelog.md"),
         ("README.md#start", "index.md#start"),
         ("LICENSE", "../LICENSE"),

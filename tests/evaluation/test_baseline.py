@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from echoingpixels.errors import DataError
-from echoingpixels.evaluation.baseline import Baseline, named, read_baseline
-from echoingpixels.options import Auto
+from echoingpixels.evaluation.baseline import Baseline, read_baseline
 from echoingpixels.reducers.setting import Setting
 from tests.evaluation.test_paired import run
 
@@ -66,13 +65,6 @@ def test_without_ids_questions_are_matched_by_media_and_text(file: Path) -> None
 def test_an_id_with_another_question_is_no_match(file: Path) -> None:
     baseline = read_baseline(written(file, answer(0, True, question="Who else?"), answer(1, True)))
     assert compared(baseline, True, True).here == 1
-
-
-def test_a_run_with_an_automatic_ratio_is_found_by_its_name(file: Path) -> None:
-    auto = Setting("cs2", Auto(0.95))
-    baseline = read_baseline(written(file, answer(0, False, keep="auto:0.95"), answer(0, True)))
-    assert list(baseline.runs) == [auto, CS2] and named(auto) == "cs2:auto:0.95"
-    assert compared(baseline, True, setting=auto).whole.gained == 1
 
 
 def test_the_run_to_compare_with_is_the_chosen_or_the_only_one(file: Path) -> None:

@@ -25,7 +25,7 @@ from echoingpixels.generation import decode as generate
 from echoingpixels.inputs.patches import Resolution
 from echoingpixels.media.clip import Clip
 from echoingpixels.model import EchoingPixels
-from echoingpixels.options import AskOptions, Auto, GenerateOptions, Reuse
+from echoingpixels.options import AskOptions, GenerateOptions, Reuse
 from echoingpixels.reducer_names import REDUCER_NAMES, SIEVED
 from echoingpixels.reducers import budget
 from echoingpixels.reducers import chunked_scoring as windows
@@ -86,10 +86,6 @@ def test_every_reducer_answers_as_on_the_cpu(reducer: str, form: str, dtype: tor
 )
 def test_every_way_to_decode_answers_as_on_the_cpu(options: dict[str, Any]) -> None:
     same(asked("aaaa aaaa", **options), on_cpu())
-
-
-def test_an_adaptive_ratio_answers_as_on_the_cpu() -> None:
-    same(asked(keep=Auto()), on_cpu())
 
 
 @pytest.mark.parametrize("reducer", ["cs2", "cs2-maxmin", "maxmin-floors", "relevance"])

@@ -189,10 +189,9 @@ def test_tokens_are_counted_by_kind() -> None:
     assert counts.image == 0 and counts.total == stream.kind.numel()
 
 
-@pytest.mark.parametrize("keep", [0.1, (0.1, 0.5, 1.0)])
-def test_selecting_in_a_batch_reads_no_number_from_the_device(keep: float | tuple[float, ...]) -> None:
+def test_selecting_in_a_batch_reads_no_number_from_the_device() -> None:
     with FakeTensorMode():  # tensors without values: any use of one as a number fails
         scores, pool = torch.empty(3, 40), torch.empty(3, 40, dtype=torch.bool)
-        assert top_k(scores, pool, budget(pool, keep)).shape == pool.shape
+        assert top_k(scores, pool, budget(pool, 0.1)).shape == pool.shape
         with pytest.raises(DataDependentOutputException):
             pool.sum(1).tolist()

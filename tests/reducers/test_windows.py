@@ -13,10 +13,8 @@ from torch import Tensor
 import tools.quotas  # noqa: F401  cs2-half and cs2-video
 from echoingpixels.inputs.token_stream import TokenStream, budget, pad
 from echoingpixels.model import EchoingPixels
-from echoingpixels.options import Auto
 from echoingpixels.reducers import chunked_scoring as windows
 from echoingpixels.reducers.chunked_scoring import Where, passes, scored
-from tests.reducers.test_auto import calibration
 from tests.support import tinymodel
 
 REDUCERS = ("cs2", "cs2-half", "cs2-video", "relevance")
@@ -36,7 +34,7 @@ def stream(seconds: float = 6.0, seed: int = 0) -> TokenStream:
 
 @cache
 def model_of(form: str) -> EchoingPixels:
-    made: EchoingPixels = tinymodel.model(form=form, auto=calibration(tinymodel.backbone().shape.width))
+    made: EchoingPixels = tinymodel.model(form=form)
     return made
 
 
@@ -160,16 +158,6 @@ def test_a_row_of_a_batch_equals_the_row_alone(reducer: str) -> None:
     together = choice(pad(alone), reducer).keep
     for row, one in enumerate(alone):
         assert torch.equal(together[row, -one.mask.shape[1] :], choice(one, reducer).keep[0])
-
-
-@pytest.mark.usefixtures("small")
-def test_auto_stays_within_its_bounds_above_the_limit() -> None:
-    made, counts = stream(), []
-    n = int(made.pool.sum())
-    for quality in (0.2, 0.95, 1.0):
-        counts.append(int((choice(made, "cs2", Auto(quality)).keep & made.pool).sum()))
-        assert 0.02 * n <= counts[-1] <= 0.5 * n + 1
-    assert counts == sorted(counts) and counts[0] < counts[-1]
 
 
 @pytest.mark.usefixtures("small")

@@ -15,7 +15,6 @@ from torch.nn import functional as F
 from echoingpixels.backbones import kernels
 from echoingpixels.backbones.qwen_omni import QwenOmni
 from echoingpixels.model import EchoingPixels
-from tests.reducers.test_auto import calibration
 from tests.support import tinymodel
 from tests.support.pretend_cuda import pretend_cuda, to_cuda
 from tests.support.pretend_tensor import PretendTensor
@@ -23,8 +22,7 @@ from tests.support.record import Record
 
 
 def on_cpu(dtype: torch.dtype = torch.float32, **options: Any) -> EchoingPixels:
-    """A copy of the random model with a calibrated sieve; options are those of SieveOptions."""
-    options = {"auto": calibration(tinymodel.WIDTH), **options}
+    """A copy of the random model with a sieve; options are those of SieveOptions."""
     model = deepcopy(tinymodel.model(**options))
     assert isinstance(model.backbone, QwenOmni) and model.sieve is not None
     model.backbone.thinker.to(dtype)

@@ -15,7 +15,6 @@ from ..generation.answer import Answer, Cost
 from ..inputs.patches import STEP
 from ..media.clip import Clip
 from ..model import EchoingPixels
-from ..options import plain_keep
 from ..report import StageTimes
 from .job import Job, Task, Wanted
 from .opening import UNREAD, Opened, Opener
@@ -145,7 +144,7 @@ class Answerer:
             finish_reason=None,
             model=self.job.model,
             reducer=self.job.ask.reducer,
-            keep=plain_keep(self.job.ask.keep),
+            keep=self.job.ask.keep,
             kept_ratio=None,
             tokens=None,
             time_s=_seconds(row, clip.time_s if clip is not None and row.first else None),

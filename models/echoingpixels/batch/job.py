@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..checkpoints.loading import Weights, has_sieve, weights_of
-from ..options import AskOptions, LoadOptions, MediaOptions, plain_keep, reuse_name
+from ..options import AskOptions, LoadOptions, MediaOptions, reuse_name
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Job:
             "question": question,
             "model": [self.model, self.weights.model, self.load.quant, self.load.dtype],
             "sieve": [self.weights.sieve, None],  # None: earlier versions had a rotary split here
-            "choice": [ask.reducer, plain_keep(ask.keep)],
+            "choice": [ask.reducer, ask.keep],
             "answer": [ask.generate.max_new_tokens, ask.generate.temperature, ask.generate.seed],
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]

@@ -46,7 +46,7 @@ class Result:
     finish_reason: str | None
     model: str
     reducer: str
-    keep: float | str
+    keep: float
     kept_ratio: float | None
     tokens: dict[str, dict[str, int]] | None  # by kind, before and after selection
     time_s: dict[str, float]
@@ -76,7 +76,6 @@ def flat(row: dict[str, Any]) -> dict[str, Any]:
     plain.update({f"time_s_{stage}": seconds.get(stage) for stage in STAGES})
     plain.update({f"evidence_{name}": moment.get(name) for name in MOMENT})
     plain.update({f"error_{name}": error.get(name) for name in ("kind", "message", "hint")})
-    plain["keep"] = None if row.get("keep") is None else str(row["keep"])
     for name in ("warnings", "notes"):
         plain[name] = "\n".join(row.get(name) or ())
     return plain

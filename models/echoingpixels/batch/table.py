@@ -61,7 +61,7 @@ def _parquet(rows: Iterator[dict[str, Any]], path: Path) -> None:
     from pyarrow.parquet import ParquetWriter
 
     types = {"tokens": pa.int64(), "time_s": pa.float64(), "cached": pa.bool_(), "said": pa.int64()}
-    numbers = {name: pa.float64() for name in ("start", "end", "kept_ratio", "tokens_per_s")}
+    numbers = {name: pa.float64() for name in ("start", "end", "keep", "kept_ratio", "tokens_per_s")}
     numbers |= {f"evidence_{name}": pa.float64() for name in MOMENT}
     schema = pa.schema([(name, numbers.get(name) or types.get(_kind(name), pa.string())) for name in COLUMNS])
     with ParquetWriter(path, schema) as writer:

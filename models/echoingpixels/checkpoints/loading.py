@@ -18,8 +18,7 @@ from ..backbones.qwen_omni import QwenOmni
 from ..errors import ModelError, is_out_of_memory
 from ..inputs.patches import Resolution
 from ..options import AUTO, NO_SIEVE, LoadOptions, Reuse, check_reuse, reuse_name
-from ..reducers.adaptive import Enough
-from ..reducers.cs2 import Sieve, SieveOptions, no_sieve, no_table
+from ..reducers.cs2 import Sieve, SieveOptions, no_sieve
 from .fingerprint import files_mark, folder_mark
 from .hub import (
     HUB_ID,
@@ -34,7 +33,7 @@ from .hub import (
     snapshot,
     unloadable,
 )
-from .sieve_io import load_sieve, read_sieve_options, sieve_folder, sieve_inside
+from .sieve_io import load_sieve, sieve_folder, sieve_inside
 
 ASSETS = Path(__file__).parents[1] / "assets"
 KNOWN = {
@@ -115,20 +114,10 @@ def has_sieve(name: str, options: LoadOptions) -> bool:
     )
 
 
-def check_sieve(name: str, options: LoadOptions) -> Path | None:
-    """The folder of a model's sieve, None if the checkpoint holds it; ModelError as from cs2 if it has none."""
+def check_sieve(name: str, options: LoadOptions) -> None:
+    """ModelError as from cs2 if a model has no sieve."""
     if not has_sieve(name, options):
         raise no_sieve(name)
-    return sieve_folder(place_of(name), options)
-
-
-def read_calibration(name: str, options: LoadOptions) -> Enough:
-    """The calibration of a model's sieve; ModelError if it has none. No weights are downloaded or read."""
-    folder = check_sieve(name, options)
-    found = None if folder is None else read_sieve_options(folder).auto
-    if found is None:
-        raise no_table(name)
-    return found
 
 
 def device_of(wanted: str) -> torch.device:

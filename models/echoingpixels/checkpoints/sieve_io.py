@@ -19,7 +19,6 @@ from ..backbones.qwen_omni import QwenOmni
 from ..errors import ModelError, OptionError
 from ..inputs.positions import check_sections
 from ..options import NO_SIEVE, LoadOptions
-from ..reducers.adaptive import Enough
 from ..reducers.cs2 import Sieve, SieveOptions
 from ..storage.folders import filling
 from .fingerprint import Identity, identity_of
@@ -66,20 +65,12 @@ def _read(folder: Path) -> tuple[SieveOptions, Identity | None]:
     """A sieve's options, and the model it was made for if its folder names one."""
     try:
         about = json.loads((folder / SIEVE_CONFIG).read_text())
-        base = about.pop(BASE, None)
-        sections, auto = about.get("sections"), about.get("auto")
-        tuples = {
-            "sections": None if sections is None else tuple(sections),
-            "auto": _enough(**auto) if isinstance(auto, dict) else None,  # a list has an older format
-        }
-        return SieveOptions(**{**about, **tuples}), None if base is None else Identity(**base)
+        base, sections = about.pop(BASE, None), about.get("sections")
+        about.pop("auto", None)  # earlier versions wrote a calibration
+        about["sections"] = None if sections is None else tuple(sections)
+        return SieveOptions(**about), None if base is None else Identity(**base)
     except (OSError, ValueError, TypeError, AttributeError, OptionError) as error:
         raise _unusable(folder, error) from error
-
-
-def _enough(level: list[float], slope: list[float], curve: float, table: list[list[float]]) -> Enough:
-    """A calibration from JSON."""
-    return Enough(tuple(level), tuple(slope), curve, tuple((quality, price) for quality, price in table))
 
 
 def load_sieve(backbone: QwenOmni, folder: Path) -> Sieve:

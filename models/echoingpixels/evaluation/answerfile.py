@@ -11,7 +11,7 @@ from typing import Any
 from ..checkpoints.loading import weights_of
 from ..datasets.questions import Row
 from ..errors import DataError
-from ..options import GenerateOptions, LoadOptions, MediaOptions, read_keep, reuse_name
+from ..options import GenerateOptions, LoadOptions, MediaOptions, reuse_name
 from ..reducers.setting import Setting
 from ..report import TOKEN_KINDS, TokenCount, Tokens
 from ..storage.rowfile import RowFile
@@ -144,7 +144,7 @@ def _key_of(answer: dict[str, Any]) -> Key:
 
 
 def _setting(answer: dict[str, Any]) -> Setting:
-    return Setting(str(answer["reducer"]), read_keep(str(answer["keep"])))
+    return Setting(str(answer["reducer"]), float(answer["keep"]))
 
 
 def _tokens(answer: dict[str, Any]) -> Tokens:

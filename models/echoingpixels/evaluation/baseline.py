@@ -10,7 +10,6 @@ from typing import Any
 
 from ..datasets.questions import Row, read_object, read_text
 from ..errors import DataError
-from ..options import Keep, keep_name, read_keep
 from ..reducers.setting import Setting
 from .evaluate import Run
 from .paired import Paired, paired
@@ -61,7 +60,7 @@ class Baseline:
 
 def named(setting: Setting) -> str:
     """A setting as --baseline-run reads it: cs2:0.2."""
-    return f"{setting.reducer}:{keep_name(setting.keep)}"
+    return f"{setting.reducer}:{setting.keep:g}"
 
 
 def _match(row: Row, marks: Container[Key]) -> Key | None:
@@ -76,7 +75,7 @@ def read_baseline(path: Path) -> Baseline:
     runs: dict[Setting, dict[Key, bool | None]] = {}
     for where, answer in _answers(text, path):
         try:
-            setting, key, right = Setting(str(answer["reducer"]), _keep(answer["keep"])), _key(answer), answer["right"]
+            setting, key, right = Setting(str(answer["reducer"]), float(answer["keep"])), _key(answer), answer["right"]
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"{where} is not an answer of an evaluation: {_reason(error)}.", HINT) from error
         known = runs.setdefault(setting, {})
@@ -122,10 +121,6 @@ def _key(answer: dict[str, Any]) -> Key:
     if answer.get("id") is not None:
         return str(answer["id"]), None, answer.get("question")
     return None, Path(answer["media"]).name, answer["question"]
-
-
-def _keep(value: Any) -> Keep:
-    return read_keep(value) if isinstance(value, str) else float(value)
 
 
 def _reason(error: Exception) -> str:

@@ -98,7 +98,6 @@ def evaluate(
     on_progress: Callable[[int, int], None] | None = None,
     reader: Reader | None = None,
     known: Known = unknown,
-    fails: bool = True,
     cache: FeatureCache | None = None,
 ) -> list[Run]:
     """Answer all rows under every setting; returns one Run each.
@@ -106,7 +105,7 @@ def evaluate(
     `on_outcome` gets each new outcome, `on_progress` the clips done and in all. `reader` reads the clips: a worker's
     `stream`; None: `stream_clip`. `known`: outcomes of an interrupted evaluation, which are not repeated.
     `cache`: of the clips' features. A clip that cannot be read, or needs more memory than is free, fails its questions
-    and nothing else; without `fails` an error while answering is raised. ModelError for cs2 without sieve weights.
+    and nothing else. ModelError for cs2 without sieve weights.
     """
     for setting in chosen:
         model.check(setting.reducer, setting.keep)
@@ -138,7 +137,7 @@ def evaluate(
     for part in batches(asked()):
         for setting, tally in tallies.items():
             rest = [one for one in part if known(one.row, setting) is None]
-            for outcome in _outcomes(model, rest, setting, tally, generate or GenerateOptions(), fails):
+            for outcome in _outcomes(model, rest, setting, tally, generate or GenerateOptions()):
                 tally.outcomes.append(outcome)
                 if on_outcome is not None:
                     on_outcome(outcome)
@@ -158,12 +157,11 @@ def _outcomes(
     setting: Setting,
     tally: _Tally,
     generate: GenerateOptions,
-    fails: bool,
 ) -> Iterator[Outcome]:
     """The outcomes of one batch under one setting, in order."""
     options = AskOptions(setting.reducer, setting.keep, generate, evidence=False)
     prompts = [one.prompt for one in part if not isinstance(one.prompt, EpError)]
-    answers = iter(answer_each(model, prompts, options, EpError) if fails else model.answer(prompts, options))
+    answers = iter(answer_each(model, prompts, options, EpError))
     for one in part:
         answer = one.prompt if isinstance(one.prompt, EpError) else next(answers)
         if isinstance(one.prompt, Prompt):

@@ -11,7 +11,7 @@ from ..generation.answer import Answer
 from ..inputs.positions import KINDS, Span
 from ..inputs.token_stream import Selection, TokenStream
 from ..media.clip import Clip
-from ..options import AskOptions, Auto
+from ..options import AskOptions
 from ..reducer_names import SIEVED
 from ..reducers.chunked_scoring import AT_ONCE
 from ..reducers.cs2 import Form
@@ -52,12 +52,6 @@ class Choice:
     kept: tuple[int, ...]
     scores: tuple[float, ...] | None
     answer: Answer
-
-    @property
-    def ratio(self) -> float:
-        """The keep ratio: as requested, or the result of auto."""
-        keep = self.setting.keep
-        return round(self.answer.report.tokens.kept_ratio, 3) if isinstance(keep, Auto) else keep
 
 
 @dataclass(frozen=True)
@@ -120,8 +114,7 @@ def explain(
     left_out = tuple(keep for keep in keeps if keep * encoded.media.span.tokens > AT_ONCE and keep != options.keep)
     keeps = [keep for keep in keeps if keep not in left_out]
     (asked,) = settings([options.reducer], [options.keep])
-    ladder = settings([options.reducer], [*keeps, options.keep])
-    ladder = sorted(ladder, key=lambda setting: 0 if isinstance(setting.keep, Auto) else setting.keep)
+    ladder = sorted(settings([options.reducer], [*keeps, options.keep]), key=lambda setting: setting.keep)
     runs = [replace(options, reducer=setting.reducer, keep=setting.keep) for setting in ladder]
     if len(runs) > 1:  # the first run of a process is slower than the same run later
         encoded.ask(question, runs[0])

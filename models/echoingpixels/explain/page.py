@@ -134,7 +134,7 @@ def _stop(explanation: Explanation, choice: Choice) -> Stop:
     place = [next(counts[token.cell is not None]) for token in tokens]
     return Stop(
         reducer=choice.setting.reducer,
-        keep=choice.ratio,
+        keep=choice.setting.keep,
         answer=choice.answer.text,
         finish_reason=choice.answer.finish_reason,
         kept=_by_kind(tokens, ((i, place[i]) for i in choice.kept)),

@@ -12,7 +12,6 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ..inputs.patches import STEP
 from ..inputs.positions import AUDIO_TOKENS_PER_S
-from ..options import keep_name
 from .budget import over_time
 from .explanation import Choice, Explanation
 from .pictures import spectrogram
@@ -57,11 +56,8 @@ def _parts(explanation: Explanation, choice: Choice) -> Iterator[Image.Image | N
 
 
 def _named(choice: Choice) -> str:
-    return (
-        "all tokens"
-        if choice.setting.reducer == "full"
-        else f"{choice.setting.reducer}, keep {keep_name(choice.setting.keep)}"
-    )
+    setting = choice.setting
+    return "all tokens" if setting.reducer == "full" else f"{setting.reducer}, keep {setting.keep:g}"
 
 
 def _font(size: float) -> Any:

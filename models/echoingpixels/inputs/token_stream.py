@@ -173,17 +173,13 @@ def pad(streams: list[TokenStream]) -> TokenStream:
     )
 
 
-def budget(pool: Tensor, keep: float | Sequence[float]) -> Tensor:
+def budget(pool: Tensor, keep: float) -> Tensor:
     """k of each row (B,): ceil(n * keep) in double precision, at least 1, at most the row's pool (B, L).
 
-    `keep` is one ratio, or one per row. Does not synchronize with the device.
+    Does not synchronize with the device.
     """
     n = pool.sum(1)  # (B,)
-    if isinstance(keep, int | float):
-        k = n.double() * check_keep(keep)
-    else:
-        k = n * torch.tensor(list(map(check_keep, keep)), dtype=torch.float64, device=pool.device)
-    return k.ceil().long().clamp(min=1).minimum(n)
+    return (n.double() * check_keep(keep)).ceil().long().clamp(min=1).minimum(n)
 
 
 def top_k(scores: Tensor, pool: Tensor, k: Tensor) -> Tensor:

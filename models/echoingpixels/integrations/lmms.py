@@ -15,7 +15,7 @@ from loguru import logger
 from ..encoded_clip import EncodedClip
 from ..errors import EpError, MediaError, OptionError
 from ..from_pretrained import load
-from ..options import AUTO, AskOptions, GenerateOptions, MediaOptions, read_keep
+from ..options import AUTO, AskOptions, GenerateOptions, MediaOptions
 
 NAME = "echoingpixels"
 MEDIA = ("video", "audio", "image")
@@ -54,7 +54,7 @@ class Lmms(lmms):  # type: ignore[misc]  # the harness has no types
         quant: str = AUTO,
         dtype: str = AUTO,
         reducer: str = AUTO,
-        keep: float | str = 0.2,
+        keep: float = 0.2,
         fps: float = 2.0,
         max_frames: int = 120,
         max_pixels: int | None = None,
@@ -66,7 +66,7 @@ class Lmms(lmms):  # type: ignore[misc]  # the harness has no types
         super().__init__()
         if str(batch_size) != "1":
             raise OptionError(f"batch_size is {batch_size}.", "Leave it at 1: each request is answered alone.")
-        self.choice = AskOptions(reducer, read_keep(str(keep)))
+        self.choice = AskOptions(reducer, float(keep))
         self.reading = MediaOptions(fps=fps, max_frames=max_frames, audio=audio)
         where = self._join_processes() or device or AUTO
         self.ep = load(pretrained, sieve=sieve, quant=quant, device=where, dtype=dtype, max_pixels=max_pixels)

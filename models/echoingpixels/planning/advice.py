@@ -12,7 +12,7 @@ from ..errors import EpError
 from ..inputs.patches import FACTOR, MERGE, STEP, TOKEN, Resolution
 from ..inputs.prepare import Media
 from ..model import EchoingPixels
-from ..options import MIN_PIXELS, AskOptions, Auto, LoadOptions, Quant
+from ..options import MIN_PIXELS, AskOptions, LoadOptions, Quant
 from ..options import QUANTS as ALL_QUANTS
 from .estimate import Case, free_memory, memory_of
 from .meta_model import outline
@@ -108,8 +108,6 @@ def _quants(case: Case) -> Iterator[tuple[str, Case]]:
 
 def _keeps(case: Case) -> Iterator[tuple[str, Case]]:
     now, full = case.options.keep, case.options.reducer == "full"
-    if isinstance(now, Auto):
-        return
     reducer = "uniform" if full else case.options.reducer
     for keep in KEEPS:
         if full or keep < now:

@@ -26,9 +26,8 @@ from ..inputs.patches import MERGE, PATCH, STEP
 from ..inputs.prepare import Media, prepare_prompt
 from ..inputs.token_stream import TokenStream
 from ..model import EchoingPixels
-from ..options import AskOptions, Auto
+from ..options import AskOptions
 from ..reducer_names import SIEVED
-from ..reducers.adaptive import MOST
 from ..reducers.chunked_scoring import passes
 from ..reducers.novelty import TOKENS_AT_ONCE
 from ..reducers.registry import reducer_named
@@ -82,8 +81,7 @@ class Case:
     def by_layer(self) -> tuple[TokenCounts, ...]:
         """Tokens by kind that each layer reads; if scores decide, those of an even choice of the same budget."""
         layers, reducer = self.outline.model.backbone.shape.layers, reducer_named(self.options.reducer)
-        keep = MOST if isinstance(self.options.keep, Auto) else self.options.keep
-        kept = self.stream.take(reducer.kept_without_a_model(self.stream, keep, layers))
+        kept = self.stream.take(reducer.kept_without_a_model(self.stream, self.options.keep, layers))
         end = descend(kept, layers, lambda part, *_: part.embeds, _evenly)
         return counts_by_layer(kept, end.read, layers)[0]
 

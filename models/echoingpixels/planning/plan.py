@@ -6,11 +6,9 @@ from dataclasses import dataclass, replace
 
 from ..backbones.sizes import llm_flops
 from ..inputs.prepare import Extent, extent_of, media_of, span_of
-from ..inputs.token_stream import TokenStream, budget
 from ..media.clip import PIECE, Clip
-from ..options import KEEP, AskOptions, Auto, Keep
+from ..options import AskOptions
 from ..reducer_names import SIEVED
-from ..reducers.adaptive import LEAST, MOST
 from ..report import Flops, MemoryUse, Report, Speedup, StageTimes, TokenCounts, Tokens
 from .advice import advice
 from .estimate import Case, Memory, memory_of
@@ -40,7 +38,7 @@ def plan(outline: Outline, clip: Clip | Extent, question: str, options: AskOptio
     ModelError for cs2 without a sieve.
     """
     model, options = outline.model, options.resolved(outline.own_sieve)
-    model.check(options.reducer, options.keep if outline.own_sieve else KEEP)
+    model.check(options.reducer)
     extent = extent_of(clip.pieces()) if isinstance(clip, Clip) else clip
     media = media_of(span_of(extent, model.backbone.resolution), extent)
     case = Case(outline, media, question, options, _bytes(extent))
@@ -61,16 +59,8 @@ def plan(outline: Outline, clip: Clip | Extent, question: str, options: AskOptio
     )
     changes = advice(case, _fps(extent), _size(extent), memory.free) if memory.fits is False else ()
     beyond = (*model.backbone.resolution.warnings(media.span), *model.overreach(int(case.stream.next_position.max())))
-    warnings = (*_range(case.stream, options.keep), *beyond, *_sieve(outline, options))
+    warnings = (*beyond, *_sieve(outline, options))
     return Plan(report, memory, options, outline.device.type, changes, warnings)
-
-
-def _range(stream: TokenStream, keep: Keep) -> tuple[str, ...]:
-    """The range of kept tokens with a keep of auto, which depends on the scores."""
-    if not isinstance(keep, Auto):
-        return ()
-    least, most = (int(budget(stream.pool, ratio)) for ratio in (LEAST, MOST))
-    return (f"{keep} keeps {least} to {most} audio and video tokens, by their scores: planned with {most}.",)
 
 
 def _bytes(extent: Extent) -> int:

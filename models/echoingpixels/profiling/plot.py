@@ -74,14 +74,14 @@ def _panels(runs: Sequence[Measured]) -> list[Panel]:
 
 
 def _draw(panel: Panel, runs: Sequence[Measured], axes: Any) -> None:
-    keeps = sorted({run.setting.ratio for run in runs})
+    keeps = sorted({run.setting.keep for run in runs})
     axes.set(title=panel.title, xlabel="tokens kept, %", xscale="log")
     axes.set_xticks(keeps, [f"{100 * keep:g}" for keep in keeps])
     axes.minorticks_off()
     axes.set_xlim(keeps[0] / MARGIN, keeps[-1] * MARGIN)
     axes.grid(alpha=0.3)
     for i, reducer in enumerate(dict.fromkeys(run.setting.reducer for run in runs if run.setting != FULL)):
-        mine = [(run.setting.ratio, panel.value(run)) for run in runs if run.setting.reducer == reducer]
+        mine = [(run.setting.keep, panel.value(run)) for run in runs if run.setting.reducer == reducer]
         known = sorted((keep * ASIDE**i, one.median, one.low, one.high) for keep, one in mine if one)
         if known:
             x, y, low, high = map(np.array, zip(*known, strict=True))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..options import keep_name
 from ..reducers.setting import Setting
 from .measurements import FULL, Measured
 
@@ -34,7 +33,7 @@ def recommend(runs: Sequence[Measured]) -> Recommendation:
     kept = [run for run in reduced if all(_holds(other, full, scored) for other in reduced if _above(other, run))]
     fast = [run for run in kept if run.measured.low > 1]
     if fast:
-        best = min(fast, key=lambda run: (run.setting.ratio, -run.measured.median))
+        best = min(fast, key=lambda run: (run.setting.keep, -run.measured.median))
         why = f"At this and every larger keep ratio measured, {best.setting.reducer} {what}. Faster in every round"
         return Recommendation(best.setting, f"{why}: {_times(best)}.")
     if kept:
@@ -52,11 +51,11 @@ def recommend(runs: Sequence[Measured]) -> Recommendation:
 
 def name(setting: Setting) -> str:
     """A setting as text, such as `cs2 at keep 0.1`."""
-    return f"{setting.reducer} at keep {keep_name(setting.keep)}"
+    return f"{setting.reducer} at keep {setting.keep:g}"
 
 
 def _above(other: Measured, run: Measured) -> bool:
-    return other.setting.reducer == run.setting.reducer and other.setting.ratio >= run.setting.ratio
+    return other.setting.reducer == run.setting.reducer and other.setting.keep >= run.setting.keep
 
 
 def _holds(run: Measured, full: Measured, scored: bool) -> bool:

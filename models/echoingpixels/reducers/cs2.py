@@ -18,7 +18,6 @@ from ..backbones.decoder import TOKENS
 from ..errors import ModelError, OptionError
 from ..inputs.token_stream import Selection, TokenStream, budget, top_k
 from ..reducer_names import REDUCER_NAMES, SIEVED
-from .adaptive import Enough
 from .chunked_scoring import Where, is_long, scored
 from .score import Scored
 
@@ -35,7 +34,6 @@ class SieveOptions:
     `extractive`: the encoder only scores; kept tokens and text enter the decoder unchanged.
     `bidirectional`, `question`: for ablations; without the first a token is scored from the tokens before
     it, without the second from audio and video alone.
-    `auto`: the calibration for adaptive keep ratios.
     """
 
     layers: int = 4
@@ -46,7 +44,6 @@ class SieveOptions:
     gumbel: bool = False
     bidirectional: bool = True
     question: bool = True
-    auto: Enough | None = None
 
     def __post_init__(self) -> None:
         if self.form not in ("fused", "extractive"):
@@ -166,9 +163,3 @@ def no_sieve(name: str) -> ModelError:
     return ModelError(
         f"{name} has no sieve weights, which cs2 needs.", f"Give them with --sieve PATH, or use --reducer {others}."
     )
-
-
-def no_table(name: str) -> ModelError:
-    """The error for an adaptive keep ratio on a sieve without calibration."""
-    hint = "Run `ep calibrate QUESTIONS.jsonl` with this model and sieve, or give a ratio such as 0.2."
-    return ModelError(f"The sieve of {name} is not calibrated, which auto needs.", hint)

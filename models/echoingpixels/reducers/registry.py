@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from ..backbones.base import Backbone, Shape
-from ..inputs.token_stream import Selection, TokenStream, budget, top_k
-from ..options import KEEP, Auto
+from ..inputs.token_stream import Selection, TokenStream
 from ..reducer_names import PLUGINS, REDUCER_NAMES, add_name, check_reducer
-from .adaptive import features
 from .budget import Budget, EachWindow, OnePool, Whole
 from .chunked_scoring import passes
-from .cs2 import Sieve, no_sieve, no_table
+from .cs2 import Sieve
 from .in_decoder import FASTV, SEATS, DropPlan, Schedule
 from .pick import AtRandom, Even, MaxMin, Pick, TopK
 from .score import CS2, NONE, NOVELTY, RELEVANCE, SALIENCY, Scorer
@@ -85,19 +83,3 @@ def reducer_named(name: str) -> Reducer:
     """The reducer of a name; OptionError for an unknown one, EpError for one of another package that does not load."""
     check_reducer(name)
     return REDUCERS[name] if name in REDUCERS else PLUGINS[name]
-
-
-def automatic(backbone: Backbone, sieve: Sieve | None, stream: TokenStream, keep: Auto) -> Selection:
-    """The number of best tokens that the calibrated sieve expects each row to need for the quality asked for."""
-    if sieve is None:
-        raise no_sieve(backbone.name)
-    calibration = sieve.options.auto
-    if calibration is None:
-        raise no_table(backbone.name)
-    selection = REDUCERS["cs2"].choose(backbone, sieve, stream, KEEP)
-    if selection.scores is None:
-        return selection
-    known = features(stream, sieve.shares(selection.scores, stream.pool))
-    k = budget(stream.pool, calibration.ratios(known, calibration.price(keep)))
-    chosen = top_k(selection.scores, stream.pool, k)
-    return replace(selection, keep=chosen | (stream.mask & ~stream.pool))

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from ..options import Auto, Keep, check_choice, plain_keep
+from ..options import check_choice
 
 
 @dataclass(frozen=True)
@@ -14,21 +14,15 @@ class Setting:
     """The reducer and keep ratio of one run."""
 
     reducer: str
-    keep: Keep
-
-    @property
-    def ratio(self) -> float:
-        """The keep ratio. Auto has none before it has run."""
-        assert not isinstance(self.keep, Auto), f"{self.keep} is no ratio"
-        return self.keep
+    keep: float
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
-        return {"reducer": self.reducer, "keep": plain_keep(self.keep)}
+        return {"reducer": self.reducer, "keep": self.keep}
 
 
-def settings(reducers: Iterable[str], keeps: Iterable[Keep]) -> list[Setting]:
-    """The runs to make: one `full` if 1 is among the ratios, and each reducer at each ratio below 1, or auto.
+def settings(reducers: Iterable[str], keeps: Iterable[float]) -> list[Setting]:
+    """The runs to make: one `full` if 1 is among the ratios, and each reducer at each ratio below 1.
 
     At 1 every reducer but cs2 is `full`, and cs2 does not run at 1, where it saves nothing.
     """

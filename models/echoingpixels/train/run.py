@@ -196,7 +196,7 @@ def sieve_of(backbone: QwenOmni, before: Sieve | None, stage: Stage, new: dict[s
     """The stage's sieve: `before` with the options that the stage changes, or a new one with options `new`."""
     options = dict(new or {})
     if before is not None:
-        options = asdict(before.options) | {"auto": None}  # a trained sieve has to be calibrated again
+        options = asdict(before.options)
     options |= {name: getattr(stage, name) for name in SAME if getattr(stage, name) is not None}
     if stage.gate is not None:
         options["gumbel"] = stage.gate == "gumbel"
