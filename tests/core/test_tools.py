@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import typer
 
 from echoingpixels.checkpoints.loading import ASSETS
@@ -16,6 +17,7 @@ from echoingpixels.from_pretrained import load
 from tests.support.program import ROOT
 from tests.support.smalltrain import SIZES
 from tools import bundle, train_tiny
+from tools.tiny.encoders import amplify
 
 
 def test_a_recipe_of_the_tiny_model_is_trained_by_the_script(tmp_path: Path) -> None:
@@ -26,6 +28,18 @@ def test_a_recipe_of_the_tiny_model_is_trained_by_the_script(tmp_path: Path) -> 
     (tmp_path / "r.toml").write_text(f"[sizes]\n{sizes}{stage}")
     train_tiny.main(tmp_path / "r.toml", None, tmp_path / "out")
     assert (tmp_path / "out" / "model" / "model.safetensors").exists()
+
+
+def test_what_a_head_reads_is_amplified_and_nothing_else() -> None:
+    torch.manual_seed(0)
+    layer, head = torch.nn.Linear(8, 12), torch.randn(3, 12)
+    x = torch.randn(50, 8)
+    before = layer(x)
+    amplify(layer, head, 3.0)
+    after, apart = layer(x), head - head.mean(0)  # logits without what all classes share
+    torch.testing.assert_close(after @ apart.T, 3 * before @ apart.T)
+    others = torch.linalg.svd(apart).Vh[2:]  # directions that tell no classes apart
+    torch.testing.assert_close(after @ others.T, before @ others.T)
 
 
 def test_the_prefill_of_any_known_models_sizes_can_be_measured() -> None:
