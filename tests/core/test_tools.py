@@ -17,7 +17,10 @@ from echoingpixels.from_pretrained import load
 from tests.support.program import ROOT
 from tests.support.smalltrain import SIZES
 from tools import bundle, train_tiny
-from tools.tiny.encoders import amplify
+from tools.tiny.build import build_backbone
+from tools.tiny.encoders import Batches, Taught, amplify
+from tools.tiny.labels import OBJECT_CLASSES
+from tools.tiny.recipe import TinyStage
 
 
 def test_a_recipe_of_the_tiny_model_is_trained_by_the_script(tmp_path: Path) -> None:
@@ -40,6 +43,28 @@ def test_what_a_head_reads_is_amplified_and_nothing_else() -> None:
     torch.testing.assert_close(after @ apart.T, 3 * before @ apart.T)
     others = torch.linalg.svd(apart).Vh[2:]  # directions that tell no classes apart
     torch.testing.assert_close(after @ others.T, before @ others.T)
+
+
+def test_names_and_sides_start_as_what_the_heads_read() -> None:
+    torch.manual_seed(0)
+    backbone = build_backbone(SIZES, "small")
+    taught = Taught(backbone)
+    taught.align(backbone, Batches(TinyStage("encoders", "encoders", steps=1, batch=2), 1, backbone.resolution)[0])
+    inputs, outputs = backbone.text.embed_tokens.weight.detach(), backbone.thinker.lm_head.weight.detach()
+    objects, quadrants = (head.weight.detach() for head in (taught.video_heads.object, taught.video_heads.quadrant))
+
+    def of(word: str) -> int:
+        return int(backbone.tokenizer.encode(word, add_special_tokens=False)[-1])
+
+    cat = objects.view(2, -1, SIZES.width).mean(0)[OBJECT_CLASSES.index("cat")]
+    for weights in (inputs, outputs):
+        assert float(torch.cosine_similarity(weights[of("cat")], cat, 0)) == pytest.approx(1, abs=1e-4)
+    left, right = (outputs[of(f"top {side}")] for side in ("left", "right"))
+    torch.testing.assert_close(left, -right)
+    read = quadrants @ left
+    assert read[0] + read[2] > read[1] + read[3]  # the quadrants on the left
+    attention = backbone.text.layers[0].self_attn
+    torch.testing.assert_close(attention.o_proj.weight, attention.v_proj.weight.T)
 
 
 def test_the_prefill_of_any_known_models_sizes_can_be_measured() -> None:

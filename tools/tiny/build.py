@@ -106,10 +106,17 @@ def build_thinker(sizes: Sizes, tokenizer: Any) -> Any:
 
 @torch.no_grad()
 def _match(layers: Any) -> None:
-    """Start with queries equal to keys: attention then begins as similarity, from a name to its object or sound."""
+    """Start with queries equal to keys, and outputs with values: attention begins as similarity, and copies.
+
+    So a name attends to its object or sound, and what is attended to adds its own direction.
+    """
     for layer in layers:
-        query, key = layer.self_attn.q_proj.weight, layer.self_attn.k_proj.weight
+        attention = layer.self_attn
+        query, key = attention.q_proj.weight, attention.k_proj.weight
         key.copy_(query[: key.shape[0]])
+        value, output = attention.v_proj.weight, attention.o_proj.weight
+        if value.shape == output.shape:
+            output.copy_(value.T)
 
 
 def build_backbone(sizes: Sizes, name: str) -> QwenOmni:

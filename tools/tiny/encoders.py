@@ -24,7 +24,7 @@ from .sample import lossy, planned, scene_of, soundtrack
 SAMPLED_FPS = 2.0
 MAX_SIDE = 256  # px, the longer side of training pictures
 NOTHING_WEIGHT = 0.25  # of class 0, the class of most tokens
-AMPLIFIED = 3.0  # of what tells quadrants and onsets apart: 5 and 2 % of the variance of such tokens (docs/log.md)
+AMPLIFIED = 2.0  # of what tells quadrants and onsets apart: 5 and 2 % of the variance of such tokens (docs/log.md)
 
 
 class Batches(Dataset[dict[str, Any]]):
@@ -134,27 +134,35 @@ class Taught(nn.Module):
         """Prepare the start of the decoder: features and embeddings get one length, names the direction of their class.
 
         Without this, questions that name something ("Does the cat appear?") stay at chance (docs/log.md). What tells
-        quadrants and onsets apart is amplified; the decoder learned rows, but not columns.
+        quadrants and onsets apart is amplified. Output weights start as the directions of names and sides, too: what a
+        layer copies from a token is then its answer.
         """
         amplify(self.visual.merger.mlp[-1], self.video_heads.quadrant.weight, AMPLIFIED)
         amplify(self.audio_tower.proj, self.onset.weight, AMPLIFIED)
         batch = {name: tensor.to(backbone.device) for name, tensor in given.items()}
         video = self.visual(batch["patches"], grid_thw=batch["grid"]).pooler_output
         audio = self.audio_tower(batch["mel"], feature_lens=batch["lengths"]).last_hidden_state
-        embeddings, tokenizer = backbone.text.embed_tokens.weight, backbone.tokenizer
+        embeddings, outputs = backbone.text.embed_tokens.weight, backbone.thinker.lm_head.weight
         length = embeddings.norm(dim=-1).median()
         for last, features in ((self.visual.merger.mlp[-1], video), (self.audio_tower.proj, audio)):
             scale = length / features.norm(dim=-1).mean()
             last.weight.mul_(scale)
             last.bias.mul_(scale)
+        for name, direction in self._directions():
+            for text in (name, f" {name}"):
+                first, *rest = backbone.tokenizer.encode(text, add_special_tokens=False)
+                if not rest:
+                    outputs[first] = direction / direction.norm() * length
+                    if name not in labels.SIDES:
+                        embeddings[first] = outputs[first]
+
+    def _directions(self) -> Iterator[tuple[str, Tensor]]:
+        """What the heads read as each object, sound and side of the picture: (D,)."""
         both = self.video_heads.object.weight.view(2, -1, self.video_heads.object.in_features)
-        objects = both.mean(0)  # (classes, D) over the two frames
-        for names, directions in ((labels.OBJECT_CLASSES, objects), (labels.SOUND_CLASSES, self.sound.weight)):
-            for name, direction in zip(names[1:], directions[1:], strict=True):
-                for text in (name, f" {name}"):
-                    first, *rest = tokenizer.encode(text, add_special_tokens=False)
-                    if not rest:
-                        embeddings[first] = direction / direction.norm() * length
+        yield from zip(labels.OBJECT_CLASSES[1:], both.mean(0)[1:], strict=True)  # mean of the two frames
+        yield from zip(labels.SOUND_CLASSES[1:], self.sound.weight[1:], strict=True)
+        signs = torch.tensor([[1, 1, -1, -1], [-1, -1, 1, 1], [1, -1, 1, -1], [-1, 1, -1, 1]])
+        yield from zip(labels.SIDES, signs.to(both) @ self.video_heads.quadrant.weight, strict=True)
 
 
 @torch.no_grad()

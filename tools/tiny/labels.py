@@ -12,6 +12,7 @@ from echoingpixels.synth.timeline import Timeline
 
 OBJECT_CLASSES = ("", *OBJECTS)  # class 0: nothing
 SOUND_CLASSES = ("", *SOUNDS, *WORDS)
+SIDES = ("top", "bottom", "left", "right")
 UNCLEAR = -100  # ignored by the loss
 COVERED, TOUCHED = 0.35, 0.1  # share of a cell: with the object, and unclear
 ONSET_S = 0.2
