@@ -6,18 +6,14 @@ import json
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 import typer
 
-from echoingpixels.backbones.base import Features
 from echoingpixels.checkpoints.loading import ASSETS
 from echoingpixels.from_pretrained import load
-from echoingpixels.inputs.positions import Span
-from echoingpixels.train.examples import Example, batch
 from tests.support.program import ROOT
 from tests.support.smalltrain import SIZES
 from tools import bundle, train_tiny
@@ -69,20 +65,6 @@ def test_names_and_sides_start_as_what_the_heads_read() -> None:
     assert read[0] + read[2] > read[1] + read[3]  # the quadrants on the left
     attention = backbone.text.layers[0].self_attn
     torch.testing.assert_close(attention.o_proj.weight, attention.v_proj.weight.T)
-
-
-def test_one_head_of_a_new_decoder_begins_as_a_clock() -> None:
-    torch.manual_seed(0)
-    backbone = build_backbone(SIZES, "small")
-    tokens = 250  # ten seconds
-    features = Features(video=None, audio=torch.randn(tokens, SIZES.width))
-    stream = batch(backbone, [(Example(Span(audio_tokens=tokens), features, ()), ())]).stream
-    stream = replace(stream, embeds=stream.embeds / stream.embeds.norm(dim=-1, keepdim=True))
-    first_layer = next(iter(backbone.attention_of(stream, stream.pool, 1)))
-    attention = torch.cat([block[0, 0] for block in first_layer])  # (tokens, L) of the first head
-    mark = int(stream.pool[0].nonzero()[0]) - 1
-    weight = attention[:, mark].view(5, -1).mean(1)  # over two seconds each
-    assert (weight[1:] < 0.9 * weight[:-1]).all() and weight[0] > 2 * weight[-1]
 
 
 def test_the_prefill_of_any_known_models_sizes_can_be_measured() -> None:

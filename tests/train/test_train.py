@@ -163,6 +163,14 @@ def test_a_bank_reads_back_what_was_filled(backbone: QwenOmni, tmp_path: Path) -
             torch.testing.assert_close(kept.float(), new.float(), atol=1e-2, rtol=1e-2)
 
 
+def test_two_processes_fill_a_bank_between_them(backbone: QwenOmni, tmp_path: Path) -> None:
+    wanted = ClipSet(3, clips=3, shard=1, questions=4)
+    names = list(wanted.names(backbone))
+    for process, parts in ((1, [1]), (0, [0, 1, 2])):
+        fill(backbone, tmp_path, wanted, process, 2)
+        assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names[part] for part in parts)
+
+
 def test_a_bank_is_read_by_the_weights_and_options_that_made_it(backbone: QwenOmni, tmp_path: Path) -> None:
     wanted = ClipSet(3, clips=2, shard=2, questions=4)
 

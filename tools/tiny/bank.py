@@ -80,15 +80,15 @@ class ClipSet:
         return {f"{self.seed}-{one.start:06}-{one.stop:06}-{mark}{ENDING}": one for one in ranges}
 
 
-def fill(backbone: QwenOmni, folder: Path, wanted: ClipSet) -> None:
-    """Write the missing shards."""
+def fill(backbone: QwenOmni, folder: Path, wanted: ClipSet, process: int = 0, processes: int = 1) -> None:
+    """Write the missing shards, each process its part of them."""
     folder.mkdir(parents=True, exist_ok=True)
     names = wanted.names(backbone)
     others = [path for path in folder.glob(f"{wanted.seed}-*{ENDING}") if path.name not in names]
     if others:
         print(f"not used: {len(others)} files in {folder}, made by other weights or options", flush=True)
     try:
-        for name, clips in names.items():
+        for name, clips in list(names.items())[process::processes]:
             if not (folder / name).exists():
                 _fill(backbone, folder / name, wanted, clips)
     finally:

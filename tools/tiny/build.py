@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from echoingpixels.backbones.qwen_omni import QwenOmni
 from echoingpixels.inputs.mel import MEL_BINS
@@ -23,8 +21,6 @@ SPECIAL = (
 )  # fmt: skip
 VOCAB = 640
 MATCHING_LAYERS = 2
-CLOCK = 0.005  # rad a position, of the clock's rotary pair: half a turn in 25 s
-FIRST = 6.0  # attention logit of a clip's first marks for its first tokens
 
 
 def build_tokenizer() -> Any:
@@ -102,9 +98,6 @@ def build_thinker(sizes: Sizes, tokenizer: Any) -> Any:
     )  # fmt: skip
     thinker = Qwen2_5OmniThinkerForConditionalGeneration(config)
     _match(thinker.model.language_model.layers[:MATCHING_LAYERS])
-    if sizes.heads == sizes.kv_heads:
-        marks = thinker.model.language_model.embed_tokens.weight[[ids["<|vision_bos|>"], ids["<|audio_bos|>"]]]
-        _clock(thinker.model.language_model.layers[0].self_attn, sizes, marks)
     thinker.generation_config = GenerationConfig(
         eos_token_id=ids["<|im_end|>"], pad_token_id=ids["<|endoftext|>"], do_sample=False
     )
@@ -124,25 +117,6 @@ def _match(layers: Any) -> None:
         value, output = attention.v_proj.weight, attention.o_proj.weight
         if value.shape == output.shape:
             output.copy_(value.T)
-
-
-@torch.no_grad()
-def _clock(attention: Any, sizes: Sizes, marks: Tensor) -> None:
-    """Let one head begin as a clock: the weight of a clip's first marks (2, D) falls with the time since then.
-
-    Its queries are constant, and its keys read the marks, in one rotary pair of time. So each token has its time as the
-    length of what it copies.
-    """
-    size = sizes.width // sizes.heads
-    first, *others, _ = sizes.sections
-    times = [*range(first), *range(first + sum(others), size // 2)]
-    pair = min(times, key=lambda i: abs(math.log(sizes.rope_theta ** (-2 * i / size) / CLOCK)))
-    for part in (attention.q_proj, attention.k_proj):
-        part.weight[:size] *= 0.1
-        part.bias[:size] = 0
-    direction = marks.sum(0) / marks.sum(0).norm()
-    attention.q_proj.bias[pair] = size**0.5
-    attention.k_proj.weight[pair] = direction * FIRST * (2 / sizes.width) ** 0.5  # a mark's own share is 1 / √2
 
 
 def build_backbone(sizes: Sizes, name: str) -> QwenOmni:

@@ -69,9 +69,9 @@ class TinyRun(Run):
         """Encode the clips that the bank does not hold yet."""
         if self.recipe.data.train is not None:
             return super().fill()
-        with world().main_process_first():
-            for wanted in self._sets():
-                fill(self.backbone, self.out / BANK, wanted)
+        for wanted in self._sets():
+            fill(self.backbone, self.out / BANK, wanted, world().process_index, world().num_processes)
+        world().wait_for_everyone()
         return None
 
     def _sets(self) -> tuple[ClipSet, ClipSet]:
