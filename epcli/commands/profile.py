@@ -152,11 +152,13 @@ def _scored(
 
 
 def _print(found: Profile) -> None:
+    from echoingpixels.profiling.recommend import name
+
     for header, rows in tables(found):
         console.columns(header, rows)
         console.out("")
     best = found.recommended
-    console.out(f"recommended: {best.setting.reducer} at keep {best.setting.keep:g}. {best.reason}")
+    console.out(f"recommended: {name(best.setting)}. {best.reason}")
     failed = [("failed", reason) for reason in found.failed.values()]
     warnings = [("warning", text) for text in found.warnings]
     console.pairs([*failed, *warnings, *(("note", text) for text in found.notes)])

@@ -170,16 +170,17 @@ def test_a_table_has_a_column_for_each_value(tmp_path: Path) -> None:
         file.write(
             [replace(result("a"), evidence=[{"start": 1.0, "end": 2.5, "share": 0.7}]), result("b", failed=True)]
         )
+        file.write([replace(result("c"), keep="auto:0.98")])  # type: ignore[arg-type]  # of version 0.2.0
     for name in ("out.csv", "out.parquet"):
         write_table(journal, tmp_path / name)
     with (tmp_path / "out.csv").open(newline="", encoding="utf-8") as file:
         as_csv = list(csv.DictReader(file))
     as_parquet = read_table(tmp_path / "out.parquet").to_pylist()
     assert list(as_csv[0]) == list(as_parquet[0])
-    assert [row["id"] for row in as_csv] == [row["id"] for row in as_parquet] == ["a", "b"]
+    assert [row["id"] for row in as_csv] == [row["id"] for row in as_parquet] == ["a", "b", "c"]
     assert as_csv[0]["answer"] == as_parquet[0]["answer"] == "ä\n"
     assert as_csv[1]["error_kind"] == as_parquet[1]["error_kind"] == "MediaError"
     assert [as_parquet[0][f"evidence_{name}"] for name in ("start", "end", "share")] == [1.0, 2.5, 0.7]
     assert as_parquet[1]["evidence_start"] is None
-    assert as_parquet[0]["error_kind"] is None and as_parquet[0]["keep"] == 0.2
+    assert as_parquet[0]["error_kind"] is None and [row["keep"] for row in as_parquet] == [0.2, 0.2, None]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.csv", "out.jsonl", "out.parquet"]

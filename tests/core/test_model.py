@@ -313,7 +313,7 @@ def test_cs2_without_sieve_weights_names_the_other_reducers() -> None:
     assert all(name in error.value.hint for name in ("--sieve", "full", "uniform", "random"))
 
 
-def test_the_reducer_is_cs2_with_a_sieve_and_relevance_without_unless_another_is_asked_for(
+def test_the_reducer_is_cs2_with_a_sieve_and_the_default_without_unless_another_is_asked_for(
     model: EchoingPixels,
 ) -> None:
     bare, clip = EchoingPixels(model.backbone), tinymodel.clip()

@@ -24,7 +24,7 @@ from .sample import lossy, planned, scene_of, soundtrack
 SAMPLED_FPS = 2.0
 MAX_SIDE = 256  # px, the longer side of training pictures
 NOTHING_WEIGHT = 0.25  # of class 0, the class of most tokens
-AMPLIFIED = 2.0  # of what tells quadrants and onsets apart: 5 and 2 % of the variance of such tokens (docs/log.md)
+AMPLIFIED = 2.0  # factor on what tells apart quadrants, and onsets: 5 and 2 % of the features' variance (docs/log.md)
 
 
 class Batches(Dataset[dict[str, Any]]):
@@ -169,8 +169,8 @@ class Taught(nn.Module):
 def amplify(layer: nn.Linear, head: Tensor, factor: float) -> None:
     """Scale the part of a layer's output that tells apart the classes of a head (C, D) on it."""
     span = torch.linalg.svd(head - head.mean(0), full_matrices=False).Vh[:-1]  # (C - 1, D), orthonormal
-    layer.weight.add_((factor - 1) * span.T @ (span @ layer.weight))
-    layer.bias.add_((factor - 1) * span.T @ (span @ layer.bias))
+    for part in (layer.weight, layer.bias):
+        part.add_((factor - 1) * span.T @ (span @ part))
 
 
 def _weights(logits: Tensor) -> Tensor:

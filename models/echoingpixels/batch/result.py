@@ -76,6 +76,8 @@ def flat(row: dict[str, Any]) -> dict[str, Any]:
     plain.update({f"time_s_{stage}": seconds.get(stage) for stage in STAGES})
     plain.update({f"evidence_{name}": moment.get(name) for name in MOMENT})
     plain.update({f"error_{name}": error.get(name) for name in ("kind", "message", "hint")})
+    if isinstance(row.get("keep"), str):  # `auto:0.98` of an earlier version; kept_ratio has the number
+        plain["keep"] = None
     for name in ("warnings", "notes"):
         plain[name] = "\n".join(row.get(name) or ())
     return plain
