@@ -19,7 +19,7 @@ from echoingpixels.reducers.cs2 import Sieve, SieveOptions
 from echoingpixels.train.answers import answer_loss, answer_of, focal, loss_of
 from echoingpixels.train.draws import Draw, Draws
 from echoingpixels.train.examples import Example, batch
-from echoingpixels.train.recipe import Stage
+from echoingpixels.train.recipe import Ask, Stage
 from tests.support.smalltrain import SIZES
 from tools.tiny import bank, labels
 from tools.tiny.bank import FURTHER, ClipSet, Reader, example, fill, is_rich
@@ -52,17 +52,20 @@ def test_questions_of_one_clip_do_not_attend_to_one_another(backbone: QwenOmni, 
 def test_a_stage_asks_its_kinds_alone_and_kinds_evenly(backbone: QwenOmni, tmp_path: Path) -> None:
     fill(backbone, tmp_path, ClipSet(3, clips=8, shard=8, questions=16))
     source = Reader(tmp_path, 3)
-    stage = Stage("names", "answers", steps=4, batch=8, questions=4, kinds=("where", "word"), statements=0)
+    stage = Stage("names", "answers", steps=4, batch=8, ask=(Ask(4, ("where", "word")),))
     asked = [question.kind for item in range(4) for _, questions in Draws(source, stage, 1, 1)[item].asked
              for question in questions]  # fmt: skip
     assert set(asked) == {"where", "word"}
-    every = replace(stage, kinds=())
+    facts = replace(stage, ask=(Ask(4, ("where",)), Ask(3, ("<order>",))))
+    found = [Counter(question.kind for question in questions) for _, questions in Draws(source, facts, 1, 1)[0].asked]
+    assert set().union(*found) == {"where", "<order>"} and max(one["<order>"] for one in found) == 3
+    every = replace(stage, ask=(Ask(4),))
     for clip, questions in Draws(source, every, 1, 1)[0].asked:
         kinds = Counter(question.kind for question in questions)
         assert len(questions) == min(4, len(clip.questions))
         assert len(kinds) == min(len(questions), len({question.kind for question in clip.questions}))
     with pytest.raises(DataError, match="'names' asks"):
-        Draws(source, replace(stage, kinds=("none",)), 1, 1)[0]
+        Draws(source, replace(stage, ask=(Ask(4, ("none",)),)), 1, 1)[0]
 
 
 @settings(max_examples=50, deadline=None)

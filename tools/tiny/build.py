@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from echoingpixels.backbones.qwen_omni import QwenOmni
 from echoingpixels.inputs.mel import MEL_BINS
@@ -21,6 +22,8 @@ SPECIAL = (
 )  # fmt: skip
 VOCAB = 640
 MATCHING_LAYERS = 2
+SAME, BEFORE, AWAY = 0.4, 4.0, 8.0  # of `notice_change`: logits of likeness and of a pair, and what is subtracted
+STEPS = torch.tensor([1, 2, 8, 9])  # its rotary pairs of time
 
 
 def build_tokenizer() -> Any:
@@ -117,6 +120,34 @@ def _match(layers: Any) -> None:
         value, output = attention.v_proj.weight, attention.o_proj.weight
         if value.shape == output.shape:
             output.copy_(value.T)
+
+
+@torch.no_grad()
+def notice_change(text: Any, objects: Tensor, ticks: int) -> None:
+    """Start the first head of the first layer with attention to the same object one temporal step before.
+
+    It subtracts what it finds, so that an object counts most where it appears. `objects` (N, D): the directions of the
+    objects; `ticks`: the positions of a temporal step. The slow half of the rotary pairs compares objects; constant
+    queries and keys in fast pairs, the queries turned back by a step, find the step.
+    """
+    attention, speed = text.layers[0].self_attn, text.rotary_emb.inv_freq  # rad a position
+    half, width = attention.head_dim // 2, text.config.hidden_size
+    head = slice(2 * half)
+    span = torch.linalg.svd(objects - objects.mean(0), full_matrices=False).Vh[:half]  # (half, D), orthonormal
+    slow = torch.arange(half // 2, half)
+    slow = torch.cat([slow, slow + half])[: len(span)]
+    query, key, value = attention.q_proj, attention.k_proj, attention.v_proj
+    for part in (query, key):
+        part.weight[head] = 0
+        part.weight[slow] = span * SAME**0.5
+    value.weight[head] = 0
+    value.weight[: len(span)] = span
+    attention.o_proj.weight[:, head] = 0
+    attention.o_proj.weight[:, : len(span)] = -AWAY * span.T / width**0.5
+    size = (BEFORE * (2 * half) ** 0.5) ** 0.5
+    key.bias[STEPS] = size
+    query.bias[STEPS] = size * torch.cos(ticks * speed[STEPS])
+    query.bias[STEPS + half] = -size * torch.sin(ticks * speed[STEPS])
 
 
 def build_backbone(sizes: Sizes, name: str) -> QwenOmni:

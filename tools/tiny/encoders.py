@@ -18,6 +18,7 @@ from echoingpixels.inputs.mel import log_mel
 from echoingpixels.inputs.prepare import audio_tokens
 
 from . import labels
+from .build import notice_change
 from .recipe import TinyStage
 from .sample import lossy, planned, scene_of, soundtrack
 
@@ -148,6 +149,8 @@ class Taught(nn.Module):
             scale = length / features.norm(dim=-1).mean()
             last.weight.mul_(scale)
             last.bias.mul_(scale)
+        objects = self.video_heads.object.weight.view(2, len(labels.OBJECT_CLASSES), -1).mean(0)[1:]
+        notice_change(backbone.text, objects, round(frames.STEP / SAMPLED_FPS * backbone.layout.positions_per_s))
         for name, direction in self._directions():
             for text in (name, f" {name}"):
                 first, *rest = backbone.tokenizer.encode(text, add_special_tokens=False)

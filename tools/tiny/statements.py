@@ -11,7 +11,7 @@ from itertools import permutations
 
 import numpy as np
 
-from echoingpixels.synth.assets import OBJECTS, SOUNDS, WORDS
+from echoingpixels.synth.assets import OBJECTS, SOUNDS
 from echoingpixels.synth.questions import APART_S, COUNTS, Question, audible_with, once, visible_with
 from echoingpixels.synth.timeline import Event, Timeline
 from echoingpixels.train.examples import STATEMENT
@@ -23,16 +23,20 @@ PAIRS = 6  # of a clip, at most
 def statements(timeline: Timeline, rng: np.random.Generator) -> tuple[Question, ...]:
     """The corner of each object, the count of each sound, the order of pairs, and objects with their sounds.
 
-    "cat" → "top left"; "bell" → "two"; "cat bell" → "yes" where the cat appears first; "visible bell" → "cat"; "plays
-    cat" → "bell"; "when cat" → "three", the second of its start. Absent names have the answer "no" or "zero".
+    `<corner>` "cat" → "top left"; `<count>` "bell" → "two"; `<order>` "cat bell" → "yes" where the cat appears first;
+    `<together>` "visible bell" → "cat", "plays cat" → "bell". Absent names have the answer "no" or "zero".
     """
     corners = {event.what: event.corner or ABSENT for event in timeline.of("object")}
     counts = Counter(event.what for event in timeline.of("sound"))
-    facts = [(what, corners.get(what, ABSENT)) for what in _asked(list(corners), OBJECTS, rng)]
-    facts += [(what, COUNTS[counts[what]]) for what in _asked(list(counts), SOUNDS, rng)]
-    facts += _before(timeline, rng) + _together(timeline)
-    facts += [(f"when {event.what}", WORDS[min(9, int(event.start))]) for event in _single(timeline)]
-    return tuple(Question(STATEMENT, what, answer, ()) for what, answer in facts)
+    kinds = {
+        "corner": [(what, corners.get(what, ABSENT)) for what in _asked(list(corners), OBJECTS, rng)],
+        "count": [(what, COUNTS[counts[what]]) for what in _asked(list(counts), SOUNDS, rng)],
+        "order": _before(timeline, rng),
+        "together": _together(timeline),
+    }
+    return tuple(
+        Question(f"{STATEMENT}{kind}>", what, answer, ()) for kind, facts in kinds.items() for what, answer in facts
+    )
 
 
 def _asked(present: list[str], names: tuple[str, ...], rng: np.random.Generator) -> list[str]:
@@ -59,4 +63,4 @@ def _together(timeline: Timeline) -> list[tuple[str, str]]:
     pairs = [(f"visible {event.what}", visible_with(event, objects)) for event in once(sounds) + once(words)]
     pairs += [(f"plays {thing.what}", audible_with(thing, sounds)) for thing in objects if sounds]
     pairs += [(f"spoken {thing.what}", audible_with(thing, words)) for thing in objects if words]
-    return [(asked, found.what if found else ABSENT) for asked, found in pairs]
+    return [(asked, found.what) for asked, found in pairs if found]

@@ -11,8 +11,8 @@ from torch.utils.data import Dataset
 from ..errors import DataError
 from ..synth.questions import Question, pick
 from .clips import Clips
-from .examples import Asked, Example, Supply
-from .recipe import Stage, Target, Task
+from .examples import STATEMENT, Asked, Example, Supply
+from .recipe import Ask, Stage, Target, Task
 
 
 @dataclass(frozen=True)
@@ -74,17 +74,20 @@ class Draws(Dataset[Any]):
         return asked
 
     def _whole(self, rng: np.random.Generator, n: int) -> Asked:
-        """n clips with several questions, kinds evenly, and statements each."""
-        stage = self.stage
+        """n clips with several questions each."""
 
         def parts(clip: Example) -> tuple[Question, ...]:
-            asked = [q for q in clip.questions if q.kind in stage.kinds or not stage.kinds]
-            facts = [clip.statements[int(i)] for i in rng.permutation(len(clip.statements))[: stage.statements]]
-            return (*pick(asked, rng, stage.questions), *facts)
+            every = [*clip.questions, *clip.statements]
+            return tuple(q for ask in self.stage.ask for q in pick([q for q in every if asks(ask, q)], rng, ask.most))
 
         drawn = [(clip, parts(clip)) for clip in self.source.draw(rng, n)]
         asked = [pair for pair in drawn if pair[1]]
         if not asked:
-            what = f"None of {n} clips has a question that stage {stage.name!r} asks."
-            raise DataError(what, "Check its kinds and questions.")
+            what = f"None of {n} clips has a question that stage {self.stage.name!r} asks."
+            raise DataError(what, "Check the kinds in its ask.")
         return asked
+
+
+def asks(ask: Ask, question: Question) -> bool:
+    """Whether a question is of one of the kinds to ask; statements only where their kind is named."""
+    return question.kind in ask.kinds if ask.kinds else not question.kind.startswith(STATEMENT)

@@ -21,7 +21,7 @@ from ..inputs.prepare import Media, as_inputs, chat_ids, plain_ids, question_len
 from ..inputs.token_stream import Selection, TokenStream, packed, pad
 from ..synth.questions import Question
 
-STATEMENT = "<statement>"  # the kind of a question without the chat around it; no kind of a question file
+STATEMENT = "<"  # begins the kinds of questions without the chat around them; no kind of a question file
 BUCKET = 4  # batches drawn and sorted by length, of which one is selected
 
 
@@ -114,7 +114,7 @@ def _row(backbone: Backbone, example: Example, questions: tuple[Question, ...]) 
         [torch.zeros_like(clip.ids, dtype=torch.bool)],
     )
     for number, question in enumerate(questions, 1):
-        bare = question.kind == STATEMENT
+        bare = question.kind.startswith(STATEMENT)
         after, answer, n_words = _tokenized(tokenizer, bare, question.question, question.answer)
         n = len(after) + len(answer)
         ids.append(torch.tensor(after + answer))

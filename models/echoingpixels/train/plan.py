@@ -198,7 +198,7 @@ def _passes(stage: Stage, longest: int, backbone: QwenOmni, sieve: Sieve | None,
     """The forward and backward passes of a step, and whether all are held at once."""
     tokens, layers = stage.batch * longest, backbone.shape.layers
     if stage.task == "answers" or sieve is None:
-        return [Pass(tokens + stage.batch * (stage.questions + stage.statements) * 32, layers, value)], True
+        return [Pass(tokens + stage.batch * sum(ask.most for ask in stage.ask) * 32, layers, value)], True
     encoder = Pass(tokens, sieve.options.layers, value)
     if stage.task == "distil":  # the target first, then the sieve
         return [Pass(tokens, layers, value), encoder], False

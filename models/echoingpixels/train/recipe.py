@@ -88,6 +88,14 @@ class Phase:
 
 
 @dataclass(frozen=True, config=STRICT)
+class Ask:
+    """At most `most` questions of a clip, drawn evenly over `kinds`, or over all kinds if it names none."""
+
+    most: Count = 10
+    kinds: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, config=STRICT)
 class Stage:
     """One stage. `batch` counts clips in task answers, questions in the other tasks.
 
@@ -97,8 +105,8 @@ class Stage:
 
     The learning rate rises over `warm_up` of the steps, is constant until `steady` of them, then falls as a cosine.
     `train` names the parts that learn; all others are frozen. The values of `share` are used in turn, one a step: the
-    random share of the audio and video tokens that the decoder receives. Task answers asks at most `questions`, kinds
-    evenly (those of `kinds` alone, if given), and `statements` of each clip; `focus` is the exponent of the focal loss.
+    random share of the audio and video tokens that the decoder receives. Task answers asks questions of each clip as in
+    `ask`; `focus` is the exponent of the focal loss.
     In task sieve every `full_every`-th draw is one of task answers with `full_batch` clips, which keeps the accuracy
     without a sieve. The edge of a soft gate narrows from the first `temperature` to the last; `reducer` is the choice
     that it follows, and by which held-out clips are answered. From `layers` on: options of the sieve. An option left
@@ -127,9 +135,7 @@ class Stage:
     train: tuple[Part, ...] = ()
     lora: Lora | None = None
     share: tuple[Ratio, ...] = (1.0,)
-    questions: int = 10
-    kinds: tuple[str, ...] = ()
-    statements: int = 30
+    ask: tuple[Ask, ...] = (Ask(),)
     focus: float = 0.0
     target: Target = "agreed"
     keep: tuple[Phase, ...] = (Phase(1.0, (0.5, 0.2, 0.1, 0.05)),)
