@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from .generation.answer import Answer, Cost
 from .generation.evidence import Timing
+from .generation.prefix import Row
 from .inputs.positions import TEXT
 from .inputs.prepare import Inputs
 from .options import AskOptions
@@ -45,6 +46,11 @@ class Prompt:
     def tokens(self) -> int:
         """Length before selection."""
         return self.inputs.kind.shape[1]
+
+    @property
+    def row(self) -> Row:
+        """The same for the decoder."""
+        return Row(self.inputs, self.clip.features, self.clip.prefixes)
 
     def cost(self, options: AskOptions) -> Cost:
         """The cost before the first token, and the warnings and notes that belong to the answer."""

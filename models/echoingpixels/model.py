@@ -18,6 +18,7 @@ from .encoded_clip import EncodedClip, OnSelection, cache_slot, encode_pieces, f
 from .errors import OptionError, guarded, guarded_stream
 from .features.cache import FeatureCache, Slot
 from .generation.answer import Answer, Chunk, Cost, generate, joined
+from .generation.prefix import continued, remember, reuses
 from .inputs.positions import overreach
 from .inputs.prepare import Inputs, Media, prepare_prompt
 from .inputs.token_stream import Selection, TokenStream, pad
@@ -35,7 +36,7 @@ from .options import (
 )
 from .reducer_names import SIEVED
 from .reducers.cs2 import Sieve, no_sieve
-from .reducers.registry import reducer_named
+from .reducers.registry import reducer_named, shares_prefix
 from .report import Stopwatch, reset_peak
 
 if TYPE_CHECKING:
@@ -218,19 +219,24 @@ class EchoingPixels:
     def _chunks(
         self, prompts: Sequence[Prompt], options: AskOptions, on_selection: OnSelection | None
     ) -> Iterator[Chunk]:
-        watch = Stopwatch(self.backbone.device)
+        watch, choice = Stopwatch(self.backbone.device), (options.reducer, options.keep)
         reset_peak(self.backbone.device)
-        with watch.stage("select"):
-            rows = [self.embed(prompt) for prompt in prompts]
-            stream = pad(rows) if len(rows) > 1 else rows[0]
-            del rows
-            selection = self.select(stream, options.reducer, options.keep)
-            kept = stream.take(selection)
-        if on_selection is not None:
-            on_selection(stream, selection)
-        del stream, selection  # a long stream is large
         costs = [prompt.cost(options) for prompt in prompts]
-        yield from generate(self.backbone, kept, options, watch, costs, self.weight_bytes())
+        rows = [prompt.row for prompt in prompts] if shares_prefix(options) else []
+        if on_selection is None and reuses(rows, choice):
+            kept, spent = continued(self.backbone, rows, choice, self.select, watch)
+            costs = [replace(cost, time_s=cost.time_s + earlier) for cost, earlier in zip(costs, spent, strict=True)]
+            rows = []  # known now
+        else:
+            with watch.stage("select"):
+                stream = pad([self.embed(prompt) for prompt in prompts])
+                selection = self.select(stream, options.reducer, options.keep)
+                kept = stream.take(selection)
+            if on_selection is not None:
+                on_selection(stream, selection)
+            del stream, selection  # a long stream is large
+        read = partial(remember, self.backbone, rows, choice, kept, watch)
+        yield from generate(self.backbone, kept, options, watch, costs, self.weight_bytes(), read)
 
     def generate(self, stream: TokenStream, options: GenerateOptions | None = None, **keywords: Any) -> Answer:
         """Answer from a stream of one row, reduced or not; the report starts here. Evidence has the stream's own steps.

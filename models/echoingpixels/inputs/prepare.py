@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from ..errors import MediaError
 from ..media.clip import Clip, Ending, Piece, Pieces, already_read
 from . import patches as F
 from .mel import MEL_BINS, log_mel, mel_frames
-from .positions import Layout, Placed, Span, place
+from .positions import TEXT, Layout, Placed, Span, place
 
 SYSTEM = "You are a helpful assistant."
 
@@ -55,6 +55,29 @@ class Inputs:
     media: tuple[Media, ...]  # in order of appearance
     labels: Tensor | None = None  # (1, L) int64, -100 outside the answer
     question: Tensor | None = None  # (1, L) bool, tokens of the question itself; None where unknown
+
+    @property
+    def media_end(self) -> int:
+        """The number of tokens up to the last audio, video or image token."""
+        places = (self.kind[0] != TEXT).nonzero()
+        return int(places[-1]) + 1 if len(places) else 0
+
+    def part(self, first: int, last: int) -> Inputs:
+        """The tokens from `first` to before `last`, with the media in the first part."""
+
+        def cut(x: Tensor | None, dim: int = 1) -> Any:
+            return None if x is None else x.narrow(dim, first, last - first)
+
+        return Inputs(
+            input_ids=cut(self.input_ids),
+            positions=cut(self.positions, 2),
+            kind=cut(self.kind),
+            time=cut(self.time),
+            cell=cut(self.cell),
+            media=() if first else self.media,
+            labels=cut(self.labels),
+            question=cut(self.question),
+        )
 
 
 def audio_tokens(mel_frames: int) -> int:
