@@ -17,6 +17,7 @@ from .features.encode import encode
 from .generation.answer import Answer, Chunk
 from .generation.prefix import Prefixes
 from .inputs.prepare import Media
+from .inputs.prompt import Message
 from .inputs.token_stream import Selection, TokenStream
 from .media.clip import Ending, Pieces, Source
 from .options import AUTO, AskOptions, MediaOptions
@@ -70,10 +71,7 @@ class EncodedClip:
 
     def prompt(self, question: str) -> Prompt:
         """A question about the clip as token ids and positions."""
-        watch = Stopwatch(self.model.backbone.device)
-        with watch.stage("prepare"):
-            inputs = self.model.prepare(self.media, question)
-        return Prompt(self, question, inputs, watch.times())
+        return Prompt.of(self.model, [Message("user", (self, question))])
 
     def stream(
         self, question: str, options: AskOptions | None = None, on_selection: OnSelection | None = None, **keywords: Any

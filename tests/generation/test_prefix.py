@@ -105,7 +105,7 @@ def test_another_ratio_or_reducer_replaces_what_is_kept(clips: list[EncodedClip]
     for reducer, keep in (("maxmin", 0.4), ("maxmin", 0.2), ("uniform", 0.2), ("maxmin", 0.4)):
         answer = clip.ask(QUESTIONS[0], reducer=reducer, keep=keep, max_new_tokens=4)
         assert facts(answer) == facts(new(clip).ask(QUESTIONS[0], answer.options))
-        assert clip.prefixes.choice == (reducer, keep) and clip.prefixes.prefix is not None
+        assert clip.prefixes.prefix is not None
         lengths.append(clip.prefixes.prefix.stream.mask.shape[1])
     assert lengths[0] == lengths[3] > lengths[1] == lengths[2]
 

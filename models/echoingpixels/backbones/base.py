@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from ..inputs.descent import Descent, Drop
 from ..inputs.patches import Resolution
 from ..inputs.positions import Layout
-from ..inputs.prepare import Inputs, Media, Tokenizer
+from ..inputs.prepare import Inputs, Media
+from ..inputs.prompt import Tokenizer
 from ..inputs.token_stream import TokenStream
 from ..options import Reuse
 from ..report import TokenCounts

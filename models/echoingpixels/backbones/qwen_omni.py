@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from ..inputs.descent import Descent, Drop
 from ..inputs.patches import Resolution
 from ..inputs.positions import AUDIO, IMAGE, VIDEO
-from ..inputs.prepare import Inputs, Media, Tokenizer
+from ..inputs.prepare import Inputs, Media
+from ..inputs.prompt import Tokenizer
 from ..inputs.token_stream import TokenStream
 from ..options import Reuse
 from .base import AudioShape, Encoding, Features, VisionShape

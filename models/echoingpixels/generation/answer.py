@@ -70,7 +70,7 @@ class Cost:
     selection_flops: float = 0.0
     peak_bytes: int | None = None
     encoded: TokenCounts | None = None  # None: all tokens
-    timing: Timing = field(default_factory=Timing)
+    timing: Timing | None = field(default_factory=Timing)  # None: of several clips
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -82,7 +82,7 @@ def generate(
     watch: Stopwatch,
     costs: Sequence[Cost],
     weights: int,
-    on_prefill: Callable[[Prefilled], None] | None = None,
+    on_prefill: Callable[[Prefilled], object] | None = None,
 ) -> Iterator[Chunk]:
     """Decode every row of a stream (B, L); text as it is generated, then each row's answer in order.
 

@@ -23,7 +23,8 @@ from ..backbones.sizes import product_bytes
 from ..inputs.descent import counts_by_layer, descend
 from ..inputs.mel import BLOCK, MEL_BINS
 from ..inputs.patches import MERGE, PATCH, STEP
-from ..inputs.prepare import Media, prepare_prompt
+from ..inputs.prepare import Media
+from ..inputs.prompt import prepare_prompt
 from ..inputs.token_stream import TokenStream
 from ..model import EchoingPixels
 from ..options import AskOptions
