@@ -55,9 +55,10 @@ def _terminal() -> Read:
 
     from .chat import COMMANDS
 
+    words = [f"/{name} " if takes else f"/{name}" for name, (takes, _) in COMMANDS.items()]
     session: PromptSession[str] = PromptSession(
         history=FileHistory(str(_history())),
-        completer=WordCompleter([f"/{name}" for name in COMMANDS], sentence=True),
+        completer=WordCompleter(words, sentence=True),
         complete_while_typing=False,
         output=create_output(stdout=sys.stderr),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -36,5 +37,5 @@ def chat(
 
         talk = Chat(Library(loaded, chosen.name, worker, options, model.feature_cache()), asked)
         talk.add(media)
-        if not talk.run(lines()):
+        if not talk.run(lines()) and not sys.stdin.isatty():
             raise typer.Exit(FAILED)

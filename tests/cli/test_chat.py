@@ -129,8 +129,10 @@ def test_a_terminal_has_a_prompt_line_editing_and_a_history(terminal: Callable[.
     talk.expect(r"(?s)\n\w+.*first token.*>>>")
     talk.type('"""Which object\rappears first?"""\r')
     talk.expect(r"\.\.\. ")
-    talk.expect(r"(?s)cake\n.*>>>")
-    talk.type("/ke\t0.05\r")
+    talk.expect(r"(?s)\n\w+.*first token.*>>>")
+    talk.type("/ke\t")
+    talk.expect("/keep")
+    talk.type("0.05\r")
     talk.expect(">>>")
     talk.type("\x03")  # at the prompt it drops the line
     talk.expect(">>>")
