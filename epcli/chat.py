@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 COMMANDS = {  # name: arguments, what it does
     "help": ("", "List the commands."),
-    "clear": ("", "Forget what was said, but not the media."),
+    "clear": ("", "Forget questions and answers, but not the media."),
     "keep": ("RATIO", "Keep this share of the audio and video tokens, in (0, 1]."),
     "reducer": ("NAME", "Select tokens by this method."),
     "clip": (
         "[START END]",
-        "Ask about a part of the latest file, or all of it; forgets what was said.",
+        "Ask about a part of the latest file, or all of it; forgets earlier questions.",
     ),
     "add": ("MEDIA", "Show another video, audio or image file with the next question."),
     "explain": ("FILE", "Write what the latest answer was generated from, as .html or .png."),
@@ -40,7 +40,7 @@ COMMANDS = {  # name: arguments, what it does
 }
 OTHERS = (
     ('"""', 'Begin and end a question of several lines with """.'),
-    ("Ctrl-C", "Stop an answer; what was said of it counts."),
+    ("Ctrl-C", "Stop an answer; the text so far counts as the answer."),
     ("Ctrl-D", "Leave."),
 )
 
@@ -201,7 +201,7 @@ class Chat:
             picture = self.library.worker.read(one.media, one.read, frame_size=shown_size)
             ladder = LADDER if path.suffix.lower() == PAGE else ()
             write(explain(one.clip, picture, last.question, last.options, ladder), path)
-        console.summary(f"{path}: the latest question by itself, without what was said before")
+        console.summary(f"{path}: the latest question by itself, without earlier ones")
 
     def _stats(self) -> None:
         console.pairs(self._latest().lines())

@@ -36,7 +36,7 @@ M = TypeVar("M", bound=Measured)
 
 @dataclass(frozen=True)
 class Prompt:
-    """A question about encoded clips, after what was said before, as token ids and positions.
+    """A question about encoded clips, after earlier messages, as token ids and positions.
 
     `time_s`: seconds to prepare it.
     """

@@ -1,4 +1,4 @@
-"""A conversation about clips: each question comes with all that was said before it."""
+"""A conversation about clips: each prompt has all earlier questions and answers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class Conversation:
     """Questions about encoded clips, one after another.
 
-    `messages`: what was said, the system prompt first. A clip is part of the message of the next question.
+    `messages`: the questions and answers so far, the system prompt first. A clip is part of the message of the next question.
     """
 
     def __init__(self, model: EchoingPixels, *clips: EncodedClip, system: str = SYSTEM) -> None:
@@ -37,11 +37,11 @@ class Conversation:
         self._new.append(clip)
 
     def clear(self) -> None:
-        """Forget what was said, but no clip."""
+        """Forget questions and answers, but no clip."""
         self._new, self.messages = list(self.clips), self.messages[:1]
 
     def replace(self, old: EncodedClip, new: EncodedClip) -> None:
-        """Put one clip in the place of another, and forget what was said."""
+        """Put one clip in the place of another, and forget questions and answers."""
         self.clear()
         self._new = [new if clip is old else clip for clip in self._new]
 

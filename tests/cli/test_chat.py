@@ -61,7 +61,7 @@ def test_earlier_turns_and_the_part_of_the_clip_count(
     ]  # fmt: skip
     first, _, third, _, fifth = done.stdout.splitlines()
     assert first == third == fifth == "cake"
-    assert len(json.loads(file.read_text(encoding="utf-8"))) == 1  # `/clip` begins anew
+    assert len(json.loads(file.read_text(encoding="utf-8"))) == 1  # `/clip` begins a new conversation
 
 
 def test_a_second_file_is_part_of_the_next_question(
