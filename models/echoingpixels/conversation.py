@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class Conversation:
     """Questions about encoded clips, one after another.
 
-    `messages`: the questions and answers so far, the system prompt first. A clip is part of the message of the next question.
+    `messages`: questions and answers so far, after the system prompt. A clip is part of the next question's message.
     """
 
     def __init__(self, model: EchoingPixels, *clips: EncodedClip, system: str = SYSTEM) -> None:
