@@ -19,6 +19,7 @@ from echoingpixels.errors import LESS_MEMORY, EpError, OptionError
 from .commands.ask import ask
 from .commands.batch import batch
 from .commands.cache import cache
+from .commands.chat import chat
 from .commands.doctor import doctor
 from .commands.evaluate import evaluate
 from .commands.explain import explain
@@ -32,7 +33,7 @@ DEBUG = "--debug"
 SHOWN = "Print tracebacks of errors and warnings of other libraries; accepted by every command."
 
 app = typer.Typer(name="ep", add_completion=False, pretty_exceptions_enable=False)
-for command in (ask, batch, explain, evaluate, profile, cache, models, doctor, synth, train):
+for command in (ask, chat, batch, explain, evaluate, profile, cache, models, doctor, synth, train):
     app.command()(command)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -89,7 +89,7 @@ def ask(
         tuple(map(check_question, question)),
         planned(model.model, load) if output.dry_run else choose(model.model, load, model.yes),
         read.media_options(),
-        tokens.ask_options(model),
+        replace(tokens.ask_options(model), reuse_prefix=len(question) > 1),
         None if output.compare else model.feature_cache(),  # a comparison times the whole path
     )
     printed: set[tuple[str, str]] = set()

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from echoingpixels.options import AskOptions
     from echoingpixels.planning.estimate import Memory
     from echoingpixels.planning.plan import Plan
-    from echoingpixels.report import Report
+    from echoingpixels.report import Report, StageTimes
 
 UNITS = ("", "k", "M", "G", "T", "P", "E")
 
@@ -91,9 +91,12 @@ class Result:
         """Warnings and notes as labels and values."""
         return [("warning", text) for text in self.warnings] + [("note", text) for text in self.notes]
 
-    def summary(self) -> str:
-        """One line: kept tokens by modality, total time, time to first token, estimated speedup, first moment."""
-        budget, spent = self.report.tokens, self.report.time_s
+    def summary(self, spent: StageTimes | None = None) -> str:
+        """One line: kept tokens by modality, total time, time to first token, estimated speedup, first moment.
+
+        `spent`: the seconds to print; None for all of the report.
+        """
+        budget, spent = self.report.tokens, spent or self.report.time_s
         kinds = ((name, n) for name, n in vars(budget).items() if n.before and name != "text")
         counts = ", ".join(f"{name} {n.before}→{n.after}" for name, n in kinds)
         parts = [f"{counts} tokens ({100 * budget.kept_ratio:.1f} %)"]

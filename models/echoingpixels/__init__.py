@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .checkpoints.sieve_io import save_sieve as save_sieve
+    from .conversation import Conversation as Conversation
     from .encoded_clip import EncodedClip as EncodedClip
     from .errors import EpError as EpError
     from .from_pretrained import load as load
@@ -29,6 +30,7 @@ _HOMES = {
     "Answer": "generation.answer",
     "AskOptions": "options",
     "Clip": "media.clip",
+    "Conversation": "conversation",
     "EchoingPixels": "model",
     "EncodedClip": "encoded_clip",
     "EpError": "errors",

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from .generation.answer import Answer, Cost
 from .generation.evidence import Timing
+from .generation.prefix import Row
 from .inputs.positions import TEXT
-from .inputs.prepare import Inputs
-from .options import AskOptions
-from .report import StageTimes
+from .inputs.prepare import Inputs, Media
+from .inputs.prompt import Message, prepare_messages
+from .options import AskOptions, check_question
+from .report import StageTimes, Stopwatch, TokenCounts
 
 if TYPE_CHECKING:
     from .encoded_clip import EncodedClip
@@ -34,35 +36,69 @@ M = TypeVar("M", bound=Measured)
 
 @dataclass(frozen=True)
 class Prompt:
-    """A question about an encoded clip, as token ids and positions. `time_s`: seconds to prepare it."""
+    """A question about encoded clips, after earlier messages, as token ids and positions.
 
-    clip: EncodedClip
+    `time_s`: seconds to prepare it.
+    """
+
+    model: EchoingPixels
+    clips: tuple[EncodedClip, ...]
     question: str
     inputs: Inputs
     time_s: StageTimes
+
+    @classmethod
+    def of(cls, model: EchoingPixels, messages: Sequence[Message[EncodedClip]]) -> Prompt:
+        """The prompt for the answer to a conversation. OptionError where its last message has no text."""
+        watch, on = Stopwatch(model.backbone.device), model.backbone
+        question = check_question("".join(part for part in messages[-1].parts if isinstance(part, str)))
+        with watch.stage("prepare"):
+            clips = tuple(part for message in messages for part in message.parts if not isinstance(part, str))
+            sizes = [
+                Message(one.role, tuple(part if isinstance(part, str) else part.media for part in one.parts))
+                for one in messages
+            ]
+            inputs = prepare_messages(sizes, on.tokenizer, on.layout)
+        return cls(model, clips, question, inputs, watch.times())
+
+    @property
+    def clip(self) -> EncodedClip:
+        """The only clip."""
+        (clip,) = self.clips
+        return clip
+
+    @property
+    def media(self) -> Media | None:
+        """The first clip's, if there is one."""
+        return self.clips[0].media if self.clips else None
 
     @property
     def tokens(self) -> int:
         """Length before selection."""
         return self.inputs.kind.shape[1]
 
+    @property
+    def row(self) -> Row:
+        """The same for the decoder."""
+        clips = self.clips
+        return Row(self.inputs, tuple(clip.features for clip in clips), tuple(clip.prefixes for clip in clips))
+
     def cost(self, options: AskOptions) -> Cost:
         """The cost before the first token, and the warnings and notes that belong to the answer."""
-        clip, model = self.clip, self.clip.model
+        clips, model = self.clips, self.model
         text = int((self.inputs.kind == TEXT).sum())
+        spent = sum((replace(clip.time_s, load=None) for clip in clips), StageTimes(load=model.load_s))
+        resolution = model.backbone.resolution
+        warnings = [w for clip in clips for w in (*clip.source.warnings, *resolution.warnings(clip.media.span))]
         return Cost(
-            time_s=clip.time_s + self.time_s,
-            encoder_flops=clip.encoder_flops,
+            time_s=spent + self.time_s,
+            encoder_flops=sum(clip.encoder_flops for clip in clips),
             selection_flops=model.selection_flops(options.reducer, self.tokens - text, text),
-            peak_bytes=clip.peak_bytes,
-            encoded=clip.features.encoded(clip.media.span.image),
-            timing=Timing.of(clip.media.span, clip.duration),
-            warnings=(
-                *clip.source.warnings,
-                *model.backbone.resolution.warnings(clip.media.span),
-                *model.overreach(int(self.inputs.positions.max()) + 1),
-            ),
-            notes=(*clip.notes, *model.notes(options.reducer)),
+            peak_bytes=max(filter(None, (clip.peak_bytes for clip in clips)), default=None),
+            encoded=sum((clip.features.encoded(clip.media.span.image) for clip in clips), TokenCounts()),
+            timing=Timing.of(clips[0].media.span, clips[0].duration) if len(clips) == 1 else None,
+            warnings=(*dict.fromkeys(warnings), *model.overreach(int(self.inputs.positions.max()) + 1)),
+            notes=(*dict.fromkeys(note for clip in clips for note in clip.notes), *model.notes(options.reducer)),
         )
 
 

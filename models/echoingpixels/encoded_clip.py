@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from os import PathLike
 from pathlib import Path
@@ -15,7 +15,9 @@ from .checkpoints.fingerprint import features_mark, file_mark
 from .features.cache import CachedClip, FeatureCache, Slot, default_folder, feature_key
 from .features.encode import encode
 from .generation.answer import Answer, Chunk
+from .generation.prefix import Prefixes
 from .inputs.prepare import Media
+from .inputs.prompt import Message
 from .inputs.token_stream import Selection, TokenStream
 from .media.clip import Ending, Pieces, Source
 from .options import AUTO, AskOptions, MediaOptions
@@ -34,6 +36,7 @@ class EncodedClip:
 
     `media`: the sizes that prompts are made of. `time_s`: seconds to load the model, and to decode, prepare and encode
     the clip. `peak_bytes`: peak memory while the clip was encoded. `slot`: where `store` writes the features.
+    `prefixes`: what the decoder has read of the clip, for further questions.
     """
 
     model: EchoingPixels
@@ -44,6 +47,7 @@ class EncodedClip:
     ending: Ending
     cached: bool = False
     slot: Slot | None = None
+    prefixes: Prefixes = field(default_factory=Prefixes)
 
     @property
     def source(self) -> Source:
@@ -67,10 +71,7 @@ class EncodedClip:
 
     def prompt(self, question: str) -> Prompt:
         """A question about the clip as token ids and positions."""
-        watch = Stopwatch(self.model.backbone.device)
-        with watch.stage("prepare"):
-            inputs = self.model.prepare(self.media, question)
-        return Prompt(self, question, inputs, watch.times())
+        return Prompt.of(self.model, [Message("user", (self, question))])
 
     def stream(
         self, question: str, options: AskOptions | None = None, on_selection: OnSelection | None = None, **keywords: Any
@@ -95,9 +96,9 @@ class EncodedClip:
     def compare(self, question: str, options: AskOptions | None = None, **keywords: Any) -> tuple[Answer, Answer]:
         """The reduced answer with its measured speedup, and the answer from all tokens.
 
-        The reduced run is made twice, and the second one counts.
+        The reduced run is made twice, and the second one counts. Nothing is reused.
         """
-        options = (options or AskOptions()).updated(keywords)
+        options = replace((options or AskOptions()).updated(keywords), reuse_prefix=False)
         self.ask(question, options)
         reduced = self.ask(question, options)
         full = self.ask(question, replace(options, reducer="full", keep=1.0))

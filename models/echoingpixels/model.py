@@ -18,8 +18,10 @@ from .encoded_clip import EncodedClip, OnSelection, cache_slot, encode_pieces, f
 from .errors import OptionError, guarded, guarded_stream
 from .features.cache import FeatureCache, Slot
 from .generation.answer import Answer, Chunk, Cost, generate, joined
+from .generation.prefix import continued, remember, reuses
 from .inputs.positions import overreach
-from .inputs.prepare import Inputs, Media, prepare_prompt
+from .inputs.prepare import Inputs, Media
+from .inputs.prompt import prepare_prompt
 from .inputs.token_stream import Selection, TokenStream, pad
 from .media.clip import Clip, Ending, Pieces, Source
 from .options import (
@@ -35,7 +37,7 @@ from .options import (
 )
 from .reducer_names import SIEVED
 from .reducers.cs2 import Sieve, no_sieve
-from .reducers.registry import reducer_named
+from .reducers.registry import reducer_named, shares_prefix
 from .report import Stopwatch, reset_peak
 
 if TYPE_CHECKING:
@@ -132,7 +134,7 @@ class EchoingPixels:
     @torch.no_grad()
     def embed(self, prompt: Prompt) -> TokenStream:
         """The joint token stream (1, L, D) of a prompt and its clip's features."""
-        return self.backbone.embed(prompt.inputs, (prompt.clip.features,))
+        return self.backbone.embed(prompt.inputs, prompt.row.features)
 
     @torch.no_grad()
     def select(self, stream: TokenStream, reducer: str = AUTO, keep: float = KEEP) -> Selection:
@@ -198,11 +200,11 @@ class EchoingPixels:
         `on_selection` gets the whole stream (B, L) and the selection, untimed. Options and errors as of `answer`.
         """
         options = (options or AskOptions()).updated(keywords).resolved(self.sieve is not None)
-        prompts = [_prompt(one) for one in asked]
+        prompts = list(map(_prompt, asked))
         if not prompts:
             return iter(())
         self.check(options.reducer, options.keep)
-        advise = partial(self.advise, prompts[0].clip.media, prompts[0].question, options)
+        advise = partial(self.advise, prompts[0].media, prompts[0].question, options)
         chunks = self._stream(prompts, options, on_selection)
         return guarded_stream(chunks, "answering", self.backbone.device, advise)
 
@@ -212,25 +214,30 @@ class EchoingPixels:
         try:
             yield from self._chunks(prompts, options, on_selection)
         finally:
-            for clip in {id(prompt.clip): prompt.clip for prompt in prompts}.values():
+            for clip in {id(clip): clip for prompt in prompts for clip in prompt.clips}.values():
                 clip.store()
 
     def _chunks(
         self, prompts: Sequence[Prompt], options: AskOptions, on_selection: OnSelection | None
     ) -> Iterator[Chunk]:
-        watch = Stopwatch(self.backbone.device)
+        watch, choice = Stopwatch(self.backbone.device), (options.reducer, options.keep)
         reset_peak(self.backbone.device)
-        with watch.stage("select"):
-            rows = [self.embed(prompt) for prompt in prompts]
-            stream = pad(rows) if len(rows) > 1 else rows[0]
-            del rows
-            selection = self.select(stream, options.reducer, options.keep)
-            kept = stream.take(selection)
-        if on_selection is not None:
-            on_selection(stream, selection)
-        del stream, selection  # a long stream is large
         costs = [prompt.cost(options) for prompt in prompts]
-        yield from generate(self.backbone, kept, options, watch, costs, self.weight_bytes())
+        rows = [one.row for one in prompts] if shares_prefix(options) and all(one.clips for one in prompts) else []
+        if on_selection is None and reuses(rows, choice):
+            kept, spent = continued(self.backbone, rows, choice, self.select, watch)
+            costs = [replace(cost, time_s=cost.time_s + earlier) for cost, earlier in zip(costs, spent, strict=True)]
+            rows = []  # known now
+        else:
+            with watch.stage("select"):
+                stream = pad([self.embed(prompt) for prompt in prompts])
+                selection = self.select(stream, options.reducer, options.keep)
+                kept = stream.take(selection)
+            if on_selection is not None:
+                on_selection(stream, selection)
+            del stream, selection  # a long stream is large
+        read = partial(remember, self.backbone, rows, choice, kept, watch)
+        yield from generate(self.backbone, kept, options, watch, costs, self.weight_bytes(), read)
 
     def generate(self, stream: TokenStream, options: GenerateOptions | None = None, **keywords: Any) -> Answer:
         """Answer from a stream of one row, reduced or not; the report starts here. Evidence has the stream's own steps.

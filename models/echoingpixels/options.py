@@ -124,6 +124,7 @@ class AskOptions:
     keep: float = KEEP
     generate: GenerateOptions = GenerateOptions()
     evidence: bool = True  # whether to find the moments that the answer rests on, after its last token
+    reuse_prefix: bool = True  # whether answers about one clip share its KV cache, if the reducer reads no question
 
     def __post_init__(self) -> None:
         check_choice(self.reducer, self.keep)

@@ -192,10 +192,10 @@ class Speedup:
 class Report:
     """The cost of one answer.
 
-    `time_s`: of a batch, an equal share of its seconds. `encoded`: tokens that the encoders computed; the other tokens
+    `time_s`: of a batch, an equal share of its seconds. `question_s`: of it, without the clip's and earlier answers'
+    part. `encoded`: tokens that the encoders computed; the other tokens
     of `tokens` reuse the features of one of these. `tokens_per_s`: decoding throughput after the first token, of the
-    whole batch; None for answers of one token. `first_layer`, `last_layer`: tokens that these layers of the decoder
-    read; they differ where tokens are dropped inside.
+    whole batch; None for answers of one token. `first_layer`, `last_layer`: tokens that these decoder layers read.
     """
 
     tokens: Tokens
@@ -207,11 +207,11 @@ class Report:
     tokens_per_s: float | None = None
     first_layer: TokenCounts = TokenCounts()
     last_layer: TokenCounts = TokenCounts()
+    question_s: StageTimes = StageTimes()
 
     def measured(self, full: Report) -> Report:
         """The same with its speedup measured against the report of the full run."""
-        speedup = replace(self.speedup, measured=full.time_s.total / self.time_s.total)
-        return replace(self, speedup=speedup)
+        return replace(self, speedup=replace(self.speedup, measured=full.time_s.total / self.time_s.total))
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -221,10 +221,11 @@ class Report:
             "memory_bytes": self.memory_bytes.as_dict(),
             "flops": asdict(self.flops),
             "speedup": asdict(self.speedup),
-            "encoded": {"video": self.encoded.video, "audio": self.encoded.audio, "image": self.encoded.image},
+            "encoded": {kind: getattr(self.encoded, kind) for kind in TOKEN_KINDS if kind != "text"},
             "tokens_per_s": self.tokens_per_s,
             "first_layer": asdict(self.first_layer),
             "last_layer": asdict(self.last_layer),
+            "question_s": self.question_s.as_dict(),
         }
 
 
@@ -296,5 +297,4 @@ def peak_memory(device: torch.device) -> int | None:
         import resource
     except ImportError:  # Windows has none
         return None
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

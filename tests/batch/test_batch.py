@@ -19,6 +19,7 @@ from echoingpixels.batch import opening
 from echoingpixels.batch.job import Task, Wanted
 from echoingpixels.batch.journal import Journal
 from echoingpixels.batch.run import run
+from echoingpixels.batching import Prompt
 from echoingpixels.encoded_clip import EncodedClip
 from echoingpixels.errors import DataError, ModelError
 from echoingpixels.media import read_clip
@@ -237,14 +238,14 @@ def test_where_a_batch_does_not_fit_each_question_is_tried_alone(
 def test_a_fault_of_ours_fails_its_clip_alone(
     films: list[Path], model: EchoingPixels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = model.prepare
+    real = EncodedClip.prompt
 
-    def prepare(media: Any, question: str) -> Any:
+    def prompt(clip: EncodedClip, question: str) -> Prompt:
         if question == "Boom?":
             raise RuntimeError("a fault")
-        return real(media, question)
+        return real(clip, question)
 
-    monkeypatch.setattr(model, "prepare", prepare)
+    monkeypatch.setattr(EncodedClip, "prompt", prompt)
     asked = [*tasks(films[0], questions=("Boom?",)), *tasks(films[1])]
     tally = answer(model, job(model), asked, tmp_path / "out.jsonl")
     assert tally.answered == 3 and dict(tally.failures) == {"InternalError": 1}

@@ -201,8 +201,8 @@ def test_a_clip_that_does_not_fit_fails_alone(
 ) -> None:
     asked = rows(films)
     (whole,) = evaluate(model, asked, HALF[:1], generate=SHORT)
-    longest = max(model.encode(stream_clip(film)).prompt("Who?").tokens for film in films)
-    out_of_memory(model, monkeypatch, lambda stream: stream.kind.shape[1] < longest)
+    longest = max(model.encode(stream_clip(film)).media.span.tokens for film in films)
+    out_of_memory(model, monkeypatch, lambda stream: int(stream.pool.sum(1).max()) < longest)
     (run,) = evaluate(model, asked, HALF[:1], generate=SHORT)
     failed = [outcome for outcome in run.outcomes if outcome.error]
     assert len({outcome.row.media for outcome in failed}) == 1 and len(failed) == run.score.failed == 4

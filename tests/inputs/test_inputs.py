@@ -15,15 +15,8 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_res
 from echoingpixels.inputs import patches as F
 from echoingpixels.inputs.mel import log_mel
 from echoingpixels.inputs.positions import AUDIO, IMAGE, TEXT, VIDEO
-from echoingpixels.inputs.prepare import (
-    SYSTEM,
-    Inputs,
-    audio_tokens,
-    chat_ids,
-    plain_ids,
-    prepare_media,
-    prepare_prompt,
-)
+from echoingpixels.inputs.prepare import Inputs, audio_tokens, prepare_media
+from echoingpixels.inputs.prompt import SYSTEM, chat_ids, plain_ids, prepare_prompt
 from echoingpixels.media.clip import Clip, Source
 from tests.support import tinymodel
 

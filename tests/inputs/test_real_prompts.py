@@ -11,7 +11,8 @@ import torch
 
 from echoingpixels.backbones.sizes import layout_of, stop_ids_of
 from echoingpixels.inputs.patches import Resolution
-from echoingpixels.inputs.prepare import Extent, Inputs, chat_ids, media_of, plain_ids, prepare_prompt, span_of
+from echoingpixels.inputs.prepare import Extent, Inputs, Media, media_of, span_of
+from echoingpixels.inputs.prompt import Message, Role, chat_ids, plain_ids, prepare_messages, prepare_prompt
 from echoingpixels.media.clip import Ending, Source
 from echoingpixels.train.examples import _tokenized
 from tests.support import realtokenizer
@@ -44,6 +45,16 @@ CASES = {
     "a Chinese question": Case("video", 4, samples=RATE, question="视频里发生了什么？请描述声音。"),
     "a question with emoji": Case("image", 1, question="🎉👩‍👩‍👧 Ünïcödé, what’s this?\n\n  12345\t"),
     "a question that starts with a line break": Case("image", 1, question="\n What?"),
+    "text before the clip": Case("video", 4, samples=RATE, first="Look at this.\n"),
+    "a line break before the clip": Case("video", 4, samples=RATE, first="\n\nLook:"),
+    "the second turn": Case("video", 4, samples=RATE, turns=(("Who?", "The cat."),)),
+    "the third turn": Case("image", 1, turns=(("\nWo?", "  Da.\n"), ("谁？", "")), question="\n\nAnd then? "),
+}
+SPOKEN = {
+    "text before the clip": "Look at this.\nWhat happens?",
+    "a line break before the clip": "Look:What happens?",
+    "the second turn": "What happens?",
+    "the third turn": "And then? ",
 }
 
 
@@ -66,7 +77,14 @@ def ours(case: Case, tokenizer: Any) -> Inputs:
     source = Source("it", case.kind, "none", seconds)  # type: ignore[arg-type]
     extent = Extent(case.size, times, case.samples, Ending(seconds, source))
     media = media_of(span_of(extent, Resolution.plain(case.pixels[1], case.pixels[0])), extent)
-    return prepare_prompt(media, case.question, tokenizer, layout_of(thinker().config))
+    layout = layout_of(thinker().config)
+    if not (case.first or case.turns):
+        return prepare_prompt(media, case.question, tokenizer, layout)
+    said = [text for turn in case.turns for text in turn] + [case.question]
+    roles: tuple[Role, ...] = ("user", "assistant")
+    messages: list[Message[Media]] = [Message(roles[i % 2], (text,)) for i, text in enumerate(said)]
+    messages[0] = Message("user", (*filter(None, [case.first]), media, said[0]))
+    return prepare_messages(messages, tokenizer, layout)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -75,6 +93,13 @@ def test_ids_and_positions_equal_those_of_transformers(name: str, tokenizer: Any
     assert torch.equal(inputs.input_ids, theirs.ids)
     assert torch.equal(inputs.positions, theirs.positions)
     assert int(inputs.positions.max()) + 1 - inputs.input_ids.shape[1] == theirs.delta
+
+
+@pytest.mark.parametrize("name", SPOKEN)
+def test_the_question_is_the_text_of_the_last_message(name: str, tokenizer: Any) -> None:
+    inputs = ours(CASES[name], tokenizer)
+    assert inputs.question is not None
+    assert tokenizer.decode(inputs.input_ids[inputs.question].tolist()).lstrip("\n") == SPOKEN[name]
 
 
 def test_sound_beyond_300_seconds_is_cut_by_transformers_and_kept_here(tokenizer: Any) -> None:

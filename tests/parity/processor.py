@@ -16,7 +16,8 @@ import torch
 from echoingpixels.inputs.mel import MEL_BINS
 from echoingpixels.inputs.patches import STEP, Resolution
 from echoingpixels.inputs.positions import AUDIO, IMAGE, VIDEO, Layout
-from echoingpixels.inputs.prepare import Inputs, Media, prepare_media, prepare_prompt
+from echoingpixels.inputs.prepare import Inputs, Media, prepare_media
+from echoingpixels.inputs.prompt import prepare_prompt
 from echoingpixels.media.clip import Clip, Source
 from tests.parity.tally import EXACT, FixtureError, Recorded, Tally
 

@@ -15,7 +15,8 @@ from torch.nn import functional as F
 from echoingpixels.backbones import attention
 from echoingpixels.backbones.qwen_omni import QwenOmni
 from echoingpixels.inputs.positions import AUDIO, VIDEO
-from echoingpixels.inputs.prepare import prepare_media, prepare_prompt
+from echoingpixels.inputs.prepare import prepare_media
+from echoingpixels.inputs.prompt import prepare_prompt
 from echoingpixels.inputs.token_stream import TokenStream, budget, pad
 from echoingpixels.model import EchoingPixels
 from echoingpixels.reducer_names import UNSIEVED

@@ -42,6 +42,8 @@ class Case:
     size: tuple[int, int] = (360, 640)
     samples: int = 0
     question: str = "What happens?"
+    first: str = ""  # text before the clip
+    turns: tuple[tuple[str, str], ...] = ()  # earlier questions and answers
     pixels: tuple[int, int] = (3136, 50_176)  # least and most of a frame
 
 
@@ -117,7 +119,9 @@ def prompt(case: Case) -> Prompt:
     together = case.kind == "video" and case.samples > 0
     if together:
         given |= {"load_audio_from_video": True, "audio_from_video_indices": [0]}
-    text = f"{SYSTEM}{PLACES[case.kind]}{case.question}<|im_end|>\n<|im_start|>assistant\n"
+    end = "<|im_end|>\n<|im_start|>assistant\n"
+    earlier = "".join(f"{asked}{end}{answer}<|im_end|>\n<|im_start|>user\n" for asked, answer in case.turns)
+    text = f"{SYSTEM}{case.first}{PLACES[case.kind]}{earlier}{case.question}{end}"
     out = processor(text=[text], videos_kwargs={"fps": case.fps}, **given)
     ids, mel, grids = torch.tensor(out["input_ids"]), out.get("feature_attention_mask"), {}
     for kind in ("image_grid_thw", "video_grid_thw"):

@@ -12,7 +12,8 @@ import torch
 from echoingpixels.backbones.qwen_omni import QwenOmni
 from echoingpixels.datasets.questions import Row
 from echoingpixels.errors import DataError, MediaError
-from echoingpixels.inputs.prepare import prepare_media, prepare_prompt
+from echoingpixels.inputs.prepare import prepare_media
+from echoingpixels.inputs.prompt import prepare_prompt
 from echoingpixels.train import clips as train_clips
 from echoingpixels.train.clips import Clips, clip_tokens, cut, read_clips, text_tokens
 from echoingpixels.train.draws import Draws

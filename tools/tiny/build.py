@@ -10,7 +10,7 @@ from torch import Tensor
 from echoingpixels.backbones.qwen_omni import QwenOmni
 from echoingpixels.inputs.mel import MEL_BINS
 from echoingpixels.inputs.patches import Resolution
-from echoingpixels.inputs.prepare import SYSTEM
+from echoingpixels.inputs.prompt import SYSTEM
 from echoingpixels.synth.assets import OBJECTS, SOUNDS
 from echoingpixels.synth.questions import OPTIONS, WORDINGS
 

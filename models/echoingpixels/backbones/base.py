@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from ..inputs.descent import Descent, Drop
 from ..inputs.patches import Resolution
 from ..inputs.positions import Layout
-from ..inputs.prepare import Inputs, Media, Tokenizer
+from ..inputs.prepare import Inputs, Media
+from ..inputs.prompt import Tokenizer
 from ..inputs.token_stream import TokenStream
 from ..options import Reuse
 from ..report import TokenCounts
@@ -176,7 +177,8 @@ class Backbone(Protocol):
     def hidden(self, stream: TokenStream, cache: Any = None, attention: Tensor | None = None) -> Tensor:
         """Run the decoder over a stream: normalised hidden states (B, L, D); fills the KV cache if given.
 
-        `attention` (B, 1, L, L), bool or added to the logits, replaces the causal mask.
+        `attention` (B, 1, L, L), bool or added to the logits, replaces the causal mask. Of places that the cache holds
+        already there is no result.
         """
 
     def attention_of(self, stream: TokenStream, tokens: Tensor, layers: int) -> Iterator[Iterator[Tensor]]:
@@ -204,8 +206,11 @@ class Backbone(Protocol):
     def uneven_cache(self, cache: Any, read: Tensor, drops: Sequence[Drop]) -> Any:
         """The cache that `descend` has filled, for `decode`, which then takes no mask. `read` (B, L) as returned."""
 
-    def joined_cache(self, caches: list[Any], order: Tensor) -> Any:
-        """One KV cache that grows of all rows (B,) of `caches`, left-padded, in `order`; empties those."""
+    def joined_cache(self, caches: Sequence[Any], order: Tensor, empty: bool = True) -> Any:
+        """One KV cache that grows of all rows (B,) of `caches`, left-padded, in `order`; empties those or not."""
+
+    def cut_cache(self, cache: Any, row: int, first: int, last: int) -> Any:
+        """A KV cache that grows, of one row of `cache`: a copy of its places from `first` to before `last`."""
 
     def decode(
         self, token: Tensor, position: Tensor, mask: Tensor | None, cache: Any, compiled: bool = False

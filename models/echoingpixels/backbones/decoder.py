@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache as memo
 from functools import partial
@@ -41,8 +42,8 @@ def _additive(visible: Tensor) -> Tensor:
     return torch.zeros_like(visible, dtype=torch.float32).masked_fill(~visible, -torch.inf)
 
 
-def join(joined: Any, caches: list[Any], order: Tensor) -> Any:
-    """Fill the empty cache `joined` with all rows (B,) of `caches`, left-padded, in `order`; empties those."""
+def join(joined: Any, caches: Sequence[Any], order: Tensor, empty: bool = True) -> Any:
+    """Fill the empty cache `joined` with all rows (B,) of `caches`, left-padded, in `order`; empties those or not."""
     for i in range(len(caches[0].layers)):
         lengths = [part.get_seq_length(i) for part in caches]
         pads = [(0, 0, max(lengths) - length, 0) for length in lengths]
@@ -50,9 +51,31 @@ def join(joined: Any, caches: list[Any], order: Tensor) -> Any:
         keys = torch.cat([F.pad(layer.keys, pad) for layer, pad in zip(layers, pads, strict=True)])[order]
         values = torch.cat([F.pad(layer.values, pad) for layer, pad in zip(layers, pads, strict=True)])[order]
         joined.update(keys, values, i)
-        for layer in layers:
+        for layer in layers if empty else ():
             layer.keys = layer.values = None
     return joined
+
+
+def cut(part: Any, cache: Any, row: int, first: int, last: int) -> Any:
+    """Fill the empty cache `part` with a copy of one row of a cache: its places from `first` to before `last`."""
+    for i, layer in enumerate(cache.layers):
+        keys, values = (x[row : row + 1, :, first:last].clone() for x in (layer.keys, layer.values))
+        part.update(keys, values, i)
+    return part
+
+
+def prompt_mask(mask: Tensor, known: int, dtype: torch.dtype) -> Any:
+    """The decoder's mask for a prompt with mask (B, L), of which the KV cache holds the first `known` places.
+
+    Of the other places, each attends to itself and to those before it that are no padding.
+    """
+    if not known:  # one row is never padded: then nothing waits for the device
+        return None if len(mask) == 1 or bool(mask.all()) else mask
+    place = torch.arange(mask.shape[1], device=mask.device)
+    new = place[known:, None]
+    visible = (mask[:, None] & (place <= new)) | (place == new)  # without any key, padding would be nan
+    added = torch.zeros(visible.shape, dtype=dtype, device=mask.device).masked_fill_(~visible, -torch.inf)
+    return {"full_attention": added[:, None]}
 
 
 def run_with_drops(text: Any, run_layers: Callable[..., Tensor], stream: TokenStream, cache: Any) -> Descent:
@@ -95,6 +118,19 @@ class Uneven:
             hidden = layer(hidden, attention_mask=mask, position_embeddings=rotary, **{kv_name(): self.cache})
         normed: Tensor = text.norm(hidden)
         return normed
+
+
+@contextmanager
+def checkpointed(layers: Iterable[Any], wanted: bool) -> Iterator[None]:
+    """Inside, these layers keep only their inputs if that is wanted and a gradient is needed."""
+    chosen = list(layers) if wanted and torch.is_grad_enabled() else []
+    for layer in chosen:
+        layer.gradient_checkpointing = True
+    try:
+        yield
+    finally:
+        for layer in chosen:
+            layer.gradient_checkpointing = False
 
 
 TOKENS = 1024  # of a part: enough to keep a processor busy

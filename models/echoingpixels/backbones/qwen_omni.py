@@ -5,8 +5,7 @@ Nothing of transformers is copied, patched or subclassed: encoders, decoder laye
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -16,11 +15,12 @@ from torch import Tensor, nn
 from ..inputs.descent import Descent, Drop
 from ..inputs.patches import Resolution
 from ..inputs.positions import AUDIO, IMAGE, VIDEO
-from ..inputs.prepare import Inputs, Media, Tokenizer
+from ..inputs.prepare import Inputs, Media
+from ..inputs.prompt import Tokenizer
 from ..inputs.token_stream import TokenStream
 from ..options import Reuse
 from .base import AudioShape, Encoding, Features, VisionShape
-from .decoder import InParts, Uneven, join, kv_name, run_with_drops, step_mask
+from .decoder import InParts, Uneven, checkpointed, cut, join, kv_name, prompt_mask, run_with_drops, step_mask
 from .encoders import VisionEncoder, encode_audio, write
 from .sizes import audio_flops, audio_shape_of, layout_of, shape_of, stop_ids_of, vision_flops, vision_shape_of
 
@@ -170,7 +170,7 @@ class QwenOmni:
             attention = create_causal_mask(**what, attention_mask=keys, **{self._kv: None})
         else:
             attention = create_bidirectional_mask(**what, attention_mask=keys)
-        with self._checkpointed(layers):
+        with checkpointed(layers, self.checkpointing):
             for layer in layers:
                 embeds = layer(embeds, attention_mask=attention, position_embeddings=rotary, **{self._kv: cache})
         return embeds
@@ -201,20 +201,8 @@ class QwenOmni:
         if checkpointing:
             self.text.activation_checkpointing_enable({"use_reentrant": False})
             self.text.disable_input_require_grads()  # which reentrant checkpoints alone need
-            for part in (self.text, *self.text.layers):  # outside of _checkpointed: they would drop the KV cache,
+            for part in (self.text, *self.text.layers):  # outside of `checkpointed`: they would drop the KV cache,
                 part.gradient_checkpointing = False  # and PEFT would have embeddings ask for a gradient
-
-    @contextmanager
-    def _checkpointed(self, layers: Iterable[Any]) -> Iterator[None]:
-        """Inside, these layers keep only their inputs if a gradient is needed and `train` enabled checkpointing."""
-        chosen = list(layers) if self.checkpointing and torch.is_grad_enabled() else []
-        for layer in chosen:
-            layer.gradient_checkpointing = True
-        try:
-            yield
-        finally:
-            for layer in chosen:
-                layer.gradient_checkpointing = False
 
     def set_sections(self, sections: list[int], by: str = "") -> None:
         """Split the rotary channel pairs; transformers reads entry i from axis i % 3, so four give [T, H, W, T]."""
@@ -232,15 +220,15 @@ class QwenOmni:
     def hidden(self, stream: TokenStream, cache: Any = None, attention: Tensor | None = None) -> Tensor:
         """Run the decoder over a stream: normalised hidden states (B, L, D); fills the KV cache if given.
 
-        `attention` (B, 1, L, L), bool or added to the logits, replaces the causal mask.
+        `attention` (B, 1, L, L), bool or added to the logits, replaces the causal mask. Of places that the cache holds
+        already there is no result.
         """
-        mask: Any = {"full_attention": attention}
-        if attention is None:  # one row is never padded: then nothing waits for the device
-            mask = None if len(stream.mask) == 1 or bool(stream.mask.all()) else stream.mask
-        with self._checkpointed(() if cache is not None else self.text.layers):
+        known = 0 if cache is None else int(cache.get_seq_length())
+        mask = prompt_mask(stream.mask, known, self.dtype) if attention is None else {"full_attention": attention}
+        with checkpointed(self.text.layers, self.checkpointing and cache is None):
             out = self.text(
-                inputs_embeds=stream.embeds,
-                position_ids=stream.positions,
+                inputs_embeds=stream.embeds[:, known:],
+                position_ids=stream.positions[:, :, known:],
                 attention_mask=mask,
                 **{self._kv: cache},
                 use_cache=cache is not None,
@@ -259,9 +247,13 @@ class QwenOmni:
         """The cache that `descend` has filled, for `decode`, which then takes no mask. `read` (B, L) as returned."""
         return Uneven.of(cache, read, [drop.layer for drop in drops])
 
-    def joined_cache(self, caches: list[Any], order: Tensor) -> Any:
-        """One KV cache that grows of all rows (B,) of `caches`, left-padded, in `order`; empties those."""
-        return join(self.new_cache(), caches, order)
+    def joined_cache(self, caches: Sequence[Any], order: Tensor, empty: bool = True) -> Any:
+        """One KV cache that grows of all rows (B,) of `caches`, left-padded, in `order`; empties those or not."""
+        return join(self.new_cache(), caches, order, empty)
+
+    def cut_cache(self, cache: Any, row: int, first: int, last: int) -> Any:
+        """A KV cache that grows, of one row of `cache`: a copy of its places from `first` to before `last`."""
+        return cut(self.new_cache(), cache, row, first, last)
 
     def decode(
         self, token: Tensor, position: Tensor, mask: Tensor | None, cache: Any, compiled: bool = False

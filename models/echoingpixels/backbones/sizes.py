@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..inputs.positions import Layout
-from ..inputs.prepare import Tokenizer
+from ..inputs.prompt import Tokenizer
 from .base import AudioShape, Shape, VisionShape
 
 END_OF_TEXT = "<|endoftext|>"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from torch import Tensor
@@ -61,7 +61,8 @@ class Chunk:
 class Cost:
     """The cost of one row before its first token: the clip's part of the report.
 
-    `time_s`: the clip's seconds, which every question about it reports. `peak_bytes`: peak memory while it was encoded.
+    `time_s`: the clip's seconds, which every question about it reports, and those that an earlier answer spent on the
+    part of the prompt that this one reuses. `peak_bytes`: peak memory while it was encoded.
     """
 
     time_s: StageTimes = field(default_factory=StageTimes)
@@ -69,17 +70,24 @@ class Cost:
     selection_flops: float = 0.0
     peak_bytes: int | None = None
     encoded: TokenCounts | None = None  # None: all tokens
-    timing: Timing = field(default_factory=Timing)
+    timing: Timing | None = field(default_factory=Timing)  # None: of several clips
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
 
 def generate(
-    backbone: Backbone, stream: TokenStream, options: AskOptions, watch: Stopwatch, costs: Sequence[Cost], weights: int
+    backbone: Backbone,
+    stream: TokenStream,
+    options: AskOptions,
+    watch: Stopwatch,
+    costs: Sequence[Cost],
+    weights: int,
+    on_prefill: Callable[[Prefilled], object] | None = None,
 ) -> Iterator[Chunk]:
     """Decode every row of a stream (B, L); text as it is generated, then each row's answer in order.
 
     `watch` has the seconds of the batch so far; each row reports an equal share. `weights`: the model's bytes.
+    `on_prefill` is called after the first token.
     """
     texts = [Text(backbone) for _ in costs]
     started: list[Prefilled] = []
@@ -88,6 +96,9 @@ def generate(
             piece = texts[row].push(token) if token >= 0 else ""
             if piece:
                 yield Chunk(piece, row=row)
+        if on_prefill is not None:
+            on_prefill(started[0])
+            on_prefill = None
     generated = sum(len(text.ids) for text in texts)
     rate = decoding_rate(generated, len(texts), watch.seconds.get("generate"))
     peak = peak_memory(backbone.device)
@@ -110,6 +121,7 @@ def generate(
             tokens_per_s=rate,
             first_layer=by_layer[row][0],
             last_layer=by_layer[row][-1],
+            question_s=share,
         )
         given = text.text, tuple(text.ids), text.reason, report, options, times[row], found[row]
         yield Chunk("", Answer(*given, cost.warnings, cost.notes), row)

@@ -81,9 +81,13 @@ def stream_tokens(
 def prefill(backbone: Backbone, stream: TokenStream, options: GenerateOptions) -> Prefilled:
     """Run the decoder over a stream, with its drops. OptionError for drops with a cache of fixed length.
 
-    Long rows of one length run together, so that no row needs a mask: with one, attention could not use FlashAttention.
+    Places that are known already are not run again. Long rows of one length run together, so that no row needs a mask:
+    with one, attention could not use FlashAttention.
     """
     rows, length = stream.mask.shape
+    if stream.known is not None:
+        hidden = backbone.hidden(stream, stream.known)[:, -1:]
+        return Prefilled(hidden, stream.known, stream.mask if rows > 1 else None)
     if options.static or options.compile:  # places not written yet must not be attended to
         if stream.drops:
             raise OptionError(*NO_STATIC)

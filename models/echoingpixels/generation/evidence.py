@@ -25,6 +25,7 @@ TINY = 1e-6  # share of the highest peak that is only rounding
 OFF = "Evidence times are switched off."
 FUSED = "The sieve's fused form mixes the whole clip into the text, so the kept tokens are no evidence."
 INSIDE = "The reducer drops tokens inside the decoder, so its layers rest on different tokens."
+SEVERAL = "The prompt has several clips, whose times overlap."
 TIMELESS = "The prompt has no audio and no video."
 EMPTY = "The answer is empty."
 NO_GRADIENT = "There are no gradients in torch's inference mode, nor for four-bit weights on a CPU."
@@ -77,7 +78,11 @@ class Timing:
 
 
 def evidence(
-    backbone: Backbone, stream: TokenStream, cache: Any, answers: Sequence[Sequence[int]], timings: Sequence[Timing]
+    backbone: Backbone,
+    stream: TokenStream,
+    cache: Any,
+    answers: Sequence[Sequence[int]],
+    timings: Sequence[Timing | None],
 ) -> list[Evidence]:
     """The evidence of each row of a stream (B, L) for its answer, from the KV cache that decoding has left.
 
@@ -89,8 +94,12 @@ def evidence(
         return [Evidence(reason=FUSED if stream.fused else INSIDE)] * len(words)
     mask, kind, time = stream.mask.cpu(), stream.kind.cpu(), stream.time.cpu()
     timed = mask & ((kind == VIDEO) | (kind == AUDIO))
-    found = [Evidence(reason=TIMELESS if not here else EMPTY) for here in timed.any(1).tolist()]
-    asked = [row for row, one in enumerate(found) if words[row] and one.reason != TIMELESS]
+    reasons = [
+        TIMELESS if not here else SEVERAL if timing is None else EMPTY
+        for here, timing in zip(timed.any(1).tolist(), timings, strict=True)
+    ]
+    found = [Evidence(reason=reason) for reason in reasons]
+    asked = [row for row, reason in enumerate(reasons) if words[row] and reason == EMPTY]
     if not asked:
         return found
     try:
@@ -105,7 +114,7 @@ def evidence(
     for row in asked:
         here = timed[row]
         each, times, video = (x[row, here].double().numpy() for x in (effect, time, kind == VIDEO))
-        made = moments(each, times, video, timings[row])
+        made = moments(each, times, video, timings[row] or Timing())
         found[row] = Evidence(made, None if made else NOTHING)
     return found
 

@@ -50,6 +50,11 @@ class Span:
         """Number of audio and video tokens."""
         return len(self.times) * self.rows * self.columns + self.audio_tokens
 
+    @property
+    def length(self) -> int:
+        """Number of its tokens with its begin and end marks."""
+        return self.tokens + 2 * bool(self.times) + 2 * bool(self.audio_tokens)
+
 
 @dataclass(frozen=True)
 class Placed:

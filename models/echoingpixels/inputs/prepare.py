@@ -1,4 +1,4 @@
-"""A clip and a question to Inputs: patches, log-mel, ids and positions.
+"""A clip to the inputs of the encoders, and the inputs of a prompt.
 
 The values equal those of transformers' Qwen2.5-Omni processor where the frame rate is constant and the audio lasts at
 most 300 s. The processor cuts audio at 30,000 mel frames (7,500 audio tokens); this module keeps all of it.
@@ -6,10 +6,9 @@ most 300 s. The processor cuts audio at 30,000 mel frames (7,500 audio tokens); 
 
 from __future__ import annotations
 
-import re
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,19 +17,7 @@ from ..errors import MediaError
 from ..media.clip import Clip, Ending, Piece, Pieces, already_read
 from . import patches as F
 from .mel import MEL_BINS, log_mel, mel_frames
-from .positions import Layout, Placed, Span, place
-
-SYSTEM = "You are a helpful assistant."
-
-
-class Tokenizer(Protocol):
-    """The methods needed of a tokenizer."""
-
-    def encode(self, text: str, add_special_tokens: bool = ...) -> list[int]: ...
-
-    def decode(self, ids: list[int]) -> str: ...
-
-    def get_added_vocab(self) -> dict[str, int]: ...
+from .positions import TEXT, Placed, Span
 
 
 @dataclass(frozen=True)
@@ -55,6 +42,29 @@ class Inputs:
     media: tuple[Media, ...]  # in order of appearance
     labels: Tensor | None = None  # (1, L) int64, -100 outside the answer
     question: Tensor | None = None  # (1, L) bool, tokens of the question itself; None where unknown
+
+    @property
+    def media_end(self) -> int:
+        """The number of tokens up to the last audio, video or image token."""
+        places = (self.kind[0] != TEXT).nonzero()
+        return int(places[-1]) + 1 if len(places) else 0
+
+    def part(self, first: int, last: int) -> Inputs:
+        """The tokens from `first` to before `last`, with the media in the first part."""
+
+        def cut(x: Tensor | None, dim: int = 1) -> Any:
+            return None if x is None else x.narrow(dim, first, last - first)
+
+        return Inputs(
+            input_ids=cut(self.input_ids),
+            positions=cut(self.positions, 2),
+            kind=cut(self.kind),
+            time=cut(self.time),
+            cell=cut(self.cell),
+            media=() if first else self.media,
+            labels=cut(self.labels),
+            question=cut(self.question),
+        )
 
 
 def audio_tokens(mel_frames: int) -> int:
@@ -143,54 +153,6 @@ def span_of(extent: Extent, resolution: F.Resolution) -> Span:
         message = f"{source.path} has no input for the model: no video, and {sound}."
         raise MediaError(message, "Give a longer part of it, or another file.")
     return span
-
-
-def prepare_prompt(
-    media: Media, question: str, tokenizer: Tokenizer, layout: Layout, system: str = SYSTEM, answer: str | None = None
-) -> Inputs:
-    """The chat prompt around one clip; with `answer`, the answer follows and is labelled for training."""
-    before, after, reply = chat_ids(tokenizer, question, answer, system)
-    placed = place([before, media.span, after, reply], layout)
-    labels = torch.cat([torch.full((placed.ids.numel() - len(reply),), -100), torch.tensor(reply, dtype=torch.long)])
-    question_mask = torch.zeros(placed.ids.numel(), dtype=torch.bool)
-    begin = question_mask.numel() - len(after) - len(reply)
-    question_mask[begin : begin + question_length(tokenizer, after)] = True
-    return as_inputs(placed, (media,), None if answer is None else labels, question_mask)
-
-
-def chat_ids(
-    tokenizer: Tokenizer, question: str, answer: str | None = None, system: str = SYSTEM
-) -> tuple[list[int], list[int], list[int]]:
-    """Token ids before the clip, after it up to the answer, and of the answer with its end mark.
-
-    Text of the question, answer and system prompt never becomes an added token, special or not: see `plain_ids`.
-    """
-
-    def marked(text: str) -> list[int]:
-        return tokenizer.encode(text, add_special_tokens=False)
-
-    def plain(text: str) -> list[int]:
-        return plain_ids(tokenizer, text)
-
-    before = marked("<|im_start|>") + plain(f"system\n{system}") + marked("<|im_end|>\n<|im_start|>user\n")
-    after = plain(question) + marked("<|im_end|>\n<|im_start|>assistant\n")
-    return before, after, [] if answer is None else plain(answer) + marked("<|im_end|>")
-
-
-def plain_ids(tokenizer: Tokenizer, text: str) -> list[int]:
-    """Token ids of text in which the added tokens (`<|im_end|>`, `<tool_call>`, …) are ordinary characters.
-
-    Text that spells an added token is cut after that token's first character; other text has its usual ids.
-    """
-    added = "|".join(map(re.escape, tokenizer.get_added_vocab()))
-    cuts = [found.start() + 1 for found in re.finditer(f"(?={added})", text)] if added else []
-    pieces = [text[first:last] for first, last in zip([0, *cuts], [*cuts, len(text)], strict=True)]
-    return [token for piece in pieces for token in tokenizer.encode(piece, add_special_tokens=False)]
-
-
-def question_length(tokenizer: Tokenizer, after: list[int]) -> int:
-    """Number of tokens of the question itself at the start of `after` from `chat_ids`; the template follows them."""
-    return len(after) - len(chat_ids(tokenizer, "")[1])
 
 
 def as_inputs(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -48,6 +48,7 @@ class TokenStream:
     question: Tensor | None = None  # (B, L) bool, the question's own words; None where they are not known
     saliency: Tensor | None = None  # (B, L) float32 of the encoders, 0 for text; None where it was not computed
     drops: tuple[Drop, ...] = ()  # the selection that follows inside the decoder, first layer first
+    known: Any = None  # the decoder's KV cache of the first places, if it has read them
     fused: bool = False  # whether a sieve has replaced the embeddings by those of its own layers
 
     @property
@@ -87,12 +88,15 @@ class TokenStream:
             for row in range(len(mask))
         ]
 
-    def rows(self, rows: Sequence[int], longest: int) -> TokenStream:
-        """The given rows (R,), cut to their last `longest` tokens, which removes common padding."""
+    def rows(self, rows: Sequence[int], longest: int, without: int = 0) -> TokenStream:
+        """The given rows (R,), cut to their last `longest` tokens, which removes common padding.
+
+        And of these, `without` the last ones.
+        """
         index = torch.tensor(rows).to(self.mask.device, non_blocking=True)
 
         def part(x: Tensor, dim: int = 0) -> Tensor:
-            return x.index_select(dim, index).narrow(dim + 1, x.shape[dim + 1] - longest, longest)
+            return x.index_select(dim, index).narrow(dim + 1, x.shape[dim + 1] - longest, longest - without)
 
         return TokenStream(
             embeds=part(self.embeds),
@@ -129,7 +133,29 @@ class TokenStream:
             question=None if self.question is None else mask & self.question[rows, index],
             saliency=None if self.saliency is None else mask * self.saliency[rows, index],
             drops=selection.drops,
+            known=None,
             fused=self.fused or selection.fused is not None,
+        )
+
+    def followed(self, by: TokenStream) -> TokenStream:
+        """The places of a stream (B, M) after those of this one, row by row: (B, L + M)."""
+
+        def both(x: Tensor | None, y: Tensor | None, dim: int = 1) -> Any:
+            return None if x is None or y is None else torch.cat([x, y], dim)
+
+        return TokenStream(
+            embeds=both(self.embeds, by.embeds),
+            positions=both(self.positions, by.positions, 2),
+            kind=both(self.kind, by.kind),
+            time=both(self.time, by.time),
+            cell=both(self.cell, by.cell),
+            mask=both(self.mask, by.mask),
+            next_position=by.next_position,
+            labels=both(self.labels, by.labels),
+            question=both(self.question, by.question),
+            saliency=both(self.saliency, by.saliency),
+            drops=by.drops,
+            fused=self.fused or by.fused,
         )
 
 
@@ -145,7 +171,9 @@ class Selection:
 
 
 def pad(streams: list[TokenStream]) -> TokenStream:
-    """Join streams into one batch, padded on the left."""
+    """Join streams into one batch, padded on the left; a single one stays as it is."""
+    if len(streams) == 1:
+        return streams[0]
     longest = max(s.embeds.shape[1] for s in streams)
 
     def left(x: Tensor, value: float, dim: int = 1) -> Tensor:

@@ -112,7 +112,7 @@ class Lmms(lmms):  # type: ignore[misc]  # the harness has no types
             max_new_tokens=int(settings.get("max_new_tokens") or GenerateOptions.max_new_tokens),
             temperature=float(settings.get("temperature") or 0.0),
         )
-        options = AskOptions(self.choice.reducer, self.choice.keep, generate, evidence=False)
+        options = AskOptions(self.choice.reducer, self.choice.keep, generate, evidence=False, reuse_prefix=False)
         text = self._clip(request).ask(request.question, options).text
         for stop in [stops] if isinstance(stops, str) else stops:
             text = text.split(stop)[0] if stop else text

@@ -23,14 +23,15 @@ from ..backbones.sizes import product_bytes
 from ..inputs.descent import counts_by_layer, descend
 from ..inputs.mel import BLOCK, MEL_BINS
 from ..inputs.patches import MERGE, PATCH, STEP
-from ..inputs.prepare import Media, prepare_prompt
+from ..inputs.prepare import Media
+from ..inputs.prompt import prepare_prompt
 from ..inputs.token_stream import TokenStream
 from ..model import EchoingPixels
 from ..options import AskOptions
 from ..reducer_names import SIEVED
 from ..reducers.chunked_scoring import passes
 from ..reducers.novelty import TOKENS_AT_ONCE
-from ..reducers.registry import reducer_named
+from ..reducers.registry import reducer_named, shares_prefix
 from ..report import TokenCounts
 from .meta_model import Outline, weight_bytes
 
@@ -182,6 +183,7 @@ def _stages(case: Case) -> Iterator[Stage]:
     held += kept * work.token
     yield Stage("prefill", held, work.kv_cache(*each), work.prefill(each))
     grown = work.kv_cache(kept + new)  # one layer at a time is copied to become longer
+    held += work.kv_cache(*each) if shares_prefix(case.options) else 0  # kept for the next question
     last = work.shape.vocab * work.value + round(work.layer(1, work.quant))
     yield Stage("generate", held, work.kv_cache(*(tokens + new for tokens in each)), grown + last)
 

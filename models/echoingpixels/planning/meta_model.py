@@ -17,7 +17,7 @@ from ..backbones import sizes
 from ..backbones.qwen_omni import QwenOmni
 from ..checkpoints.loading import KNOWN, dtype_of, place_of, read_config, resolution_of, reuse_of
 from ..checkpoints.sieve_io import read_sieve_options, sieve_folder, sieve_inside
-from ..inputs.prepare import Tokenizer
+from ..inputs.prompt import Tokenizer
 from ..model import EchoingPixels
 from ..options import AUTO, LoadOptions
 from ..reducers.cs2 import Sieve, SieveOptions

@@ -127,7 +127,9 @@ def profile(
             clip = model.encode(path, read, cache=None, reader=reader)  # every round times the whole path
             sources[path] = clip.source
             for done, setting in enumerate(in_turn(chosen, turn, turns, options.seed), 1):
-                answer = clip.ask(question, AskOptions(setting.reducer, setting.keep, generate, evidence=False))
+                answer = clip.ask(
+                    question, AskOptions(setting.reducer, setting.keep, generate, evidence=False, reuse_prefix=False)
+                )
                 answer = answer if resets else _without_peak(answer)
                 if repeat >= 0:
                     samples.append(Sample(path, repeat, setting, answer))

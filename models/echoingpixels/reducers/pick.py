@@ -16,7 +16,7 @@ SEED = 0
 
 
 class Pick(Protocol):
-    """A rule that ranks tokens."""
+    """A rule that ranks tokens. Of the text it knows the scores alone."""
 
     def rank(self, stream: TokenStream, scores: Tensor | None, budget: Budget, keep: float) -> Tensor:
         """Ranks (B, L) float32 from which the budget keeps the highest; -inf for a token that is not picked.

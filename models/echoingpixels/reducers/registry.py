@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from ..backbones.base import Backbone, Shape
 from ..inputs.token_stream import Selection, TokenStream
+from ..options import AskOptions
 from ..reducer_names import PLUGINS, REDUCER_NAMES, add_name, check_reducer
 from .budget import Budget, EachWindow, OnePool, Whole
 from .chunked_scoring import passes
@@ -35,6 +36,11 @@ class Reducer:
     def entry(self, layers: int, keep: float) -> DropPlan:
         """The share of the tokens that enters a decoder of `layers` layers, and the drops inside."""
         return DropPlan(keep, ()) if self.schedule is None else self.schedule.at(layers, keep)
+
+    @property
+    def reads_question(self) -> bool:
+        """Whether another question about a clip may change the tokens that the decoder's layers read."""
+        return self.scorer.reads_question or self.schedule is not None
 
     def choose(self, backbone: Backbone, sieve: Sieve | None, stream: TokenStream, keep: float) -> Selection:
         """The tokens to keep; changes nothing. Text is always kept."""
@@ -71,6 +77,12 @@ REDUCERS: dict[str, Reducer] = {
     "full": Reducer(NONE, BEST, Whole()),
 }
 assert list(REDUCERS) == REDUCER_NAMES, "reducer_names.py names the reducers"
+
+
+def shares_prefix(options: AskOptions) -> bool:
+    """Whether answers share what the decoder has read of a clip (`generation.prefix`)."""
+    grows = not (options.generate.static or options.generate.compile)
+    return options.reuse_prefix and grows and not reducer_named(options.reducer).reads_question
 
 
 def register(name: str, reducer: Reducer) -> None:

@@ -45,7 +45,8 @@ class Scorer:
 
     `flops(shape, sieve, tokens)`: floating-point operations to score that many tokens at once. `reads_attention`:
     whether it computes attention weights in the decoder's first layers. `compares_steps`: whether it compares each
-    token with its predecessor (`novelty`). Memory plans include both.
+    token with its predecessor (`novelty`). Memory plans include both. `reads_question`: whether the scores may depend
+    on the text.
     """
 
     score: Callable[[Backbone, Sieve | None, TokenStream], Scored] = unscored
@@ -53,6 +54,7 @@ class Scorer:
     needs_sieve: bool = False
     reads_attention: bool = False
     compares_steps: bool = False
+    reads_question: bool = True
 
 
 def _cs2(backbone: Backbone, sieve: Sieve | None, stream: TokenStream) -> Scored:
@@ -92,8 +94,8 @@ def _saliency(backbone: Backbone, sieve: Sieve | None, stream: TokenStream) -> S
     return Scored(stream.saliency)
 
 
-NONE = Scorer()
+NONE = Scorer(reads_question=False)
 CS2 = Scorer(_cs2, _cs2_flops, needs_sieve=True)
 RELEVANCE = Scorer(_relevance, _attention_flops, reads_attention=True, compares_steps=True)
-NOVELTY = Scorer(_novelty, compares_steps=True)
-SALIENCY = Scorer(_saliency)
+NOVELTY = Scorer(_novelty, compares_steps=True, reads_question=False)
+SALIENCY = Scorer(_saliency, reads_question=False)

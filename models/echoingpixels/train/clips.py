@@ -23,7 +23,8 @@ from ..errors import DataError, EpError, MediaError
 from ..features.cache import FORMAT
 from ..features.encode import encode
 from ..inputs.positions import Span, place
-from ..inputs.prepare import chat_ids, extent_of, span_of
+from ..inputs.prepare import extent_of, span_of
+from ..inputs.prompt import chat_ids
 from ..media import read_clip
 from ..media.clip import SAMPLE_RATE, Clip
 from ..options import MediaOptions, reuse_name

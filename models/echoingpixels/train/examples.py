@@ -17,7 +17,8 @@ from torch.nn import functional as F
 
 from ..backbones.base import Backbone, Features
 from ..inputs.positions import TEXT, Placed, Span, place
-from ..inputs.prepare import Media, as_inputs, chat_ids, plain_ids, question_length
+from ..inputs.prepare import Media, as_inputs
+from ..inputs.prompt import chat_ids, plain_ids, question_length
 from ..inputs.token_stream import Selection, TokenStream, packed, pad
 from ..synth.questions import Question
 

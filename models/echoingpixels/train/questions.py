@@ -12,7 +12,8 @@ from ..datasets.questions import Row, read_plain
 from ..datasets.reading import read_questions
 from ..errors import DataError
 from ..generation.decode import Text, stream_tokens
-from ..inputs.prepare import Media, prepare_prompt
+from ..inputs.prepare import Media
+from ..inputs.prompt import prepare_prompt
 from ..media.folder import find_clips
 from ..options import GenerateOptions, check_question
 from .examples import Example
