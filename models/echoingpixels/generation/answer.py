@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
+import torch
 from torch import Tensor
 
 from ..backbones.base import Backbone
@@ -89,16 +90,19 @@ def generate(
     `watch` has the seconds of the batch so far; each row reports an equal share. `weights`: the model's bytes.
     `on_prefill` is called after the first token.
     """
-    texts = [Text(backbone) for _ in costs]
+    texts = [Text(backbone, options.generate.stop) for _ in costs]
     started: list[Prefilled] = []
-    for tokens in stream_tokens(backbone, stream, options.generate, watch, started.append):
+    done = torch.zeros(len(texts), dtype=torch.bool)
+    for tokens in stream_tokens(backbone, stream, options.generate, watch, started.append, done):
         for row, token in enumerate(tokens.tolist()):
             piece = texts[row].push(token) if token >= 0 else ""
+            done[row] = texts[row].reason == "stop"
             if piece:
                 yield Chunk(piece, row=row)
         if on_prefill is not None:
             on_prefill(started[0])
             on_prefill = None
+    yield from (Chunk(piece, row=row) for row, text in enumerate(texts) if (piece := text.rest()))
     generated = sum(len(text.ids) for text in texts)
     rate = decoding_rate(generated, len(texts), watch.seconds.get("generate"))
     peak = peak_memory(backbone.device)
