@@ -18,7 +18,7 @@ LEVELS = (
     {"checkpoints"},
     {"batching", "encoded_clip", "model"},
     {"planning", "from_pretrained"},
-    {"evaluation", "profiling", "explain", "batch", "train", "integrations"},
+    {"evaluation", "profiling", "explain", "batch", "train", "serving", "integrations"},
 )
 LEVEL = {name: number for number, names in enumerate(LEVELS, 1) for name in names}
 
