@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.config import JsonDict
 
+from ..options import is_unicode
 from .refusals import Refused
 
 SEED = 2**63 - 1
@@ -48,11 +49,18 @@ class InputAudio(Body):
 Uuid = Annotated[str, Field(min_length=1, max_length=256)]
 
 
+def _unicode(text: str) -> str:
+    """ValueError for lone surrogates, which JSON can spell and no tokenizer accepts."""
+    if not is_unicode(text):
+        raise ValueError("is not valid text")
+    return text
+
+
 class TextPart(Body):
     """A piece of text."""
 
     type: Literal["text"]
-    text: str
+    text: Annotated[str, AfterValidator(_unicode)]
 
 
 class VideoPart(Body):
@@ -218,11 +226,11 @@ def refusal(errors: Sequence[Any]) -> Refused:
 
 
 def _named(where: Sequence[str | int]) -> Iterator[str]:
-    """The pieces of a field's name, such as messages[0].content[1].text, without the tags of unions."""
-    after = False
+    """The pieces of a field's name, such as messages[0].content[1].text, without the tags of unions: a message has its
+    role as tag, and a part of a user's message its type."""
     for place, step in enumerate(where):
+        tagged = place == 2 or (place == 5 and where[2] == "user")
         if isinstance(step, int):
             yield f"[{step}]"
-        elif not (after and where[place - 2] in ("messages", "content")):
+        elif not (tagged and where[0] == "messages"):
             yield f".{str(step)[:80]}"
-        after = isinstance(step, int)
