@@ -81,15 +81,21 @@ class Clips:
         return self._pool.submit(self._check, Found(path, "", label))
 
     def trim(self, all: bool = False) -> None:
-        """Drop the least recently used clips above the limit, or all. KV prefixes grow with the answers."""
+        """Free memory above the limit, or all of it: KV prefixes first, which grow with the answers, then clips.
+
+        The least recently used come first.
+        """
         with self._lock:
-            sizes = {key: held_bytes(clip) for key, clip in self._held.items()}
-            total = sum(sizes.values())
+            total = sum(map(held_bytes, self._held.values()))
+            most = -1 if all else self._bounds.clips
+            for clip in self._held.values():
+                if total > most:
+                    total -= held_bytes(clip)
+                    clip.prefixes.clear()
+                    total += held_bytes(clip)
             for key in list(self._held):
-                if total <= self._bounds.clips and not all:
-                    break
-                del self._held[key]
-                total -= sizes[key]
+                if total > most:
+                    total -= held_bytes(self._held.pop(key))
             self._named = {name: key for name, key in self._named.items() if key in self._held}
         self._engine.metrics.memory.set(total)
 
