@@ -14,6 +14,7 @@ import httpx
 
 from echoingpixels.model import EchoingPixels
 from echoingpixels.options import AskOptions, GenerateOptions
+from echoingpixels.serving.fetch import Fetcher
 from echoingpixels.serving.server import LOCAL, Server, listen, url_of
 from echoingpixels.serving.settings import Settings
 from tests.support import clips
@@ -76,10 +77,12 @@ def waited(done: Callable[[], bool], seconds: float = PATIENCE_S) -> bool:
 
 
 @contextmanager
-def served(folder: Path, load: Callable[[], EchoingPixels], ready: bool = True, **settings: Any) -> Iterator[Live]:
+def served(
+    folder: Path, load: Callable[[], EchoingPixels], ready: bool = True, fetcher: Fetcher | None = None, **settings: Any
+) -> Iterator[Live]:
     """A server of a model; it is stopped with the block. `ready`: wait until the model is loaded."""
     given = {"model": "random", "uploads": folder / "uploads", "ask": ASK, "hosts": LOCAL, **settings}
-    server = Server(Settings(**given), load)
+    server = Server(Settings(**given), load, fetcher)
     listening = listen("127.0.0.1", 0)
     url = url_of(listening)
     thread = threading.Thread(target=server.run, args=(listening,))

@@ -15,8 +15,10 @@ REFUSED = tuple(
     map(
         ipaddress.ip_network,
         (
-            "168.63.129.16/32",  # Azure's metadata service, at a public address
-            "64:ff9b::/96",  # IPv4 inside IPv6: NAT64, 6to4, Teredo
+            "168.63.129.16/32",  # metadata services at addresses that count as public: Azure's and Oracle's
+            "192.0.0.0/24",
+            "192.88.99.0/24",  # IPv4 inside IPv6: 6to4, NAT64, Teredo
+            "64:ff9b::/96",
             "64:ff9b:1::/48",
             "2002::/16",
             "2001::/32",

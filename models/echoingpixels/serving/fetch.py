@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -19,7 +21,6 @@ from ..errors import MediaError
 from .addresses import PORTS, Pattern, is_public
 
 REDIRECTS = 5
-CHUNK = 1 << 20  # bytes
 STEP_S = 15.0  # s for each step: to connect, or to get the next bytes
 MOVED = (301, 302, 303, 307, 308)
 CHECK = "Check the URL."
@@ -56,15 +57,15 @@ class Fetcher:
         with httpx.Client(trust_env=False, timeout=STEP_S, follow_redirects=False) as client:
             place = url
             for _ in range(REDIRECTS + 1):
-                with self._opened(client, place) as (response, at):
+                with self._opened(client, place, end) as (response, at):
                     if response.status_code in MOVED and "location" in response.headers:
                         place = str(_joined(at, response.headers["location"]))
                         continue
-                    return self._write(response, url, target, end, check)
+                    return self._write(response, url, target, check)
         raise MediaError(f"{_shown(url)} redirects more than {REDIRECTS} times.", CHECK)
 
     @contextmanager
-    def _opened(self, client: httpx.Client, place: str) -> Iterator[tuple[httpx.Response, httpx.URL]]:
+    def _opened(self, client: httpx.Client, place: str, end: float) -> Iterator[tuple[httpx.Response, httpx.URL]]:
         """The response of one address, before its body, and the URL."""
         url = self._checked(place)
         port = url.port or PORTS[url.scheme]
@@ -73,15 +74,23 @@ class Fetcher:
         headers = {"Host": url.netloc.decode("ascii"), "Accept": "*/*", "Accept-Encoding": "identity"}
         request = client.build_request("GET", url.copy_with(host=literal), headers=headers)
         request.extensions["sni_hostname"] = url.raw_host.decode("ascii")
+        connection = _Connection(address, place)
+        request.extensions["trace"] = connection.trace
+        late = threading.Timer(max(0.0, end - time.monotonic()), connection.cut)
+        late.start()
         try:
             response = client.send(request, stream=True)
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise _failed(place, error) from None
-        try:
-            self._check_peer(response, address, place)
-            yield response, url
+            try:
+                yield response, url
+            finally:
+                response.close()
+        except httpx.HTTPError as error:
+            if not connection.late:
+                raise _failed(place, error) from None
         finally:
-            response.close()
+            late.cancel()
+        if connection.late:  # a body of unknown length ends without an error
+            raise MediaError(f"{_shown(place)} was not fetched within {self.seconds:g} s.", CHECK)
 
     def _checked(self, place: str) -> httpx.URL:
         """The parsed URL. MediaError if it is not allowed."""
@@ -108,14 +117,7 @@ class Fetcher:
             raise MediaError(f"{_shown(place)} is not at a public address.", "Upload the clip to /v1/files.")
         return found[0]
 
-    def _check_peer(self, response: httpx.Response, address: str, place: str) -> None:
-        """MediaError if the connection was made to another address."""
-        stream = response.extensions.get("network_stream")
-        peer = None if stream is None else stream.get_extra_info("server_addr")
-        if peer is None or peer[0] != address:
-            raise MediaError(f"{_shown(place)} is not at the address that was checked.", CHECK)
-
-    def _write(self, response: httpx.Response, url: str, target: Path, end: float, check: Callable[[], object]) -> str:
+    def _write(self, response: httpx.Response, url: str, target: Path, check: Callable[[], object]) -> str:
         """Write the body, which is not decompressed."""
         if response.status_code != 200:
             raise MediaError(f"{_shown(url)} cannot be fetched: status {response.status_code}.", CHECK)
@@ -124,22 +126,44 @@ class Fetcher:
         digest, size = hashlib.sha256(), 0
         try:
             with target.open("wb") as out:
-                for data in response.iter_raw(CHUNK):
+                for data in response.iter_raw():
                     check()
                     size += len(data)
                     if size > self.most:
                         raise MediaError(
                             f"{_shown(url)} is larger than {self.most} bytes.", "Ask about a shorter clip."
                         )
-                    if time.monotonic() > end:
-                        raise MediaError(f"{_shown(url)} was not fetched within {self.seconds:g} s.", CHECK)
                     digest.update(data)
                     out.write(data)
-        except httpx.HTTPError as error:
-            raise _failed(url, error) from None
         except OSError as error:
             raise MediaError(f"{_shown(url)} cannot be stored: {error.strerror}.", "Try again later.") from error
         return digest.hexdigest()
+
+
+class _Connection:
+    """The connection of one request: its peer is checked before anything is sent, and `cut` ends it."""
+
+    def __init__(self, address: str, place: str) -> None:
+        self._address, self._place = address, place
+        self._socket: socket.socket | None = None
+        self.late = False
+
+    def trace(self, event: str, about: dict[str, Any]) -> None:
+        """Called by httpx for each step. MediaError if the connection was made to another address."""
+        if event in ("connection.connect_tcp.complete", "connection.start_tls.complete"):
+            stream = about["return_value"]
+            self._socket = stream.get_extra_info("socket")
+            peer = stream.get_extra_info("server_addr")
+            if peer is None or peer[0] != self._address:
+                stream.close()
+                raise MediaError(f"{_shown(self._place)} is not at the address that was checked.", CHECK)
+
+    def cut(self) -> None:
+        """End the connection from another thread, whatever it waits for."""
+        self.late = True
+        if self._socket is not None:
+            with suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
 
 
 def _joined(url: httpx.URL, location: str) -> httpx.URL:

@@ -16,6 +16,7 @@ from ..model import EchoingPixels
 from .app import create_app
 from .clips import Clips
 from .engine import Engine
+from .fetch import Fetcher
 from .files import FileStore
 from .guards import Guard
 from .metrics import Metrics
@@ -31,11 +32,11 @@ Say = Callable[[str], object]
 class Server:
     """A server and its parts. `app` is its ASGI application."""
 
-    def __init__(self, settings: Settings, load: Callable[[], EchoingPixels]) -> None:
+    def __init__(self, settings: Settings, load: Callable[[], EchoingPixels], fetcher: Fetcher | None = None) -> None:
         self.settings, self.metrics, bounds = settings, Metrics(), settings.bounds
         self.files = FileStore(settings.uploads, bounds.upload, bounds.uploads, bounds.expiry_s)
         self.engine = Engine(load, bounds, self.metrics)
-        self.clips = Clips(self.engine, settings, self.files)
+        self.clips = Clips(self.engine, settings, self.files, fetcher)
         self.engine.settled = self.clips.trim
         self.app: Guard = create_app(settings, self.engine, self.clips, self.files)
         self._inner: _Stoppable | None = None
