@@ -127,7 +127,15 @@ def create_app(settings: Settings, engine: Engine, clips: Clips, files: FileStor
         yield
         sweeper.cancel()
 
-    app = FastAPI(title="ep", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan, responses=ERRORS)
+    app = FastAPI(
+        title="ep",
+        version=__version__,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        lifespan=lifespan,
+        responses=ERRORS,
+    )
     _handle_errors(app)
     _add_chat(app, own)
     _add_files(app, own)
