@@ -42,6 +42,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
         (503, "The model is loading, or the server is shutting down."),
     )
 }
+Purpose = Annotated[str, Form(max_length=64, description="Of no effect.")]
 EVENTS = {"text/event-stream": {"schema": {"type": "string"}}}
 
 
@@ -190,10 +191,8 @@ def _add_chat(app: FastAPI, own: Application) -> None:
 
 
 def _add_files(app: FastAPI, own: Application) -> None:
-    purposes = Form(max_length=64, description="Of no effect.")
-
     @app.post("/v1/files")
-    async def upload(file: Annotated[UploadFile, File()], purpose: Annotated[str, purposes] = "") -> FileObject:
+    async def upload(file: Annotated[UploadFile, File()], purpose: Purpose = "") -> FileObject:
         """Upload a clip, and get the id for `{"url": "file-…"}`."""
         return await own.upload(file)
 
