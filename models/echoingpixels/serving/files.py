@@ -108,12 +108,14 @@ class FileStore:
         """Delete the least recently used uploads above the total limit, but not the newest one."""
         used: list[tuple[float, int, Path]] = []
         for file in self._files():
+            if file.suffix == PART:
+                continue
             with suppress(OSError):
                 about = file.stat()
                 used.append((about.st_atime, about.st_size, file))
         excess = sum(size for _, size, _ in used) - self.total
         for _, size, file in sorted(used):
-            if excess > 0 and file != newest and file.suffix != PART:
+            if excess > 0 and file != newest:
                 file.unlink(missing_ok=True)
                 excess -= size
 
