@@ -16,7 +16,7 @@ LEVELS = (
     {"backbones"},
     {"features", "reducers", "generation"},
     {"checkpoints"},
-    {"batching", "encoded_clip", "model"},
+    {"batching", "conversation", "encoded_clip", "model"},
     {"planning", "from_pretrained"},
     {"evaluation", "profiling", "explain", "batch", "train", "serving", "integrations"},
 )

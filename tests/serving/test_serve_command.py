@@ -97,6 +97,7 @@ def test_the_doctor_and_the_server_name_the_same_packages() -> None:
 def test_hosts() -> None:
     assert hosts_of("127.0.0.1", (), False) == {"localhost", "127.0.0.1", "::1"}
     assert hosts_of("::1", (), False) is not None and hosts_of("localhost", (), False) is not None
+    assert hosts_of("127.0.0.1", ("key",), False) is None  # behind a proxy, with any name
     assert hosts_of("0.0.0.0", ("key",), False) is None and hosts_of("0.0.0.0", (), True) is None
     with pytest.raises(OptionError):
         hosts_of("192.168.0.1", (), False)

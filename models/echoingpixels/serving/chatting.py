@@ -27,6 +27,7 @@ from .refusals import Refused, of_error
 from .replies import Head, event
 
 T = TypeVar("T")
+UNBUFFERED = {"X-Accel-Buffering": "no"}  # a proxy passes each event on at once
 
 
 class Gone(Exception):  # noqa: N818
@@ -100,7 +101,7 @@ class Stream(StreamingResponse):
     """The events of a question as server-sent events. It closes the question, also where nothing was sent."""
 
     def __init__(self, question: Question, first: str | Answer, head: Head) -> None:
-        super().__init__(_events(question, first, head), media_type="text/event-stream")
+        super().__init__(_events(question, first, head), media_type="text/event-stream", headers=UNBUFFERED)
         self._question = question
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -143,11 +143,16 @@ def is_loopback(host: str) -> bool:
 
 
 def hosts_of(host: str, keys: tuple[str, ...], insecure: bool) -> frozenset[str] | None:
-    """The names that requests may use for a server at `host`: on loopback only local ones, as any page in a browser
-    can name this machine otherwise. OptionError for a server that others reach without a key."""
+    """The names that requests may use for a server at `host`; None for any, where a key is needed.
+
+    Without a key only local ones: any page in a browser can let its own name stand for this machine. OptionError for a
+    server that other machines reach without a key.
+    """
+    if keys:
+        return None
     if is_loopback(host):
         return LOCAL | {host}
-    if not keys and not insecure:
+    if not insecure:
         message = f"--host {host} is reachable from other machines, and there is no API key."
         raise OptionError(message, "Add --api-key-file FILE, or --insecure.")
     return None
