@@ -167,6 +167,7 @@ def test_a_drawn_answer_depends_on_the_seed_alone(live: Live, shorts: list[Path]
     for thread in threads:
         thread.join()
     assert both == [alone] * 4
+    assert len({live.ask("Who?", temperature=2.0).json()["choices"][0]["message"]["content"] for _ in range(4)}) > 1
 
 
 def test_a_stop_text_ends_the_answer_and_the_stream(live: Live, shorts: list[Path]) -> None:
@@ -290,6 +291,34 @@ def test_while_the_model_loads_the_port_is_open(tmp_path: Path) -> None:
         assert waiting.headers["retry-after"].isdigit()
         loaded.set()
         assert slow.server.engine.open == 0
+
+
+class Breaking:
+    """A model that fails after a few pieces of text."""
+
+    def __init__(self) -> None:
+        self._model = tinymodel.model()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+    def stream(self, prompts: Any, options: Any) -> Iterator[Any]:
+        yield from list(self._model.stream(prompts, options))[:3]
+        raise RuntimeError("boom")
+
+
+def test_a_failure_in_the_middle_of_a_stream_is_an_event_with_the_error(tmp_path: Path) -> None:
+    with (
+        served(tmp_path, Breaking) as live,  # type: ignore[arg-type]
+        openai.OpenAI(base_url=f"{live.url}/v1", api_key="none", max_retries=0) as client,
+    ):
+        text = []
+        with pytest.raises(openai.APIError, match="RuntimeError: boom"):
+            for chunk in client.chat.completions.create(model="random", messages=messages("Who?"), stream=True):
+                text.append(chunk.choices[0].delta.content)
+        assert "".join(filter(None, text))
+        assert live.ask("Who?").status_code == 500 and live.idle()
+        assert live.metric('ep_requests_total{outcome="failed"}') == 2
 
 
 def test_url_patterns_match_part_by_part() -> None:

@@ -259,3 +259,67 @@ def test_a_kv_prefix_counts_and_is_reused(tmp_path: Path, shorts: list[Path]) ->
         live.server.clips._bounds = replace(live.server.clips._bounds, clips=features)
         live.server.clips.trim()  # the prefix goes first
         assert live.metric("ep_clip_bytes") == features
+
+
+def test_a_clip_in_memory_does_not_wait_for_the_reading_of_others(
+    tmp_path: Path, shorts: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bounds = Bounds(readers=2, workers=2)
+    with served(tmp_path, tinymodel.model, roots=(shorts[0].parent,), bounds=bounds) as live:
+        first = live.ask(video(shorts[0], uuid="a"), "Who?").json()["choices"]
+        go, read = threading.Event(), live.server.clips._read
+
+        def slow(*given: Any) -> Any:
+            assert go.wait(30)
+            return read(*given)
+
+        monkeypatch.setattr(live.server.clips, "_read", slow)
+        done: list[int] = []
+        threads = [
+            threading.Thread(target=lambda path=path: done.append(live.ask(video(path), "Who?").status_code))
+            for path in shorts[1:4]
+        ]
+        for thread in threads:
+            thread.start()
+        assert waited(lambda: len(live.server.clips._flights) == 2)
+        for clip in (video(shorts[0]), video("https://not.read/", uuid="a")):
+            assert live.ask(clip, "Who?").json()["choices"] == first
+        assert not done
+        go.set()
+        for thread in threads:
+            thread.join()
+        assert done == [200, 200, 200]
+
+
+def test_clients_that_ask_about_one_clip_share_its_reading_also_if_the_first_leaves(
+    tmp_path: Path, shorts: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with served(tmp_path, tinymodel.model, roots=(shorts[0].parent,)) as live:
+        go, read, reads = threading.Event(), live.server.clips._read, []
+
+        def slow(found: Any, options: Any, check: Any) -> Any:
+            reads.append(found)
+            assert go.wait(30)
+            return read(found, options, check)
+
+        monkeypatch.setattr(live.server.clips, "_read", slow)
+        body, done = asked(video(shorts[0]), "Who?"), []
+
+        def ask(seconds: float) -> None:
+            try:
+                done.append(httpx.post(f"{live.url}/v1/chat/completions", json=body, timeout=seconds).status_code)
+            except httpx.TimeoutException:
+                done.append(0)
+
+        threads = [threading.Thread(target=ask, args=(seconds,)) for seconds in (1.5, 60, 60)]
+        for i, thread in enumerate(threads):
+            thread.start()
+            assert waited(lambda i=i: live.server.engine.open == i + 1)
+        assert len(reads) == 1
+        threads[0].join()
+        assert waited(lambda: live.server.engine.open == 2)
+        go.set()
+        for thread in threads[1:]:
+            thread.join()
+        assert done == [0, 200, 200] and len(reads) == 2  # one of the others read it again, for both
+        assert live.metric('ep_clips_total{source="encoded"}') == 1 and not live.server.clips._flights

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import socket
+import ssl
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -222,6 +225,58 @@ def test_other_spellings_of_this_machine_are_refused(site: Site, tmp_path: Path,
     one = Fetcher(allow, 1 << 20, 10.0)  # the real resolver
     told = refused(one, f"http://{host}:{site.port}/clip", tmp_path / "a")
     assert "public address" in told or "host is unknown" in told or "not a URL" in told
+
+
+@pytest.fixture(scope="module")
+def certified(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, ssl.SSLContext]]:
+    """The port of a site with TLS and a certificate for media.example.com, and a context that trusts it."""
+    openssl, folder = shutil.which("openssl"), tmp_path_factory.mktemp("tls")
+    if openssl is None:
+        pytest.skip("no openssl: it would prove that certificates are checked against the name, not the address")
+    key, certificate, name = folder / "key.pem", folder / "certificate.pem", "media.example.com"
+    made = f"req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN={name}"
+    more = ["-addext", f"subjectAltName=DNS:{name}", "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run([openssl, *made.split(), *more], check=True, capture_output=True)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(CONTENT)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    class Quiet(ThreadingHTTPServer):
+        def handle_error(self, request: Any, client_address: Any) -> None:
+            """A client that does not trust the certificate leaves."""
+
+    server = Quiet(("127.0.0.1", 0), Handler)
+    own = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    own.load_cert_chain(certificate, key)
+    server.socket = own.wrap_socket(server.socket, server_side=True)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield server.server_port, ssl.create_default_context(cafile=str(certificate))
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_a_certificate_is_checked_against_the_name_of_the_url(
+    certified: tuple[int, ssl.SSLContext], tmp_path: Path
+) -> None:
+    port, context = certified
+    allow = [Pattern.of(f"https://*.example.com:{port}/*")]
+
+    def made(**more: Any) -> Fetcher:
+        return Fetcher(allow, 1 << 20, 10.0, resolve=local, public=bool, **more)
+
+    made(context=context).fetch(f"https://media.example.com:{port}/a", tmp_path / "a", bool)
+    assert (tmp_path / "a").read_bytes() == CONTENT
+    other = f"https://other.example.com:{port}/a"
+    assert "connection failed" in refused(made(context=context), other, tmp_path / "b")
+    assert "connection failed" in refused(made(), f"https://media.example.com:{port}/a", tmp_path / "b")
 
 
 def test_limits_on_bytes_and_seconds(site: Site, tmp_path: Path) -> None:

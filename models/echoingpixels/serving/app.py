@@ -52,7 +52,6 @@ class Application:
     def __init__(self, settings: Settings, engine: Engine, clips: Clips, files: FileStore) -> None:
         self.settings, self.engine, self.clips, self.files = settings, engine, clips, files
         self.made = int(time.time())
-        self.uploading = 0
 
     async def chat(self, body: ChatRequest, request: Request) -> Response:
         """Answer a question about clips, after the messages before it."""
@@ -96,19 +95,12 @@ class Application:
 
     async def upload(self, file: UploadFile) -> FileObject:
         """Store a clip, so that questions can name it by its id."""
-        if self.uploading >= self.settings.bounds.uploads_at_once:
-            wait = {"Retry-After": "5"}
-            raise Refused(429, "Too many uploads at once. Try again later.", code="busy", headers=wait)
-        self.uploading += 1
+        upload = await run_in_threadpool(self.files.put, file.file)
         try:
-            upload = await run_in_threadpool(self.files.put, file.file)
-            try:
-                await asyncio.wrap_future(self.clips.check(upload.path, "The file"))
-            except EpError as error:
-                await run_in_threadpool(upload.path.unlink, missing_ok=True)
-                raise of_error(error) from None
-        finally:
-            self.uploading -= 1
+            await asyncio.wrap_future(self.clips.check(upload.path, "The file"))
+        except EpError as error:
+            await run_in_threadpool(upload.path.unlink, missing_ok=True)
+            raise of_error(error) from None
         return FileObject.of(upload)
 
     async def sweep(self) -> None:

@@ -51,9 +51,10 @@ class Question:
         names = dict.fromkeys(part for one in said for part in one.parts if isinstance(part, Reference))
         found: dict[Reference, EncodedClip] = {}
         for name in names:
-            future = self._clips.get(name, read, owner, lambda: not self._ticket.cancelled)
             try:
-                shown = await asyncio.wrap_future(future)
+                shown = await asyncio.wrap_future(self._clips.held(name, read, owner))
+                if shown is None:
+                    shown = await asyncio.wrap_future(self._clips.get(name, read, owner, self._waits))
             except EpError as error:
                 raise of_error(error) from None
             except Abandoned:
@@ -91,6 +92,9 @@ class Question:
         """Give the place back."""
         self._ticket.close()
         self._engine.metrics.requests.labels(self.outcome).inc()
+
+    def _waits(self) -> bool:
+        return not self._ticket.cancelled
 
     def _deliver(self, one: Event) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody reads

@@ -12,7 +12,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -35,6 +35,7 @@ from .settings import Settings
 
 Alive = Callable[[], bool]
 LABEL = "\ue000"  # stands for the name of a clip in a message
+FINDERS = 2  # threads
 TICK = 1.0  # s between checks of the inference thread
 
 
@@ -60,6 +61,7 @@ class Clips:
         fetcher = fetcher or Fetcher(settings.allow, self._bounds.upload, self._bounds.fetch_s)
         self._places = Places(files, fetcher, settings.roots, Path(self._temporary.name))
         self._pool = ThreadPoolExecutor(self._bounds.readers, "ep-reader")
+        self._finders = ThreadPoolExecutor(FINDERS, "ep-finder")
         self._workers: queue.SimpleQueue[Worker] = queue.SimpleQueue()
         self._every = [Worker() for _ in range(self._bounds.workers)]
         for worker in self._every:
@@ -68,6 +70,19 @@ class Clips:
         self._held: OrderedDict[Hashable, EncodedClip] = OrderedDict()
         self._named: dict[Hashable, Hashable] = {}  # uuids of clients to keys
         self._flights: dict[Hashable, Future[EncodedClip]] = {}
+
+    def start(self) -> None:
+        """Start the processes that read clips, so that the first clip does not wait for them."""
+        for worker in self._every:
+            with suppress(MediaError):  # reported by the first clip
+                worker.start()
+
+    def held(self, reference: Reference, options: MediaOptions, owner: str) -> Future[Shown | None]:
+        """Find a clip in memory, in threads that never wait for the reading of another one. None if it is not there.
+
+        Refused for an unknown upload, MediaError for a file that cannot be read.
+        """
+        return self._finders.submit(self._find, reference, options, owner)
 
     def get(self, reference: Reference, options: MediaOptions, owner: str, alive: Alive) -> Future[Shown]:
         """Read and encode a clip in a thread. `owner`: whose uuid it is. `alive`: whether the client still waits.
@@ -101,22 +116,29 @@ class Clips:
 
     def close(self) -> None:
         """End the worker processes and threads, and delete temporary files."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        for pool in (self._pool, self._finders):
+            pool.shutdown(wait=False, cancel_futures=True)
         for worker in self._every:
             worker.close()
         self._pool.shutdown(wait=True)
         self._temporary.cleanup()
 
-    def _get(self, reference: Reference, options: MediaOptions, owner: str, alive: Alive) -> Shown:
-        named = None if reference.uuid is None else (owner, reference.uuid, options)
-        if named is not None:
-            with self._lock:
-                clip = self._held.get(self._named.get(named))
-                if clip is not None:
-                    self._held.move_to_end(self._named[named])
+    def _find(self, reference: Reference, options: MediaOptions, owner: str) -> Shown | None:
+        name = (owner, reference.uuid, options)
+        with self._lock:
+            key = self._named.get(name)
+        if key is None and reference.local:
+            with self._places.found(reference.url, bool) as found:
+                key = (found.mark, options)
+        with self._lock:
+            clip = self._held.get(key)
             if clip is not None:
-                return self._hit(clip)
+                self._held.move_to_end(key)
+                if reference.uuid is not None:
+                    self._named[name] = key
+        return None if clip is None else self._hit(clip)
 
+    def _get(self, reference: Reference, options: MediaOptions, owner: str, alive: Alive) -> Shown:
         def check() -> None:
             if not alive():
                 raise Abandoned
@@ -127,9 +149,9 @@ class Clips:
                 shown = self._once(key, partial(self._labelled, found, options, check), check)
             except EpError as error:
                 raise type(error)(error.message.replace(LABEL, found.label), error.hint) from None
-        if named is not None:
+        if reference.uuid is not None:
             with self._lock:
-                self._named[named] = key
+                self._named[owner, reference.uuid, options] = key
         return shown
 
     def _once(self, key: Hashable, make: Callable[[], Shown], check: Callable[[], None]) -> Shown:

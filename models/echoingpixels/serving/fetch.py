@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -35,7 +36,7 @@ def resolve(host: str, port: int) -> list[str]:
 
 
 class Fetcher:
-    """Fetches clips up to `most` bytes within `seconds`. `public` decides on IP addresses."""
+    """Fetches clips up to `most` bytes within `seconds`. `public` decides on addresses, `context` on certificates."""
 
     def __init__(
         self,
@@ -44,9 +45,10 @@ class Fetcher:
         seconds: float,
         resolve: Resolve = resolve,
         public: Callable[[str], bool] = is_public,
+        context: ssl.SSLContext | None = None,
     ) -> None:
         self.allow, self.most, self.seconds = tuple(allow), most, seconds
-        self._resolve, self._public = resolve, public
+        self._resolve, self._public, self._context = resolve, public, context
 
     def fetch(self, url: str, target: Path, check: Callable[[], object]) -> str:
         """Write the content to `target`; its SHA-256. `check` is called now and then, and may raise.
@@ -54,7 +56,8 @@ class Fetcher:
         MediaError where the URL is not allowed, its address is not public, or the clip cannot be fetched.
         """
         end = time.monotonic() + self.seconds
-        with httpx.Client(trust_env=False, timeout=STEP_S, follow_redirects=False) as client:
+        verify = True if self._context is None else self._context
+        with httpx.Client(verify=verify, trust_env=False, timeout=STEP_S, follow_redirects=False) as client:
             place = url
             for _ in range(REDIRECTS + 1):
                 with self._opened(client, place, end) as (response, at):

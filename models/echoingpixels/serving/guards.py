@@ -50,6 +50,7 @@ class Guard:
         self._app, self._settings = app, settings
         self._keys = [key.encode() for key in settings.keys]
         self._held = 0  # bytes of JSON bodies that are being read or answered
+        self._forms = 0  # uploads that are being read
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it."""
@@ -70,12 +71,14 @@ class Guard:
             await answer_of(refused)(scope, receive, secured)
             return
         scope["ep.owner"] = headers.get("authorization", "")
-        count = _Count()
-        limited = self._limited(scope, headers, receive, count)
+        form, count = scope["path"] == FILES, _Count()
+        limited = self._limited(self._most(scope), form, receive, count)
+        self._forms += form
         try:
             await self._app(scope, limited, secured)
         finally:
             self._held -= count.size
+            self._forms -= form
 
     def _refused(self, scope: Scope, headers: Headers) -> Refused | None:
         """Why a request is refused before its body is read; None for a good one."""
@@ -91,7 +94,8 @@ class Guard:
         length = headers.get("content-length", "0")
         if not (length.isascii() and length.isdigit()) or int(length[:20]) > self._most(scope):
             return self._too_large(self._most(scope))
-        return None
+        full = scope["path"] == FILES and self._forms >= self._settings.bounds.uploads_at_once
+        return _busy() if full else None
 
     def _known(self, authorization: str) -> bool:
         """Whether a request has one of the keys. Every key is compared, in constant time."""
@@ -105,9 +109,9 @@ class Guard:
         bounds = self._settings.bounds
         return bounds.upload + FORM if scope["path"] == FILES else bounds.body
 
-    def _limited(self, scope: Scope, headers: Headers, receive: Receive, count: _Count) -> Receive:
-        """The same body, up to its limit."""
-        most, form, size = self._most(scope), scope["path"] == FILES, 0
+    def _limited(self, most: int, form: bool, receive: Receive, count: _Count) -> Receive:
+        """The same body, up to its limit; one that is no form also up to that of all bodies."""
+        size = 0
 
         async def limited() -> Message:
             nonlocal size
@@ -120,8 +124,7 @@ class Guard:
                 self._held += length
                 count.size += length
                 if self._held > self._settings.bounds.bodies:
-                    wait = {"Retry-After": "5", "Connection": "close"}
-                    raise TooLarge(Refused(429, "The server is busy. Try again later.", code="busy", headers=wait))
+                    raise TooLarge(_busy())
             return message
 
         return limited
@@ -129,6 +132,11 @@ class Guard:
     def _too_large(self, most: int) -> Refused:
         message = f"The body is larger than {most} bytes. Upload clips to {FILES}."
         return Refused(413, message, code="too_large", headers={"Connection": "close"})
+
+
+def _busy() -> Refused:
+    wait = {"Retry-After": "5", "Connection": "close"}
+    return Refused(429, "The server is busy. Try again later.", code="busy", headers=wait)
 
 
 def answer_of(refused: Refused) -> JSONResponse:

@@ -30,6 +30,11 @@ class Reference:
     url: str
     uuid: str | None = None
 
+    @property
+    def local(self) -> bool:
+        """Whether the clip is a file on this machine already."""
+        return self.url.startswith(("file-", "file:"))
+
 
 @dataclass(frozen=True)
 class Found:

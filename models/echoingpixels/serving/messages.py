@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -77,9 +78,12 @@ def ask_options(body: ChatRequest, settings: Settings) -> AskOptions:
     name = "max_tokens" if body.max_completion_tokens is None else "max_completion_tokens"
     _limit(name, tokens, max(settings.bounds.tokens, settings.ask.generate.max_new_tokens))
     stop = None if body.stop is None else tuple(body.stop)
-    decode = {"max_new_tokens": tokens, "temperature": body.temperature, "seed": body.seed, "stop": stop}
+    seed = secrets.randbits(31) if body.seed is None else body.seed  # another answer each time; greedy ones use none
+    decode = {"max_new_tokens": tokens, "temperature": body.temperature, "stop": stop}
     try:
         generate = replace(settings.ask.generate, **_present(decode))
+        if generate.temperature:
+            generate = replace(generate, seed=seed)
         return replace(settings.ask, generate=generate, **_present({"keep": body.keep, "reducer": body.reducer}))
     except OptionError as error:
         raise of_error(error) from None

@@ -57,6 +57,7 @@ class Server:
         self.engine.ready = lambda: say(f"{self.settings.model} is ready.")
         say(f"Serving {self.settings.model} at {url_of(listening)}/v1 (Ctrl-C stops). Loading the model …")
         self.engine.start()
+        self.clips.start()
         try:
             inner.run(sockets=[listening])
         finally:
