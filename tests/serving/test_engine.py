@@ -173,6 +173,15 @@ def test_a_batch_that_fails_is_answered_one_by_one_and_one_failure_is_one_error(
     engine.close()
 
 
+def test_a_failure_is_logged_with_its_traceback(caplog: pytest.LogCaptureFixture) -> None:
+    model = Failing()
+    engine = started(model)
+    failed = Asked(engine, "bad")
+    assert waited(failed.ended)
+    assert "RuntimeError: boom" in caplog.text and "in stream" in caplog.text
+    engine.close()
+
+
 def test_a_model_that_cannot_be_loaded_is_reported() -> None:
     def load() -> Any:
         raise OutOfMemoryError("Memory ran out.", "Use less.")

@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import pytest
 
-from echoingpixels.serving import guards
+from echoingpixels.serving import clips, guards
 from echoingpixels.serving.guards import HEADERS
 from echoingpixels.serving.settings import Bounds
 from tests.support import tinymodel
@@ -363,6 +363,26 @@ def test_messages_name_no_path_of_the_server(live: Live, shorts: list[Path]) -> 
         error["message"].startswith(f"{upload['id']} cannot be opened") and str(stored.parent) not in error["message"]
     )
     stored.unlink()
+
+
+def test_an_upload_that_is_deleted_at_the_wrong_moment_is_not_found(
+    live: Live, shorts: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upload = live.post("/v1/files", files={"file": ("a", shorts[1].read_bytes())}).json()
+    found = live.server.files.get(upload["id"])
+    found.path.unlink()
+    monkeypatch.setattr(live.server.files, "get", lambda id: found)
+    error = one_line_error(live.ask(video(upload["id"]), "Who?"), 404)
+    assert str(found.path.parent) not in error["message"]
+
+
+def test_uuids_are_forgotten_when_there_are_too_many(
+    live: Live, shorts: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clips, "NAMES", 3)
+    for i in range(6):
+        assert live.ask(video(shorts[0], uuid=f"u{i}"), "Who?").status_code == 200
+    assert {name[1] for name in live.server.clips._named} == {"u3", "u4", "u5"}
 
 
 def test_a_worker_process_that_dies_is_one_error(live: Live, shorts: list[Path]) -> None:

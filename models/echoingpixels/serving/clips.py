@@ -36,6 +36,7 @@ from .settings import Settings
 Alive = Callable[[], bool]
 LABEL = "\ue000"  # stands for the name of a clip in a message
 FINDERS = 2  # threads
+NAMES = 10_000  # uuids of clients
 TICK = 1.0  # s between checks of the inference thread
 
 
@@ -134,8 +135,7 @@ class Clips:
             clip = self._held.get(key)
             if clip is not None:
                 self._held.move_to_end(key)
-                if reference.uuid is not None:
-                    self._named[name] = key
+                self._name(name, key)
         return None if clip is None else self._hit(clip)
 
     def _get(self, reference: Reference, options: MediaOptions, owner: str, alive: Alive) -> Shown:
@@ -149,10 +149,16 @@ class Clips:
                 shown = self._once(key, partial(self._labelled, found, options, check), check)
             except EpError as error:
                 raise type(error)(error.message.replace(LABEL, found.label), error.hint) from None
-        if reference.uuid is not None:
-            with self._lock:
-                self._named[owner, reference.uuid, options] = key
+        with self._lock:
+            self._name((owner, reference.uuid, options), key)
         return shown
+
+    def _name(self, name: tuple[str, str | None, MediaOptions], key: Hashable) -> None:
+        """Remember what a client's own name stands for, if it gave one; the oldest of too many is forgotten."""
+        if name[1] is not None:
+            self._named[name] = key
+            if len(self._named) > NAMES:
+                del self._named[next(iter(self._named))]
 
     def _once(self, key: Hashable, make: Callable[[], Shown], check: Callable[[], None]) -> Shown:
         """The clip in memory, or the one that another thread is making, or a new one."""

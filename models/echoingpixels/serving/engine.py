@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 import time
@@ -22,6 +23,7 @@ from .metrics import Metrics
 from .refusals import Refused
 from .settings import Bounds
 
+LOG = logging.getLogger(__name__)
 T = TypeVar("T")
 Event = str | Answer | EpError
 """A piece of text; then the answer, or the error in its place."""
@@ -237,7 +239,8 @@ class Engine:
         try:
             self._stream(batch)
         except Exception as error:  # one batch must not end the server
-            failed = described(error.with_traceback(None))  # the traceback holds the tensors
+            failed = described(error)
+            error.__traceback__ = None  # it holds the tensors of the batch
             self.settled(isinstance(failed, OutOfMemoryError))
             if len(batch) > 1 and not any(ticket.delivered for ticket in batch):
                 for ticket in batch:
@@ -277,5 +280,6 @@ def described(error: Exception) -> EpError:
     """The error itself if it has a message for users, or else an InternalError with its text."""
     if isinstance(error, EpError):
         return error
+    LOG.error("A question failed.", exc_info=error)  # shown with --debug
     text = f"{type(error).__name__}: {error}".splitlines()[0]
     return InternalError(f"The question could not be answered: {text}.", "Please report it.")

@@ -18,6 +18,7 @@ from ..errors import MediaError
 from ..media.container import check_file
 from .fetch import Fetcher
 from .files import FileStore
+from .refusals import Refused
 
 DATA = re.compile(r"data:([\w.+-]{1,40}/[\w.+-]{1,60})?(?:;[\w.+=-]{1,80})*;base64,", re.ASCII | re.IGNORECASE)
 KNOWN = "Known: data:…;base64, file-… of /v1/files, file:// and https://."
@@ -64,11 +65,9 @@ class Places:
         """
         scheme = url.partition(":")[0].lower() if ":" in url[:16] else ""
         if url.startswith("file-"):
-            upload = self._files.get(url)
-            yield Found(upload.path, _mark(upload.path, upload.path.name), url)
+            yield self._uploaded(url)
         elif scheme == "file":
-            path = self._under_root(url)
-            yield Found(path, features_mark(path, file_mark(path)), url[:200])
+            yield self._under_root(url)
         elif scheme in ("data", "http", "https"):
             made = self._folder / uuid.uuid4().hex
             try:
@@ -93,7 +92,14 @@ class Places:
         digest = self._fetcher.fetch(url, target, check)
         return Found(target, _mark(target, digest), url.partition("?")[0][:200])
 
-    def _under_root(self, url: str) -> Path:
+    def _uploaded(self, url: str) -> Found:
+        upload = self._files.get(url)
+        try:
+            return Found(upload.path, _mark(upload.path, upload.path.name), url)
+        except (OSError, MediaError):
+            raise Refused(404, "The file was deleted just now.", param="file") from None
+
+    def _under_root(self, url: str) -> Found:
         """The file of a file:// URL. The same MediaError for all files outside the roots, present or not."""
         outside = MediaError(f"{url[:200]} is not under a media root.", "Start the server with --media-root.")
         try:
@@ -104,7 +110,8 @@ class Places:
         if parts.netloc not in ("", "localhost") or not any(path.is_relative_to(root) for root in self._roots):
             raise outside
         try:
-            return check_file(path)
+            check_file(path)
+            return Found(path, features_mark(path, file_mark(path)), url[:200])
         except MediaError as error:
             raise MediaError(error.message.replace(str(path), url[:200]), error.hint) from None
 
