@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from itertools import groupby
+from typing import Any
 
 import pytest
 
@@ -120,6 +122,21 @@ def test_an_answer_ends_before_the_first_stop_text_alone_and_in_a_batch(
             assert answer.finish_reason == ("stop" if stop[0] in text else "length")
             assert (len(answer.token_ids) == TOKENS) == (answer.finish_reason == "length")
         assert texts(chunks, 3) == [answer.text for answer in answers]
+
+
+def test_a_row_that_is_sent_to_the_stream_ends_and_the_others_go_on(
+    model: EchoingPixels, asked: list[tuple[EncodedClip, str]]
+) -> None:
+    whole = [answer.text for answer in model.answer(asked, OPTIONS)]
+    chunks: Any = model.stream(asked, OPTIONS)
+    got = [next(chunks)]
+    with suppress(StopIteration):
+        while True:
+            got.append(chunks.send([1] if len(got) >= 4 else None))
+    answers = [chunk.answer for chunk in got if chunk.answer is not None]
+    assert [answers[0].text, answers[2].text] == [whole[0], whole[2]]
+    assert whole[1].startswith(answers[1].text) and 0 < len(answers[1].token_ids) <= 4
+    assert texts(got, 3) == [answer.text for answer in answers]
 
 
 def test_the_beginning_of_a_stop_text_is_held_back_until_it_is_clear() -> None:

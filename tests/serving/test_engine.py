@@ -146,6 +146,33 @@ def test_a_cancelled_row_gets_nothing_more_and_a_batch_of_them_stops() -> None:
     engine.close()
 
 
+def test_a_batch_ends_with_the_last_question_that_is_not_cancelled(held: tuple[Held, Engine]) -> None:
+    model, engine = held
+    alone = tinymodel.model()
+    prompts = [Prompt.of(alone, [Message("user", (text,))]) for text in ("a", "b")]
+    whole, other = (answer.text for answer in alone.answer(prompts, OPTIONS, max_new_tokens=60))
+    stop = next(letter for letter in whole if letter not in other)
+    options = AskOptions("uniform", 0.3, GenerateOptions(400, stop=(stop,)), evidence=False)
+    first = Asked(engine, "first")
+    assert waited(lambda: model.batches == [1])
+    stops, runs = Asked(engine, "a", options), Asked(engine, "b", options)
+    steps: list[int] = []
+    decode = tinymodel.backbone().decode
+
+    def counted(*given: Any) -> Any:
+        steps.append(len(steps))
+        if len(steps) == 20:
+            runs.ticket.close()
+        return decode(*given)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tinymodel.backbone(), "decode", counted)
+        model.go.set()
+        assert waited(lambda: first.ended() and stops.ended())
+    assert model.batches == [1, 2] and 20 <= len(steps) < 100
+    assert stops.text == whole.partition(stop)[0] and runs.ticket.cancelled
+
+
 class Failing(Held):
     """A model that runs out of memory for batches of several rows, and fails for one question."""
 

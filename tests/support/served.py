@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -130,7 +130,11 @@ class Slow:
     def stream(self, prompts: Any, options: Any) -> Iterator[Any]:
         """As the model's."""
         self.batches.append(len(prompts))
-        for chunk in self._model.stream(prompts, options):
-            time.sleep(self._seconds)
-            self.chunks += 1
-            yield chunk
+        chunks: Any = self._model.stream(prompts, options)
+        left: Any = None
+        with suppress(StopIteration):
+            while True:
+                chunk = chunks.send(left)
+                time.sleep(self._seconds)
+                self.chunks += 1
+                left = yield chunk

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -84,11 +84,11 @@ def generate(
     costs: Sequence[Cost],
     weights: int,
     on_prefill: Callable[[Prefilled], object] | None = None,
-) -> Iterator[Chunk]:
+) -> Generator[Chunk, Collection[int] | None, None]:
     """Decode every row of a stream (B, L); text as it is generated, then each row's answer in order.
 
     `watch` has the seconds of the batch so far; each row reports an equal share. `weights`: the model's bytes.
-    `on_prefill` is called after the first token.
+    `on_prefill` is called after the first token. Rows that are sent to the generator end with the text that they have.
     """
     texts = [Text(backbone, options.generate.stop) for _ in costs]
     started: list[Prefilled] = []
@@ -96,9 +96,11 @@ def generate(
     for tokens in stream_tokens(backbone, stream, options.generate, watch, started.append, done):
         for row, token in enumerate(tokens.tolist()):
             piece = texts[row].push(token) if token >= 0 else ""
-            done[row] = texts[row].reason == "stop"
+            if texts[row].reason == "stop":
+                done[row] = True
             if piece:
-                yield Chunk(piece, row=row)
+                left = yield Chunk(piece, row=row)
+                done[list(left or ())] = True
         if on_prefill is not None:
             on_prefill(started[0])
             on_prefill = None

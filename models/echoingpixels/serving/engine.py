@@ -257,22 +257,28 @@ class Engine:
             self._batch_s = AGING * self._batch_s + (1 - AGING) * (time.monotonic() - began)
 
     def _stream(self, batch: list[Ticket]) -> None:
-        """Deliver the pieces and answers of a batch, until all of its questions are cancelled."""
+        """Deliver the pieces and answers of a batch. Cancelled questions end at the next token."""
         prompts = [cast(Prompt, ticket.prompt) for ticket in batch]
         with closing(_generator(self.model.stream(prompts, batch[0].options))) as chunks:
-            for chunk in chunks:
+            chunk = next(chunks, None)
+            while chunk is not None:
                 ticket = batch[chunk.row]
                 if chunk.text:
                     ticket.deliver(chunk.text)
                 if chunk.answer is not None:
                     self.metrics.answered(chunk.answer)
                     ticket.deliver(chunk.answer)
-                if all(one.cancelled for one in batch):
+                left = [row for row, one in enumerate(batch) if one.cancelled]
+                if len(left) == len(batch):
+                    return
+                try:
+                    chunk = chunks.send(left)
+                except StopIteration:
                     return
 
 
 def _generator(chunks: Iterator[Chunk]) -> Any:
-    """The same, as it is: the model's streams are generators, which free the KV cache when closed."""
+    """The same, as it is: the model's streams are generators, which end the rows sent to them."""
     return chunks
 
 
