@@ -303,7 +303,8 @@ class Breaking:
         return getattr(self._model, name)
 
     def stream(self, prompts: Any, options: Any) -> Iterator[Any]:
-        yield from list(self._model.stream(prompts, options))[:3]
+        chunks = list(self._model.stream(prompts, options))
+        yield from (chunk for chunk in chunks[:3])  # a generator, to which the engine can send rows
         raise RuntimeError("boom")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,7 +24,7 @@ from tests.support import clips
 KEY = "key-of-the-tests"
 TOKENS = 8
 ASK = AskOptions("maxmin-floors", 0.3, GenerateOptions(TOKENS))
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,16 @@ class Live:
     def idle(self) -> bool:
         """Whether the server has no open question within a few seconds."""
         return waited(lambda: self.server.engine.open == 0)
+
+
+def leaving(live: Live, body: dict[str, Any]) -> socket.socket:
+    """The connection of a client that has sent a question; closing it is leaving."""
+    host, port = live.url.removeprefix("http://").split(":")
+    connection = socket.create_connection((host, int(port)), PATIENCE_S)
+    content = json.dumps(body).encode()
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
+    connection.sendall(f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content)
+    return connection
 
 
 def asked(*parts: Any, **fields: Any) -> dict[str, Any]:
