@@ -25,6 +25,7 @@ from .commands.evaluate import evaluate
 from .commands.explain import explain
 from .commands.models import models
 from .commands.profile import profile
+from .commands.serve import serve
 from .commands.synth import synth
 from .commands.train import train
 
@@ -33,7 +34,7 @@ DEBUG = "--debug"
 SHOWN = "Print tracebacks of errors and warnings of other libraries; accepted by every command."
 
 app = typer.Typer(name="ep", add_completion=False, pretty_exceptions_enable=False)
-for command in (ask, chat, batch, explain, evaluate, profile, cache, models, doctor, synth, train):
+for command in (ask, chat, serve, batch, explain, evaluate, profile, cache, models, doctor, synth, train):
     app.command()(command)
 
 

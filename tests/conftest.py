@@ -25,6 +25,7 @@ VERSIONS = (
     "tests/cli/test_help.py",
     "tests/checkpoints/test_loading.py",
     "tests/media/test_media.py",
+    "tests/serving/test_api.py",
     "tests/media/test_media_broken.py::test_a_still_image",
     "tests/media/test_media_sound.py",
     "tests/core/test_portable.py::test_a_question_is_answered",

@@ -101,6 +101,7 @@ class GenerateOptions:
 
     `max_new_tokens`: the longest answer. `temperature`: 0 is greedy; otherwise tokens are drawn with `seed`.
     `static`: the KV cache is allocated at its full length. `compile`: the same, and the decoding step is compiled.
+    `stop`: texts that end an answer, which is cut before the first of them.
     """
 
     max_new_tokens: int = 128
@@ -108,8 +109,11 @@ class GenerateOptions:
     seed: int = 0
     static: bool = False
     compile: bool = False
+    stop: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if not all(self.stop):
+            raise OptionError("A stop text is empty.", "Leave it out.")
         if self.max_new_tokens < 1:
             raise OptionError(f"max_new_tokens is {self.max_new_tokens}.", "Ask for at least 1 token.")
         if not (math.isfinite(self.temperature) and self.temperature >= 0):

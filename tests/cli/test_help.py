@@ -15,6 +15,8 @@ LIMIT_S = 0.4  # of processor time, which other work on the machine lengthens li
 HEAVY = ("torch", "transformers", "av", "numpy", "soundfile", "PIL", "matplotlib")
 COMMANDS = (
     "ask",
+    "chat",
+    "serve",
     "batch",
     "explain",
     "evaluate",

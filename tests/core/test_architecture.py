@@ -16,9 +16,9 @@ LEVELS = (
     {"backbones"},
     {"features", "reducers", "generation"},
     {"checkpoints"},
-    {"batching", "encoded_clip", "model"},
+    {"batching", "conversation", "encoded_clip", "model"},
     {"planning", "from_pretrained"},
-    {"evaluation", "profiling", "explain", "batch", "train", "integrations"},
+    {"evaluation", "profiling", "explain", "batch", "train", "serving", "integrations"},
 )
 LEVEL = {name: number for number, names in enumerate(LEVELS, 1) for name in names}
 

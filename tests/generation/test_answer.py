@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from itertools import groupby
+from typing import Any
 
 import pytest
 
 from echoingpixels.encoded_clip import EncodedClip
+from echoingpixels.errors import OptionError
 from echoingpixels.generation.answer import Chunk
+from echoingpixels.generation.decode import Text
 from echoingpixels.model import EchoingPixels
 from echoingpixels.options import AskOptions, GenerateOptions
 from echoingpixels.report import STAGES
@@ -101,3 +105,51 @@ def test_more_questions_than_fit_at_once_are_answered_in_order(
     monkeypatch.setattr("echoingpixels.batching.TOKENS_AT_ONCE", 1)
     assert [answer.text for answer in model.answer(asked, OPTIONS)] == expected
     assert sizes == [1, 1, 1]
+
+
+@pytest.mark.parametrize("reducer", ["cs2", "maxmin-floors"])
+def test_an_answer_ends_before_the_first_stop_text_alone_and_in_a_batch(
+    model: EchoingPixels, asked: list[tuple[EncodedClip, str]], reducer: str
+) -> None:
+    options = AskOptions(reducer, 0.3, GenerateOptions(TOKENS), evidence=False)
+    whole = [clip.ask(question, options).text for clip, question in asked]
+    for at, size in ((0, 1), (1, 2), (2, 3), (4, 2)):
+        stop = (whole[0][at : at + size], "never generated")
+        chunks = list(model.stream(asked, options, stop=stop))
+        answers = [chunk.answer for chunk in chunks if chunk.answer is not None]
+        for answer, text in zip(answers, whole, strict=True):
+            assert answer.text == text.partition(stop[0])[0]
+            assert answer.finish_reason == ("stop" if stop[0] in text else "length")
+            assert (len(answer.token_ids) == TOKENS) == (answer.finish_reason == "length")
+        assert texts(chunks, 3) == [answer.text for answer in answers]
+
+
+def test_a_row_that_is_sent_to_the_stream_ends_and_the_others_go_on(
+    model: EchoingPixels, asked: list[tuple[EncodedClip, str]]
+) -> None:
+    whole = [answer.text for answer in model.answer(asked, OPTIONS)]
+    chunks: Any = model.stream(asked, OPTIONS)
+    got = [next(chunks)]
+    with suppress(StopIteration):
+        while True:
+            got.append(chunks.send([1] if len(got) >= 4 else None))
+    answers = [chunk.answer for chunk in got if chunk.answer is not None]
+    assert [answers[0].text, answers[2].text] == [whole[0], whole[2]]
+    assert whole[1].startswith(answers[1].text) and 0 < len(answers[1].token_ids) <= 4
+    assert texts(got, 3) == [answer.text for answer in answers]
+
+
+def test_the_beginning_of_a_stop_text_is_held_back_until_it_is_clear() -> None:
+    text = Text(tinymodel.backbone(), ("abc", "bd"))
+    pushed = [text.push(tinymodel.tokenizer().encode(letter)[0]) for letter in "xababd"]
+    assert pushed == ["x", "", "", "ab", "", "a"]
+    assert text.text == "xaba" and text.reason == "stop"
+    text = Text(tinymodel.backbone(), ("abc",))
+    pushed = [text.push(tinymodel.tokenizer().encode(letter)[0]) for letter in "xab"]
+    assert pushed == ["x", "", ""] and text.reason == "length"
+    assert (text.rest(), text.text, text.rest()) == ("ab", "xab", "")
+
+
+def test_an_empty_stop_text_is_refused() -> None:
+    with pytest.raises(OptionError, match="stop text is empty"):
+        GenerateOptions(stop=("",))

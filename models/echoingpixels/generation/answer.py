@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
+import torch
 from torch import Tensor
 
 from ..backbones.base import Backbone
@@ -83,22 +84,27 @@ def generate(
     costs: Sequence[Cost],
     weights: int,
     on_prefill: Callable[[Prefilled], object] | None = None,
-) -> Iterator[Chunk]:
+) -> Generator[Chunk, Collection[int] | None, None]:
     """Decode every row of a stream (B, L); text as it is generated, then each row's answer in order.
 
     `watch` has the seconds of the batch so far; each row reports an equal share. `weights`: the model's bytes.
-    `on_prefill` is called after the first token.
+    `on_prefill` is called after the first token. Rows that are sent to the generator end with the text that they have.
     """
-    texts = [Text(backbone) for _ in costs]
+    texts = [Text(backbone, options.generate.stop) for _ in costs]
     started: list[Prefilled] = []
-    for tokens in stream_tokens(backbone, stream, options.generate, watch, started.append):
+    done = torch.zeros(len(texts), dtype=torch.bool)
+    for tokens in stream_tokens(backbone, stream, options.generate, watch, started.append, done):
         for row, token in enumerate(tokens.tolist()):
             piece = texts[row].push(token) if token >= 0 else ""
+            if texts[row].reason == "stop":
+                done[row] = True
             if piece:
-                yield Chunk(piece, row=row)
+                left = yield Chunk(piece, row=row)
+                done[list(left or ())] = True
         if on_prefill is not None:
             on_prefill(started[0])
             on_prefill = None
+    yield from (Chunk(piece, row=row) for row, text in enumerate(texts) if (piece := text.rest()))
     generated = sum(len(text.ids) for text in texts)
     rate = decoding_rate(generated, len(texts), watch.seconds.get("generate"))
     peak = peak_memory(backbone.device)

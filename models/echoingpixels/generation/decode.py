@@ -46,11 +46,13 @@ def stream_tokens(
     options: GenerateOptions,
     watch: Stopwatch | None = None,
     on_prefill: Callable[[Prefilled], None] | None = None,
+    done: Tensor | None = None,
 ) -> Iterator[Tensor]:
     """Decode a left-padded stream: token after token (B,) int64 on the CPU, -1 in rows that have stopped.
 
     Stop tokens are yielded too. Positions continue from `stream.next_position`. The host reads a step's tokens once,
-    inside the stage that it times, and waits for nothing else. `on_prefill` is called before the first token.
+    inside the stage that it times, and waits for nothing else. `on_prefill` is called before the first token. `done`
+    (B,) bool on the CPU: rows that have stopped, where the caller may stop further ones between tokens.
     """
     device = stream.embeds.device
     watch = watch or Stopwatch(device)
@@ -63,7 +65,7 @@ def stream_tokens(
     if on_prefill is not None:
         on_prefill(start)
     mask, cache = start.mask, start.cache
-    done = torch.zeros(len(stream.mask), dtype=torch.bool)
+    done = torch.zeros(len(stream.mask), dtype=torch.bool) if done is None else done
     for step in range(options.max_new_tokens):
         if step:
             with watch.stage("generate"):
@@ -140,13 +142,17 @@ def _choose(logits: Tensor, options: GenerateOptions, generator: torch.Generator
 
 
 class Text:
-    """Turns one row's tokens into text as they come, holding back characters that are not yet whole."""
+    """Turns one row's tokens into text as they come, holding back characters that are not yet whole.
 
-    def __init__(self, backbone: Backbone) -> None:
-        self.backbone = backbone
+    The text ends before the first of the `stop` texts; the beginning of one is held back, too.
+    """
+
+    def __init__(self, backbone: Backbone, stop: tuple[str, ...] = ()) -> None:
+        self.backbone, self.stop = backbone, stop
         self.ids: list[int] = []
         self.text = ""
         self.reason: FinishReason = "length"
+        self._held = ""  # whole characters after `text`, which may begin a stop text
 
     def push(self, token: int) -> str:
         """Take one token, return the new piece of text."""
@@ -156,5 +162,25 @@ class Text:
         whole = self.backbone.tokenizer.decode([i for i in self.ids if i not in self.backbone.stop_ids])
         if self.reason == "length" and whole.endswith("\ufffd"):
             return ""
-        piece, self.text = whole[len(self.text) :], whole
+        return self._take(whole)
+
+    def rest(self) -> str:
+        """The text that is still held back when no token follows."""
+        piece, self._held = self._held, ""
+        self.text += piece
         return piece
+
+    def _take(self, whole: str) -> str:
+        """The new piece of the text so far."""
+        ends = [at for at in map(whole.find, self.stop) if at >= 0]
+        if ends:
+            whole, self.reason = whole[: min(ends)], "stop"
+        until = len(whole) if self.reason == "stop" else len(whole) - _begun(whole, self.stop)
+        piece, self.text, self._held = whole[len(self.text) : until], whole[:until], whole[until:]
+        return piece
+
+
+def _begun(text: str, stop: tuple[str, ...]) -> int:
+    """Length of the longest end of a text that a stop text begins with."""
+    lengths = range(max(map(len, stop), default=1) - 1, 0, -1)
+    return next((n for n in lengths if any(one[:n] == text[-n:] for one in stop if len(one) > n)), 0)

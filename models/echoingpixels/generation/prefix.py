@@ -51,6 +51,10 @@ class Prefixes:
         """Replace the prefix."""
         self.key, self.prefix = key, prefix
 
+    def clear(self) -> None:
+        """Forget the prefix."""
+        self.key = self.prefix = None
+
 
 @dataclass(frozen=True)
 class Row:

@@ -23,6 +23,7 @@ PACKAGE = "echoingpixels"
 DECODERS = ("h264", "aac", "hevc", "vp8", "vp9", "av1", "mpeg4", "mjpeg", "mp3", "opus", "vorbis", "flac", "pcm_s16le")
 NEEDED = ("h264", "aac")
 QUANTIZE = "import torch, bitsandbytes.functional as f; f.quantize_4bit(torch.ones(64, 64), quant_type='nf4')"
+SERVER = ("fastapi", "uvicorn", "httpx", "python-multipart", "prometheus-client")  # the extra `serve`
 PATIENCE = 120  # s for a package to load, on a busy machine
 LITTLE = 1 << 30  # bytes of disk space that are not enough for any model
 REINSTALL = "Install again: `pip install echoingpixels`."
@@ -169,6 +170,20 @@ def _bitsandbytes() -> Iterator[Check]:
     yield Check("bitsandbytes", "broken", f"{version} does not work: {reason}", hint, needed=False)
 
 
+def _server() -> Iterator[Check]:
+    """Whether the packages of `ep serve` are installed."""
+    found: dict[str, str] = {}
+    for name in SERVER:
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    missing = [name for name in SERVER if name not in found]
+    if missing:
+        hint = "`ep serve` needs it: `pip install 'echoingpixels[serve]'`."
+        yield Check("server", "missing", f"{', '.join(missing)} not installed", hint, needed=False)
+    else:
+        yield Check("server", "ok", ", ".join(f"{name} {found[name]}" for name in SERVER), needed=False)
+
+
 def _decoders() -> Iterator[Check]:
     import av
 
@@ -219,6 +234,7 @@ CHECKS: dict[str, Callable[[], Iterator[Check]]] = {
     "packages": _packages,
     "CUDA": _cuda,
     "bitsandbytes": _bitsandbytes,
+    "server": _server,
     "decoders": _decoders,
     "memory": _memory,
     "disk": _disk,

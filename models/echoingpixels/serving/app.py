@@ -1,0 +1,213 @@
+"""The application: endpoints in the format of OpenAI's API."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Coroutine
+from typing import Annotated, Any
+
+from fastapi import FastAPI, File, Form, Request, UploadFile
+from fastapi.exceptions import RequestValidationError
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, Response
+
+from .. import __version__
+from ..errors import EpError, InternalError
+from .bodies import ChatRequest, refusal
+from .chatting import Gone, Question, Stream, head_of, unless_gone
+from .clips import Clips
+from .engine import Engine
+from .files import FileStore
+from .guards import Guard, answer_of, refused_of
+from .messages import ask_options, media_options, messages_of
+from .refusals import Refused, of_error
+from .replies import Completion, Deleted, ErrorBody, FileObject, Head, Health, ModelCard, Models
+from .settings import Settings
+
+SWEEP_S = 60.0  # between two searches for expired uploads
+ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": ErrorBody, "description": what}
+    for status, what in (
+        (400, "The body is not readable, or a clip is not."),
+        (401, "The API key is missing or wrong."),
+        (403, "The request came from a page of another site."),
+        (404, "There is no such model or file."),
+        (413, "The body is too large."),
+        (422, "A field is not supported, or has a value that is not."),
+        (429, "The queue is full."),
+        (500, "The answer failed."),
+        (503, "The model is loading, or the server is shutting down."),
+    )
+}
+Purpose = Annotated[str, Form(max_length=64, description="Of no effect.")]
+EVENTS = {"text/event-stream": {"schema": {"type": "string"}}}
+
+
+class Application:
+    """The endpoints of one server."""
+
+    def __init__(self, settings: Settings, engine: Engine, clips: Clips, files: FileStore) -> None:
+        self.settings, self.engine, self.clips, self.files = settings, engine, clips, files
+        self.made = int(time.time())
+
+    async def chat(self, body: ChatRequest, request: Request) -> Response:
+        """Answer a question about clips, after the messages before it."""
+        try:
+            question, head, work = self._admitted(body, request)
+        except Refused:
+            self.engine.metrics.requests.labels("refused").inc()
+            raise
+        streaming = False
+        try:
+            await unless_gone(request, work)
+            if body.stream:
+                first = await unless_gone(request, question.event())
+                streaming = True
+                return Stream(question, first, head)
+            answer = await unless_gone(request, question.answer())
+            return JSONResponse(head.completion(answer, question.cached).model_dump())
+        except Refused as error:
+            question.outcome = "refused" if error.status < 500 else "failed"
+            raise
+        except Gone:
+            return Response(status_code=499)  # nobody reads it
+        finally:
+            if not streaming:
+                question.close()
+
+    def _admitted(self, body: ChatRequest, request: Request) -> tuple[Question, Head, Coroutine[Any, Any, None]]:
+        """The question with its place in the queue, the identity of its answer, and its preparation. Or Refused."""
+        settings, model = self.settings, self.engine.model
+        if body.model != settings.model:
+            message = f"There is no model {body.model!r}. This server has {settings.model}."
+            raise Refused(404, message, param="model", code="model_not_found")
+        said, read, options = messages_of(body, settings), media_options(body, settings), ask_options(body, settings)
+        try:
+            model.check(options.reducer, options.keep)
+        except EpError as error:
+            raise Refused(422, str(error), param="reducer") from None
+        head = head_of(settings.model, bool(body.stream_options and body.stream_options.include_usage))
+        question = Question(self.engine, self.clips)
+        return question, head, question.ask(said, read, options, request.scope.get("ep.owner", ""))
+
+    async def upload(self, file: UploadFile) -> FileObject:
+        """Store a clip, so that questions can name it by its id."""
+        upload = await run_in_threadpool(self.files.put, file.file)
+        try:
+            await asyncio.wrap_future(self.clips.check(upload.path, "The file"))
+        except EpError as error:
+            await run_in_threadpool(upload.path.unlink, missing_ok=True)
+            raise of_error(error) from None
+        return FileObject.of(upload)
+
+    async def sweep(self) -> None:
+        """Delete expired uploads now and then."""
+        while True:
+            await run_in_threadpool(self.files.sweep)
+            await asyncio.sleep(SWEEP_S)
+
+
+def create_app(settings: Settings, engine: Engine, clips: Clips, files: FileStore) -> Guard:
+    """The ASGI application of a server, whose engine is started by the caller."""
+    own = Application(settings, engine, clips, files)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        sweeper = asyncio.create_task(own.sweep())
+        yield
+        sweeper.cancel()
+
+    app = FastAPI(
+        title="ep",
+        version=__version__,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        lifespan=lifespan,
+        responses=ERRORS,
+    )
+    _handle_errors(app)
+    _add_chat(app, own)
+    _add_files(app, own)
+    _add_facts(app, own)
+    return Guard(app, settings)
+
+
+def _handle_errors(app: FastAPI) -> None:
+    """Every error has a body of one shape."""
+
+    async def refused(_: Request, error: Exception) -> Response:
+        assert isinstance(error, Refused)
+        return answer_of(error)
+
+    async def invalid(_: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        return answer_of(refusal(error.errors()))
+
+    async def framework(_: Request, error: Exception) -> Response:
+        return answer_of(refused_of(error))
+
+    async def unexpected(_: Request, error: Exception) -> Response:
+        return answer_of(of_error(InternalError(f"The request failed: {type(error).__name__}.", "Please report it.")))
+
+    app.add_exception_handler(Refused, refused)
+    app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(HTTPException, framework)
+    app.add_exception_handler(Exception, unexpected)
+
+
+def _add_chat(app: FastAPI, own: Application) -> None:
+    described: dict[int | str, dict[str, Any]] = {
+        200: {"content": EVENTS, "description": "The answer; with `stream`, server-sent events."}
+    }
+
+    @app.post("/v1/chat/completions", response_model=Completion, responses=described)
+    async def chat_completions(body: ChatRequest, request: Request) -> Response:
+        """Answer a question about video, audio and images."""
+        return await own.chat(body, request)
+
+    @app.get("/v1/models")
+    async def models() -> Models:
+        """The model that answers."""
+        return Models(data=[ModelCard(id=own.settings.model, created=own.made)])
+
+    @app.get("/v1/models/{model:path}")
+    async def model(model: str) -> ModelCard:
+        """The model that answers, by name."""
+        if model != own.settings.model:
+            raise Refused(404, "There is no such model.", param="model", code="model_not_found")
+        return ModelCard(id=own.settings.model, created=own.made)
+
+
+def _add_files(app: FastAPI, own: Application) -> None:
+    @app.post("/v1/files")
+    async def upload(file: Annotated[UploadFile, File()], purpose: Purpose = "") -> FileObject:
+        """Upload a clip, and get the id for `{"url": "file-…"}`."""
+        return await own.upload(file)
+
+    @app.get("/v1/files/{file_id}")
+    async def retrieve(file_id: str) -> FileObject:
+        """An uploaded clip."""
+        return FileObject.of(await run_in_threadpool(own.files.get, file_id))
+
+    @app.delete("/v1/files/{file_id}")
+    async def delete(file_id: str) -> Deleted:
+        """Delete an uploaded clip."""
+        await run_in_threadpool(own.files.delete, file_id)
+        return Deleted(id=file_id)
+
+
+def _add_facts(app: FastAPI, own: Application) -> None:
+    @app.get("/health", responses={503: {"model": Health}})
+    async def health() -> Response:
+        """Whether the server is ready to answer."""
+        state = own.engine.state
+        return JSONResponse(Health(status=state).model_dump(), 200 if state == "ready" else 503)
+
+    @app.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+    async def metrics() -> Response:
+        """The figures of the server, for Prometheus."""
+        return Response(own.engine.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")

@@ -1,0 +1,152 @@
+"""One question under way: its clips, its place in the queue, and its events, for a handler of the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+import uuid
+from collections.abc import AsyncIterator, Coroutine
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from starlette.requests import Request
+from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from ..encoded_clip import EncodedClip
+from ..errors import EpError
+from ..generation.answer import Answer
+from ..inputs.prompt import Message
+from ..options import AskOptions, MediaOptions
+from .clips import Abandoned, Clips
+from .engine import CLOSING, Engine, Event
+from .media import Reference
+from .messages import Said
+from .refusals import Refused, of_error
+from .replies import Head, event
+
+T = TypeVar("T")
+UNBUFFERED = {"X-Accel-Buffering": "no"}  # a proxy passes each event on at once
+
+
+class Gone(Exception):  # noqa: N818
+    """The client has disconnected."""
+
+
+class Question:
+    """A question that holds a place in the queue until it is closed."""
+
+    def __init__(self, engine: Engine, clips: Clips) -> None:
+        self._clips, self._engine = clips, engine
+        self._loop = asyncio.get_running_loop()
+        self._events: asyncio.Queue[Event] = asyncio.Queue()
+        self._began, self._first = time.monotonic(), True
+        self.cached = True
+        self.outcome = "cancelled"
+        self._ticket = engine.admit(self._deliver)
+
+    async def ask(self, said: list[Said], read: MediaOptions, options: AskOptions, owner: str) -> None:
+        """Read the clips and queue the question. Refused where a clip cannot be read."""
+        names = dict.fromkeys(part for one in said for part in one.parts if isinstance(part, Reference))
+        found: dict[Reference, EncodedClip] = {}
+        for name in names:
+            try:
+                shown = await asyncio.wrap_future(self._clips.held(name, read, owner))
+                if shown is None:
+                    shown = await asyncio.wrap_future(self._clips.get(name, read, owner, self._waits))
+            except EpError as error:
+                raise of_error(error) from None
+            except Abandoned:
+                raise Gone from None
+            found[name] = shown.clip
+            self.cached &= shown.cached
+        self.cached &= bool(names)
+        messages = [
+            Message(one.role, tuple(part if isinstance(part, str) else found[part] for part in one.parts))
+            for one in said
+        ]
+        self._ticket.ask(messages, replace(options, reuse_prefix=bool(names)))
+
+    async def event(self) -> str | Answer:
+        """The next event. Refused for an error."""
+        one = await self._events.get()
+        if isinstance(one, EpError):
+            self.outcome = "failed"
+            refused = of_error(one)
+            raise Refused(503, CLOSING) if one.message == CLOSING else refused
+        if self._first:
+            self._engine.metrics.first.observe(time.monotonic() - self._began)
+            self._first = False
+        if isinstance(one, Answer):
+            self.outcome = "answered"
+        return one
+
+    async def answer(self) -> Answer:
+        """The whole answer."""
+        while not isinstance(one := await self.event(), Answer):
+            pass
+        return one
+
+    def close(self) -> None:
+        """Give the place back."""
+        self._ticket.close()
+        self._engine.metrics.requests.labels(self.outcome).inc()
+
+    def _waits(self) -> bool:
+        return not self._ticket.cancelled
+
+    def _deliver(self, one: Event) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody reads
+            self._loop.call_soon_threadsafe(self._events.put_nowait, one)
+
+
+class Stream(StreamingResponse):
+    """The events of a question as server-sent events. It closes the question, also where nothing was sent."""
+
+    def __init__(self, question: Question, first: str | Answer, head: Head) -> None:
+        super().__init__(_events(question, first, head), media_type="text/event-stream", headers=UNBUFFERED)
+        self._question = question
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the events until the answer, or until the client leaves."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._question.close()
+
+
+async def _events(question: Question, one: str | Answer, head: Head) -> AsyncIterator[bytes]:
+    yield head.first()
+    try:
+        while not isinstance(one, Answer):
+            yield head.text(one)
+            one = await question.event()
+    except Refused as error:
+        yield event(error.body())
+        return
+    yield head.last(one, question.cached)
+
+
+def head_of(model: str, with_usage: bool) -> Head:
+    """The identity of a new answer."""
+    return Head(f"chatcmpl-{uuid.uuid4().hex}", int(time.time()), model, with_usage)
+
+
+async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """The result of `work`, which is cancelled, with Gone raised, where the client disconnects."""
+    task, gone = asyncio.ensure_future(work), asyncio.ensure_future(_disconnected(request))
+    try:
+        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise Gone
+        return task.result()
+    finally:
+        for one in (task, gone):
+            one.cancel()
+        await asyncio.gather(task, gone, return_exceptions=True)
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,298 @@
+"""Encoded clips of a server: in memory up to a limit in bytes, and their features also on disk.
+
+Clips are read in threads, ahead of the model. Requests that name one clip at the same time share its reading.
+"""
+
+from __future__ import annotations
+
+import queue
+import tempfile
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from torch import Tensor
+
+from ..encoded_clip import EncodedClip, from_cache
+from ..errors import EpError, MediaError, OutOfMemoryError
+from ..features.cache import FeatureCache, Slot, feature_key
+from ..media import Worker
+from ..media.clip import Clip, Pieces, whole
+from ..media.sandbox.protocol import too_large
+from ..options import MediaOptions
+from ..report import StageTimes
+from .engine import Engine
+from .fetch import Fetcher
+from .files import FileStore
+from .media import Found, Places, Reference
+from .settings import Settings
+
+Alive = Callable[[], bool]
+LABEL = "\ue000"  # stands for the name of a clip in a message
+FINDERS = 2  # threads
+NAMES = 10_000  # uuids of clients
+TICK = 1.0  # s between checks of the inference thread
+
+
+class Abandoned(Exception):  # noqa: N818
+    """The client left while its clip was read."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A clip of a request. `cached`: its features were in memory or on disk."""
+
+    clip: EncodedClip
+    cached: bool
+
+
+class Clips:
+    """Reads and encodes clips, and keeps the most recently used ones."""
+
+    def __init__(self, engine: Engine, settings: Settings, files: FileStore, fetcher: Fetcher | None = None) -> None:
+        self._engine, self._bounds = engine, settings.bounds
+        self._cache: FeatureCache | None = settings.cache
+        self._temporary = tempfile.TemporaryDirectory(prefix="ep-serve-")
+        fetcher = fetcher or Fetcher(settings.allow, self._bounds.upload, self._bounds.fetch_s)
+        self._places = Places(files, fetcher, settings.roots, Path(self._temporary.name))
+        self._pool = ThreadPoolExecutor(self._bounds.readers, "ep-reader")
+        self._finders = ThreadPoolExecutor(FINDERS, "ep-finder")
+        self._workers: queue.SimpleQueue[Worker] = queue.SimpleQueue()
+        self._every = [Worker() for _ in range(self._bounds.workers)]
+        for worker in self._every:
+            self._workers.put(worker)
+        self._lock = threading.Lock()
+        self._held: OrderedDict[Hashable, EncodedClip] = OrderedDict()
+        self._named: dict[Hashable, Hashable] = {}  # uuids of clients to keys
+        self._flights: dict[Hashable, Future[EncodedClip]] = {}
+
+    def start(self) -> None:
+        """Start the processes that read clips, so that the first clip does not wait for them."""
+        for worker in self._every:
+            with suppress(MediaError):  # reported by the first clip
+                worker.start()
+
+    def held(self, reference: Reference, options: MediaOptions, owner: str) -> Future[Shown | None]:
+        """Find a clip in memory, in threads that never wait for the reading of another one. None if it is not there.
+
+        Refused for an unknown upload, MediaError for a file that cannot be read.
+        """
+        return self._finders.submit(self._find, reference, options, owner)
+
+    def get(self, reference: Reference, options: MediaOptions, owner: str, alive: Alive) -> Future[Shown]:
+        """Read and encode a clip in a thread. `owner`: whose uuid it is. `alive`: whether the client still waits.
+
+        MediaError where it cannot be read.
+        """
+        return self._pool.submit(self._get, reference, options, owner, alive)
+
+    def check(self, path: Path, label: str) -> Future[None]:
+        """Check in a thread that a file is media. MediaError if it is not."""
+        return self._pool.submit(self._check, Found(path, "", label))
+
+    def trim(self, all: bool = False) -> None:
+        """Free memory above the limit, or all of it: KV prefixes first, which grow with the answers, then clips.
+
+        The least recently used come first.
+        """
+        with self._lock:
+            total = sum(map(held_bytes, self._held.values()))
+            most = -1 if all else self._bounds.clips
+            for clip in self._held.values():
+                if total > most:
+                    total -= held_bytes(clip)
+                    clip.prefixes.clear()
+                    total += held_bytes(clip)
+            for key in list(self._held):
+                if total > most:
+                    total -= held_bytes(self._held.pop(key))
+            self._named = {name: key for name, key in self._named.items() if key in self._held}
+        self._engine.metrics.memory.set(total)
+
+    def close(self) -> None:
+        """End the worker processes and threads, and delete temporary files."""
+        for pool in (self._pool, self._finders):
+            pool.shutdown(wait=False, cancel_futures=True)
+        for worker in self._every:
+            worker.close()
+        self._pool.shutdown(wait=True)
+        self._temporary.cleanup()
+
+    def _find(self, reference: Reference, options: MediaOptions, owner: str) -> Shown | None:
+        name = (owner, reference.uuid, options)
+        with self._lock:
+            key = self._named.get(name)
+        if key is None and reference.local:
+            with self._places.found(reference.url, bool) as found:
+                key = (found.mark, options)
+        with self._lock:
+            clip = self._held.get(key)
+            if clip is not None:
+                self._held.move_to_end(key)
+                self._name(name, key)
+        return None if clip is None else self._hit(clip)
+
+    def _get(self, reference: Reference, options: MediaOptions, owner: str, alive: Alive) -> Shown:
+        def check() -> None:
+            if not alive():
+                raise Abandoned
+
+        with self._places.found(reference.url, check) as found:
+            key = (found.mark, options)
+            try:
+                shown = self._once(key, partial(self._labelled, found, options, check), check)
+            except EpError as error:
+                raise type(error)(error.message.replace(LABEL, found.label), error.hint) from None
+        with self._lock:
+            self._name((owner, reference.uuid, options), key)
+        return shown
+
+    def _name(self, name: tuple[str, str | None, MediaOptions], key: Hashable) -> None:
+        """Remember what a client's own name stands for, if it gave one; the oldest of too many is forgotten."""
+        if name[1] is not None:
+            self._named[name] = key
+            if len(self._named) > NAMES:
+                del self._named[next(iter(self._named))]
+
+    def _once(self, key: Hashable, make: Callable[[], Shown], check: Callable[[], None]) -> Shown:
+        """The clip in memory, or the one that another thread is making, or a new one."""
+        while True:
+            with self._lock:
+                held = self._held.get(key)
+                if held is not None:
+                    self._held.move_to_end(key)
+                flight = self._flights.get(key)
+                if held is None and flight is None:
+                    mine = self._flights[key] = Future()
+            if held is not None:
+                return self._hit(held)
+            if flight is None:
+                return self._fly(key, mine, make)
+            try:
+                return self._hit(flight.result())
+            except Abandoned:  # the other client left; this one may still wait
+                check()
+
+    def _fly(self, key: Hashable, flight: Future[EncodedClip], make: Callable[[], Shown]) -> Shown:
+        """Make a clip for all threads that wait for it."""
+        try:
+            shown = make()
+        except BaseException as error:
+            with self._lock:
+                del self._flights[key]
+            flight.set_exception(error)
+            raise
+        # Later questions do not report the seconds of reading and encoding.
+        rest = replace(shown.clip, time_s=StageTimes(load=shown.clip.time_s.load), cached=True, peak_bytes=None)
+        with self._lock:
+            self._held[key] = rest
+            del self._flights[key]
+        flight.set_result(rest)
+        self.trim()
+        return shown
+
+    def _hit(self, clip: EncodedClip) -> Shown:
+        self._engine.metrics.clips.labels("memory").inc()
+        return Shown(clip, cached=True)
+
+    def _labelled(self, found: Found, options: MediaOptions, check: Callable[[], None]) -> Shown:
+        """As `_made`; messages have LABEL in place of the path: each waiting client has another name for the clip."""
+        try:
+            return self._made(found, options, check)
+        except EpError as error:
+            raise type(error)(found.relabel(error.message, LABEL), error.hint) from None
+
+    def _made(self, found: Found, options: MediaOptions, check: Callable[[], None]) -> Shown:
+        """The clip from its features on disk, or else from its file."""
+        metrics, model = self._engine.metrics, self._engine.model
+        slot = self._slot(found, options)
+        cached = None if slot is None else slot.get(found.label)
+        if cached is not None:
+            metrics.clips.labels("disk").inc()
+            return Shown(from_cache(model, cached, {}), cached=True)
+        read, seconds = self._read(found, options, check)
+        try:
+            clip = self._encode(read, seconds, slot)
+        except OutOfMemoryError:
+            self.trim(all=True)
+            clip = self._encode(read, seconds, slot)
+        metrics.clips.labels("encoded").inc()
+        metrics.spent(replace(clip.time_s, load=None))
+        return Shown(clip, cached=False)
+
+    def _encode(self, read: Clip, seconds: float, slot: Slot | None) -> EncodedClip:
+        """Encode a clip in the inference thread. Refused if that has stopped."""
+        encoded = self._engine.call(lambda model: model.encode_pieces(read.pieces(), {"decode": seconds}, slot))
+        while True:
+            try:
+                return encoded.result(TICK)
+            except TimeoutError:
+                if not encoded.done():
+                    _ = self._engine.model
+
+    def _slot(self, found: Found, options: MediaOptions) -> Slot | None:
+        encoders = self._engine.model.encoders
+        if self._cache is None or not encoders:
+            return None
+        return self._cache.slot(feature_key(found.mark, encoders, options))
+
+    def _read(self, found: Found, options: MediaOptions, check: Callable[[], None]) -> tuple[Clip, float]:
+        """The whole clip, and the seconds to read it."""
+        size = self._engine.model.frame_size
+        with self._worker() as worker:
+            check()
+            began = time.monotonic()
+            pieces = worker.stream(found.path, options, frame_size=size)
+            clip = whole(self._bounded(pieces, found, worker.limits.bytes, began, check))
+            source = clip.source
+            warnings, notes = (
+                tuple(found.relabel(text, "The clip") for text in texts) for texts in (source.warnings, source.notes)
+            )
+            source = replace(source, path=found.label, warnings=warnings, notes=notes)
+            return replace(clip, source=source), time.monotonic() - began
+
+    def _bounded(self, pieces: Pieces, found: Found, most: int, began: float, check: Callable[[], None]) -> Pieces:
+        """The same pieces within limits on their size and time, while the client waits."""
+        size = 0
+        with closing(pieces):
+            for piece in pieces:
+                check()
+                size += piece.frames.nbytes + piece.audio.nbytes
+                if size > most:
+                    raise too_large(str(found.path), most)
+                if time.monotonic() - began > self._bounds.read_s:
+                    late = f"{found.path} was not read within {self._bounds.read_s:g} s."
+                    raise MediaError(late, "Ask about a part of it, with start and end.")
+                yield piece
+
+    def _check(self, found: Found) -> None:
+        try:
+            with self._worker() as worker:
+                worker.check(found.path)
+        except MediaError as error:
+            raise MediaError(found.relabel(error.message, found.label), error.hint) from None
+
+    @contextmanager
+    def _worker(self) -> Iterator[Worker]:
+        """A worker process that no other thread uses."""
+        worker = self._workers.get()
+        try:
+            yield worker
+        finally:
+            self._workers.put(worker)
+
+
+def held_bytes(clip: EncodedClip) -> int:
+    """Bytes of a clip's features and of its KV prefix."""
+    tensors = [*vars(clip.features).values()]
+    prefix = clip.prefixes.prefix
+    if prefix is not None:
+        tensors += vars(prefix.stream).values()
+        tensors += [value for layer in getattr(prefix.cache, "layers", ()) for value in vars(layer).values()]
+    return sum(x.nbytes for x in tensors if isinstance(x, Tensor))
