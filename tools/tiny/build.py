@@ -150,25 +150,6 @@ def notice_change(text: Any, objects: Tensor, ticks: int) -> None:
     query.bias[STEPS + half] = -size * torch.sin(ticks * speed[STEPS])
 
 
-def hold(text: Any) -> None:
-    """Leave that head as it is in training: Muon moves every direction alike, also those that no answer needs yet."""
-    attention = text.layers[0].self_attn
-    head = slice(attention.head_dim)
-
-    def rows(gradient: Tensor) -> Tensor:
-        gradient = gradient.clone()
-        gradient[head] = 0
-        return gradient
-
-    def columns(gradient: Tensor) -> Tensor:
-        return rows(gradient.T).T
-
-    for part in (attention.q_proj, attention.k_proj, attention.v_proj):
-        part.weight.register_hook(rows)
-        part.bias.register_hook(rows)
-    attention.o_proj.weight.register_hook(columns)
-
-
 def build_backbone(sizes: Sizes, name: str) -> QwenOmni:
     """An untrained backbone, on the CPU."""
     tokenizer = build_tokenizer()

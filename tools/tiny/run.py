@@ -18,7 +18,7 @@ from echoingpixels.train.run import Run
 from echoingpixels.train.trainer import Check, Loss, world
 
 from .bank import ClipSet, Reader, fill
-from .build import build_backbone, hold
+from .build import build_backbone
 from .encoders import Batches, Taught
 from .recipe import TinyRecipe, TinyStage
 
@@ -90,10 +90,7 @@ class TinyRun(Run):
     def parts(self, stage: TinyStage) -> tuple[nn.Module, Loss, Callable[[], None]]:
         """The encoders with their heads, or the parts of any other stage."""
         if stage.task != "encoders":
-            made = super().parts(stage)
-            if "decoder" in stage.learns and self.recipe.model is None:
-                hold(self.backbone.text)
-            return made
+            return super().parts(stage)
         thinker = self.backbone.thinker.requires_grad_(False)
         thinker.model.visual.requires_grad_(True)
         thinker.model.audio_tower.requires_grad_(True)
