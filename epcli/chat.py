@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from echoingpixels.encoded_clip import EncodedClip
     from echoingpixels.features.cache import FeatureCache
     from echoingpixels.generation.answer import Answer
+    from echoingpixels.inputs.prompt import Message
     from echoingpixels.media import Worker
     from echoingpixels.model import EchoingPixels
 
@@ -117,6 +119,8 @@ class Chat:
                     answer = chunk.answer
         except KeyboardInterrupt:
             console.out("")
+            if not sys.stdin.isatty():
+                raise
             console.summary("stopped")
             return
         console.out("")
@@ -186,7 +190,7 @@ class Chat:
         self.results.clear()
 
     def _add(self, media: str) -> None:
-        self.add(Path(media).expanduser())
+        self.add(_path(media))
 
     def _explain(self, name: str) -> None:
         from echoingpixels.explain.explanation import LADDER, explain
@@ -211,12 +215,12 @@ class Chat:
         if path.suffix.lower() == ".json":
             text = json.dumps([result.as_dict() for result in self.results], ensure_ascii=False, indent=1) + "\n"
         else:
-            text = "\n".join(map(_transcript, self.results))
+            text = "\n".join(map(_transcript, self.talk.messages[1:]))
         try:
             path.write_text(text, encoding="utf-8")
         except OSError as error:
             raise DataError(f"{path} cannot be written: {error.strerror}.", "Choose another file.") from error
-        console.summary(f"{path}: {len(self.results)} answers")
+        console.summary(f"{path}: written")
 
     def _latest(self) -> Result:
         if not self.results:
@@ -224,17 +228,28 @@ class Chat:
         return self.results[-1]
 
 
-def _transcript(result: Result) -> str:
-    """A question, quoted, and its answer."""
-    asked = "\n".join(f"> {line}" for line in result.question.splitlines())
-    return f"{asked}\n\n{result.answer.text if result.answer else ''}\n"
+def _transcript(message: Message[EncodedClip]) -> str:
+    """A question, quoted, or an answer."""
+    text = "".join(part for part in message.parts if isinstance(part, str))
+    quote = "> " if message.role == "user" else ""
+    return "".join(f"{quote}{line}\n" for line in text.splitlines() or [""])
 
 
 def _new(name: str) -> Path:
     """A path to write to, which does not exist yet."""
-    path = Path(name).expanduser()
+    path = _path(name)
     if path.exists():
         raise DataError(f"{path} already exists.", "Choose another file.")
+    return path
+
+
+def _path(name: str) -> Path:
+    """A path as a user types it. DataError for one that no file can have."""
+    try:
+        path = Path(name).expanduser()
+        path.exists()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise DataError(f"{name[:80]!r} is no path: {error}.", "Choose another file.") from None
     return path
 
 

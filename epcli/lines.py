@@ -35,7 +35,10 @@ def _whole(read: Read) -> str:
         return text
     text = text.lstrip()[len(QUOTES) :]
     while not text.rstrip().endswith(QUOTES):
-        text += "\n" + read(MORE)
+        try:
+            text += "\n" + read(MORE)
+        except EOFError:  # the end of input ends the question, too
+            return text
     return text.rstrip()[: -len(QUOTES)]
 
 
@@ -43,7 +46,7 @@ def _pipe(prompt: str) -> str:
     line = sys.stdin.readline()
     if not line:
         raise EOFError
-    return line
+    return line.removesuffix("\n")
 
 
 def _terminal() -> Read:

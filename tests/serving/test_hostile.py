@@ -10,13 +10,17 @@ import socket
 import struct
 import threading
 from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from pydantic import ValidationError
 
+from echoingpixels.errors import MediaError
 from echoingpixels.serving import clips, guards
+from echoingpixels.serving.bodies import ChatRequest
 from echoingpixels.serving.guards import HEADERS
 from echoingpixels.serving.settings import Bounds
 from tests.support import tinymodel
@@ -312,9 +316,44 @@ def test_pages_of_other_sites_and_other_names_of_the_host_are_refused(live: Live
     host = live.url.removeprefix("http://")
     for headers in ({"Origin": "https://evil.example"}, {"Origin": "null"}, {"Host": "evil.example"}, {"Host": "["}):
         one_line_error(live.get("/v1/models", headers=headers), 400, 403)
+    one_line_error(live.get("/v1/models", headers={"Origin": "http://[x"}), 403)
     for headers in ({"Origin": f"http://{host}"}, {"Host": "localhost:1"}, {"Host": "127.0.0.1"}):
         given = {"Host": host, **headers}
         assert live.get("/v1/models", headers=given).status_code == 200
+
+
+@pytest.mark.parametrize("junk", ["items", "keys", "tools"])
+def test_a_body_of_junk_is_one_error_however_long(junk: str) -> None:
+    user = {"role": "user", "content": [0] * 50_000 if junk == "items" else "Who?"}
+    more = {"keys": {f"k{i}": 1 for i in range(50_000)}, "tools": {"tools": [0] * 50_000}}.get(junk, {})
+    with pytest.raises(ValidationError) as refused:
+        ChatRequest.model_validate({"model": "random", "messages": [user], **more})
+    assert refused.value.error_count() == 1
+
+
+def test_a_body_that_stalls_gives_its_place_back(closed: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guards, "STALLED_S", 0.3)
+    host, port = closed.url.removeprefix("http://").split(":")
+    for path in ("/v1/chat/completions", "/v1/files"):
+        head = f"POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\nContent-Length: 9999\r\n"
+        with socket.create_connection((host, int(port)), 10) as raw:
+            raw.sendall(f"{head}Content-Type: multipart/form-data; boundary=b\r\n\r\n--b\r\n".encode())
+            assert b" 408 " in raw.recv(4096).split(b"\r\n")[0]
+    assert waited(lambda: closed.server.app._held == 0 and closed.server.app._forms == 0)
+
+
+def test_a_failed_check_does_not_delete_an_equal_upload(
+    live: Live, monkeypatch: pytest.MonkeyPatch, shorts: list[Path]
+) -> None:
+    def upload() -> httpx.Response:
+        return httpx.post(f"{live.url}/v1/files", files={"file": ("a", shorts[0].read_bytes())}, timeout=60)
+
+    good = upload()
+    broken: Future[None] = Future()
+    broken.set_exception(MediaError("The process could not be started.", "Try again."))
+    monkeypatch.setattr(live.server.clips, "check", lambda *_: broken)
+    one_line_error(upload(), 400)
+    assert live.get(f"/v1/files/{good.json()['id']}").status_code == 200
 
 
 def test_every_response_has_security_headers_and_no_permission_for_other_origins(live: Live) -> None:

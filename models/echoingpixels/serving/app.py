@@ -99,7 +99,8 @@ class Application:
         try:
             await asyncio.wrap_future(self.clips.check(upload.path, "The file"))
         except EpError as error:
-            await run_in_threadpool(upload.path.unlink, missing_ok=True)
+            if upload.new:  # else it was good before
+                await run_in_threadpool(upload.path.unlink, missing_ok=True)
             raise of_error(error) from None
         return FileObject.of(upload)
 

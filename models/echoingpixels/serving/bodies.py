@@ -12,6 +12,8 @@ from ..options import is_unicode
 from .refusals import Refused
 
 SEED = 2**63 - 1
+FIELDS = 64  # of an object, at most
+PARTS = 1024  # of a message, at most: with a limit, a list has one error
 
 
 class Body(BaseModel):
@@ -24,6 +26,8 @@ class Body(BaseModel):
     def _without_nulls(cls, given: Any) -> Any:
         if not isinstance(given, dict):
             return given
+        if len(given) > FIELDS:  # each unknown one would be an error of its own
+            raise ValueError(f"has more than {FIELDS} fields")
         return {name: value for name, value in given.items() if value is not None}
 
 
@@ -108,8 +112,9 @@ def _listed(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
-Texts = Annotated[list[TextPart], BeforeValidator(_parts, json_schema_input_type=str | list[TextPart])]
-Parts = Annotated[list[Part], BeforeValidator(_parts, json_schema_input_type=str | list[Part])]
+Limit = Field(max_length=PARTS)
+Texts = Annotated[list[TextPart], Limit, BeforeValidator(_parts, json_schema_input_type=str | list[TextPart])]
+Parts = Annotated[list[Part], Limit, BeforeValidator(_parts, json_schema_input_type=str | list[Part])]
 Stop = Annotated[str, Field(min_length=1, max_length=256)]
 Stops = Annotated[list[Stop], Field(max_length=4), BeforeValidator(_listed, json_schema_input_type=Stop | list[Stop])]
 

@@ -23,7 +23,7 @@ from ..encoded_clip import EncodedClip, from_cache
 from ..errors import EpError, MediaError, OutOfMemoryError
 from ..features.cache import FeatureCache, Slot, feature_key
 from ..media import Worker
-from ..media.clip import Clip, Pieces, whole
+from ..media.clip import SAMPLE_RATE, Clip, Pieces, whole
 from ..media.sandbox.protocol import too_large
 from ..options import MediaOptions
 from ..report import StageTimes
@@ -218,22 +218,27 @@ class Clips:
             return Shown(from_cache(model, cached, {}), cached=True)
         read, seconds = self._read(found, options, check)
         try:
-            clip = self._encode(read, seconds, slot)
+            clip = self._encode(read, seconds, slot, check)
         except OutOfMemoryError:
             self.trim(all=True)
-            clip = self._encode(read, seconds, slot)
+            clip = self._encode(read, seconds, slot, check)
         metrics.clips.labels("encoded").inc()
         metrics.spent(replace(clip.time_s, load=None))
         return Shown(clip, cached=False)
 
-    def _encode(self, read: Clip, seconds: float, slot: Slot | None) -> EncodedClip:
-        """Encode a clip in the inference thread. Refused if that has stopped."""
+    def _encode(self, read: Clip, seconds: float, slot: Slot | None, check: Callable[[], None]) -> EncodedClip:
+        """Encode a clip in the inference thread, while the client waits. Refused if that has stopped."""
         encoded = self._engine.call(lambda model: model.encode_pieces(read.pieces(), {"decode": seconds}, slot))
         while True:
             try:
                 return encoded.result(TICK)
             except TimeoutError:
                 if not encoded.done():
+                    try:
+                        check()
+                    except Exception:
+                        encoded.cancel()
+                        raise
                     _ = self._engine.model
 
     def _slot(self, found: Found, options: MediaOptions) -> Slot | None:
@@ -259,13 +264,17 @@ class Clips:
 
     def _bounded(self, pieces: Pieces, found: Found, most: int, began: float, check: Callable[[], None]) -> Pieces:
         """The same pieces within limits on their size and time, while the client waits."""
-        size = 0
+        size = samples = 0
         with closing(pieces):
             for piece in pieces:
                 check()
                 size += piece.frames.nbytes + piece.audio.nbytes
                 if size > most:
                     raise too_large(str(found.path), most)
+                samples += len(piece.audio)
+                if max(0.0, samples / SAMPLE_RATE, *piece.times[-1:]) > self._bounds.seconds:
+                    message = f"{found.path} is longer than {self._bounds.seconds:.0f} s."
+                    raise MediaError(message, "Ask about a part of it, with start and end.")
                 if time.monotonic() - began > self._bounds.read_s:
                     late = f"{found.path} was not read within {self._bounds.read_s:g} s."
                     raise MediaError(late, "Ask about a part of it, with start and end.")

@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar, cast
 
 from ..batching import Prompt, batches
 from ..encoded_clip import EncodedClip
-from ..errors import EpError, InternalError, OutOfMemoryError
+from ..errors import EpError, InternalError, OptionError, OutOfMemoryError
 from ..generation.answer import Answer, Chunk
 from ..inputs.prompt import Message
 from ..model import EchoingPixels
@@ -227,6 +227,9 @@ class Engine:
         """Make a question's prompt; one that has none is answered with the error."""
         try:
             ticket.prompt = Prompt.of(self.model, ticket.messages)
+            if ticket.tokens > self.bounds.prompt:
+                message = f"The prompt has {ticket.tokens} tokens; the limit is {self.bounds.prompt}."
+                raise OptionError(message, "Ask about a part of the clip, with start and end.")
         except Exception as error:  # one question must not end the server
             ticket.deliver(described(error))
             self.forget(ticket)

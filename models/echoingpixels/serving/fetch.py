@@ -160,6 +160,9 @@ class _Connection:
             if peer is None or peer[0] != self._address:
                 stream.close()
                 raise MediaError(f"{_shown(self._place)} is not at the address that was checked.", CHECK)
+            if self.late:  # `cut` came before there was a connection
+                stream.close()
+                raise MediaError(f"{_shown(self._place)} was not fetched in time.", CHECK)
 
     def cut(self) -> None:
         """End the connection from another thread, whatever it waits for."""

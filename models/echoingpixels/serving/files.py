@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -30,6 +30,7 @@ class Upload:
     bytes: int
     created: float
     expires: float
+    new: bool = False  # whether no equal clip was there before
 
     @property
     def id(self) -> str:
@@ -56,10 +57,12 @@ class FileStore:
                 digest = self._copy(source, out)
             with self._lock:
                 stored = self.folder / digest
-                os.replace(part, stored)
+                new = not stored.exists()
+                if new:
+                    os.replace(part, stored)
                 os.utime(stored, (self._now(), self._now()))
                 self._shrink(stored)
-                return self._upload(stored)
+                return replace(self._upload(stored), new=new)
         finally:
             part.unlink(missing_ok=True)
 

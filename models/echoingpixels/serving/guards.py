@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,7 @@ from .settings import Settings
 
 OPEN = ("/health",)  # paths that need no key
 FILES = "/v1/files"
+STALLED_S = 30.0  # s without a byte of a body that is not whole
 FORM = 1 << 20  # bytes of an upload beside its file
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -71,7 +73,7 @@ class Guard:
             await answer_of(refused)(scope, receive, secured)
             return
         scope["ep.owner"] = headers.get("authorization", "")
-        form, count = scope["path"] == FILES, _Count()
+        form, count = _is_upload(scope), _Count()
         limited = self._limited(self._most(scope), form, receive, count)
         self._forms += form
         try:
@@ -86,7 +88,7 @@ class Guard:
         if hosts is not None and _name(headers.get("host", "")) not in hosts:
             return Refused(403, "The Host header names another server.", code="forbidden_host")
         origin = headers.get("origin")
-        if origin is not None and (origin == "null" or urlsplit(origin).netloc != headers.get("host")):
+        if origin is not None and (origin == "null" or _place(origin) != headers.get("host")):
             return Refused(403, "Requests of pages of other sites are refused.", code="forbidden_origin")
         if self._keys and scope["path"] not in OPEN and not self._known(headers.get("authorization", "")):
             message = "The API key is missing or wrong. Send it as `Authorization: Bearer KEY`."
@@ -94,7 +96,7 @@ class Guard:
         length = headers.get("content-length", "0")
         if not (length.isascii() and length.isdigit()) or int(length[:20]) > self._most(scope):
             return self._too_large(self._most(scope))
-        full = scope["path"] == FILES and self._forms >= self._settings.bounds.uploads_at_once
+        full = _is_upload(scope) and self._forms >= self._settings.bounds.uploads_at_once
         return _busy() if full else None
 
     def _known(self, authorization: str) -> bool:
@@ -111,11 +113,17 @@ class Guard:
 
     def _limited(self, most: int, form: bool, receive: Receive, count: _Count) -> Receive:
         """The same body, up to its limit; one that is no form also up to that of all bodies."""
-        size = 0
+        size, whole = 0, False
 
         async def limited() -> Message:
-            nonlocal size
-            message = await receive()
+            nonlocal size, whole
+            try:
+                async with asyncio.timeout(None if whole else STALLED_S):
+                    message = await receive()
+            except TimeoutError:
+                stalled = Refused(408, f"The body stalled for {STALLED_S:g} s.", headers={"Connection": "close"})
+                raise TooLarge(stalled) from None
+            whole = not message.get("more_body", False)
             length = len(message.get("body", b""))
             size += length
             if size > most:
@@ -142,6 +150,18 @@ def _busy() -> Refused:
 def answer_of(refused: Refused) -> JSONResponse:
     """The response of a refusal."""
     return JSONResponse(refused.body(), refused.status, refused.headers)
+
+
+def _is_upload(scope: Scope) -> bool:
+    return bool(scope["path"] == FILES and scope["method"] == "POST")
+
+
+def _place(origin: str) -> str:
+    """Name and port of an Origin header."""
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return ""
 
 
 def _name(host: str) -> str:

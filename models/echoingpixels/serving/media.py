@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from ..checkpoints.fingerprint import WHOLE, features_mark, file_mark
 from ..errors import MediaError
@@ -104,7 +105,7 @@ class Places:
         outside = MediaError(f"{url[:200]} is not under a media root.", "Start the server with --media-root.")
         try:
             parts = urlsplit(url)
-            path = Path(unquote(parts.path)).resolve()
+            path = Path(url2pathname(parts.path)).resolve()
         except (ValueError, OSError, RuntimeError):  # a NUL byte; a loop of links
             raise outside from None
         if parts.netloc not in ("", "localhost") or not any(path.is_relative_to(root) for root in self._roots):

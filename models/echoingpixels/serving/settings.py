@@ -17,7 +17,8 @@ class Bounds:
     `upload`: one clip that is uploaded or fetched; `uploads`: all uploads, of which the least recently used is deleted
     first. `body`: the JSON of one request, with its inline clips; `bodies`: of all requests that are being read.
     `waiting`: requests that are not answered yet. `rows`: questions in one batch. `clips`: encoded clips in memory.
-    `frames`, `tokens`, `parts`, `characters`: of one request. `read_s`: s to read one clip, `fetch_s` to fetch one.
+    `frames`, `tokens`, `parts`, `characters`: of one request; `prompt`: tokens of its prompt before selection.
+    `seconds`: of one clip. `read_s`: s to read one clip, `fetch_s` to fetch one.
     `grace_s`: s to finish running requests when the server stops. `expiry_s`: s until an upload is deleted.
     """
 
@@ -36,6 +37,8 @@ class Bounds:
     tokens: int = 4096
     parts: int = 16
     characters: int = 200_000
+    prompt: int = 131_072
+    seconds: float = 4 * 3600.0
     read_s: float = 600.0
     fetch_s: float = 60.0
     grace_s: float = 30.0
