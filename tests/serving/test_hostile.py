@@ -356,6 +356,15 @@ def test_a_failed_check_does_not_delete_an_equal_upload(
     assert live.get(f"/v1/files/{good.json()['id']}").status_code == 200
 
 
+@pytest.mark.parametrize(("bounds", "why"), [(Bounds(seconds=0.5), "longer than 0.5 s"), (Bounds(prompt=40), "tokens")])
+def test_a_clip_or_a_prompt_that_is_too_long_is_refused(
+    tmp_path: Path, shorts: list[Path], bounds: Bounds, why: str
+) -> None:
+    with served(tmp_path, tinymodel.model, roots=(shorts[0].parent,), bounds=bounds) as running:
+        done = running.ask(video(shorts[0].as_uri()), "Who?", max_tokens=1)
+        assert why in one_line_error(done, 400, 422)["message"]
+
+
 def test_every_response_has_security_headers_and_no_permission_for_other_origins(live: Live) -> None:
     for done in (live.get("/health"), live.get("/nothing"), live.get("/v1/models", headers={"Origin": "null"})):
         assert {name: done.headers[name] for name in HEADERS} == HEADERS

@@ -273,7 +273,7 @@ class Clips:
                     raise too_large(str(found.path), most)
                 samples += len(piece.audio)
                 if max(0.0, samples / SAMPLE_RATE, *piece.times[-1:]) > self._bounds.seconds:
-                    message = f"{found.path} is longer than {self._bounds.seconds:.0f} s."
+                    message = f"{found.path} is longer than {self._bounds.seconds:g} s."
                     raise MediaError(message, "Ask about a part of it, with start and end.")
                 if time.monotonic() - began > self._bounds.read_s:
                     late = f"{found.path} was not read within {self._bounds.read_s:g} s."
