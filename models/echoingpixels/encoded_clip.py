@@ -9,6 +9,8 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from torch import Tensor
+
 from .backbones.base import Features
 from .batching import Prompt
 from .checkpoints.fingerprint import features_mark, file_mark
@@ -68,6 +70,16 @@ class EncodedClip:
     def encoder_flops(self) -> float:
         """Floating-point operations of the encoders."""
         return self.model.backbone.encoder_flops(self.media, self.features)
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of the features, and of what the decoder has read."""
+        tensors: list[Any] = [*vars(self.features).values()]
+        if self.prefixes.prefix is not None:
+            tensors += vars(self.prefixes.prefix.stream).values()
+            layers = getattr(self.prefixes.prefix.cache, "layers", ())
+            tensors += [value for layer in layers for value in vars(layer).values()]
+        return sum(x.nbytes for x in tensors if isinstance(x, Tensor))
 
     def prompt(self, question: str) -> Prompt:
         """A question about the clip as token ids and positions."""

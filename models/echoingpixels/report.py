@@ -218,6 +218,7 @@ class Report:
         return {
             "tokens": self.tokens.as_dict(),
             "time_s": self.time_s.as_dict(),
+            "question_s": self.question_s.as_dict(),
             "memory_bytes": self.memory_bytes.as_dict(),
             "flops": asdict(self.flops),
             "speedup": asdict(self.speedup),
@@ -225,7 +226,6 @@ class Report:
             "tokens_per_s": self.tokens_per_s,
             "first_layer": asdict(self.first_layer),
             "last_layer": asdict(self.last_layer),
-            "question_s": self.question_s.as_dict(),
         }
 
 

@@ -40,14 +40,13 @@ def slow(backbone: QwenOmni, stream: TokenStream, ids: list[int]) -> Tensor:
     values = [layer.values.requires_grad_() for layer in cache.layers]
     for layer, leaf in zip(cache.layers, values, strict=True):
         layer.values = leaf
-    question = stream_part(stream, end, length)
     answer = backbone.text.embed_tokens(torch.tensor([ids]))
     following = (stream.next_position[:, None] + torch.arange(len(ids))).expand(3, 1, -1)
     whole = replace(
-        question,
-        embeds=torch.cat([question.embeds, answer], 1),
-        positions=torch.cat([question.positions, following], 2),
-        mask=torch.ones(1, end + length - end + len(ids), dtype=torch.bool),
+        stream,
+        embeds=torch.cat([stream.embeds, answer], 1),
+        positions=torch.cat([stream.positions, following], 2),
+        mask=torch.ones(1, length + len(ids), dtype=torch.bool),
     )
     hidden = backbone.hidden(whole, cache)[0, length - end - 1 : -1]
     chances = backbone.logits(hidden).softmax(-1).gather(1, torch.tensor(ids)[:, None])

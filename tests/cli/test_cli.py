@@ -27,7 +27,7 @@ from tests.support.program import ROOT, Program, command, environment, on_termin
 QUESTION = "Which object appears first?"
 KEYS = (
     *("media", "question", "answer", "model", "reducer", "keep", "quant", "device", "finish_reason"),
-    *("tokens", "time_s", "memory_bytes", "flops", "speedup", "encoded"),
+    *("tokens", "time_s", "question_s", "memory_bytes", "flops", "speedup", "encoded"),
     *("tokens_per_s", "first_layer", "last_layer", "evidence", "no_evidence", "warnings", "notes"),
 )
 STAGES = {"load", "decode", "prepare", "encode", "select", "prefill", "generate", "evidence", "first_token", "total"}

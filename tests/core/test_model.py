@@ -115,7 +115,7 @@ def test_the_report_counts_the_budget(model: EchoingPixels, keep: float) -> None
 def test_the_report_has_every_key_and_goes_through_json(model: EchoingPixels) -> None:
     answer = model.encode_pieces(tinymodel.clip().pieces(), {"decode": 0.25}).ask(QUESTION, AskOptions(generate=SHORT))
     plain = json.loads(json.dumps(answer.report.as_dict()))
-    costs = {"tokens", "time_s", "memory_bytes", "flops", "speedup", "encoded"}
+    costs = {"tokens", "time_s", "question_s", "memory_bytes", "flops", "speedup", "encoded"}
     assert set(plain) == costs | {"tokens_per_s", "first_layer", "last_layer"}
     assert set(plain["tokens"]) == {"video", "audio", "image", "text", "kept_ratio"}
     assert tuple(plain["time_s"]) == (*STAGES, "first_token", "total")

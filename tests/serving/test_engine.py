@@ -14,7 +14,6 @@ from echoingpixels.batching import Prompt
 from echoingpixels.errors import OutOfMemoryError
 from echoingpixels.inputs.prompt import Message
 from echoingpixels.options import AskOptions, GenerateOptions
-from echoingpixels.serving.clips import held_bytes
 from echoingpixels.serving.engine import Engine, Event, Ticket
 from echoingpixels.serving.metrics import Metrics
 from echoingpixels.serving.refusals import Refused
@@ -263,7 +262,7 @@ def test_a_full_queue_is_429_for_clients_and_a_client_that_leaves_frees_its_plac
 
 def test_clips_in_memory_stay_below_the_limit(tmp_path: Path, shorts: list[Path]) -> None:
     model = tinymodel.model()
-    limit = int(2.5 * held_bytes(model.encode(shorts[5])))
+    limit = int(2.5 * model.encode(shorts[5]).held_bytes)
     bounds = Bounds(clips=limit)
     with served(tmp_path, lambda: model, roots=(shorts[0].parent,), bounds=bounds) as live:
         for path in (*shorts, *shorts):
@@ -281,7 +280,7 @@ def test_a_kv_prefix_counts_and_is_reused(tmp_path: Path, shorts: list[Path]) ->
             assert live.ask(video(shorts[0]), text, reducer="uniform").status_code == 200
             assert waited(lambda: live.server.engine.open == 0)
             sizes.append(live.metric("ep_clip_bytes"))
-        features = held_bytes(tinymodel.model().encode(shorts[0]))
+        features = tinymodel.model().encode(shorts[0]).held_bytes
         assert sizes[0] == sizes[1] == sizes[2] > features
         live.server.clips._bounds = replace(live.server.clips._bounds, clips=features)
         live.server.clips.trim()  # the prefix goes first

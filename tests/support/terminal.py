@@ -77,6 +77,8 @@ class Terminal:
 def _take_terminal() -> None:
     """Make standard input the controlling terminal, so that Ctrl-C is a signal."""
     import fcntl
+    import signal
     import termios
 
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs ignore it
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)

@@ -67,7 +67,7 @@ def prepare_messages(
 def _pieces(message: Message[Media], tokenizer: Tokenizer) -> Iterator[tuple[list[int] | Span, bool]]:
     """The token ids and media of a message, and whether they are its own text."""
     text = f"{message.role}\n"
-    head = len(plain_ids(tokenizer, text))  # tokens of the role
+    head = len(plain_ids(tokenizer, text)) if message.role == "user" else 0  # tokens of the role
     yield _marked(tokenizer, "<|im_start|>"), False
     for part in (*message.parts, None):
         if isinstance(part, str):

@@ -86,7 +86,12 @@ class Sampler(Generic[Frame]):
         return _arrays(kept)
 
     def offer(self, time: float, frame: Frame) -> None:
-        """Take the next frame in order of time (s); the one before is displayed until then."""
+        """Take the next frame in order of time (s); the one before is displayed until then.
+
+        A frame of an earlier time, as in a damaged file, is left out.
+        """
+        if self._held is not None and time < self._held[0]:
+            return
         self._settle(time)
         self._held = (time, frame)
 

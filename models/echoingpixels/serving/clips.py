@@ -17,8 +17,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from torch import Tensor
-
 from ..encoded_clip import EncodedClip, from_cache
 from ..errors import EpError, MediaError, OutOfMemoryError
 from ..features.cache import FeatureCache, Slot, feature_key
@@ -102,16 +100,16 @@ class Clips:
         The least recently used come first.
         """
         with self._lock:
-            total = sum(map(held_bytes, self._held.values()))
+            total = sum(clip.held_bytes for clip in self._held.values())
             most = -1 if all else self._bounds.clips
             for clip in self._held.values():
                 if total > most:
-                    total -= held_bytes(clip)
+                    total -= clip.held_bytes
                     clip.prefixes.clear()
-                    total += held_bytes(clip)
+                    total += clip.held_bytes
             for key in list(self._held):
                 if total > most:
-                    total -= held_bytes(self._held.pop(key))
+                    total -= self._held.pop(key).held_bytes
             self._named = {name: key for name, key in self._named.items() if key in self._held}
         self._engine.metrics.memory.set(total)
 
@@ -295,13 +293,3 @@ class Clips:
             yield worker
         finally:
             self._workers.put(worker)
-
-
-def held_bytes(clip: EncodedClip) -> int:
-    """Bytes of a clip's features and of its KV prefix."""
-    tensors = [*vars(clip.features).values()]
-    prefix = clip.prefixes.prefix
-    if prefix is not None:
-        tensors += vars(prefix.stream).values()
-        tensors += [value for layer in getattr(prefix.cache, "layers", ()) for value in vars(layer).values()]
-    return sum(x.nbytes for x in tensors if isinstance(x, Tensor))
