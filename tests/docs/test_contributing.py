@@ -40,7 +40,11 @@ def follow(root: Path) -> list[str]:
     score = shown.pop(f"{LIBRARY}/reducers/score.py")
     for path, text in shown.items():
         (root / path).write_text(text, encoding="utf-8")
-    replace(root / LIBRARY / "reducers/score.py", "NONE = Scorer()", f"{score}NONE = Scorer()")
+    replace(
+        root / LIBRARY / "reducers/score.py",
+        "NONE = Scorer(reads_question=False)",
+        f"{score}NONE = Scorer(reads_question=False)",
+    )
     registry = root / LIBRARY / "reducers/registry.py"
     (line,) = re.findall(r"Add `(.*),` at the end of `REDUCERS`", TEXT)
     replace(registry, "Whole()),\n}", f"Whole()),\n    {line},\n}}")
