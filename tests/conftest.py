@@ -65,6 +65,7 @@ SLOW = (
     "tests/core/test_portable.py::test_a_batch_is_resumed",
     "tests/core/test_tiny.py",
     "tests/cli/test_chat.py::test_a_second_file",
+    "tests/cli/test_chat.py::test_earlier_turns",
     "tests/cli/test_chat.py::test_a_terminal",
     "tests/cli/test_chat.py::test_an_interrupt",
     "tests/serving/test_load.py",
