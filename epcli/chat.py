@@ -15,12 +15,12 @@ from echoingpixels.errors import DataError, EpError, OptionError
 from echoingpixels.options import AskOptions, MediaOptions
 
 from . import console
+from .options import keep_of, seconds
 from .render.report import Result
 
 if TYPE_CHECKING:
     from echoingpixels.encoded_clip import EncodedClip
     from echoingpixels.features.cache import FeatureCache
-    from echoingpixels.generation.answer import Answer
     from echoingpixels.inputs.prompt import Message
     from echoingpixels.media import Worker
     from echoingpixels.model import EchoingPixels
@@ -67,7 +67,6 @@ class Library:
         parts = [f"{n} {name} tokens" for n, name in ((video, kind), (span.audio_tokens, "audio")) if n]
         length = "" if span.image else f"{clip.duration:.1f} s, "
         console.summary(f"{media.name}: {length}{', '.join(parts)}, read in {clip.time_s.first_token:.2f} s")
-        console.pairs([("warning", text) for text in clip.source.warnings] + [("note", text) for text in clip.notes])
         return clip
 
 
@@ -88,13 +87,18 @@ class Chat:
         self.talk = Conversation(library.model)
         self.shown: list[Shown] = []
         self.results: list[Result] = []
+        self.printed: set[tuple[str, str]] = set()  # warnings and notes
         self.failed = False
 
     def add(self, media: Path) -> None:
         """Encode a file for the next question."""
-        clip = self.library.encode(media, self.library.read)
-        self.shown.append(Shown(media, self.library.read, clip))
-        self.talk.add(clip)
+        self.shown.append(self._shown(media, self.library.read))
+        self.talk.add(self.shown[-1].clip)
+
+    def _shown(self, media: Path, read: MediaOptions) -> Shown:
+        clip = self.library.encode(media, read)
+        self._remark([("warning", text) for text in clip.source.warnings] + [("note", text) for text in clip.notes])
+        return Shown(media, read, clip)
 
     def run(self, lines: Iterable[str]) -> bool:
         """Whether every line was answered or followed."""
@@ -111,40 +115,25 @@ class Chat:
 
     def ask(self, question: str) -> None:
         """Print the answer as it comes; an interrupt ends it."""
-        answer: Answer | None = None
         try:
             with closing(self.talk.stream(question, self.ask_options)) as chunks:
-                for chunk in chunks:
-                    console.out(chunk.text, end="")
-                    answer = chunk.answer
+                answer = console.stream(chunks)
         except KeyboardInterrupt:
             console.out("")
             if not sys.stdin.isatty():
                 raise
             console.summary("stopped")
             return
-        console.out("")
-        assert answer is not None, "the last chunk carries the answer"
-        self.results.append(self._result(question, answer))
-        console.summary(self.results[-1].summary(answer.report.question_s))
-        known = {remark for result in self.results[:-1] for remark in result.remarks()}
-        told = {("note", text) for one in self.shown for text in (*one.clip.notes, *one.clip.source.warnings)}
-        known |= told | {("warning", text) for _, text in told}
-        console.pairs([remark for remark in self.results[-1].remarks() if remark not in known])
+        media = ", ".join(str(one.media) for one in self.shown)
+        result = Result.of(media, question, self.library.name, self.library.model, answer)
+        self.results.append(result)
+        console.summary(result.summary(answer.report.question_s))
+        self._remark(result.remarks())
 
-    def _result(self, question: str, answer: Answer) -> Result:
-        return Result(
-            media=", ".join(str(one.media) for one in self.shown),
-            question=question,
-            model=self.library.name,
-            options=answer.options,
-            quant=self.library.model.quant,
-            device=self.library.model.backbone.device.type,
-            report=answer.report,
-            warnings=answer.warnings,
-            notes=answer.notes,
-            answer=answer,
-        )
+    def _remark(self, remarks: list[tuple[str, str]]) -> None:
+        """Print the warnings and notes that are new."""
+        console.pairs([remark for remark in remarks if remark not in self.printed])
+        self.printed.update(remarks)
 
     def _follow(self, name: str = "", rest: str = "") -> bool:
         """Follow a command; whether to go on."""
@@ -167,10 +156,7 @@ class Chat:
         self.results.clear()
 
     def _keep(self, ratio: str) -> None:
-        try:
-            self.ask_options = replace(self.ask_options, keep=float(ratio))
-        except ValueError:
-            raise OptionError(f"{ratio!r} is no keep ratio.", "Type a number such as /keep 0.1.") from None
+        self.ask_options = replace(self.ask_options, keep=keep_of(ratio, "/keep"))
 
     def _reducer(self, name: str) -> None:
         self.library.model.check(name)
@@ -178,15 +164,12 @@ class Chat:
 
     def _clip(self, span: str) -> None:
         """Read a part of the latest file in place of what was read of it."""
-        last = self.shown[-1]
-        try:
-            start, end = map(_seconds, span.split()) if span else (None, None)
-        except ValueError:
-            raise OptionError(f"{span!r} is no start and end.", "Type two times, such as /clip 10 25.") from None
-        read = replace(last.read, start=start, end=end)
-        clip = self.library.encode(last.media, read)
-        self.talk.replace(last.clip, clip)
-        self.shown[-1] = Shown(last.media, read, clip)
+        last, times = self.shown[-1], [seconds(time) for time in span.split()]
+        if len(times) not in (0, 2):
+            raise OptionError(f"{span!r} is no start and end.", "Type two times, such as /clip 10 25.")
+        start, end = times or (None, None)
+        self.shown[-1] = self._shown(last.media, replace(last.read, start=start, end=end))
+        self.talk.replace(last.clip, self.shown[-1].clip)
         self.results.clear()
 
     def _add(self, media: str) -> None:
@@ -251,11 +234,3 @@ def _path(name: str) -> Path:
     except (OSError, RuntimeError, ValueError) as error:
         raise DataError(f"{name[:80]!r} is no path: {error}.", "Choose another file.") from None
     return path
-
-
-def _seconds(time: str) -> float:
-    """Seconds from `95`, `1:35` or `0:01:35`."""
-    total = 0.0
-    for part in time.split(":"):
-        total = 60 * total + float(part)
-    return total

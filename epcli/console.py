@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+if TYPE_CHECKING:
+    from echoingpixels.generation.answer import Answer, Chunk
 
 EVERY_S = 5.0  # between plain progress lines
 
@@ -29,6 +32,17 @@ def out(text: str, end: str = "\n") -> None:
         text = "".join(c for c in text if c.isprintable() or c in "\n\t")
     sys.stdout.write(text + end)
     sys.stdout.flush()
+
+
+def stream(chunks: Iterable[Chunk]) -> Answer:
+    """Print an answer as it comes, and return it."""
+    answer: Answer | None = None
+    for chunk in chunks:
+        out(chunk.text, end="")
+        answer = chunk.answer
+    out("")
+    assert answer is not None, "the last chunk carries the answer"
+    return answer
 
 
 def out_json(value: dict[str, Any]) -> None:

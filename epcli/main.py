@@ -28,8 +28,9 @@ from .commands.profile import profile
 from .commands.serve import serve
 from .commands.synth import synth
 from .commands.train import train
+from .session import INTERRUPTED
 
-DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130  # and 3: finished, but some rows failed
+DONE, FAILED, USAGE = 0, 1, 2  # and those of session.py
 DEBUG = "--debug"
 SHOWN = "Print tracebacks of errors and warnings of other libraries; accepted by every command."
 

@@ -56,8 +56,8 @@ def _option(panel: str, *names: str, help: str, **more: Any) -> Any:
     return typer.Option(*names, help=help, rich_help_panel=panel, **more)
 
 
-model_option, tokens_option, media_option, questions_option, output_option = (
-    partial(_option, panel) for panel in ("Model", "Tokens", "Media", "Questions", "Output")
+model_option, tokens_option, media_option, questions_option, output_option, server_option = (
+    partial(_option, panel) for panel in ("Model", "Tokens", "Media", "Questions", "Output", "Server")
 )
 
 QuantName = Annotated[str, model_option("--quant", "-q", help=QUANT)]

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from echoingpixels.media import Worker
     from echoingpixels.model import EchoingPixels
 
+ROWS_FAILED, INTERRUPTED = 3, 130  # exit codes
+
 
 @dataclass(frozen=True)
 class Chosen:

@@ -140,19 +140,7 @@ def _answers(request: Request, output: AskOutput, worker: Worker) -> Iterator[Re
         answer, full = _answer(clip, question, request.ask, output, several=len(request.questions) > 1)
         if output.show:
             console.pairs(picture(answer, clip.duration))
-        yield Result(
-            media=str(request.media),
-            question=question,
-            model=request.model.name,
-            options=answer.options,
-            quant=model.quant,
-            device=model.backbone.device.type,
-            report=answer.report,
-            warnings=answer.warnings,
-            notes=answer.notes,
-            answer=answer,
-            full=full,
-        )
+        yield Result.of(str(request.media), question, request.model.name, model, answer, full)
 
 
 def _answer(
@@ -160,7 +148,7 @@ def _answer(
 ) -> tuple[Answer, Answer | None]:
     """The printed answer and, with --compare, the answer from all tokens."""
     if output.stream:
-        return _streamed(clip, question, options), None
+        return console.stream(clip.stream(question, options)), None
     full: Answer | None = None
     with console.working("Answering …"):
         if output.compare:
@@ -170,13 +158,3 @@ def _answer(
     if not output.json:
         console.out(" ".join(answer.text.split()) if several else answer.text)
     return answer, full
-
-
-def _streamed(clip: EncodedClip, question: str, options: AskOptions) -> Answer:
-    answer: Answer | None = None
-    for chunk in clip.stream(question, options):
-        console.out(chunk.text, end="")
-        answer = chunk.answer
-    console.out("")
-    assert answer is not None, "the last chunk carries the answer"
-    return answer

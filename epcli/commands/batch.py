@@ -18,7 +18,7 @@ from .. import console
 from .. import options as o
 from ..grouped import grouped
 from ..render.batch import bar, summary
-from ..session import check_model, choose
+from ..session import INTERRUPTED, ROWS_FAILED, check_model, choose
 
 if TYPE_CHECKING:
     from echoingpixels.batch.job import Job, Task
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from echoingpixels.batch.result import Result
     from echoingpixels.batch.tally import Tally
 
-ROWS_FAILED, INTERRUPTED = 3, 130
 SOURCES = (
     "Files, folders, glob patterns, JSONL files of rows (media; optionally question, id, start, end), or s3://, gs:// "
     "and https:// addresses."

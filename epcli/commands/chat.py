@@ -10,9 +10,7 @@ import typer
 
 from .. import options as o
 from ..grouped import grouped
-from ..session import choose, load_model, reading
-
-FAILED = 3  # exit code where some questions had no answer
+from ..session import ROWS_FAILED, choose, load_model, reading
 
 
 @grouped
@@ -38,4 +36,4 @@ def chat(
         talk = Chat(Library(loaded, chosen.name, worker, options, model.feature_cache()), asked)
         talk.add(media)
         if not talk.run(lines()) and not sys.stdin.isatty():
-            raise typer.Exit(FAILED)
+            raise typer.Exit(ROWS_FAILED)

@@ -18,7 +18,7 @@ from .. import console
 from .. import options as o
 from ..grouped import grouped
 from ..render.evaluation import plain, remarks, reporter, tables
-from ..session import Chosen, check_model, check_sources, choose, load_model, named, reading
+from ..session import ROWS_FAILED, Chosen, check_model, check_sources, choose, load_model, named, reading
 
 if TYPE_CHECKING:
     from echoingpixels.datasets.questions import Row
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from echoingpixels.features.cache import FeatureCache
     from echoingpixels.reducers.setting import Setting
 
-ROWS_FAILED = 3  # exit code
 DATA = (
     "Questions: JSONL rows (media, question, answer; optionally id, kind, regime, choices, start, end), or the file "
     "of a published dataset."

@@ -8,52 +8,46 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from echoingpixels.errors import DataError, OptionError
 
 from .. import console
 from .. import options as o
 from ..grouped import grouped
-from ..session import Chosen, check_model, choose
+from ..options import server_option as option
+from ..session import INTERRUPTED, Chosen, check_model, choose
 
 if TYPE_CHECKING:
     from echoingpixels.serving.settings import Settings
 
-INTERRUPTED = 130
-PANEL = "Server"
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
 SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?I?)B?", re.IGNORECASE)
 SHORTEST = 8  # characters of an API key
 ALLOW = "URLs of clips that may be fetched, such as 'https://media.example.com/*'; may be repeated."
 
 
-def _option(*names: str, help: str, **more: Any) -> Any:
-    return typer.Option(*names, help=help, rich_help_panel=PANEL, **more)
-
-
 @dataclass(frozen=True, kw_only=True)
 class ServerGroup:
     """Where the server listens, who may ask, and how much."""
 
-    host: Annotated[str, _option("--host", help="Address to listen at.")] = "127.0.0.1"
-    port: Annotated[int, _option("--port", min=0, max=65535, help="Port to listen at; 0: a free one.")] = 8000
+    host: Annotated[str, option("--host", help="Address to listen at.")] = "127.0.0.1"
+    port: Annotated[int, option("--port", min=0, max=65535, help="Port to listen at; 0: a free one.")] = 8000
     media_root: Annotated[
-        list[Path] | None, _option("--media-root", help="Folder for file:// URLs; may be repeated.", metavar="DIR")
+        list[Path] | None,
+        option("--media-root", help="Folder for file:// URLs; may be repeated.", metavar="DIR"),
     ] = None
-    allow_url: Annotated[list[str] | None, _option("--allow-url", help=ALLOW, metavar="PATTERN")] = None
+    allow_url: Annotated[list[str] | None, option("--allow-url", help=ALLOW, metavar="PATTERN")] = None
     api_key_file: Annotated[
-        Path | None, _option("--api-key-file", help="File with the API keys of clients, one per line.")
+        Path | None, option("--api-key-file", help="File with the API keys of clients, one per line.")
     ] = None
     insecure: Annotated[
-        bool, _option("--insecure", help="Listen at an address that other machines reach without an API key.")
+        bool, option("--insecure", help="Listen at an address that other machines reach without an API key.")
     ] = False
     max_upload: Annotated[
-        str, _option("--max-upload", help="Largest clip that is uploaded or fetched.", metavar="SIZE")
+        str, option("--max-upload", help="Largest clip that is uploaded or fetched.", metavar="SIZE")
     ] = "2GB"
-    max_queue: Annotated[int, _option("--max-queue", min=1, help="Most questions that wait for an answer.")] = 64
+    max_queue: Annotated[int, option("--max-queue", min=1, help="Most questions that wait for an answer.")] = 64
     clip_memory: Annotated[
-        str, _option("--clip-memory", help="Most memory for encoded clips and their KV caches.", metavar="SIZE")
+        str, option("--clip-memory", help="Most memory for encoded clips and their KV caches.", metavar="SIZE")
     ] = "2GB"
 
     def settings(self, model: o.ModelGroup, tokens: o.TokenGroup, read: o.MediaGroup) -> Settings:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from echoingpixels.generation.answer import Answer
+    from echoingpixels.model import EchoingPixels
     from echoingpixels.options import AskOptions
     from echoingpixels.planning.estimate import Memory
     from echoingpixels.planning.plan import Plan
@@ -31,6 +32,25 @@ class Result:
     answer: Answer | None = None
     full: Answer | None = None
     plan: Plan | None = None
+
+    @classmethod
+    def of(
+        cls, media: str, question: str, name: str, model: EchoingPixels, answer: Answer, full: Answer | None = None
+    ) -> Result:
+        """The result of an answer of the model `name`."""
+        return cls(
+            media=media,
+            question=question,
+            model=name,
+            options=answer.options,
+            quant=model.quant,
+            device=model.backbone.device.type,
+            report=answer.report,
+            warnings=answer.warnings,
+            notes=answer.notes,
+            answer=answer,
+            full=full,
+        )
 
     @property
     def memory_ratio(self) -> float | None:

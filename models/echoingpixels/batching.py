@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from .generation.answer import Answer, Cost
 from .generation.evidence import Timing
-from .generation.prefix import Row
+from .generation.prefix import PrefixRow
 from .inputs.positions import TEXT
 from .inputs.prepare import Inputs, Media
 from .inputs.prompt import Message, prepare_messages
@@ -78,10 +78,10 @@ class Prompt:
         return self.inputs.kind.shape[1]
 
     @property
-    def row(self) -> Row:
+    def prefix_row(self) -> PrefixRow:
         """The same for the decoder."""
         clips = self.clips
-        return Row(self.inputs, tuple(clip.features for clip in clips), tuple(clip.prefixes for clip in clips))
+        return PrefixRow(self.inputs, tuple(clip.features for clip in clips), tuple(clip.prefixes for clip in clips))
 
     def cost(self, options: AskOptions) -> Cost:
         """The cost before the first token, and the warnings and notes that belong to the answer."""
@@ -100,6 +100,11 @@ class Prompt:
             warnings=(*dict.fromkeys(warnings), *model.overreach(int(self.inputs.positions.max()) + 1)),
             notes=(*dict.fromkeys(note for clip in clips for note in clip.notes), *model.notes(options.reducer)),
         )
+
+
+def prefix_rows(prompts: Sequence[Prompt]) -> list[PrefixRow]:
+    """The prompts for the decoder; none where one of them has no clip."""
+    return [prompt.prefix_row for prompt in prompts] if all(prompt.clips for prompt in prompts) else []
 
 
 def batches(prompts: Iterable[M | None]) -> Iterator[list[M]]:

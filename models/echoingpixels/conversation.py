@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from .batching import Prompt
 from .encoded_clip import EncodedClip, OnSelection
-from .generation.answer import Answer, Chunk
+from .generation.answer import Answer, Chunk, joined
 from .inputs.prompt import SYSTEM, Message
 from .options import AskOptions
 
@@ -29,8 +29,8 @@ class Conversation:
     @property
     def clips(self) -> tuple[EncodedClip, ...]:
         """All clips, in order."""
-        said = [part for message in self.messages for part in message.parts if not isinstance(part, str)]
-        return (*said, *self._new)
+        earlier = [part for message in self.messages for part in message.parts if not isinstance(part, str)]
+        return (*earlier, *self._new)
 
     def add(self, clip: EncodedClip) -> None:
         """Show another clip with the next question."""
@@ -53,18 +53,17 @@ class Conversation:
         An answer that is not read to its end is kept as far as it was read.
         """
         asked: Message[EncodedClip] = Message("user", (*self._new, question))
-        prompt, said = Prompt.of(self.model, [*self.messages, asked]), ""
+        prompt, text = Prompt.of(self.model, [*self.messages, asked]), ""
         try:
             for chunk in self.model.stream([prompt], options, on_selection, **keywords):
-                said += chunk.text
+                text += chunk.text
                 yield chunk
         finally:
-            if said:
-                self.messages += [asked, Message("assistant", (said,))]
+            if text:
+                self.messages += [asked, Message("assistant", (text,))]
                 self._new = []
 
     def ask(self, question: str, options: AskOptions | None = None, **keywords: Any) -> Answer:
         """Answer a question; options and errors as of `EncodedClip.ask`."""
-        *_, last = self.stream(question, options, **keywords)
-        assert last.answer is not None, "the last chunk carries the answer"
-        return last.answer
+        (answer,) = joined(self.stream(question, options, **keywords))
+        return answer

@@ -16,7 +16,7 @@ from .batching import Prompt
 from .checkpoints.fingerprint import features_mark, file_mark
 from .features.cache import CachedClip, FeatureCache, Slot, default_folder, feature_key
 from .features.encode import encode
-from .generation.answer import Answer, Chunk
+from .generation.answer import Answer, Chunk, joined
 from .generation.prefix import Prefixes
 from .inputs.prepare import Media
 from .inputs.prompt import Message
@@ -101,9 +101,8 @@ class EncodedClip:
 
         OptionError for an unknown option or an empty question, OutOfMemoryError where memory runs out.
         """
-        *_, last = self.stream(question, options, on_selection, **keywords)
-        assert last.answer is not None, "the last chunk carries the answer"
-        return last.answer
+        (answer,) = joined(self.stream(question, options, on_selection, **keywords))
+        return answer
 
     def compare(self, question: str, options: AskOptions | None = None, **keywords: Any) -> tuple[Answer, Answer]:
         """The reduced answer with its measured speedup, and the answer from all tokens.

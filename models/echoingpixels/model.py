@@ -13,7 +13,7 @@ import torch
 
 from .backbones.base import Backbone
 from .backbones.sizes import stored_bytes
-from .batching import Prompt, batches
+from .batching import Prompt, batches, prefix_rows
 from .encoded_clip import EncodedClip, OnSelection, cache_slot, encode_pieces, from_cache
 from .errors import OptionError, guarded, guarded_stream
 from .features.cache import FeatureCache, Slot
@@ -134,7 +134,7 @@ class EchoingPixels:
     @torch.no_grad()
     def embed(self, prompt: Prompt) -> TokenStream:
         """The joint token stream (1, L, D) of a prompt and its clip's features."""
-        return self.backbone.embed(prompt.inputs, prompt.row.features)
+        return self.backbone.embed(prompt.inputs, prompt.prefix_row.features)
 
     @torch.no_grad()
     def select(self, stream: TokenStream, reducer: str = AUTO, keep: float = KEEP) -> Selection:
@@ -223,11 +223,11 @@ class EchoingPixels:
         watch, choice = Stopwatch(self.backbone.device), (options.reducer, options.keep)
         reset_peak(self.backbone.device)
         costs = [prompt.cost(options) for prompt in prompts]
-        rows = [one.row for one in prompts] if shares_prefix(options) and all(one.clips for one in prompts) else []
+        rows = prefix_rows(prompts) if shares_prefix(options) else []
         if on_selection is None and reuses(rows, choice):
             kept, spent = continued(self.backbone, rows, choice, self.select, watch)
             costs = [replace(cost, time_s=cost.time_s + earlier) for cost, earlier in zip(costs, spent, strict=True)]
-            rows = []  # known now
+            on_prefill = None
         else:
             with watch.stage("select"):
                 stream = pad([self.embed(prompt) for prompt in prompts])
@@ -236,8 +236,8 @@ class EchoingPixels:
             if on_selection is not None:
                 on_selection(stream, selection)
             del stream, selection  # a long stream is large
-        read = partial(remember, self.backbone, rows, choice, kept, watch)
-        yield from generate(self.backbone, kept, options, watch, costs, self.weight_bytes(), read)
+            on_prefill = partial(remember, self.backbone, rows, choice, kept, watch) if rows else None
+        yield from generate(self.backbone, kept, options, watch, costs, self.weight_bytes(), on_prefill)
 
     def generate(self, stream: TokenStream, options: GenerateOptions | None = None, **keywords: Any) -> Answer:
         """Answer from a stream of one row, reduced or not; the report starts here. Evidence has the stream's own steps.

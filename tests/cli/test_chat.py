@@ -79,7 +79,7 @@ def test_a_second_file_is_part_of_the_next_question(
 WRONG = {
     "/nope": "/nope is no command.",
     "/keep": "/keep takes RATIO.",
-    "/keep lots": "'lots' is no keep ratio.",
+    "/keep lots": "/keep has 'lots', which is not a number.",
     "/keep 7": "keep is 7, outside (0, 1].",
     "/reducer best": "Unknown reducer 'best'.",
     "/clear all": "/clear takes nothing.",

@@ -9,8 +9,8 @@ import torch
 
 from echoingpixels.encoded_clip import EncodedClip
 from echoingpixels.generation.answer import Answer
-from echoingpixels.generation.decode import Prefilled, prefill
-from echoingpixels.generation.prefix import Prefixes, continued, remember
+from echoingpixels.generation.decode import prefill
+from echoingpixels.generation.prefix import Prefixes, continued
 from echoingpixels.model import EchoingPixels
 from echoingpixels.options import AskOptions, GenerateOptions
 from echoingpixels.reducers.registry import REDUCERS
@@ -77,7 +77,7 @@ def test_a_batch_of_several_clips_and_questions_has_the_same_answers(
 
 def test_hidden_states_are_those_of_the_whole_prompt(model: EchoingPixels, clips: list[EncodedClip]) -> None:
     on, choice = model.backbone, ("maxmin", 0.4)
-    rows = [clips[i].prompt(question).row for i, question in ((0, QUESTIONS[0]), (1, QUESTIONS[1]))]
+    rows = [clips[i].prompt(question).prefix_row for i, question in ((0, QUESTIONS[0]), (1, QUESTIONS[1]))]
     stream, spent = continued(on, rows, choice, model.select, Stopwatch(on.device))
     mine = prefill(on, stream, SHORT).hidden
     assert [times.known() for times in spent] == [{}, {}]
@@ -153,10 +153,3 @@ def test_a_later_question_does_not_change_what_is_kept(clips: list[EncodedClip])
     clip.ask(QUESTIONS[1], options)
     after = [layer.keys for layer in clip.prefixes.prefix.cache.layers]
     assert all(torch.equal(x, y) for x, y in zip(before, after, strict=True))
-
-
-def test_nothing_is_kept_for_no_rows(model: EchoingPixels, clips: list[EncodedClip]) -> None:
-    stream = model.embed(clips[0].prompt("Who?"))
-    start = Prefilled(stream.embeds, None, None)
-    remember(model.backbone, [], ("maxmin", 0.4), stream, Stopwatch(model.backbone.device), start)
-    assert clips[0].prefixes.prefix is None

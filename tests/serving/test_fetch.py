@@ -65,16 +65,11 @@ def site() -> Iterator[Site]:
             except OSError:
                 pass
 
-        def _slow(self) -> None:
-            try:
-                for _ in range(1000):
-                    self.wfile.write(b"a")
-                    time.sleep(0.05)
-            except OSError:
-                pass
-
         def _drip(self) -> None:
             self._head(200)
+            self._slow()
+
+        def _slow(self) -> None:
             try:
                 for _ in range(1000):
                     self.wfile.write(b"a")

@@ -149,8 +149,8 @@ class Taught(nn.Module):
             scale = length / features.norm(dim=-1).mean()
             last.weight.mul_(scale)
             last.bias.mul_(scale)
-        objects = self.video_heads.object.weight.view(2, len(labels.OBJECT_CLASSES), -1).mean(0)[1:]
-        notice_change(backbone.text, objects, round(frames.STEP / SAMPLED_FPS * backbone.layout.positions_per_s))
+        ticks = round(frames.STEP / SAMPLED_FPS * backbone.layout.positions_per_s)
+        notice_change(backbone.text, self._objects(), ticks)
         for name, direction in self._directions():
             for text in (name, f" {name}"):
                 first, *rest = backbone.tokenizer.encode(text, add_special_tokens=False)
@@ -161,11 +161,16 @@ class Taught(nn.Module):
 
     def _directions(self) -> Iterator[tuple[str, Tensor]]:
         """What the heads read as each object, sound and side of the picture: (D,)."""
-        both = self.video_heads.object.weight.view(2, -1, self.video_heads.object.in_features)
-        yield from zip(labels.OBJECT_CLASSES[1:], both.mean(0)[1:], strict=True)  # mean of the two frames
+        yield from zip(labels.OBJECT_CLASSES[1:], self._objects(), strict=True)
         yield from zip(labels.SOUND_CLASSES[1:], self.sound.weight[1:], strict=True)
         signs = torch.tensor([[1, 1, -1, -1], [-1, -1, 1, 1], [1, -1, 1, -1], [-1, 1, -1, 1]])
-        yield from zip(labels.SIDES, signs.to(both) @ self.video_heads.quadrant.weight, strict=True)
+        quadrant = self.video_heads.quadrant.weight
+        yield from zip(labels.SIDES, signs.to(quadrant) @ quadrant, strict=True)
+
+    def _objects(self) -> Tensor:
+        """What the head reads as each object, in the mean of the two frames: (objects, D)."""
+        head = self.video_heads.object
+        return head.weight.view(2, -1, head.in_features).mean(0)[1:]
 
 
 @torch.no_grad()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -57,7 +58,7 @@ class Prefixes:
 
 
 @dataclass(frozen=True)
-class Row:
+class PrefixRow:
     """A prompt about encoded clips: the features and the prefixes of each, in order."""
 
     inputs: Inputs
@@ -70,17 +71,22 @@ class Row:
 
     def key(self, choice: Choice) -> object:
         """What a prefix depends on: the choice, the earlier clips and the text between them."""
-        return choice, self.clips[:-1], self.inputs.input_ids[0, : self.inputs.media_end].numpy().tobytes()
+        return choice, self.clips[:-1], self._head
+
+    @cached_property
+    def _head(self) -> bytes:
+        """The token ids up to the last clip's end."""
+        return self.inputs.input_ids[0, : self.inputs.media_end].numpy().tobytes()
 
 
-def reuses(rows: Sequence[Row], choice: Choice) -> bool:
+def reuses(rows: Sequence[PrefixRow], choice: Choice) -> bool:
     """Whether a prefix is known, or two prompts have the same one."""
     keys = {(id(row.clips[-1]), row.key(choice)) for row in rows}
     return len(keys) < len(rows) or any(row.known(choice) is not None for row in rows)
 
 
 def continued(
-    backbone: Backbone, rows: Sequence[Row], choice: Choice, select: Select, watch: Stopwatch
+    backbone: Backbone, rows: Sequence[PrefixRow], choice: Choice, select: Select, watch: Stopwatch
 ) -> tuple[TokenStream, list[StageTimes]]:
     """The stream (B, L) of the kept tokens of each row, whose KV cache holds all but the text after the clips.
 
@@ -90,7 +96,8 @@ def continued(
     known = [row.known(choice) for row in rows]
     keys = [(id(row.clips[-1]), row.key(choice)) for row in rows]
     missing = {key: row for key, row, one in zip(keys, rows, known, strict=True) if one is None}
-    made = dict(zip(missing, _read(backbone, list(missing.values()), choice, select, watch), strict=True))
+    found = _read(backbone, list(missing.values()), choice, select, watch) if missing else []
+    made = dict(zip(missing, found, strict=True))
     every = [made[key] if one is None else one for key, one in zip(keys, known, strict=True)]
     with watch.stage("select"):
         tails = [_tail(backbone, row.inputs) for row in rows]
@@ -105,14 +112,17 @@ def continued(
 
 
 def remember(
-    backbone: Backbone, rows: Sequence[Row], choice: Choice, stream: TokenStream, watch: Stopwatch, start: Prefilled
+    backbone: Backbone,
+    rows: Sequence[PrefixRow],
+    choice: Choice,
+    stream: TokenStream,
+    watch: Stopwatch,
+    start: Prefilled,
 ) -> list[Prefix]:
-    """Keep the prefix of each of the `rows`, if any, of a stream (B, L) of kept tokens that the decoder has read.
+    """Keep the prefix of each row of a stream (B, L) of kept tokens that the decoder has read.
 
     `watch` has the seconds of all rows.
     """
-    if not rows:
-        return []
     length, share, found = stream.mask.shape[1], watch.times() / len(rows), []
     lengths = [length] if len(rows) == 1 else stream.mask.sum(1).tolist()
     before = stream.before or stream.row_counts()
@@ -125,10 +135,10 @@ def remember(
     return found
 
 
-def _read(backbone: Backbone, rows: Sequence[Row], choice: Choice, select: Select, watch: Stopwatch) -> list[Prefix]:
+def _read(
+    backbone: Backbone, rows: Sequence[PrefixRow], choice: Choice, select: Select, watch: Stopwatch
+) -> list[Prefix]:
     """Choose and read the prefixes of rows, which differ."""
-    if not rows:
-        return []
     heads = [replace(row, inputs=row.inputs.part(0, row.inputs.media_end)) for row in rows]
     with watch.stage("select"):
         stream = pad([backbone.embed(head.inputs, head.features) for head in heads])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from contextlib import closing
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -43,7 +44,7 @@ class Inputs:
     labels: Tensor | None = None  # (1, L) int64, -100 outside the answer
     question: Tensor | None = None  # (1, L) bool, tokens of the question itself; None where unknown
 
-    @property
+    @cached_property
     def media_end(self) -> int:
         """The number of tokens up to the last audio, video or image token."""
         places = (self.kind[0] != TEXT).nonzero()

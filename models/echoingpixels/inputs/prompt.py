@@ -55,8 +55,8 @@ def prepare_messages(
         for piece, own in _pieces(message, tokenizer):
             pieces.append(piece)
             asked += [own and number == len(messages)] * (piece.length if isinstance(piece, Span) else len(piece))
-    reply = [] if answer is None else [*plain_ids(tokenizer, answer), *_marked(tokenizer, "<|im_end|>")]
-    end = [*_marked(tokenizer, "<|im_start|>assistant\n"), *reply]
+    begin, reply = _reply(tokenizer, answer)
+    end = [*begin, *reply]
     placed = place([*pieces, end], layout)
     labels = torch.cat([torch.full((placed.ids.numel() - len(reply),), -100), torch.tensor(reply, dtype=torch.long)])
     question = torch.tensor([*asked, *[False] * len(end)])
@@ -99,10 +99,22 @@ def chat_ids(
     tokenizer: Tokenizer, question: str, answer: str | None = None, system: str = SYSTEM
 ) -> tuple[list[int], list[int], list[int]]:
     """Token ids before the clip, after it up to the answer, and of the answer with its end mark."""
-    begin, end = _marked(tokenizer, "<|im_start|>"), _marked(tokenizer, "<|im_end|>\n<|im_start|>user\n")
-    before = begin + plain_ids(tokenizer, f"system\n{system}") + end
-    after = plain_ids(tokenizer, question) + _marked(tokenizer, "<|im_end|>\n<|im_start|>assistant\n")
-    return before, after, [] if answer is None else plain_ids(tokenizer, answer) + _marked(tokenizer, "<|im_end|>")
+    said: list[Message[Media]] = [Message("system", (system,)), Message("user", (Media(Span()), question))]
+    pieces = [piece for message in said for piece, _ in _pieces(message, tokenizer)]
+    before: list[int] = []
+    after: list[int] = []
+    clip = next(i for i, piece in enumerate(pieces) if isinstance(piece, Span))
+    for i, piece in enumerate(pieces):
+        if not isinstance(piece, Span):
+            (before if i < clip else after).extend(piece)
+    begin, reply = _reply(tokenizer, answer)
+    return before, after + begin, reply
+
+
+def _reply(tokenizer: Tokenizer, answer: str | None) -> tuple[list[int], list[int]]:
+    """Token ids that begin an answer, and those of the answer with its end mark, if it is given."""
+    ids = [] if answer is None else [*plain_ids(tokenizer, answer), *_marked(tokenizer, "<|im_end|>")]
+    return _marked(tokenizer, "<|im_start|>assistant\n"), ids
 
 
 def plain_ids(tokenizer: Tokenizer, text: str) -> list[int]:

@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse, Response
 from .. import __version__
 from ..errors import EpError, InternalError
 from .bodies import ChatRequest, refusal
-from .chatting import Gone, Question, Stream, head_of, unless_gone
+from .chatting import Gone, PendingQuestion, Stream, head_of, unless_gone
 from .clips import Clips
 from .engine import Engine
 from .files import FileStore
@@ -78,20 +78,20 @@ class Application:
             if not streaming:
                 question.close()
 
-    def _admitted(self, body: ChatRequest, request: Request) -> tuple[Question, Head, Coroutine[Any, Any, None]]:
+    def _admitted(self, body: ChatRequest, request: Request) -> tuple[PendingQuestion, Head, Coroutine[Any, Any, None]]:
         """The question with its place in the queue, the identity of its answer, and its preparation. Or Refused."""
         settings, model = self.settings, self.engine.model
         if body.model != settings.model:
             message = f"There is no model {body.model!r}. This server has {settings.model}."
             raise Refused(404, message, param="model", code="model_not_found")
-        said, read, options = messages_of(body, settings), media_options(body, settings), ask_options(body, settings)
+        asked, read, options = messages_of(body, settings), media_options(body, settings), ask_options(body, settings)
         try:
             model.check(options.reducer, options.keep)
         except EpError as error:
             raise Refused(422, str(error), param="reducer") from None
         head = head_of(settings.model, bool(body.stream_options and body.stream_options.include_usage))
-        question = Question(self.engine, self.clips)
-        return question, head, question.ask(said, read, options, request.scope.get("ep.owner", ""))
+        question = PendingQuestion(self.engine, self.clips)
+        return question, head, question.ask(asked, read, options, request.scope.get("ep.owner", ""))
 
     async def upload(self, file: UploadFile) -> FileObject:
         """Store a clip, so that questions can name it by its id."""

@@ -22,7 +22,6 @@ from ..options import AskOptions, MediaOptions
 from .clips import Abandoned, Clips
 from .engine import CLOSING, Engine, Event
 from .media import Reference
-from .messages import Said
 from .refusals import Refused, of_error
 from .replies import Head, event
 
@@ -34,7 +33,7 @@ class Gone(Exception):  # noqa: N818
     """The client has disconnected."""
 
 
-class Question:
+class PendingQuestion:
     """A question that holds a place in the queue until it is closed."""
 
     def __init__(self, engine: Engine, clips: Clips) -> None:
@@ -46,9 +45,9 @@ class Question:
         self.outcome = "cancelled"
         self._ticket = engine.admit(self._deliver)
 
-    async def ask(self, said: list[Said], read: MediaOptions, options: AskOptions, owner: str) -> None:
+    async def ask(self, asked: list[Message[Reference]], read: MediaOptions, options: AskOptions, owner: str) -> None:
         """Read the clips and queue the question. Refused where a clip cannot be read."""
-        names = dict.fromkeys(part for one in said for part in one.parts if isinstance(part, Reference))
+        names = dict.fromkeys(part for one in asked for part in one.parts if isinstance(part, Reference))
         found: dict[Reference, EncodedClip] = {}
         for name in names:
             try:
@@ -64,7 +63,7 @@ class Question:
         self.cached &= bool(names)
         messages = [
             Message(one.role, tuple(part if isinstance(part, str) else found[part] for part in one.parts))
-            for one in said
+            for one in asked
         ]
         self._ticket.ask(messages, replace(options, reuse_prefix=bool(names)))
 
@@ -104,7 +103,7 @@ class Question:
 class Stream(StreamingResponse):
     """The events of a question as server-sent events. It closes the question, also where nothing was sent."""
 
-    def __init__(self, question: Question, first: str | Answer, head: Head) -> None:
+    def __init__(self, question: PendingQuestion, first: str | Answer, head: Head) -> None:
         super().__init__(_events(question, first, head), media_type="text/event-stream", headers=UNBUFFERED)
         self._question = question
 
@@ -116,7 +115,7 @@ class Stream(StreamingResponse):
             self._question.close()
 
 
-async def _events(question: Question, one: str | Answer, head: Head) -> AsyncIterator[bytes]:
+async def _events(question: PendingQuestion, one: str | Answer, head: Head) -> AsyncIterator[bytes]:
     yield head.first()
     try:
         while not isinstance(one, Answer):

@@ -11,7 +11,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -43,7 +43,7 @@ class Abandoned(Exception):  # noqa: N818
 
 
 @dataclass(frozen=True)
-class Shown:
+class ServedClip:
     """A clip of a request. `cached`: its features were in memory or on disk."""
 
     clip: EncodedClip
@@ -76,14 +76,14 @@ class Clips:
             with suppress(MediaError):  # reported by the first clip
                 worker.start()
 
-    def held(self, reference: Reference, options: MediaOptions, owner: str) -> Future[Shown | None]:
+    def held(self, reference: Reference, options: MediaOptions, owner: str) -> Future[ServedClip | None]:
         """Find a clip in memory, in threads that never wait for the reading of another one. None if it is not there.
 
         Refused for an unknown upload, MediaError for a file that cannot be read.
         """
         return self._finders.submit(self._find, reference, options, owner)
 
-    def get(self, reference: Reference, options: MediaOptions, owner: str, alive: Alive) -> Future[Shown]:
+    def get(self, reference: Reference, options: MediaOptions, owner: str, alive: Alive) -> Future[ServedClip]:
         """Read and encode a clip in a thread. `owner`: whose uuid it is. `alive`: whether the client still waits.
 
         MediaError where it cannot be read.
@@ -122,7 +122,7 @@ class Clips:
         self._pool.shutdown(wait=True)
         self._temporary.cleanup()
 
-    def _find(self, reference: Reference, options: MediaOptions, owner: str) -> Shown | None:
+    def _find(self, reference: Reference, options: MediaOptions, owner: str) -> ServedClip | None:
         name = (owner, reference.uuid, options)
         with self._lock:
             key = self._named.get(name)
@@ -136,7 +136,7 @@ class Clips:
                 self._name(name, key)
         return None if clip is None else self._hit(clip)
 
-    def _get(self, reference: Reference, options: MediaOptions, owner: str, alive: Alive) -> Shown:
+    def _get(self, reference: Reference, options: MediaOptions, owner: str, alive: Alive) -> ServedClip:
         def check() -> None:
             if not alive():
                 raise Abandoned
@@ -158,7 +158,7 @@ class Clips:
             if len(self._named) > NAMES:
                 del self._named[next(iter(self._named))]
 
-    def _once(self, key: Hashable, make: Callable[[], Shown], check: Callable[[], None]) -> Shown:
+    def _once(self, key: Hashable, make: Callable[[], ServedClip], check: Callable[[], None]) -> ServedClip:
         """The clip in memory, or the one that another thread is making, or a new one."""
         while True:
             with self._lock:
@@ -177,7 +177,7 @@ class Clips:
             except Abandoned:  # the other client left; this one may still wait
                 check()
 
-    def _fly(self, key: Hashable, flight: Future[EncodedClip], make: Callable[[], Shown]) -> Shown:
+    def _fly(self, key: Hashable, flight: Future[EncodedClip], make: Callable[[], ServedClip]) -> ServedClip:
         """Make a clip for all threads that wait for it."""
         try:
             shown = make()
@@ -195,25 +195,25 @@ class Clips:
         self.trim()
         return shown
 
-    def _hit(self, clip: EncodedClip) -> Shown:
+    def _hit(self, clip: EncodedClip) -> ServedClip:
         self._engine.metrics.clips.labels("memory").inc()
-        return Shown(clip, cached=True)
+        return ServedClip(clip, cached=True)
 
-    def _labelled(self, found: Found, options: MediaOptions, check: Callable[[], None]) -> Shown:
+    def _labelled(self, found: Found, options: MediaOptions, check: Callable[[], None]) -> ServedClip:
         """As `_made`; messages have LABEL in place of the path: each waiting client has another name for the clip."""
         try:
             return self._made(found, options, check)
         except EpError as error:
             raise type(error)(found.relabel(error.message, LABEL), error.hint) from None
 
-    def _made(self, found: Found, options: MediaOptions, check: Callable[[], None]) -> Shown:
+    def _made(self, found: Found, options: MediaOptions, check: Callable[[], None]) -> ServedClip:
         """The clip from its features on disk, or else from its file."""
         metrics, model = self._engine.metrics, self._engine.model
         slot = self._slot(found, options)
         cached = None if slot is None else slot.get(found.label)
         if cached is not None:
             metrics.clips.labels("disk").inc()
-            return Shown(from_cache(model, cached, {}), cached=True)
+            return ServedClip(from_cache(model, cached, {}), cached=True)
         read, seconds = self._read(found, options, check)
         try:
             clip = self._encode(read, seconds, slot, check)
@@ -222,22 +222,19 @@ class Clips:
             clip = self._encode(read, seconds, slot, check)
         metrics.clips.labels("encoded").inc()
         metrics.spent(replace(clip.time_s, load=None))
-        return Shown(clip, cached=False)
+        return ServedClip(clip, cached=False)
 
     def _encode(self, read: Clip, seconds: float, slot: Slot | None, check: Callable[[], None]) -> EncodedClip:
         """Encode a clip in the inference thread, while the client waits. Refused if that has stopped."""
         encoded = self._engine.call(lambda model: model.encode_pieces(read.pieces(), {"decode": seconds}, slot))
-        while True:
-            try:
-                return encoded.result(TICK)
-            except TimeoutError:
-                if not encoded.done():
-                    try:
-                        check()
-                    except Exception:
-                        encoded.cancel()
-                        raise
-                    _ = self._engine.model
+        try:
+            while not wait([encoded], TICK).done:
+                check()
+                _ = self._engine.model
+        except Exception:
+            encoded.cancel()
+            raise
+        return encoded.result()
 
     def _slot(self, found: Found, options: MediaOptions) -> Slot | None:
         encoders = self._engine.model.encoders

@@ -7,7 +7,7 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import closing
 from typing import Any, Literal, TypeVar, cast
@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar, cast
 from ..batching import Prompt, batches
 from ..encoded_clip import EncodedClip
 from ..errors import EpError, InternalError, OptionError, OutOfMemoryError
-from ..generation.answer import Answer, Chunk
+from ..generation.answer import Answer
 from ..inputs.prompt import Message
 from ..model import EchoingPixels
 from ..options import AskOptions
@@ -262,7 +262,8 @@ class Engine:
     def _stream(self, batch: list[Ticket]) -> None:
         """Deliver the pieces and answers of a batch. Cancelled questions end at the next token."""
         prompts = [cast(Prompt, ticket.prompt) for ticket in batch]
-        with closing(_generator(self.model.stream(prompts, batch[0].options))) as chunks:
+        stream: Any = self.model.stream(prompts, batch[0].options)  # a generator: rows sent to it end
+        with closing(stream) as chunks:
             chunk = next(chunks, None)
             while chunk is not None:
                 ticket = batch[chunk.row]
@@ -278,11 +279,6 @@ class Engine:
                     chunk = chunks.send(left)
                 except StopIteration:
                     return
-
-
-def _generator(chunks: Iterator[Chunk]) -> Any:
-    """The same, as it is: the model's streams are generators, which end the rows sent to them."""
-    return chunks
 
 
 def described(error: Exception) -> EpError:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any
 
 from ..errors import OptionError
+from ..inputs.prompt import Message
 from ..options import AskOptions, MediaOptions
 from .bodies import AudioPart, ChatRequest, ImagePart, InputAudioPart, MediaPart, TextPart, VideoPart
 from .media import Reference
@@ -14,32 +15,25 @@ from .refusals import Refused, of_error
 from .settings import Settings
 
 
-@dataclass(frozen=True)
-class Said:
-    """One message, with its clips by reference."""
-
-    role: Literal["system", "user", "assistant"]
-    parts: tuple[str | Reference, ...]
-
-
-def messages_of(body: ChatRequest, settings: Settings) -> list[Said]:
+def messages_of(body: ChatRequest, settings: Settings) -> list[Message[Reference]]:
     """The conversation. Refused if it does not end with a question, or is too long."""
-    said = [
-        Said("system" if one.role == "developer" else one.role, tuple(map(_part, one.content))) for one in body.messages
+    messages: list[Message[Reference]] = [
+        Message("system" if one.role == "developer" else one.role, tuple(map(_part, one.content)))
+        for one in body.messages
     ]
-    if said[-1].role != "user":
+    if messages[-1].role != "user":
         raise Refused(422, "The last message is not a user's.", param="messages")
-    texts = [part for one in said for part in one.parts if isinstance(part, str)]
-    if not any(part.strip() for part in said[-1].parts if isinstance(part, str)):
+    texts = [part for one in messages for part in one.parts if isinstance(part, str)]
+    if not any(part.strip() for part in messages[-1].parts if isinstance(part, str)):
         raise Refused(422, "The last message has no text. Write the question.", param="messages")
     bounds = settings.bounds
     for number, most, what in (
         (sum(map(len, texts)), bounds.characters, "characters of text"),
-        (sum(len(one.parts) for one in said) - len(texts), bounds.parts, "clips"),
+        (sum(len(one.parts) for one in messages) - len(texts), bounds.parts, "clips"),
     ):
         if number > most:
             raise Refused(422, f"The messages have {number} {what}; the limit is {most}.", param="messages")
-    return said
+    return messages
 
 
 def _part(part: TextPart | MediaPart) -> str | Reference:

@@ -10,6 +10,8 @@ from pydantic import BaseModel
 
 from ..encoded_clip import CACHED
 from ..generation.answer import Answer
+from ..generation.evidence import Moment
+from ..report import TOKEN_KINDS, TokenCount
 from .files import Upload
 
 FINAL = b"data: [DONE]\n\n"
@@ -31,20 +33,13 @@ class ErrorBody(BaseModel):
     error: ErrorAbout
 
 
-class Count(BaseModel):
-    """Tokens before and after selection."""
-
-    before: int
-    after: int
-
-
 class Details(BaseModel):
     """The tokens of the prompt by modality. `cached`: no clip was encoded for this request."""
 
-    video_tokens: Count
-    audio_tokens: Count
-    image_tokens: Count
-    text_tokens: Count
+    video_tokens: TokenCount
+    audio_tokens: TokenCount
+    image_tokens: TokenCount
+    text_tokens: TokenCount
     cached: bool
 
 
@@ -55,14 +50,6 @@ class Usage(BaseModel):
     completion_tokens: int
     total_tokens: int
     prompt_tokens_details: Details
-
-
-class Moment(BaseModel):
-    """A stretch of a clip (s), and its share of the effect on the answer."""
-
-    start: float
-    end: float
-    share: float
 
 
 class Facts(BaseModel):
@@ -85,7 +72,7 @@ class AnswerMessage(BaseModel):
     content: str
 
 
-class Choice(BaseModel):
+class CompletionChoice(BaseModel):
     """The only choice."""
 
     index: int = 0
@@ -100,7 +87,7 @@ class Completion(BaseModel):
     object: Literal["chat.completion"] = "chat.completion"
     created: int
     model: str
-    choices: list[Choice]
+    choices: list[CompletionChoice]
     usage: Usage
     ep: Facts
 
@@ -158,11 +145,7 @@ def usage_of(answer: Answer, cached: bool) -> Usage:
     """The tokens of an answer."""
     tokens, completion = answer.report.tokens, len(answer.token_ids)
     prompt = tokens.after.total
-    counts = {
-        f"{kind}_tokens": Count(before=count.before, after=count.after)
-        for kind in ("video", "audio", "image", "text")
-        for count in (getattr(tokens, kind),)
-    }
+    counts = {f"{kind}_tokens": getattr(tokens, kind) for kind in TOKEN_KINDS}
     return Usage(
         prompt_tokens=prompt,
         completion_tokens=completion,
@@ -202,7 +185,7 @@ class Head:
             id=self.id,
             created=self.created,
             model=self.model,
-            choices=[Choice(message=AnswerMessage(content=answer.text), finish_reason=answer.finish_reason)],
+            choices=[CompletionChoice(message=AnswerMessage(content=answer.text), finish_reason=answer.finish_reason)],
             usage=usage_of(answer, cached),
             ep=facts_of(answer),
         )
