@@ -36,7 +36,7 @@ COMMANDS = {  # name: arguments, what it does
     ),
     "add": ("MEDIA", "Show another video, audio or image file with the next question."),
     "explain": ("FILE", "Write what the latest answer was generated from, as .html or .png."),
-    "stats": ("", "Print the full report of the latest answer."),
+    "stats": ("", "Print the full report of the latest complete answer."),
     "save": ("FILE", "Write the conversation, as .json or as text."),
     "exit": ("", "Leave."),
 }
