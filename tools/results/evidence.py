@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import defaultdict
-from importlib.util import find_spec
 from statistics import mean
 from typing import Any
 
@@ -25,6 +24,7 @@ from echoingpixels.reducers.registry import REDUCERS as KNOWN
 from echoingpixels.storage.folders import write_text_atomically
 from epcli.console import progress
 
+from ..evidence import measured
 from .figures import UNKNOWN, percent, table
 from .measure import make, shared_scores
 from .plan import BEST, BOTH, SAME_PICK, SETS, UNSIEVED, Cell
@@ -67,14 +67,7 @@ def measure(store: Store) -> None:
 
 
 def moments(store: Store, name: str) -> dict[str, float]:
-    """The share of right answers whose first moment overlaps the event asked about, chance, and the mean length in s.
-
-    Empty in a version without evidence times.
-    """
-    if find_spec("tools.evidence") is None:
-        return {}
-    from ..evidence import measured
-
+    """The share of right answers whose first moment overlaps the event, chance, and the mean length in s."""
     most = min(store.most, ASKED)
     found = list(measured(store.questions(name), store.model, None, most, reducer=BEST, keep=KEEP))
     figures = {key: mean([float(getattr(one, key)) for one in found]) for key in ("hit", "chance", "length") if found}
@@ -139,5 +132,5 @@ def events_of(row: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
 def _key(store: Store) -> str:
     """A digest of the cells whose selections these are."""
     cells = (Cell(name, reducer, keep) for name in BOTH for reducer in REDUCERS for keep in KEEPS)
-    names = [str(store.file(cell)) for cell in cells] + [str(store.most), str(find_spec("tools.evidence") is None)]
+    names = [str(store.file(cell)) for cell in cells] + [str(store.most)]
     return hashlib.sha256("\n".join(names).encode()).hexdigest()[:12]
