@@ -31,13 +31,13 @@ class Held(Slow):
         super().__init__(tinymodel.model(), seconds)
         self.go, self.failures = threading.Event(), 0
 
-    def stream(self, prompts: Any, options: Any) -> Iterator[Any]:
+    def stream(self, prompts: Any, options: Any, **more: Any) -> Iterator[Any]:
         if not self.batches:
             self.batches.append(len(prompts))
             assert self.go.wait(30)
-            yield from self._model.stream(prompts, options)
+            yield from self._model.stream(prompts, options, **more)
         else:
-            yield from super().stream(prompts, options)
+            yield from super().stream(prompts, options, **more)
 
 
 class Asked:
@@ -174,12 +174,12 @@ def test_a_batch_ends_with_the_last_question_that_is_not_cancelled(held: tuple[H
 class Failing(Held):
     """A model that runs out of memory for batches of several rows, and fails for one question."""
 
-    def stream(self, prompts: Any, options: Any) -> Iterator[Any]:
+    def stream(self, prompts: Any, options: Any, **more: Any) -> Iterator[Any]:
         if len(prompts) > 1:
             raise OutOfMemoryError("Memory ran out.", "Use less.")
         if prompts[0].question == "bad":
             raise RuntimeError("boom\nboom")
-        yield from super().stream(prompts, options)
+        yield from super().stream(prompts, options, **more)
 
 
 def test_a_batch_that_fails_is_answered_one_by_one_and_one_failure_is_one_error() -> None:
