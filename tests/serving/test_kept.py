@@ -69,7 +69,7 @@ def test_kept_tokens_are_those_of_the_selection(live: Live, shorts: list[Path], 
     keep = 1.0 if reducer == "full" else 0.3
     done = live.ask(video(shorts[4]), QUESTION, kept=True, reducer=reducer, keep=keep, max_tokens=2).json()
     (own,) = selected([prompt(shorts[4], QUESTION)], AskOptions(reducer, keep, SHORT))
-    assert of(done["ep"]) == own and all(own[0])
+    assert of(done["ep"]) == own and any(own[0])
     budget = done["ep"]["kept"][0]["over_time"]
     assert [sum(budget[kind]) for kind in ("video", "audio")] == [len(numbers) for numbers in own[0]]
 
