@@ -142,7 +142,7 @@ def test_a_clip_is_answered_as_the_library_does_and_its_selection_is_on_the_clip
     tokens = own.report.tokens
     cost = answer.find_element(By, ".cost").text
     assert f"video {tokens.video.after} of {tokens.video.before}, audio {tokens.audio.after} of" in cost
-    assert f"{own.report.speedup.estimated:.1f}\u00a0× faster" in cost
+    assert f"{own.report.speedup.estimated:.1f} × faster" in cost
     check_overlay(page, made)
     seconds = [moment.start for moment in own.evidence.moments]
     buttons = answer.find_elements(By, ".row button:not(.toggle)")
@@ -156,9 +156,9 @@ def test_the_slider_asks_again_and_each_answer_shows_its_own_tokens(opened: Open
     page = opened()
     bring(page, shorts[2])
     first = ask(page)
-    assert not find(page, "#again").is_displayed() and find(page, "#share").text == "30\u00a0%"
+    assert not find(page, "#again").is_displayed() and find(page, "#share").text == "30 %"
     move(page, LEFT, LEFT)
-    assert find(page, "#again").text == "Ask again, keeping 10\u00a0%"
+    assert find(page, "#again").text == "Ask again, keeping 10 %"
     find(page, "#again").click()
     second = answered(page)
     few, more = explained(shorts[2], 0.1), explained(shorts[2], ASK.keep)

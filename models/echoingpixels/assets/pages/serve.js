@@ -330,7 +330,7 @@ function finish(answer) {
     return;
   }
   const { warnings, notes, evidence, no_evidence: reason } = answer.facts;
-  const times = element("div", { class: "row", role: "group", "aria-label": "Evidence times and kept tokens" });
+  const times = element("div", { class: "row", role: "group", "aria-label": "Evidence times" });
   times.append(element("span", { class: "soft" }, evidence ? "Evidence" : `Evidence: none. ${reason ?? ""}`));
   times.append(...(evidence ?? []).map((moment) => {
     const button = element("button", { type: "button" }, words(moment));
@@ -344,14 +344,15 @@ function finish(answer) {
   const toggle = element("button", { type: "button", class: "toggle" }, "Kept tokens");
   toggle.title = "Show the kept tokens of this answer on the clip";
   toggle.addEventListener("click", () => select(answer));
-  times.append(toggle);
+  const foot = element("div", { class: "row foot" });
   const statistics = element("details"), list = element("dl");
   list.append(...numbers(answer).flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, value)]));
   statistics.append(element("summary", { class: "soft" }, "Statistics"), list);
   const remarks = element("ul");
   remarks.append(...[...warnings, ...notes].map((text) => element("li", {}, text)));
-  answer.element.append(element("p", { class: "soft cost" }, cost(answer)), times, statistics);
   if (warnings.length + notes.length) statistics.append(remarks);
+  foot.append(statistics, toggle);
+  answer.element.append(element("p", { class: "soft cost" }, cost(answer)), times, foot);
   select(answer);
 }
 
