@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import base64
 import shutil
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import soundfile
+from PIL import Image
 
 from echoingpixels.checkpoints.loading import ASSETS
 from echoingpixels.conversation import Conversation
@@ -22,6 +26,7 @@ from echoingpixels.serving.pages import PATHS, POLICY
 from tests.support import browser as browsers
 from tests.support import tinymodel
 from tests.support.browser import By, find, seek, shown_cells, shown_sound, until
+from tests.support.clips import beep, numbered
 from tests.support.explained import kept_cells, kept_sound
 from tests.support.served import ASK, KEY, Live, Slow, served, waited
 
@@ -256,6 +261,59 @@ def test_errors_are_one_line_and_nothing_is_lost(opened: Opened, shorts: list[Pa
     until(page, lambda _: find(page, "#error").text == "Memory ran out. Use less of it.")
     assert find(page, "#question").get_property("value") == "Please fail"
     assert [words(one) for one in page.find_elements(By, ".answer")] == [words(first)]
+
+
+@pytest.mark.parametrize("kind", ["sound", "image"])
+def test_sound_alone_and_a_still_image_show_their_own_tokens(opened: Opened, tmp_path: Path, kind: str) -> None:
+    path = tmp_path / ("beep.wav" if kind == "sound" else "grey.png")
+    if kind == "sound":
+        soundfile.write(path, beep(3.0, 1.0, rate=16_000)[0], 16_000)
+    else:
+        Image.fromarray(numbered(3, 96, 128)).save(path)
+    page = opened()
+    bring(page, path)
+    answer, made = ask(page), explained(path, ASK.keep)
+    assert words(answer) == made.choices[0].answer.text
+    kept = made.kept(made.choices[0])
+    assert shown_sound(page) == set(kept.audio) and len(shown_cells(page)) == len(kept.video) > (kind == "image") - 1
+    assert find(page, "#picture").is_displayed() == (kind == "image") != find(page, "#timed").is_displayed()
+    assert f"kept {'audio' if kind == 'sound' else 'image'} " in answer.find_element(By, ".cost").text
+
+
+def test_reading_a_clip_is_shown_and_can_be_cancelled(
+    opened: Opened, live: Live, shorts: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = opened()
+    with monkeypatch.context() as patched:
+        patched.setattr(live.server.clips, "view", lambda *given: Future[Any]())
+        find(page, "#file").send_keys(str(shorts[1]))
+        until(page, lambda _: find(page, "#doing").text == f"Reading and encoding {shorts[1].name} …")
+        assert find(page, "#doing").get_attribute("role") == "status" and not find(page, "#choose").is_displayed()
+        assert browsers.barriers(page) == []
+        find(page, "#cancel").click()
+        until(page, lambda _: find(page, "#choose").is_displayed() and not find(page, "#work").is_displayed())
+        assert find(page, "#error").text == "" and waited(lambda: live.server.engine.open == 0)
+    bring(page, shorts[1])
+
+
+def test_a_clip_waits_for_the_model(browser: Any, shorts: list[Path], tmp_path: Path) -> None:
+    go = threading.Event()
+
+    def load() -> EchoingPixels:
+        assert go.wait(browsers.PATIENCE)
+        return tinymodel.model()
+
+    with served(tmp_path, load, ready=False) as slow:
+        try:
+            browser.get(slow.url)
+            until(browser, lambda page: find(page, "#about").text == "random is loading …")
+            find(browser, "#file").send_keys(str(shorts[0]))
+            until(browser, lambda page: find(page, "#doing").text.startswith("Reading"))
+        finally:
+            go.set()
+        until(browser, lambda page: find(page, "#name").text == shorts[0].name)
+        assert find(browser, "#about").text == "random"
+    browser.get_log("browser")
 
 
 def test_stop_keeps_the_text_so_far_and_frees_the_server(opened: Opened, live: Live, shorts: list[Path]) -> None:
