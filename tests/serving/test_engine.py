@@ -293,13 +293,13 @@ def test_a_clip_in_memory_does_not_wait_for_the_reading_of_others(
     bounds = Bounds(readers=2, workers=2)
     with served(tmp_path, tinymodel.model, roots=(shorts[0].parent,), bounds=bounds) as live:
         first = live.ask(video(shorts[0], uuid="a"), "Who?").json()["choices"]
-        go, read = threading.Event(), live.server.clips._read
+        go, read = threading.Event(), live.server.clips._readers.read
 
         def slow(*given: Any) -> Any:
             assert go.wait(30)
             return read(*given)
 
-        monkeypatch.setattr(live.server.clips, "_read", slow)
+        monkeypatch.setattr(live.server.clips._readers, "read", slow)
         done: list[int] = []
         threads = [
             threading.Thread(target=lambda path=path: done.append(live.ask(video(path), "Who?").status_code))
@@ -321,14 +321,14 @@ def test_clients_that_ask_about_one_clip_share_its_reading_also_if_the_first_lea
     tmp_path: Path, shorts: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with served(tmp_path, tinymodel.model, roots=(shorts[0].parent,)) as live:
-        go, read, reads = threading.Event(), live.server.clips._read, []
+        go, read, reads = threading.Event(), live.server.clips._readers.read, []
 
-        def slow(found: Any, options: Any, check: Any) -> Any:
+        def slow(found: Any, *more: Any) -> Any:
             reads.append(found)
             assert go.wait(30)
-            return read(found, options, check)
+            return read(found, *more)
 
-        monkeypatch.setattr(live.server.clips, "_read", slow)
+        monkeypatch.setattr(live.server.clips._readers, "read", slow)
         done: list[int] = []
         leaves = leaving(live, asked(video(shorts[0]), "Who?"))
         assert waited(lambda: len(reads) == 1)
