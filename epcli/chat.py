@@ -176,8 +176,8 @@ class Chat:
         self.add(_path(media))
 
     def _explain(self, name: str) -> None:
+        from echoingpixels.display.pictures import shown_size
         from echoingpixels.explain.explanation import LADDER, explain
-        from echoingpixels.explain.pictures import shown_size
         from echoingpixels.explain.target import PAGE, write
 
         last, path = self._latest(), _new(name)

@@ -25,7 +25,8 @@ def main(dist: Path, torch: str) -> None:
         "assets/tiny/model.safetensors",
         "assets/tiny/sieve/sieve.json",
         "assets/syncclips/sprites/cat.webp",
-        "assets/explain/page.html",
+        "assets/pages/explain.html",
+        "assets/pages/serve.js",
     ):
         assert f"echoingpixels/{wanted}" in names, f"{wanted} is missing from the wheel"
     assert wheel.stat().st_size < LIMIT, f"{wheel.name} has {wheel.stat().st_size} bytes"

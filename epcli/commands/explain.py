@@ -67,9 +67,9 @@ def _explain(
     """The explanation, at one keep ratio or at the `whole` ladder of ratios."""
     with reading() as worker:
         worker.check(media)
+        from echoingpixels.display.pictures import shown_size
         from echoingpixels.explain.explanation import LADDER
         from echoingpixels.explain.explanation import explain as run
-        from echoingpixels.explain.pictures import shown_size
 
         model = load_model(chosen, [asked.reducer])
         with console.working(f"Encoding {media.name} …"):

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 CACHED = "The clip's features were read from the cache; with --no-cache it is decoded and encoded again."
 OnSelection = Callable[[TokenStream, Selection], None]
+OnKept = Callable[[TokenStream], object]
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import torch
 from .backbones.base import Backbone
 from .backbones.sizes import stored_bytes
 from .batching import Prompt, batches, prefix_rows
-from .encoded_clip import EncodedClip, OnSelection, cache_slot, encode_pieces, from_cache
+from .encoded_clip import EncodedClip, OnKept, OnSelection, cache_slot, encode_pieces, from_cache
 from .errors import OptionError, guarded, guarded_stream
 from .features.cache import FeatureCache, Slot
 from .generation.answer import Answer, Chunk, Cost, generate, joined
@@ -193,11 +193,12 @@ class EchoingPixels:
         asked: Sequence[Asked],
         options: AskOptions | None = None,
         on_selection: OnSelection | None = None,
+        on_kept: OnKept = bool,
         **keywords: Any,
     ) -> Iterator[Chunk]:
         """Answer one batch of questions piece by piece; the last chunks carry the answers, in order.
 
-        `on_selection` gets the whole stream (B, L) and the selection, untimed. Options and errors as of `answer`.
+        `on_selection` gets the whole stream (B, L) and the selection, `on_kept` the kept tokens. Else as `answer`.
         """
         options = (options or AskOptions()).updated(keywords).resolved(self.sieve is not None)
         prompts = list(map(_prompt, asked))
@@ -205,20 +206,18 @@ class EchoingPixels:
             return iter(())
         self.check(options.reducer, options.keep)
         advise = partial(self.advise, prompts[0].media, prompts[0].question, options)
-        chunks = self._stream(prompts, options, on_selection)
+        chunks = self._stored(prompts, self._chunks(prompts, options, on_selection, on_kept))
         return guarded_stream(chunks, "answering", self.backbone.device, advise)
 
-    def _stream(
-        self, prompts: Sequence[Prompt], options: AskOptions, on_selection: OnSelection | None
-    ) -> Iterator[Chunk]:
+    def _stored(self, prompts: Sequence[Prompt], chunks: Iterator[Chunk]) -> Iterator[Chunk]:
         try:
-            yield from self._chunks(prompts, options, on_selection)
+            yield from chunks
         finally:
             for clip in {id(clip): clip for prompt in prompts for clip in prompt.clips}.values():
                 clip.store()
 
     def _chunks(
-        self, prompts: Sequence[Prompt], options: AskOptions, on_selection: OnSelection | None
+        self, prompts: Sequence[Prompt], options: AskOptions, on_selection: OnSelection | None, on_kept: OnKept
     ) -> Iterator[Chunk]:
         watch, choice = Stopwatch(self.backbone.device), (options.reducer, options.keep)
         reset_peak(self.backbone.device)
@@ -237,6 +236,7 @@ class EchoingPixels:
                 on_selection(stream, selection)
             del stream, selection  # a long stream is large
             on_prefill = partial(remember, self.backbone, rows, choice, kept, watch) if rows else None
+        on_kept(kept)
         yield from generate(self.backbone, kept, options, watch, costs, self.weight_bytes(), on_prefill)
 
     def generate(self, stream: TokenStream, options: GenerateOptions | None = None, **keywords: Any) -> Answer:

@@ -13,7 +13,7 @@ LEVELS = (
     {"errors", "options", "reducer_names", "report", "storage"},
     {"media"},
     {"inputs", "datasets", "synth"},
-    {"backbones"},
+    {"backbones", "display"},
     {"features", "reducers", "generation"},
     {"checkpoints"},
     {"batching", "conversation", "encoded_clip", "model"},

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 
 from echoingpixels.backbones import qwen_omni
 from echoingpixels.batch import opening
+from echoingpixels.display.pictures import MOST_PIXELS, shown_size
 from echoingpixels.errors import MediaError
 from echoingpixels.explain import explanation
-from echoingpixels.explain.pictures import MOST_PIXELS, shown_size
 from echoingpixels.features import encode as encoding
 from echoingpixels.inputs import mel
 from echoingpixels.inputs.mel import Mel, log_mel, mel_frames

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from echoingpixels.display.budget import over_time
+from echoingpixels.display.pictures import jpegs, shown_size, spectrogram
+from echoingpixels.display.sound import mp3
 from echoingpixels.errors import DataError, ModelError, OptionError
 from echoingpixels.explain import page, poster
-from echoingpixels.explain.budget import over_time
 from echoingpixels.explain.explanation import LADDER, Explanation, explain
-from echoingpixels.explain.pictures import jpegs, shown_size, spectrogram
-from echoingpixels.explain.sound import mp3
 from echoingpixels.explain.target import write
 from echoingpixels.inputs.positions import AUDIO_TOKENS_PER_S, KINDS
 from echoingpixels.media import read_clip
@@ -108,7 +108,7 @@ def test_without_a_sieve_cs2_is_refused_and_uniform_explained(clip: Clip) -> Non
 
 def test_the_budget_over_time_has_every_kept_token_in_its_second(one: Explanation) -> None:
     for choice in one.choices:
-        budget = over_time(one, choice)
+        budget = over_time(one.clip.duration, one.span, one.kept(choice))
         tokens = [one.tokens[i] for i in choice.kept]
         assert budget.part == 1.0 and len(budget.video) == 4
         for second in range(4):
@@ -120,10 +120,10 @@ def test_the_budget_over_time_has_every_kept_token_in_its_second(one: Explanatio
 
 def test_the_page_counts_picture_and_sound_apart(one: Explanation) -> None:
     shown = page.page(one)
-    cells = shown.rows * shown.columns
+    cells = shown.clip.rows * shown.clip.columns
     for choice, stop in zip(one.choices, shown.stops, strict=True):
         kept = [one.tokens[i] for i in choice.kept]
-        cells_kept = [(one.span.times[n // cells], divmod(n % cells, shown.columns)) for n in stop.kept.video]
+        cells_kept = [(one.span.times[n // cells], divmod(n % cells, shown.clip.columns)) for n in stop.kept.video]
         assert cells_kept == [(token.time, token.cell) for token in kept if token.cell is not None]
         times = [n / AUDIO_TOKENS_PER_S for n in stop.kept.audio]
         assert times == pytest.approx([token.time for token in kept if token.cell is None])
@@ -170,8 +170,8 @@ def test_sound_alone_a_picture_alone_a_still_and_silence_are_shown_too(clip: Cli
     }
     made = explained(variants[kind], keeps=())
     shown = page.page(made)
-    assert (len(shown.frames) > 0, shown.still) == (kind != "sound", kind == "still")
-    assert (shown.sound is not None) == (shown.spectrogram is not None) == (kind in ("sound", "silent"))
+    assert (len(shown.clip.frames) > 0, shown.clip.still) == (kind != "sound", kind == "still")
+    assert (shown.clip.sound is not None) == (shown.clip.spectrogram is not None) == (kind in ("sound", "silent"))
     assert (len(shown.stops[0].budget.video) > 0) == (kind != "still")
     assert b"<!doctype html>" in page.render(made)
     assert Image.open(io.BytesIO(poster.render(made))).width == poster.WIDTH

@@ -12,24 +12,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from echoingpixels.explain.explanation import Choice, Explanation
+from echoingpixels.explain.explanation import Explanation
 from echoingpixels.explain.target import write
-from echoingpixels.inputs.positions import AUDIO_TOKENS_PER_S
 from echoingpixels.media.clip import Clip
 from tests.support import browser as browsers
 from tests.support import clips, tinymodel
-from tests.support.explained import audio_only, explained, still
-
-By = "css selector"
-PATIENCE = 30  # s
+from tests.support.browser import By, find, press, seek, shown_cells, shown_sound, until
+from tests.support.explained import audio_only, explained, kept_cells, kept_sound, still
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    running = browsers.start()
-    running.set_script_timeout(PATIENCE)
-    yield running
-    running.quit()
+    with browsers.running() as one:
+        yield one
 
 
 @pytest.fixture(scope="module")
@@ -58,54 +53,6 @@ def opened(browser: Any, tmp_path: Path) -> Callable[..., Any]:
 
     yield open_
     assert browser.get_log("browser") == [], "the console is empty"
-
-
-def find(page: Any, selector: str) -> Any:
-    return page.find_element(By, selector)
-
-
-def press(page: Any, *keys: str, on: str = "body") -> None:
-    for key in keys:
-        find(page, on).send_keys(key)
-
-
-def seek(page: Any, second: float) -> None:
-    page.execute_script("const s = arguments[0]; s.value = arguments[1]; s.dispatchEvent(new Event('input'))",
-                        find(page, "#scrub"), second)  # fmt: skip
-
-
-def until(page: Any, true: Callable[[Any], Any]) -> Any:
-    from selenium.webdriver.support.wait import WebDriverWait
-
-    return WebDriverWait(page, PATIENCE).until(true)
-
-
-def drawn(page: Any, rows: str, *attributes: str) -> list[list[int]]:
-    """The numbers that the overlay's kept rectangles have."""
-    script = "return [...document.querySelectorAll(arguments[0])].map(r => arguments[1].map(a => +r.getAttribute(a)))"
-    found: list[list[int]] = page.execute_script(script, f"{rows} .kept", attributes)
-    return found
-
-
-def shown_cells(page: Any) -> set[tuple[int, int]]:
-    """Rows and columns that are drawn as kept."""
-    return {(row, column) for row, column in drawn(page, "#cells", "y", "x")}
-
-
-def shown_sound(page: Any) -> set[int]:
-    """Audio tokens that are drawn as kept."""
-    return {first + i for first, width in drawn(page, "#columns", "x", "width") for i in range(width)}
-
-
-def kept_cells(explanation: Explanation, choice: Choice, second: float) -> set[tuple[int, int]]:
-    step = max(time for time in explanation.span.times if time <= second)
-    tokens = (explanation.tokens[i] for i in choice.kept)
-    return {token.cell for token in tokens if token.cell is not None and token.time == pytest.approx(step)}
-
-
-def kept_sound(explanation: Explanation, choice: Choice) -> set[int]:
-    tokens = (explanation.tokens[i] for i in choice.kept)
-    return {round(token.time * AUDIO_TOKENS_PER_S) for token in tokens if token.cell is None}
 
 
 def test_it_opens_with_the_question_the_answer_and_the_report(opened: Callable[..., Any], made: Explanation) -> None:
@@ -250,6 +197,7 @@ def test_it_fits_a_phone_and_a_screen_in_the_light_and_in_the_dark(
     page = opened(made, width, dark)
     seek(page, 2.0)
     browsers.photograph(page, tmp_path / f"{width}-{'dark' if dark else 'light'}.png")
+    assert browsers.barriers(page) == []
     assert page.execute_script("return document.documentElement.scrollWidth") <= width
     ground = page.execute_script("return getComputedStyle(document.body).backgroundColor")
     assert (int(ground.split("(")[1].split(",")[0]) < 64) == dark

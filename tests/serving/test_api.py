@@ -302,8 +302,8 @@ class Breaking:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)
 
-    def stream(self, prompts: Any, options: Any) -> Iterator[Any]:
-        chunks = list(self._model.stream(prompts, options))
+    def stream(self, prompts: Any, options: Any, **more: Any) -> Iterator[Any]:
+        chunks = list(self._model.stream(prompts, options, **more))
         yield from (chunk for chunk in chunks[:3])  # a generator, to which the engine can send rows
         raise RuntimeError("boom")
 

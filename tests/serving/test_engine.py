@@ -31,13 +31,13 @@ class Held(Slow):
         super().__init__(tinymodel.model(), seconds)
         self.go, self.failures = threading.Event(), 0
 
-    def stream(self, prompts: Any, options: Any) -> Iterator[Any]:
+    def stream(self, prompts: Any, options: Any, **more: Any) -> Iterator[Any]:
         if not self.batches:
             self.batches.append(len(prompts))
             assert self.go.wait(30)
-            yield from self._model.stream(prompts, options)
+            yield from self._model.stream(prompts, options, **more)
         else:
-            yield from super().stream(prompts, options)
+            yield from super().stream(prompts, options, **more)
 
 
 class Asked:
@@ -174,12 +174,12 @@ def test_a_batch_ends_with_the_last_question_that_is_not_cancelled(held: tuple[H
 class Failing(Held):
     """A model that runs out of memory for batches of several rows, and fails for one question."""
 
-    def stream(self, prompts: Any, options: Any) -> Iterator[Any]:
+    def stream(self, prompts: Any, options: Any, **more: Any) -> Iterator[Any]:
         if len(prompts) > 1:
             raise OutOfMemoryError("Memory ran out.", "Use less.")
         if prompts[0].question == "bad":
             raise RuntimeError("boom\nboom")
-        yield from super().stream(prompts, options)
+        yield from super().stream(prompts, options, **more)
 
 
 def test_a_batch_that_fails_is_answered_one_by_one_and_one_failure_is_one_error() -> None:
@@ -293,13 +293,13 @@ def test_a_clip_in_memory_does_not_wait_for_the_reading_of_others(
     bounds = Bounds(readers=2, workers=2)
     with served(tmp_path, tinymodel.model, roots=(shorts[0].parent,), bounds=bounds) as live:
         first = live.ask(video(shorts[0], uuid="a"), "Who?").json()["choices"]
-        go, read = threading.Event(), live.server.clips._read
+        go, read = threading.Event(), live.server.clips._readers.read
 
         def slow(*given: Any) -> Any:
             assert go.wait(30)
             return read(*given)
 
-        monkeypatch.setattr(live.server.clips, "_read", slow)
+        monkeypatch.setattr(live.server.clips._readers, "read", slow)
         done: list[int] = []
         threads = [
             threading.Thread(target=lambda path=path: done.append(live.ask(video(path), "Who?").status_code))
@@ -321,14 +321,14 @@ def test_clients_that_ask_about_one_clip_share_its_reading_also_if_the_first_lea
     tmp_path: Path, shorts: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with served(tmp_path, tinymodel.model, roots=(shorts[0].parent,)) as live:
-        go, read, reads = threading.Event(), live.server.clips._read, []
+        go, read, reads = threading.Event(), live.server.clips._readers.read, []
 
-        def slow(found: Any, options: Any, check: Any) -> Any:
+        def slow(found: Any, *more: Any) -> Any:
             reads.append(found)
             assert go.wait(30)
-            return read(found, options, check)
+            return read(found, *more)
 
-        monkeypatch.setattr(live.server.clips, "_read", slow)
+        monkeypatch.setattr(live.server.clips._readers, "read", slow)
         done: list[int] = []
         leaves = leaving(live, asked(video(shorts[0]), "Who?"))
         assert waited(lambda: len(reads) == 1)

@@ -23,6 +23,7 @@ CHAT = "POST /v1/chat/completions"
 ENDPOINTS = {
     *(CHAT, "GET /v1/models", "GET /v1/models/{model}", "GET /health", "GET /metrics"),
     *("POST /v1/files", "GET /v1/files/{file_id}", "DELETE /v1/files/{file_id}"),
+    "GET /v1/files/{file_id}/view",
 }
 
 

@@ -7,8 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pytest
 
-from echoingpixels.explain.explanation import LADDER, Explanation, explain
+from echoingpixels.explain.explanation import LADDER, Choice, Explanation, explain
+from echoingpixels.inputs.positions import AUDIO_TOKENS_PER_S
 from echoingpixels.media.clip import Clip
 from echoingpixels.model import EchoingPixels
 from echoingpixels.options import AskOptions, GenerateOptions
@@ -46,3 +48,16 @@ def still(clip: Clip) -> Clip:
     """The first frame of a clip as an image."""
     source = replace(clip.source, path="noise.png", kind="image", duration=None)
     return replace(clip, frames=clip.frames[:1], times=clip.times[:1], audio=None, duration=0.0, source=source)
+
+
+def kept_cells(explanation: Explanation, choice: Choice, second: float) -> set[tuple[int, int]]:
+    """Rows and columns of the kept video tokens at a second."""
+    step = max(time for time in explanation.span.times if time <= second)
+    tokens = (explanation.tokens[i] for i in choice.kept)
+    return {token.cell for token in tokens if token.cell is not None and token.time == pytest.approx(step)}
+
+
+def kept_sound(explanation: Explanation, choice: Choice) -> set[int]:
+    """Numbers of the kept audio tokens."""
+    tokens = (explanation.tokens[i] for i in choice.kept)
+    return {round(token.time * AUDIO_TOKENS_PER_S) for token in tokens if token.cell is None}

@@ -139,10 +139,10 @@ class Slow:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)
 
-    def stream(self, prompts: Any, options: Any) -> Iterator[Any]:
+    def stream(self, prompts: Any, options: Any, **more: Any) -> Iterator[Any]:
         """As the model's."""
         self.batches.append(len(prompts))
-        chunks: Any = self._model.stream(prompts, options)
+        chunks: Any = self._model.stream(prompts, options, **more)
         left: Any = None
         with suppress(StopIteration):
             while True:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from functools import cached_property
+from itertools import count, pairwise
 
 from ..encoded_clip import EncodedClip
 from ..generation.answer import Answer
+from ..inputs.kept import ByKind
 from ..inputs.positions import KINDS, Span
 from ..inputs.token_stream import Selection, TokenStream
 from ..media.clip import Clip
@@ -85,6 +87,22 @@ class Explanation:
     def nested(self) -> bool:
         """Whether every choice is part of the next larger one."""
         return all(set(fewer.kept) <= set(more.kept) for fewer, more in pairwise(self.choices))
+
+    def kept(self, choice: Choice) -> ByKind:
+        """The kept tokens of a choice, by their numbers in the clip."""
+        return self.by_kind((i, self._numbers[i]) for i in choice.kept)
+
+    def by_kind(self, numbers: Iterable[tuple[int, int]]) -> ByKind:
+        """(index of a token, number) pairs, split by kind."""
+        known = tuple(numbers)
+        video = tuple(number for i, number in known if self.tokens[i].cell is not None)
+        return ByKind(video, tuple(number for i, number in known if self.tokens[i].cell is None))
+
+    @cached_property
+    def _numbers(self) -> list[int]:
+        """The number of each token among those of its kind."""
+        counts = {True: count(), False: count()}
+        return [next(counts[token.cell is None]) for token in self.tokens]
 
     @property
     def belief(self) -> str:

@@ -10,28 +10,18 @@ import html
 import json
 import re
 from base64 import b64encode
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
-from itertools import count
 from pathlib import Path
 from typing import Any
 
 from ..checkpoints.loading import ASSETS
+from ..display.budget import KeptOverTime, over_time
+from ..display.view import ClipView, view_of
 from ..generation.evidence import Moment
-from ..inputs.patches import STEP
-from .budget import KeptOverTime, over_time
-from .explanation import Choice, Explanation, Token
-from .pictures import jpeg, jpegs, spectrogram
-from .sound import mp3
-
-
-@dataclass(frozen=True)
-class ByKind:
-    """Numbers of video (or image) tokens in order of steps, rows and columns, and of audio tokens in order of time."""
-
-    video: tuple[int, ...]
-    audio: tuple[int, ...]
+from ..inputs.kept import ByKind
+from .explanation import Choice, Explanation
 
 
 @dataclass(frozen=True)
@@ -56,7 +46,7 @@ class Stop:
 
 @dataclass(frozen=True)
 class Page:
-    """The data of the page's script; images and audio in base64, times in s."""
+    """The data of the page's script."""
 
     name: str
     question: str
@@ -65,92 +55,59 @@ class Page:
     belief: str
     nested: bool
     remarks: tuple[str, ...]
-    duration: float
-    times: tuple[float, ...]
-    frames: tuple[str, ...]  # JPEG
-    height: int  # pixels of a frame
-    width: int
-    frames_per_step: int
-    rows: int
-    columns: int
-    still: bool
-    sound: str | None  # MP3
-    spectrogram: str | None  # JPEG
-    spectrogram_s: float
-    audio_tokens: int
+    clip: ClipView
     stops: tuple[Stop, ...]
     asked: int
 
 
 def render(explanation: Explanation) -> bytes:
     """The HTML file."""
-    part = {name: (ASSETS / "explain" / f"page.{name}").read_text("utf-8") for name in ("html", "css", "js")}
+    html_, css, js = (_part(f"explain.{ending}") for ending in ("html", "css", "js"))
+    clip, clip_css, clip_js = (_part(f"clip.{ending}") for ending in ("html", "css", "js"))
+    css, js = clip_css + css, clip_js + js
     filled = {
         "title": html.escape(f"{Path(explanation.clip.source.path).name}: {explanation.question}"),
-        "css": part["css"],
-        "css_hash": _hash(part["css"]),
-        "js": part["js"],
-        "js_hash": _hash(part["js"]),
+        "clip": clip,
+        "css": css,
+        "css_hash": _hash(css),
+        "js": js,
+        "js_hash": _hash(js),
         "data": _json(asdict(page(explanation))),
     }
-    text = re.sub(
-        r"\{\{(\w+)\}\}", lambda found: filled[found[1]], part["html"]
-    )  # one pass: filled-in text is not expanded
+    text = re.sub(r"\{\{(\w+)\}\}", lambda found: filled[found[1]], html_)  # one pass: filled-in text is not expanded
     return text.encode(errors="replace")
 
 
 def page(explanation: Explanation) -> Page:
     """The data of the page."""
-    clip, span, sound = explanation.clip, explanation.span, spectrogram(explanation.clip)
     return Page(
-        name=Path(clip.source.path).name,
+        name=Path(explanation.clip.source.path).name,
         question=explanation.question,
         model=Path(explanation.model).name,
         reducer=explanation.reducer,
         belief=explanation.belief,
         nested=explanation.nested,
         remarks=explanation.remarks,
-        duration=clip.duration,
-        times=tuple(clip.times.tolist()),
-        frames=tuple(_base64(frame) for frame in jpegs(clip.frames)),
-        height=clip.frames.shape[1],
-        width=clip.frames.shape[2],
-        frames_per_step=STEP,
-        rows=span.rows,
-        columns=span.columns,
-        still=span.image,
-        sound=None if clip.audio is None or sound is None else _base64(mp3(clip.audio)),
-        spectrogram=None if sound is None else _base64(jpeg(sound[0])),
-        spectrogram_s=0.0 if sound is None else sound[1],
-        audio_tokens=span.audio_tokens,
+        clip=view_of(explanation.clip, explanation.span),
         stops=tuple(_stop(explanation, choice) for choice in explanation.choices),
         asked=explanation.asked,
     )
 
 
 def _stop(explanation: Explanation, choice: Choice) -> Stop:
-    tokens = explanation.tokens
-    counts = {True: count(), False: count()}
-    place = [next(counts[token.cell is not None]) for token in tokens]
+    kept, scores = explanation.kept(choice), choice.scores
     return Stop(
         reducer=choice.setting.reducer,
         keep=choice.setting.keep,
         answer=choice.answer.text,
         finish_reason=choice.answer.finish_reason,
-        kept=_by_kind(tokens, ((i, place[i]) for i in choice.kept)),
-        heat=None if choice.scores is None else _by_kind(tokens, enumerate(_percentiles(choice.scores))),
-        budget=over_time(explanation, choice),
+        kept=kept,
+        heat=None if scores is None else explanation.by_kind(enumerate(_percentiles(scores))),
+        budget=over_time(explanation.clip.duration, explanation.span, kept),
         moments=choice.answer.evidence.moments,
         evidence=str(choice.answer.evidence),
         report=choice.answer.report.as_dict(),
     )
-
-
-def _by_kind(tokens: Sequence[Token], numbers: Iterable[tuple[int, int]]) -> ByKind:
-    """(index of a token, number) pairs, split by kind."""
-    known = tuple(numbers)
-    video = tuple(number for i, number in known if tokens[i].cell is not None)
-    return ByKind(video, tuple(number for i, number in known if tokens[i].cell is None))
 
 
 def _percentiles(scores: Sequence[float]) -> list[int]:
@@ -161,8 +118,9 @@ def _percentiles(scores: Sequence[float]) -> list[int]:
     return rank
 
 
-def _base64(content: bytes) -> str:
-    return b64encode(content).decode()
+def _part(name: str) -> str:
+    """A file of the page."""
+    return (ASSETS / "pages" / name).read_text("utf-8")
 
 
 def _hash(text: str) -> str:

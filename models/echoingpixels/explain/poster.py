@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from ..display.budget import over_time
+from ..display.pictures import spectrogram
 from ..inputs.patches import STEP
 from ..inputs.positions import AUDIO_TOKENS_PER_S
-from .budget import over_time
 from .explanation import Choice, Explanation
-from .pictures import spectrogram
 
 WIDTH, MARGIN, GAP = 1600, 48, 10  # pixels
 INNER = WIDTH - 2 * MARGIN
@@ -160,7 +160,8 @@ def _evidence(explanation: Explanation, choice: Choice) -> Image.Image | None:
 
 def _budget(explanation: Explanation, choice: Choice) -> Image.Image | None:
     """Kept tokens over time as stacked bars, audio above video."""
-    duration, budget = explanation.clip.duration, over_time(explanation, choice)
+    duration = explanation.clip.duration
+    budget = over_time(duration, explanation.span, explanation.kept(choice))
     if not budget.video:
         return None
     made = Image.new("RGB", (INNER, HEAD + BARS + 52), PAPER)

@@ -44,10 +44,15 @@ class Inputs:
     labels: Tensor | None = None  # (1, L) int64, -100 outside the answer
     question: Tensor | None = None  # (1, L) bool, tokens of the question itself; None where unknown
 
+    @property
+    def pool(self) -> Tensor:
+        """(1, L) bool: the audio, video and image tokens."""
+        return self.kind != TEXT
+
     @cached_property
     def media_end(self) -> int:
         """The number of tokens up to the last audio, video or image token."""
-        places = (self.kind[0] != TEXT).nonzero()
+        places = self.pool[0].nonzero()
         return int(places[-1]) + 1 if len(places) else 0
 
     def part(self, first: int, last: int) -> Inputs:

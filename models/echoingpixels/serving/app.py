@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import time
 from collections.abc import AsyncIterator, Coroutine
+from dataclasses import asdict
 from typing import Annotated, Any
 
 from fastapi import FastAPI, File, Form, Request, UploadFile
@@ -15,6 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
 from .. import __version__
+from ..display.view import ClipView
 from ..errors import EpError, InternalError
 from .bodies import ChatRequest, refusal
 from .chatting import Gone, PendingQuestion, Stream, head_of, unless_gone
@@ -22,7 +25,9 @@ from .clips import Clips
 from .engine import Engine
 from .files import FileStore
 from .guards import Guard, answer_of, refused_of
+from .media import Reference
 from .messages import ask_options, media_options, messages_of
+from .pages import add_page
 from .refusals import Refused, of_error
 from .replies import Completion, Deleted, ErrorBody, FileObject, Head, Health, ModelCard, Models
 from .settings import Settings
@@ -68,7 +73,7 @@ class Application:
                 streaming = True
                 return Stream(question, first, head)
             answer = await unless_gone(request, question.answer())
-            return JSONResponse(head.completion(answer, question.cached).model_dump())
+            return JSONResponse(head.completion(answer, question.cached, question.kept).model_dump())
         except Refused as error:
             question.outcome = "refused" if error.status < 500 else "failed"
             raise
@@ -90,7 +95,7 @@ class Application:
         except EpError as error:
             raise Refused(422, str(error), param="reducer") from None
         head = head_of(settings.model, bool(body.stream_options and body.stream_options.include_usage))
-        question = PendingQuestion(self.engine, self.clips)
+        question = PendingQuestion(self.engine, self.clips, bool(body.kept))
         return question, head, question.ask(asked, read, options, request.scope.get("ep.owner", ""))
 
     async def upload(self, file: UploadFile) -> FileObject:
@@ -103,6 +108,26 @@ class Application:
                 await run_in_threadpool(upload.path.unlink, missing_ok=True)
             raise of_error(error) from None
         return FileObject.of(upload)
+
+    async def view(self, file_id: str, request: Request) -> Response:
+        """Encode an uploaded clip, and return its picture. It takes a place in the queue, as a question does."""
+        await run_in_threadpool(self.files.get, file_id)
+        question = PendingQuestion(self.engine, self.clips)
+        try:
+            work = question.view(Reference(file_id), self.settings.read, request.scope.get("ep.owner", ""))
+            view = await unless_gone(request, work)
+            content = await run_in_threadpool(lambda: json.dumps(asdict(view), separators=(",", ":")))
+            return Response(content, media_type="application/json")
+        except Gone:
+            return Response(status_code=499)
+        finally:
+            question.close()
+
+    @property
+    def card(self) -> ModelCard:
+        """The model for clients."""
+        ask = self.settings.ask
+        return ModelCard(id=self.settings.model, created=self.made, reducer=ask.reducer, keep=ask.keep)
 
     async def sweep(self) -> None:
         """Delete expired uploads now and then."""
@@ -134,6 +159,7 @@ def create_app(settings: Settings, engine: Engine, clips: Clips, files: FileStor
     _add_chat(app, own)
     _add_files(app, own)
     _add_facts(app, own)
+    add_page(app)
     return Guard(app, settings)
 
 
@@ -173,14 +199,14 @@ def _add_chat(app: FastAPI, own: Application) -> None:
     @app.get("/v1/models")
     async def models() -> Models:
         """The model that answers."""
-        return Models(data=[ModelCard(id=own.settings.model, created=own.made)])
+        return Models(data=[own.card])
 
     @app.get("/v1/models/{model:path}")
     async def model(model: str) -> ModelCard:
         """The model that answers, by name."""
         if model != own.settings.model:
             raise Refused(404, "There is no such model.", param="model", code="model_not_found")
-        return ModelCard(id=own.settings.model, created=own.made)
+        return own.card
 
 
 def _add_files(app: FastAPI, own: Application) -> None:
@@ -193,6 +219,11 @@ def _add_files(app: FastAPI, own: Application) -> None:
     async def retrieve(file_id: str) -> FileObject:
         """An uploaded clip."""
         return FileObject.of(await run_in_threadpool(own.files.get, file_id))
+
+    @app.get("/v1/files/{file_id}/view", response_model=ClipView)
+    async def view(file_id: str, request: Request) -> Response:
+        """An uploaded clip for display: frames, sound and spectrogram in base64, and the grid of its tokens."""
+        return await own.view(file_id, request)
 
     @app.delete("/v1/files/{file_id}")
     async def delete(file_id: str) -> Deleted:

@@ -197,6 +197,7 @@ class ChatRequest(Body):
     start: Annotated[float, Field(ge=0)] | None = None
     end: Annotated[float, Field(gt=0)] | None = None
     use_audio: bool | None = None
+    kept: bool | None = None
 
     top_p: Annotated[float, Field(ge=1, le=1)] | None = None
     presence_penalty: Annotated[float, Field(ge=0, le=0)] | None = None

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 import uuid
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -14,13 +14,15 @@ from starlette.requests import Request
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from ..display.view import ClipView
 from ..encoded_clip import EncodedClip
 from ..errors import EpError
 from ..generation.answer import Answer
 from ..inputs.prompt import Message
 from ..options import AskOptions, MediaOptions
-from .clips import Abandoned, Clips
+from .clips import Abandoned, Clips, ServedClip
 from .engine import CLOSING, Engine, Event
+from .kept import KeptTokens
 from .media import Reference
 from .refusals import Refused, of_error
 from .replies import Head, event
@@ -36,7 +38,7 @@ class Gone(Exception):  # noqa: N818
 class PendingQuestion:
     """A question that holds a place in the queue until it is closed."""
 
-    def __init__(self, engine: Engine, clips: Clips) -> None:
+    def __init__(self, engine: Engine, clips: Clips, kept: bool = False) -> None:
         self._clips, self._engine = clips, engine
         self._loop = asyncio.get_running_loop()
         self._events: asyncio.Queue[Event] = asyncio.Queue()
@@ -44,20 +46,14 @@ class PendingQuestion:
         self.cached = True
         self.outcome = "cancelled"
         self._ticket = engine.admit(self._deliver)
+        self._ticket.wants_kept = kept
 
     async def ask(self, asked: list[Message[Reference]], read: MediaOptions, options: AskOptions, owner: str) -> None:
         """Read the clips and queue the question. Refused where a clip cannot be read."""
         names = dict.fromkeys(part for one in asked for part in one.parts if isinstance(part, Reference))
         found: dict[Reference, EncodedClip] = {}
         for name in names:
-            try:
-                shown = await asyncio.wrap_future(self._clips.held(name, read, owner))
-                if shown is None:
-                    shown = await asyncio.wrap_future(self._clips.get(name, read, owner, self._waits))
-            except EpError as error:
-                raise of_error(error) from None
-            except Abandoned:
-                raise Gone from None
+            shown = await self._encoded(name, read, owner)
             found[name] = shown.clip
             self.cached &= shown.cached
         self.cached &= bool(names)
@@ -66,6 +62,19 @@ class PendingQuestion:
             for one in asked
         ]
         self._ticket.ask(messages, replace(options, reuse_prefix=bool(names)))
+
+    async def view(self, name: Reference, read: MediaOptions, owner: str) -> ClipView:
+        """The picture of a clip, which is encoded first. Refused where it cannot be read."""
+        shown = await self._encoded(name, read, owner)
+        with _refusing():
+            view = await asyncio.wrap_future(self._clips.view(name, shown.clip, read, self._waits))
+        self.outcome = "viewed"
+        return view
+
+    @property
+    def kept(self) -> tuple[KeptTokens, ...] | None:
+        """The kept tokens of each clip, with the first event, if they are wanted."""
+        return self._ticket.kept
 
     async def event(self) -> str | Answer:
         """The next event. Refused for an error."""
@@ -91,6 +100,14 @@ class PendingQuestion:
         """Give the place back."""
         self._ticket.close()
         self._engine.metrics.requests.labels(self.outcome).inc()
+
+    async def _encoded(self, name: Reference, read: MediaOptions, owner: str) -> ServedClip:
+        """The clip, from memory or read and encoded. Refused where it cannot be read."""
+        with _refusing():
+            shown = await asyncio.wrap_future(self._clips.held(name, read, owner))
+            if shown is None:
+                return await asyncio.wrap_future(self._clips.get(name, read, owner, self._waits))
+            return shown
 
     def _waits(self) -> bool:
         return not self._ticket.cancelled
@@ -124,7 +141,18 @@ async def _events(question: PendingQuestion, one: str | Answer, head: Head) -> A
     except Refused as error:
         yield event(error.body())
         return
-    yield head.last(one, question.cached)
+    yield head.last(one, question.cached, question.kept)
+
+
+@contextlib.contextmanager
+def _refusing() -> Iterator[None]:
+    """Errors of reading as refusals."""
+    try:
+        yield
+    except EpError as error:
+        raise of_error(error) from None
+    except Abandoned:
+        raise Gone from None
 
 
 def head_of(model: str, with_usage: bool) -> Head:

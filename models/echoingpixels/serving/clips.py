@@ -5,30 +5,28 @@ Clips are read in threads, ahead of the model. Requests that name one clip at th
 
 from __future__ import annotations
 
-import queue
 import tempfile
 import threading
-import time
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from ..display.pictures import shown_size
+from ..display.view import ClipView, view_of
 from ..encoded_clip import EncodedClip, from_cache
-from ..errors import EpError, MediaError, OutOfMemoryError
+from ..errors import EpError, OutOfMemoryError
 from ..features.cache import FeatureCache, Slot, feature_key
-from ..media import Worker
-from ..media.clip import SAMPLE_RATE, Clip, Pieces, whole
-from ..media.sandbox.protocol import too_large
+from ..media.clip import Clip
 from ..options import MediaOptions
 from ..report import StageTimes
 from .engine import Engine
 from .fetch import Fetcher
 from .files import FileStore
 from .media import Found, Places, Reference
+from .readers import Readers
 from .settings import Settings
 
 Alive = Callable[[], bool]
@@ -61,10 +59,7 @@ class Clips:
         self._places = Places(files, fetcher, settings.roots, Path(self._temporary.name))
         self._pool = ThreadPoolExecutor(self._bounds.readers, "ep-reader")
         self._finders = ThreadPoolExecutor(FINDERS, "ep-finder")
-        self._workers: queue.SimpleQueue[Worker] = queue.SimpleQueue()
-        self._every = [Worker() for _ in range(self._bounds.workers)]
-        for worker in self._every:
-            self._workers.put(worker)
+        self._readers = Readers(self._bounds)
         self._lock = threading.Lock()
         self._held: OrderedDict[Hashable, EncodedClip] = OrderedDict()
         self._named: dict[Hashable, Hashable] = {}  # uuids of clients to keys
@@ -72,9 +67,7 @@ class Clips:
 
     def start(self) -> None:
         """Start the processes that read clips, so that the first clip does not wait for them."""
-        for worker in self._every:
-            with suppress(MediaError):  # reported by the first clip
-                worker.start()
+        self._readers.start()
 
     def held(self, reference: Reference, options: MediaOptions, owner: str) -> Future[ServedClip | None]:
         """Find a clip in memory, in threads that never wait for the reading of another one. None if it is not there.
@@ -92,7 +85,11 @@ class Clips:
 
     def check(self, path: Path, label: str) -> Future[None]:
         """Check in a thread that a file is media. MediaError if it is not."""
-        return self._pool.submit(self._check, Found(path, "", label))
+        return self._pool.submit(self._readers.check, Found(path, "", label))
+
+    def view(self, reference: Reference, clip: EncodedClip, options: MediaOptions, alive: Alive) -> Future[ClipView]:
+        """Read an encoded clip again in a thread, for display. MediaError where it cannot be read."""
+        return self._pool.submit(self._view, reference, clip, options, alive)
 
     def trim(self, all: bool = False) -> None:
         """Free memory above the limit, or all of it: KV prefixes first, which grow with the answers, then clips.
@@ -117,8 +114,7 @@ class Clips:
         """End the worker processes and threads, and delete temporary files."""
         for pool in (self._pool, self._finders):
             pool.shutdown(wait=False, cancel_futures=True)
-        for worker in self._every:
-            worker.close()
+        self._readers.close()
         self._pool.shutdown(wait=True)
         self._temporary.cleanup()
 
@@ -137,10 +133,7 @@ class Clips:
         return None if clip is None else self._hit(clip)
 
     def _get(self, reference: Reference, options: MediaOptions, owner: str, alive: Alive) -> ServedClip:
-        def check() -> None:
-            if not alive():
-                raise Abandoned
-
+        check = partial(_check, alive)
         with self._places.found(reference.url, check) as found:
             key = (found.mark, options)
             try:
@@ -150,6 +143,12 @@ class Clips:
         with self._lock:
             self._name((owner, reference.uuid, options), key)
         return shown
+
+    def _view(self, reference: Reference, clip: EncodedClip, options: MediaOptions, alive: Alive) -> ClipView:
+        check = partial(_check, alive)
+        with self._places.found(reference.url, check) as found, found.labelled(found.label):
+            shown, _ = self._readers.read(found, options, check, shown_size)
+        return view_of(shown, clip.media.span)
 
     def _name(self, name: tuple[str, str | None, MediaOptions], key: Hashable) -> None:
         """Remember what a client's own name stands for, if it gave one; the oldest of too many is forgotten."""
@@ -201,10 +200,8 @@ class Clips:
 
     def _labelled(self, found: Found, options: MediaOptions, check: Callable[[], None]) -> ServedClip:
         """As `_made`; messages have LABEL in place of the path: each waiting client has another name for the clip."""
-        try:
+        with found.labelled(LABEL):
             return self._made(found, options, check)
-        except EpError as error:
-            raise type(error)(found.relabel(error.message, LABEL), error.hint) from None
 
     def _made(self, found: Found, options: MediaOptions, check: Callable[[], None]) -> ServedClip:
         """The clip from its features on disk, or else from its file."""
@@ -214,7 +211,7 @@ class Clips:
         if cached is not None:
             metrics.clips.labels("disk").inc()
             return ServedClip(from_cache(model, cached, {}), cached=True)
-        read, seconds = self._read(found, options, check)
+        read, seconds = self._readers.read(found, options, check, model.frame_size)
         try:
             clip = self._encode(read, seconds, slot, check)
         except OutOfMemoryError:
@@ -242,51 +239,8 @@ class Clips:
             return None
         return self._cache.slot(feature_key(found.mark, encoders, options))
 
-    def _read(self, found: Found, options: MediaOptions, check: Callable[[], None]) -> tuple[Clip, float]:
-        """The whole clip, and the seconds to read it."""
-        size = self._engine.model.frame_size
-        with self._worker() as worker:
-            check()
-            began = time.monotonic()
-            pieces = worker.stream(found.path, options, frame_size=size)
-            clip = whole(self._bounded(pieces, found, worker.limits.bytes, began, check))
-            source = clip.source
-            warnings, notes = (
-                tuple(found.relabel(text, "The clip") for text in texts) for texts in (source.warnings, source.notes)
-            )
-            source = replace(source, path=found.label, warnings=warnings, notes=notes)
-            return replace(clip, source=source), time.monotonic() - began
 
-    def _bounded(self, pieces: Pieces, found: Found, most: int, began: float, check: Callable[[], None]) -> Pieces:
-        """The same pieces within limits on their size and time, while the client waits."""
-        size = samples = 0
-        with closing(pieces):
-            for piece in pieces:
-                check()
-                size += piece.frames.nbytes + piece.audio.nbytes
-                if size > most:
-                    raise too_large(str(found.path), most)
-                samples += len(piece.audio)
-                if max(0.0, samples / SAMPLE_RATE, *piece.times[-1:]) > self._bounds.seconds:
-                    message = f"{found.path} is longer than {self._bounds.seconds:g} s."
-                    raise MediaError(message, "Ask about a part of it, with start and end.")
-                if time.monotonic() - began > self._bounds.read_s:
-                    late = f"{found.path} was not read within {self._bounds.read_s:g} s."
-                    raise MediaError(late, "Ask about a part of it, with start and end.")
-                yield piece
-
-    def _check(self, found: Found) -> None:
-        try:
-            with self._worker() as worker:
-                worker.check(found.path)
-        except MediaError as error:
-            raise MediaError(found.relabel(error.message, found.label), error.hint) from None
-
-    @contextmanager
-    def _worker(self) -> Iterator[Worker]:
-        """A worker process that no other thread uses."""
-        worker = self._workers.get()
-        try:
-            yield worker
-        finally:
-            self._workers.put(worker)
+def _check(alive: Alive) -> None:
+    """Abandoned where the client no longer waits."""
+    if not alive():
+        raise Abandoned

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import closing
+from functools import partial
 from typing import Any, Literal, TypeVar, cast
 
 from ..batching import Prompt, batches
@@ -19,6 +20,7 @@ from ..generation.answer import Answer
 from ..inputs.prompt import Message
 from ..model import EchoingPixels
 from ..options import AskOptions
+from .kept import KeptTokens, note_kept
 from .metrics import Metrics
 from .refusals import Refused
 from .settings import Bounds
@@ -37,7 +39,8 @@ AGING = 0.8  # weight of the past in the mean seconds of a batch
 class Ticket:
     """A question, from its admission until its answer or its cancellation.
 
-    `delivered`: whether a piece of text has left the inference thread.
+    `delivered`: whether a piece of text has left the inference thread. `kept`: the kept tokens of each clip, if
+    they are wanted, before the first text.
     """
 
     def __init__(self, engine: Engine, deliver: Deliver) -> None:
@@ -47,6 +50,8 @@ class Ticket:
         self.prompt: Prompt | None = None
         self.asked = 0.0
         self.cancelled = self.delivered = False
+        self.wants_kept = False
+        self.kept: tuple[KeptTokens, ...] | None = None
 
     @property
     def tokens(self) -> int:
@@ -262,7 +267,8 @@ class Engine:
     def _stream(self, batch: list[Ticket]) -> None:
         """Deliver the pieces and answers of a batch. Cancelled questions end at the next token."""
         prompts = [cast(Prompt, ticket.prompt) for ticket in batch]
-        stream: Any = self.model.stream(prompts, batch[0].options)  # a generator: rows sent to it end
+        on_kept = partial(note_kept, batch)
+        stream: Any = self.model.stream(prompts, batch[0].options, on_kept=on_kept)  # a generator: rows sent to it end
         with closing(stream) as chunks:
             chunk = next(chunks, None)
             while chunk is not None:

@@ -13,10 +13,11 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from . import pages
 from .refusals import Refused
 from .settings import Settings
 
-OPEN = ("/health",)  # paths that need no key
+OPEN = pages.PATHS | {"/health"}  # paths that need no key
 FILES = "/v1/files"
 STALLED_S = 30.0  # s without a byte of a body that is not whole
 FORM = 1 << 20  # bytes of an upload beside its file

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from ..checkpoints.fingerprint import WHOLE, features_mark, file_mark
-from ..errors import MediaError
+from ..errors import EpError, MediaError
 from ..media.container import check_file
 from .fetch import Fetcher
 from .files import FileStore
@@ -49,6 +49,14 @@ class Found:
     def relabel(self, text: str, label: str) -> str:
         """A message with `label` in place of the server's path."""
         return re.sub(f"{re.escape(str(self.path))}|{re.escape(self.path.name)}", lambda _: label, text)
+
+    @contextmanager
+    def labelled(self, label: str) -> Iterator[None]:
+        """Errors of the block have `label` in place of the server's path."""
+        try:
+            yield
+        except EpError as error:
+            raise type(error)(self.relabel(error.message, label), error.hint) from None
 
 
 class Places:

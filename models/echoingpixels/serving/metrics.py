@@ -26,7 +26,7 @@ class Metrics:
         self.generated = Counter("ep_generated_tokens", "Generated tokens.", registry=own)
         self.clips = Counter("ep_clips", "Clips by where their features come from.", ["source"], registry=own)
         self.memory = Gauge("ep_clip_bytes", "Bytes of encoded clips in memory.", registry=own)
-        for outcome in ("answered", "refused", "failed", "cancelled"):
+        for outcome in ("answered", "viewed", "refused", "failed", "cancelled"):
             self.requests.labels(outcome)
         for source in ("memory", "disk", "encoded"):
             self.clips.labels(source)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,6 +14,7 @@ from ..generation.answer import Answer
 from ..generation.evidence import Moment
 from ..report import TOKEN_KINDS, TokenCount
 from .files import Upload
+from .kept import KeptTokens
 
 FINAL = b"data: [DONE]\n\n"
 PURPOSE = "user_data"
@@ -53,7 +55,10 @@ class Usage(BaseModel):
 
 
 class Facts(BaseModel):
-    """Facts about an answer: the moments that it rests on, or the reason for none; its seconds; its speedup."""
+    """Facts about an answer: the moments that it rests on, or the reason for none; its seconds; its speedup.
+
+    `kept`: the kept tokens of each clip, in the order of the messages; null unless the request asks for them.
+    """
 
     evidence: list[Moment] | None
     no_evidence: str | None
@@ -63,6 +68,7 @@ class Facts(BaseModel):
     keep: float
     warnings: list[str]
     notes: list[str]
+    kept: list[KeptTokens] | None
 
 
 class AnswerMessage(BaseModel):
@@ -93,12 +99,14 @@ class Completion(BaseModel):
 
 
 class ModelCard(BaseModel):
-    """A model that answers."""
+    """A model that answers. `reducer`, `keep`: how it chooses tokens unless a request says otherwise."""
 
     id: str
     object: Literal["model"] = "model"
     created: int
     owned_by: str = "echoingpixels"
+    reducer: str
+    keep: float
 
 
 class Models(BaseModel):
@@ -154,7 +162,7 @@ def usage_of(answer: Answer, cached: bool) -> Usage:
     )
 
 
-def facts_of(answer: Answer) -> Facts:
+def facts_of(answer: Answer, kept: Sequence[KeptTokens] | None) -> Facts:
     """The facts about an answer."""
     speedup, options = answer.report.speedup, answer.options
     return Facts.model_validate(
@@ -166,6 +174,7 @@ def facts_of(answer: Answer) -> Facts:
             "keep": options.keep,
             "warnings": list(answer.warnings),
             "notes": [note for note in answer.notes if note != CACHED],
+            "kept": kept,
         }
     )
 
@@ -179,7 +188,7 @@ class Head:
     model: str
     with_usage: bool = False
 
-    def completion(self, answer: Answer, cached: bool) -> Completion:
+    def completion(self, answer: Answer, cached: bool, kept: Sequence[KeptTokens] | None) -> Completion:
         """The whole answer."""
         return Completion(
             id=self.id,
@@ -187,7 +196,7 @@ class Head:
             model=self.model,
             choices=[CompletionChoice(message=AnswerMessage(content=answer.text), finish_reason=answer.finish_reason)],
             usage=usage_of(answer, cached),
-            ep=facts_of(answer),
+            ep=facts_of(answer, kept),
         )
 
     def first(self) -> bytes:
@@ -198,9 +207,9 @@ class Head:
         """A chunk of text."""
         return self._chunk({"content": text})
 
-    def last(self, answer: Answer, cached: bool) -> bytes:
+    def last(self, answer: Answer, cached: bool, kept: Sequence[KeptTokens] | None) -> bytes:
         """The chunks after the last text."""
-        end = self._chunk({}, answer.finish_reason, {"ep": facts_of(answer).model_dump()})
+        end = self._chunk({}, answer.finish_reason, {"ep": facts_of(answer, kept).model_dump()})
         if self.with_usage:
             usage = usage_of(answer, cached).model_dump()
             end += event({**self._about(), "choices": [], "usage": usage})

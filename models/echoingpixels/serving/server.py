@@ -55,7 +55,8 @@ class Server:
         inner = self._inner = _Stoppable(config)
         self.engine.failed = inner.stop
         self.engine.ready = lambda: say(f"{self.settings.model} is ready.")
-        say(f"Serving {self.settings.model} at {url_of(listening)}/v1 (Ctrl-C stops). Loading the model …")
+        url = url_of(listening)
+        say(f"Serving {self.settings.model} at {url}/v1, with a page at {url}/ (Ctrl-C stops). Loading the model …")
         self.engine.start()
         self.clips.start()
         try:
