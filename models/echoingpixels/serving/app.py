@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Annotated, Any
 
 from fastapi import FastAPI, File, Form, Request, UploadFile
@@ -16,13 +16,13 @@ from starlette.responses import JSONResponse, Response
 
 from .. import __version__
 from ..errors import EpError, InternalError
+from .backend import Backend, Checker
 from .bodies import ChatRequest, refusal
-from .chatting import Gone, PendingQuestion, Stream, head_of, unless_gone
-from .clips import Clips
-from .engine import Engine
+from .chatting import Gone, Question, Stream, head_of, unless_gone
 from .files import FileStore
 from .guards import Guard, answer_of, refused_of
-from .messages import ask_options, media_options, messages_of
+from .media import Found
+from .messages import ask_options, check_options, media_options, messages_of
 from .refusals import Refused, of_error
 from .replies import Completion, Deleted, ErrorBody, FileObject, Head, Health, ModelCard, Models
 from .settings import Settings
@@ -47,10 +47,12 @@ EVENTS = {"text/event-stream": {"schema": {"type": "string"}}}
 
 
 class Application:
-    """The endpoints of one server."""
+    """The endpoints of one server. `admit`: a new question with its place in the queue, or Refused."""
 
-    def __init__(self, settings: Settings, engine: Engine, clips: Clips, files: FileStore) -> None:
-        self.settings, self.engine, self.clips, self.files = settings, engine, clips, files
+    def __init__(
+        self, settings: Settings, engine: Backend, clips: Checker, files: FileStore, admit: Callable[[], Question]
+    ) -> None:
+        self.settings, self.engine, self.clips, self.files, self.admit = settings, engine, clips, files, admit
         self.made = int(time.time())
 
     async def chat(self, body: ChatRequest, request: Request) -> Response:
@@ -78,26 +80,23 @@ class Application:
             if not streaming:
                 question.close()
 
-    def _admitted(self, body: ChatRequest, request: Request) -> tuple[PendingQuestion, Head, Coroutine[Any, Any, None]]:
+    def _admitted(self, body: ChatRequest, request: Request) -> tuple[Question, Head, Coroutine[Any, Any, None]]:
         """The question with its place in the queue, the identity of its answer, and its preparation. Or Refused."""
         settings, model = self.settings, self.engine.model
         if body.model != settings.model:
             message = f"There is no model {body.model!r}. This server has {settings.model}."
             raise Refused(404, message, param="model", code="model_not_found")
         asked, read, options = messages_of(body, settings), media_options(body, settings), ask_options(body, settings)
-        try:
-            model.check(options.reducer, options.keep)
-        except EpError as error:
-            raise Refused(422, str(error), param="reducer") from None
+        check_options(model, options)
         head = head_of(settings.model, bool(body.stream_options and body.stream_options.include_usage))
-        question = PendingQuestion(self.engine, self.clips)
+        question = self.admit()
         return question, head, question.ask(asked, read, options, request.scope.get("ep.owner", ""))
 
     async def upload(self, file: UploadFile) -> FileObject:
         """Store a clip, so that questions can name it by its id."""
         upload = await run_in_threadpool(self.files.put, file.file)
         try:
-            await asyncio.wrap_future(self.clips.check(upload.path, "The file"))
+            await asyncio.wrap_future(self.clips.check(Found(upload.path, "", "The file")))
         except EpError as error:
             if upload.new:  # else it was good before
                 await run_in_threadpool(upload.path.unlink, missing_ok=True)
@@ -111,9 +110,11 @@ class Application:
             await asyncio.sleep(SWEEP_S)
 
 
-def create_app(settings: Settings, engine: Engine, clips: Clips, files: FileStore) -> Guard:
+def create_app(
+    settings: Settings, engine: Backend, clips: Checker, files: FileStore, admit: Callable[[], Question]
+) -> Guard:
     """The ASGI application of a server, whose engine is started by the caller."""
-    own = Application(settings, engine, clips, files)
+    own = Application(settings, engine, clips, files, admit)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -211,4 +212,5 @@ def _add_facts(app: FastAPI, own: Application) -> None:
     @app.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
     async def metrics() -> Response:
         """The figures of the server, for Prometheus."""
-        return Response(own.engine.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+        figures = await run_in_threadpool(own.engine.metrics.text)
+        return Response(figures, media_type="text/plain; version=0.0.4; charset=utf-8")

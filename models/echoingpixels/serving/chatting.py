@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import time
 import uuid
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Coroutine
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -20,9 +21,10 @@ from ..generation.answer import Answer
 from ..inputs.prompt import Message
 from ..options import AskOptions, MediaOptions
 from .clips import Abandoned, Clips
-from .engine import CLOSING, Engine, Event
+from .engine import Engine, Event
 from .media import Reference
-from .refusals import Refused, of_error
+from .metrics import Metrics
+from .refusals import CLOSING, Refused, of_error
 from .replies import Head, event
 
 T = TypeVar("T")
@@ -33,16 +35,61 @@ class Gone(Exception):  # noqa: N818
     """The client has disconnected."""
 
 
-class PendingQuestion:
-    """A question that holds a place in the queue until it is closed."""
+class Question(ABC):
+    """A question that holds a place in the queue until it is closed.
+
+    `waits`: whether it has no event yet. `cached`, once answered: whether no clip was encoded for it.
+    """
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics, self._began = metrics, time.monotonic()
+        self.waits = self.cached = True
+        self.outcome = "cancelled"
+
+    @abstractmethod
+    async def ask(self, asked: list[Message[Reference]], read: MediaOptions, options: AskOptions, owner: str) -> None:
+        """Queue the question. `owner`: whose names the uuids are. Refused where a clip cannot be read."""
+
+    async def event(self) -> str | Answer:
+        """The next event. Refused for an error."""
+        try:
+            one = await self._next()
+        except Refused:
+            self.outcome = "failed"
+            raise
+        if self.waits:
+            self._metrics.first.observe(time.monotonic() - self._began)
+            self.waits = False
+        if isinstance(one, Answer):
+            self.outcome = "answered"
+        return one
+
+    async def answer(self) -> Answer:
+        """The whole answer."""
+        while not isinstance(one := await self.event(), Answer):
+            pass
+        return one
+
+    def close(self) -> None:
+        """Give the place back."""
+        self._leave()
+        self._metrics.requests.labels(self.outcome).inc()
+
+    @abstractmethod
+    async def _next(self) -> str | Answer: ...
+
+    @abstractmethod
+    def _leave(self) -> None: ...
+
+
+class PendingQuestion(Question):
+    """A question to the engine of this process."""
 
     def __init__(self, engine: Engine, clips: Clips) -> None:
-        self._clips, self._engine = clips, engine
+        super().__init__(engine.metrics)
+        self._clips = clips
         self._loop = asyncio.get_running_loop()
         self._events: asyncio.Queue[Event] = asyncio.Queue()
-        self._began, self._first = time.monotonic(), True
-        self.cached = True
-        self.outcome = "cancelled"
         self._ticket = engine.admit(self._deliver)
 
     async def ask(self, asked: list[Message[Reference]], read: MediaOptions, options: AskOptions, owner: str) -> None:
@@ -67,30 +114,14 @@ class PendingQuestion:
         ]
         self._ticket.ask(messages, replace(options, reuse_prefix=bool(names)))
 
-    async def event(self) -> str | Answer:
-        """The next event. Refused for an error."""
+    async def _next(self) -> str | Answer:
         one = await self._events.get()
         if isinstance(one, EpError):
-            self.outcome = "failed"
-            refused = of_error(one)
-            raise Refused(503, CLOSING) if one.message == CLOSING else refused
-        if self._first:
-            self._engine.metrics.first.observe(time.monotonic() - self._began)
-            self._first = False
-        if isinstance(one, Answer):
-            self.outcome = "answered"
+            raise Refused(503, CLOSING) if one.message == CLOSING else of_error(one)
         return one
 
-    async def answer(self) -> Answer:
-        """The whole answer."""
-        while not isinstance(one := await self.event(), Answer):
-            pass
-        return one
-
-    def close(self) -> None:
-        """Give the place back."""
+    def _leave(self) -> None:
         self._ticket.close()
-        self._engine.metrics.requests.labels(self.outcome).inc()
 
     def _waits(self) -> bool:
         return not self._ticket.cancelled
@@ -103,7 +134,7 @@ class PendingQuestion:
 class Stream(StreamingResponse):
     """The events of a question as server-sent events. It closes the question, also where nothing was sent."""
 
-    def __init__(self, question: PendingQuestion, first: str | Answer, head: Head) -> None:
+    def __init__(self, question: Question, first: str | Answer, head: Head) -> None:
         super().__init__(_events(question, first, head), media_type="text/event-stream", headers=UNBUFFERED)
         self._question = question
 
@@ -115,7 +146,7 @@ class Stream(StreamingResponse):
             self._question.close()
 
 
-async def _events(question: PendingQuestion, one: str | Answer, head: Head) -> AsyncIterator[bytes]:
+async def _events(question: Question, one: str | Answer, head: Head) -> AsyncIterator[bytes]:
     yield head.first()
     try:
         while not isinstance(one, Answer):

@@ -5,14 +5,13 @@ Clips are read in threads, ahead of the model. Requests that name one clip at th
 
 from __future__ import annotations
 
-import queue
 import tempfile
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -20,7 +19,6 @@ from pathlib import Path
 from ..encoded_clip import EncodedClip, from_cache
 from ..errors import EpError, MediaError, OutOfMemoryError
 from ..features.cache import FeatureCache, Slot, feature_key
-from ..media import Worker
 from ..media.clip import SAMPLE_RATE, Clip, Pieces, whole
 from ..media.sandbox.protocol import too_large
 from ..options import MediaOptions
@@ -30,6 +28,7 @@ from .fetch import Fetcher
 from .files import FileStore
 from .media import Found, Places, Reference
 from .settings import Settings
+from .workers import Workers
 
 Alive = Callable[[], bool]
 LABEL = "\ue000"  # stands for the name of a clip in a message
@@ -59,12 +58,8 @@ class Clips:
         self._temporary = tempfile.TemporaryDirectory(prefix="ep-serve-")
         fetcher = fetcher or Fetcher(settings.allow, self._bounds.upload, self._bounds.fetch_s)
         self._places = Places(files, fetcher, settings.roots, Path(self._temporary.name))
-        self._pool = ThreadPoolExecutor(self._bounds.readers, "ep-reader")
         self._finders = ThreadPoolExecutor(FINDERS, "ep-finder")
-        self._workers: queue.SimpleQueue[Worker] = queue.SimpleQueue()
-        self._every = [Worker() for _ in range(self._bounds.workers)]
-        for worker in self._every:
-            self._workers.put(worker)
+        self._workers = Workers(self._bounds.workers, self._bounds.readers)
         self._lock = threading.Lock()
         self._held: OrderedDict[Hashable, EncodedClip] = OrderedDict()
         self._named: dict[Hashable, Hashable] = {}  # uuids of clients to keys
@@ -72,9 +67,7 @@ class Clips:
 
     def start(self) -> None:
         """Start the processes that read clips, so that the first clip does not wait for them."""
-        for worker in self._every:
-            with suppress(MediaError):  # reported by the first clip
-                worker.start()
+        self._workers.start()
 
     def held(self, reference: Reference, options: MediaOptions, owner: str) -> Future[ServedClip | None]:
         """Find a clip in memory, in threads that never wait for the reading of another one. None if it is not there.
@@ -88,11 +81,11 @@ class Clips:
 
         MediaError where it cannot be read.
         """
-        return self._pool.submit(self._get, reference, options, owner, alive)
+        return self._workers.pool.submit(self._get, reference, options, owner, alive)
 
-    def check(self, path: Path, label: str) -> Future[None]:
+    def check(self, found: Found) -> Future[None]:
         """Check in a thread that a file is media. MediaError if it is not."""
-        return self._pool.submit(self._check, Found(path, "", label))
+        return self._workers.check(found)
 
     def trim(self, all: bool = False) -> None:
         """Free memory above the limit, or all of it: KV prefixes first, which grow with the answers, then clips.
@@ -115,11 +108,8 @@ class Clips:
 
     def close(self) -> None:
         """End the worker processes and threads, and delete temporary files."""
-        for pool in (self._pool, self._finders):
-            pool.shutdown(wait=False, cancel_futures=True)
-        for worker in self._every:
-            worker.close()
-        self._pool.shutdown(wait=True)
+        self._finders.shutdown(wait=False, cancel_futures=True)
+        self._workers.close()
         self._temporary.cleanup()
 
     def _find(self, reference: Reference, options: MediaOptions, owner: str) -> ServedClip | None:
@@ -245,7 +235,7 @@ class Clips:
     def _read(self, found: Found, options: MediaOptions, check: Callable[[], None]) -> tuple[Clip, float]:
         """The whole clip, and the seconds to read it."""
         size = self._engine.model.frame_size
-        with self._worker() as worker:
+        with self._workers.one() as worker:
             check()
             began = time.monotonic()
             pieces = worker.stream(found.path, options, frame_size=size)
@@ -274,19 +264,3 @@ class Clips:
                     late = f"{found.path} was not read within {self._bounds.read_s:g} s."
                     raise MediaError(late, "Ask about a part of it, with start and end.")
                 yield piece
-
-    def _check(self, found: Found) -> None:
-        try:
-            with self._worker() as worker:
-                worker.check(found.path)
-        except MediaError as error:
-            raise MediaError(found.relabel(error.message, found.label), error.hint) from None
-
-    @contextmanager
-    def _worker(self) -> Iterator[Worker]:
-        """A worker process that no other thread uses."""
-        worker = self._workers.get()
-        try:
-            yield worker
-        finally:
-            self._workers.put(worker)

@@ -1,0 +1,29 @@
+"""A server whose models are replicas on Ray Serve."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ...model import EchoingPixels
+from ..server import HttpServer, file_store
+from ..settings import Settings
+from ..workers import Workers
+from .deployment import RayDeployment
+from .pool import Deployment, Pool
+
+
+class ReplicaServer(HttpServer[Pool, Workers]):
+    """One server for several replicas: HTTP, keys, limits and uploads are its own, models and clips are theirs."""
+
+    def __init__(self, settings: Settings, deployment: Deployment, replicas: int) -> None:
+        bounds = settings.bounds
+        pool = Pool(deployment, bounds, replicas)
+        super().__init__(settings, pool, Workers(bounds.workers, bounds.readers), file_store(settings), pool.admit)
+
+
+def on_ray(
+    settings: Settings, load: Callable[[], EchoingPixels], replicas: int, device: str, **own: Any
+) -> ReplicaServer:
+    """A server of `replicas` replicas on Ray Serve."""
+    return ReplicaServer(settings, RayDeployment(settings, load, replicas, device, **own), replicas)
