@@ -81,6 +81,17 @@ def home(live: Live, part: dict[str, Any]) -> str:
     return name
 
 
+def test_a_model_that_cannot_be_loaded_ends_the_server(ray: None, tmp_path: Path) -> None:
+    # Before the others: a process has one Ray.
+    server = on_ray(Settings("random", tmp_path, hosts=LOCAL), gone, 2, "cpu", object_store_memory=STORE)
+    with listen("127.0.0.1", 0) as listening, pytest.raises(ModelError, match=r"^The weights are gone\. Find them\."):
+        server.run(listening)
+
+
+def gone() -> Any:
+    raise ModelError("The weights are gone.", "Find them.")
+
+
 def test_two_replicas_give_the_librarys_answers_and_share_the_clips(pair: Live, shorts: list[Path]) -> None:
     model, homes = tinymodel.model(), {}
     for clip in shorts:
@@ -197,16 +208,6 @@ def test_a_replica_that_is_killed_costs_one_retryable_error_for_each_question_on
     print(f"\n{len(errors)} errors of {sum(client.answers for client in clients)} answers")
 
 
-def test_a_model_that_cannot_be_loaded_ends_the_server(ray: None, tmp_path: Path) -> None:
-    server = on_ray(Settings("random", tmp_path, hosts=LOCAL), gone, 2, "cpu", object_store_memory=STORE)
-    with listen("127.0.0.1", 0) as listening, pytest.raises(ModelError, match=r"^The weights are gone\. Find them\."):
-        server.run(listening)
-
-
-def gone() -> Any:
-    raise ModelError("The weights are gone.", "Find them.")
-
-
 def test_sigterm_ends_the_program_with_its_replicas_and_0(ray: None) -> None:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
@@ -228,8 +229,7 @@ def test_sigterm_ends_the_program_with_its_replicas_and_0(ray: None) -> None:
         pids = [int(name.rpartition("-")[2]) for name in batches(live)]
         run.send_signal(signal.SIGTERM)
         out, err = run.communicate(timeout=120)
-        assert run.returncode == 0
-        assert out == "" and err.splitlines()[1:] == ["tiny is ready."]
+        assert (run.returncode, out, err.splitlines()[1:]) == (0, "", ["tiny is ready."]), err
         assert waited(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
     finally:
         run.kill()

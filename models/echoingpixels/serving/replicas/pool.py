@@ -95,8 +95,9 @@ class Pool:
             self._deployment.start()
             self._watch()
         except Exception as error:  # raised where the server runs
+            text = " ".join(str(error).split()).rstrip(".")
             known = isinstance(error, EpError)
-            self.failure = error if known else InternalError(f"Ray Serve failed: {error}.", "See Ray's own logs.")
+            self.failure = error if known else InternalError(f"Ray Serve failed: {text}.", "See Ray's own logs.")
             self.state = "failed"
             self.failed()
         finally:
