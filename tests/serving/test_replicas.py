@@ -40,6 +40,9 @@ class Near:
         self.dead: set[int] = set()
         self.asked: list[int] = []
 
+    def connect(self) -> None:
+        pass
+
     def start(self) -> None:
         own = settings_of_replica(self.settings, 32)
         self.replicas = [Replica(own, self.load, ".") for _ in range(self.number)]

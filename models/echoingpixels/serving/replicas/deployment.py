@@ -46,19 +46,40 @@ class RayDeployment:
     ) -> None:
         self._ongoing = BATCHES * settings.bounds.rows
         self._arguments = (settings_of_replica(settings, self._ongoing), load, os.getcwd())
-        self._replicas, self._device = replicas, device
+        self._replicas, self._device, self._cores = replicas, device, 1
         self._store = own.pop("object_store_memory", 2 * settings.bounds.bodies)
         self._name = f"ep-{uuid.uuid4().hex[:8]}"
         self._handle: Any = None
         self._began_serve = False
 
+    def connect(self) -> None:
+        """Connect to Ray. DataError if it cannot be reached.
+
+        Ray takes over SIGTERM, so that a server sets its own handler after that.
+        """
+        import ray
+
+        own: dict[str, Any] = {}
+        if not os.environ.get(ADDRESS):
+            self._cores = max(1, (os.cpu_count() or 1) // self._replicas)
+            own = {
+                "address": "local",
+                "num_cpus": self._cores * self._replicas,
+                "object_store_memory": self._store,
+                "include_dashboard": False,
+            }
+        try:
+            ray.init(log_to_driver=False, logging_level=logging.ERROR, **own)
+        except Exception as error:  # Ray has no class for a start that takes too long
+            reason = " ".join(str(error).split()).rstrip(".")
+            raise DataError(f"Ray could not be reached: {reason}.", f"Check {ADDRESS}, or unset it.") from error
+
     def start(self) -> None:
-        """Connect to Ray and deploy. DataError if Ray cannot be reached, ModelError if it has too few GPUs."""
+        """Deploy the replicas. ModelError if Ray has too few GPUs."""
         import ray
         from ray import serve
         from ray.serve.config import RequestRouterConfig
 
-        cores = self._connect()
         gpus = int(ray.cluster_resources().get("GPU", 0)) if self._device != "cpu" else 0
         if 0 < gpus < self._replicas:
             hint = f"Give --replicas {gpus}, or --device cpu."
@@ -76,7 +97,7 @@ class RayDeployment:
             health_check_period_s=HEALTH_S,
             graceful_shutdown_wait_loop_s=0.1,
             graceful_shutdown_timeout_s=STOP_S,
-            ray_actor_options={"num_cpus": cores, "num_gpus": 1 if gpus else 0},
+            ray_actor_options={"num_cpus": self._cores, "num_gpus": 1 if gpus else 0},
             request_router_config=RequestRouterConfig(
                 request_router_class=ROUTER, request_router_kwargs={"num_fallback_replicas": self._replicas - 1}
             ),
@@ -131,26 +152,6 @@ class RayDeployment:
             elif self._handle is not None:
                 serve.delete(self._name)
         ray.shutdown()
-
-    def _connect(self) -> int:
-        """Connect to Ray; the CPU cores of each replica."""
-        import ray
-
-        cores, own = 1, {}
-        if not os.environ.get(ADDRESS):
-            cores = max(1, (os.cpu_count() or 1) // self._replicas)
-            own = {
-                "address": "local",
-                "num_cpus": cores * self._replicas,
-                "object_store_memory": self._store,
-                "include_dashboard": False,
-            }
-        try:
-            ray.init(log_to_driver=False, logging_level=logging.ERROR, **own)
-        except (ConnectionError, OSError, ValueError, RuntimeError) as error:
-            reason = " ".join(str(error).split())
-            raise DataError(f"Ray could not be reached: {reason}", f"Check {ADDRESS}, or unset it.") from error
-        return cores
 
 
 class _Events:

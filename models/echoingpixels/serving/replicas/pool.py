@@ -22,6 +22,9 @@ CLOSE_S = 30.0  # to stop the replicas
 class Deployment(Protocol):
     """Replicas, which are started, watched and stopped from one thread."""
 
+    def connect(self) -> None:
+        """Connect to what runs them, in the main thread. EpError where that is not possible."""
+
     def start(self) -> None:
         """Start them. EpError where that is not possible."""
 
@@ -80,7 +83,8 @@ class Pool:
         return question
 
     def start(self) -> None:
-        """Start the thread."""
+        """Connect, and start the thread."""
+        self._deployment.connect()
         self._thread.start()
 
     def close(self) -> None:
