@@ -16,7 +16,7 @@ setup: $(VENV)/ready
 
 $(VENV)/ready: pyproject.toml $(LOCKED)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint $(LOCKED) --editable ".[dev]"
+	$(BIN)/python -m pip install --quiet --constraint $(LOCKED) --editable ".[dev,ray]"
 	touch $@
 
 demo: setup
@@ -67,7 +67,7 @@ COMPILE = echo $(TORCH) | $(BIN)/uv pip compile pyproject.toml - --extra dev --u
 	--upgrade --no-annotate --custom-compile-command "make lock" --quiet
 
 lock: setup
-	$(COMPILE) --fork-strategy fewest --output-file $(LOCKED)
+	$(COMPILE) --extra ray --fork-strategy fewest --output-file $(LOCKED)
 	$(COMPILE) --resolution lowest-direct --output-file $(OLDEST)
 
 train: setup

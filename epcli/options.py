@@ -60,6 +60,8 @@ model_option, tokens_option, media_option, questions_option, output_option, serv
     partial(_option, panel) for panel in ("Model", "Tokens", "Media", "Questions", "Output", "Server")
 )
 
+ENGINES = ("local", "ray")
+
 QuantName = Annotated[str, model_option("--quant", "-q", help=QUANT)]
 Device = Annotated[str, model_option("--device", help=f"Device: {AUTO}, cpu, cuda or cuda:N.")]
 CacheDir = Annotated[
@@ -243,6 +245,12 @@ class FileGroup(OutputGroup):
     """The same for commands that write a file."""
 
     force: Annotated[bool, output_option("--force", help="Overwrite an existing file.")] = False
+
+
+def check_engine(name: str) -> None:
+    """OptionError for an unknown engine."""
+    if name not in ENGINES:
+        raise OptionError(f"Unknown engine {name!r}.", f"Known: {', '.join(ENGINES)}.")
 
 
 def cache_folders(given: Path | None) -> tuple[Path, Path]:

@@ -31,7 +31,6 @@ SOURCES = (
     "and https:// addresses."
 )
 OUT = "File to write rows to, one per answer: .jsonl, .csv or .parquet."
-ENGINES = ("local", "ray")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,8 +70,7 @@ class Engine:
     ] = 1
 
     def __post_init__(self) -> None:
-        if self.engine not in ENGINES:
-            raise OptionError(f"Unknown engine {self.engine!r}.", f"Known: {', '.join(ENGINES)}.")
+        o.check_engine(self.engine)
         if self.ray_address is not None and self.engine != "ray":
             raise OptionError("--ray-address needs --engine ray.", "Add --engine ray.")
 

@@ -49,6 +49,24 @@ class ServerGroup:
     clip_memory: Annotated[
         str, option("--clip-memory", help="Most memory for encoded clips and their KV caches.", metavar="SIZE")
     ] = "2GB"
+    engine: Annotated[
+        str, option("--engine", help="local: a model in this process; ray: replicas on Ray Serve.", metavar="NAME")
+    ] = "local"
+    replicas: Annotated[int, option("--replicas", min=1, help="Models on Ray Serve, each with a GPU of its own.")] = 1
+
+    def check_engine(self, device: str) -> None:
+        """OptionError for an unknown engine, or for options that it does not have; ModelError if it is missing."""
+        from echoingpixels.serving import check_extra, replicas
+
+        o.check_engine(self.engine)
+        check_extra()
+        if self.engine == "ray":
+            if device.startswith("cuda:"):
+                hint = "Give --device cuda."
+                raise OptionError(f"--device {device} is one GPU; with --engine ray each replica has its own.", hint)
+            replicas.check_extra()
+        elif self.replicas > 1:
+            raise OptionError(f"--replicas {self.replicas} needs --engine ray.", "Add --engine ray.")
 
     def settings(self, model: o.ModelGroup, tokens: o.TokenGroup, read: o.MediaGroup) -> Settings:
         """The settings, checked; the model's name follows when it is chosen."""
@@ -86,20 +104,18 @@ def serve(server: ServerGroup, model: o.ModelGroup, tokens: o.TokenGroup, read: 
     The options of tokens and media apply to requests that do not change them.
     Stops on Ctrl-C or SIGTERM, after the answers that are under way.
     """
-    from echoingpixels.serving import check_extra
-
-    check_extra()
+    server.check_engine(model.device)
     from echoingpixels.serving.server import listen
 
     settings = server.settings(model, tokens, read)
     chosen = choose(model.model, model.load_options(read.max_pixels), model.yes)
     check_model(chosen, [settings.ask.reducer])
     with listen(server.host, server.port) as listening:
-        interrupted = _server(settings, chosen).run(listening, console.say)
+        interrupted = _server(settings, chosen, server).run(listening, console.say)
     return INTERRUPTED if interrupted else 0
 
 
-def _server(settings: Settings, chosen: Chosen) -> Any:
+def _server(settings: Settings, chosen: Chosen, server: ServerGroup) -> Any:
     """A server for the chosen model, whose name clients see without the folders above it."""
     from dataclasses import replace
 
@@ -107,7 +123,12 @@ def _server(settings: Settings, chosen: Chosen) -> Any:
     from echoingpixels.serving.server import Server
 
     name = Path(chosen.name).resolve().name if Path(chosen.name).exists() else chosen.name
-    return Server(replace(settings, model=name), partial(load, chosen.name, chosen.load))
+    settings, made = replace(settings, model=name), partial(load, chosen.name, chosen.load)
+    if server.engine == "local":
+        return Server(settings, made)
+    from echoingpixels.serving.replicas.server import on_ray
+
+    return on_ray(settings, made, server.replicas, chosen.load.device)
 
 
 def keys_in(path: Path) -> tuple[str, ...]:

@@ -434,7 +434,7 @@ def test_uuids_are_forgotten_when_there_are_too_many(
 
 
 def test_a_worker_process_that_dies_is_one_error(live: Live, shorts: list[Path]) -> None:
-    for worker in live.server.clips._readers._every:
+    for worker in live.server.clips._readers.every:
         worker.close()
     assert live.ask(video(shorts[0]), "Who?", fps=1.25).status_code == 200
 

@@ -17,9 +17,9 @@ import httpx
 from echoingpixels.model import EchoingPixels
 from echoingpixels.options import AskOptions, GenerateOptions
 from echoingpixels.serving.fetch import Fetcher
-from echoingpixels.serving.server import LOCAL, Server, listen, url_of
+from echoingpixels.serving.server import LOCAL, HttpServer, Server, listen, url_of
 from echoingpixels.serving.settings import Settings
-from tests.support import clips
+from tests.support import clips, tinymodel
 
 KEY = "key-of-the-tests"
 TOKENS = 8
@@ -32,7 +32,7 @@ class Live:
     """A running server."""
 
     url: str
-    server: Server
+    server: Any
 
     def post(self, path: str, **more: Any) -> httpx.Response:
         """A POST request."""
@@ -94,7 +94,13 @@ def served(
 ) -> Iterator[Live]:
     """A server of a model; it is stopped with the block. `ready`: wait until the model is loaded."""
     given = {"model": "random", "uploads": folder / "uploads", "ask": ASK, "hosts": LOCAL, **settings}
-    server = Server(Settings(**given), load, fetcher)
+    with running(Server(Settings(**given), load, fetcher), ready) as live:
+        yield live
+
+
+@contextmanager
+def running(server: HttpServer[Any, Any], ready: bool = True, patience: float = PATIENCE_S) -> Iterator[Live]:
+    """A server in a thread of its own; it is stopped with the block."""
     listening = listen("127.0.0.1", 0)
     url = url_of(listening)
     thread = threading.Thread(target=server.run, args=(listening,))
@@ -102,11 +108,11 @@ def served(
     try:
         live = Live(url, server)
         assert waited(lambda: _answers(url))
-        assert not ready or waited(lambda: live.get("/health").status_code == 200)
+        assert not ready or waited(lambda: live.get("/health").status_code == 200, patience)
         yield live
     finally:
         server.stop()
-        thread.join(PATIENCE_S)
+        thread.join(patience)
     assert not thread.is_alive()
 
 
@@ -150,3 +156,8 @@ class Slow:
                 time.sleep(self._seconds)
                 self.chunks += 1
                 left = yield chunk
+
+
+def slow_model(seconds: float) -> Any:
+    """The random model, each of whose chunks takes some time."""
+    return Slow(tinymodel.model(), seconds)

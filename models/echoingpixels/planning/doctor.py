@@ -184,6 +184,15 @@ def _server() -> Iterator[Check]:
         yield Check("server", "ok", ", ".join(f"{name} {found[name]}" for name in SERVER), needed=False)
 
 
+def _ray() -> Iterator[Check]:
+    """Whether Ray is installed, for `--engine ray` of `ep serve` and `ep batch`."""
+    try:
+        yield Check("ray", "ok", f"ray {metadata.version('ray')}", needed=False)
+    except metadata.PackageNotFoundError:
+        hint = "`--engine ray` needs it: `pip install 'echoingpixels[ray]'`."
+        yield Check("ray", "missing", "ray not installed", hint, needed=False)
+
+
 def _decoders() -> Iterator[Check]:
     import av
 
@@ -235,6 +244,7 @@ CHECKS: dict[str, Callable[[], Iterator[Check]]] = {
     "CUDA": _cuda,
     "bitsandbytes": _bitsandbytes,
     "server": _server,
+    "ray": _ray,
     "decoders": _decoders,
     "memory": _memory,
     "disk": _disk,

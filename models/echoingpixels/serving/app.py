@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -19,14 +19,13 @@ from starlette.responses import JSONResponse, Response
 from .. import __version__
 from ..display.view import ClipView
 from ..errors import EpError, InternalError
+from .backend import Backend, Checker
 from .bodies import ChatRequest, refusal
-from .chatting import Gone, PendingQuestion, Stream, head_of, unless_gone
-from .clips import Clips
-from .engine import Engine
+from .chatting import Asked, AskedView, Gone, Question, Stream, head_of, unless_gone
 from .files import FileStore
 from .guards import Guard, answer_of, refused_of
-from .media import Reference
-from .messages import ask_options, media_options, messages_of
+from .media import Found, Reference
+from .messages import ask_options, check_options, media_options, messages_of
 from .pages import add_page
 from .refusals import Refused, of_error
 from .replies import Completion, Deleted, ErrorBody, FileObject, Head, Health, ModelCard, Models
@@ -52,10 +51,12 @@ EVENTS = {"text/event-stream": {"schema": {"type": "string"}}}
 
 
 class Application:
-    """The endpoints of one server."""
+    """The endpoints of one server. `admit`: a new question with its place in the queue, or Refused."""
 
-    def __init__(self, settings: Settings, engine: Engine, clips: Clips, files: FileStore) -> None:
-        self.settings, self.engine, self.clips, self.files = settings, engine, clips, files
+    def __init__(
+        self, settings: Settings, engine: Backend, clips: Checker, files: FileStore, admit: Callable[[], Question]
+    ) -> None:
+        self.settings, self.engine, self.clips, self.files, self.admit = settings, engine, clips, files, admit
         self.made = int(time.time())
 
     async def chat(self, body: ChatRequest, request: Request) -> Response:
@@ -83,26 +84,29 @@ class Application:
             if not streaming:
                 question.close()
 
-    def _admitted(self, body: ChatRequest, request: Request) -> tuple[PendingQuestion, Head, Coroutine[Any, Any, None]]:
+    def _admitted(self, body: ChatRequest, request: Request) -> tuple[Question, Head, Coroutine[Any, Any, None]]:
         """The question with its place in the queue, the identity of its answer, and its preparation. Or Refused."""
         settings, model = self.settings, self.engine.model
         if body.model != settings.model:
             message = f"There is no model {body.model!r}. This server has {settings.model}."
             raise Refused(404, message, param="model", code="model_not_found")
-        asked, read, options = messages_of(body, settings), media_options(body, settings), ask_options(body, settings)
-        try:
-            model.check(options.reducer, options.keep)
-        except EpError as error:
-            raise Refused(422, str(error), param="reducer") from None
+        asked = Asked(
+            messages_of(body, settings),
+            media_options(body, settings),
+            ask_options(body, settings),
+            owner_of(request),
+            bool(body.kept),
+        )
+        check_options(model, asked.options)
         head = head_of(settings.model, bool(body.stream_options and body.stream_options.include_usage))
-        question = PendingQuestion(self.engine, self.clips, bool(body.kept))
-        return question, head, question.ask(asked, read, options, request.scope.get("ep.owner", ""))
+        question = self.admit()
+        return question, head, question.ask(asked)
 
     async def upload(self, file: UploadFile) -> FileObject:
         """Store a clip, so that questions can name it by its id."""
         upload = await run_in_threadpool(self.files.put, file.file)
         try:
-            await asyncio.wrap_future(self.clips.check(upload.path, "The file"))
+            await asyncio.wrap_future(self.clips.check(Found(upload.path, "", "The file")))
         except EpError as error:
             if upload.new:  # else it was good before
                 await run_in_threadpool(upload.path.unlink, missing_ok=True)
@@ -112,9 +116,9 @@ class Application:
     async def view(self, file_id: str, request: Request) -> Response:
         """Encode an uploaded clip, and return its picture. It takes a place in the queue, as a question does."""
         await run_in_threadpool(self.files.get, file_id)
-        question = PendingQuestion(self.engine, self.clips)
+        question = self.admit()
         try:
-            work = question.view(Reference(file_id), self.settings.read, request.scope.get("ep.owner", ""))
+            work = question.view(AskedView(Reference(file_id), self.settings.read, owner_of(request)))
             view = await unless_gone(request, work)
             content = await run_in_threadpool(lambda: json.dumps(asdict(view), separators=(",", ":")))
             return Response(content, media_type="application/json")
@@ -136,9 +140,16 @@ class Application:
             await asyncio.sleep(SWEEP_S)
 
 
-def create_app(settings: Settings, engine: Engine, clips: Clips, files: FileStore) -> Guard:
+def owner_of(request: Request) -> str:
+    """Whose names the uuids of a request are."""
+    return str(request.scope.get("ep.owner", ""))
+
+
+def create_app(
+    settings: Settings, engine: Backend, clips: Checker, files: FileStore, admit: Callable[[], Question]
+) -> Guard:
     """The ASGI application of a server, whose engine is started by the caller."""
-    own = Application(settings, engine, clips, files)
+    own = Application(settings, engine, clips, files, admit)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -242,4 +253,5 @@ def _add_facts(app: FastAPI, own: Application) -> None:
     @app.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
     async def metrics() -> Response:
         """The figures of the server, for Prometheus."""
-        return Response(own.engine.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+        figures = await run_in_threadpool(own.engine.metrics.text)
+        return Response(figures, media_type="text/plain; version=0.0.4; charset=utf-8")

@@ -6,8 +6,9 @@ import asyncio
 import contextlib
 import time
 import uuid
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Coroutine, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from starlette.requests import Request
@@ -21,12 +22,14 @@ from ..generation.answer import Answer
 from ..inputs.prompt import Message
 from ..options import AskOptions, MediaOptions
 from .clips import Abandoned, Clips, ServedClip
-from .engine import CLOSING, Engine, Event
+from .engine import Engine, Event
 from .kept import KeptTokens
 from .media import Reference
-from .refusals import Refused, of_error
+from .metrics import Metrics
+from .refusals import CLOSING, Refused, of_error
 from .replies import Head, event
 
+VIEWED = "viewed"  # the outcome of a question for a view
 T = TypeVar("T")
 UNBUFFERED = {"X-Accel-Buffering": "no"}  # a proxy passes each event on at once
 
@@ -35,57 +38,60 @@ class Gone(Exception):  # noqa: N818
     """The client has disconnected."""
 
 
-class PendingQuestion:
-    """A question that holds a place in the queue until it is closed."""
+@dataclass(frozen=True)
+class Asked:
+    """A checked question. `owner`: whose names the uuids of clips are. `kept`: whether kept tokens are wanted."""
 
-    def __init__(self, engine: Engine, clips: Clips, kept: bool = False) -> None:
-        self._clips, self._engine = clips, engine
-        self._loop = asyncio.get_running_loop()
-        self._events: asyncio.Queue[Event] = asyncio.Queue()
-        self._began, self._first = time.monotonic(), True
-        self.cached = True
+    messages: list[Message[Reference]]
+    read: MediaOptions
+    options: AskOptions
+    owner: str
+    kept: bool = False
+
+
+@dataclass(frozen=True)
+class AskedView:
+    """A clip that is wanted for display."""
+
+    clip: Reference
+    read: MediaOptions
+    owner: str
+
+
+class Question(ABC):
+    """A question that holds a place in the queue until it is closed.
+
+    `waits`: whether it has no event yet. `cached`, once answered: whether no clip was encoded for it.
+    """
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics, self._began = metrics, time.monotonic()
+        self.waits = self.cached = True
         self.outcome = "cancelled"
-        self._ticket = engine.admit(self._deliver)
-        self._ticket.wants_kept = kept
 
-    async def ask(self, asked: list[Message[Reference]], read: MediaOptions, options: AskOptions, owner: str) -> None:
+    @abstractmethod
+    async def ask(self, asked: Asked) -> None:
         """Read the clips and queue the question. Refused where a clip cannot be read."""
-        names = dict.fromkeys(part for one in asked for part in one.parts if isinstance(part, Reference))
-        found: dict[Reference, EncodedClip] = {}
-        for name in names:
-            shown = await self._encoded(name, read, owner)
-            found[name] = shown.clip
-            self.cached &= shown.cached
-        self.cached &= bool(names)
-        messages = [
-            Message(one.role, tuple(part if isinstance(part, str) else found[part] for part in one.parts))
-            for one in asked
-        ]
-        self._ticket.ask(messages, replace(options, reuse_prefix=bool(names)))
 
-    async def view(self, name: Reference, read: MediaOptions, owner: str) -> ClipView:
+    @abstractmethod
+    async def view(self, asked: AskedView) -> ClipView:
         """The picture of a clip, which is encoded first. Refused where it cannot be read."""
-        shown = await self._encoded(name, read, owner)
-        with _refusing():
-            view = await asyncio.wrap_future(self._clips.view(name, shown.clip, read, self._waits))
-        self.outcome = "viewed"
-        return view
 
     @property
+    @abstractmethod
     def kept(self) -> tuple[KeptTokens, ...] | None:
-        """The kept tokens of each clip, with the first event, if they are wanted."""
-        return self._ticket.kept
+        """The kept tokens of each clip, once answered, if they are wanted."""
 
     async def event(self) -> str | Answer:
         """The next event. Refused for an error."""
-        one = await self._events.get()
-        if isinstance(one, EpError):
+        try:
+            one = await self._next()
+        except Refused:
             self.outcome = "failed"
-            refused = of_error(one)
-            raise Refused(503, CLOSING) if one.message == CLOSING else refused
-        if self._first:
-            self._engine.metrics.first.observe(time.monotonic() - self._began)
-            self._first = False
+            raise
+        if self.waits:
+            self._metrics.first.observe(time.monotonic() - self._began)
+            self.waits = False
         if isinstance(one, Answer):
             self.outcome = "answered"
         return one
@@ -98,8 +104,63 @@ class PendingQuestion:
 
     def close(self) -> None:
         """Give the place back."""
+        self._leave()
+        self._metrics.requests.labels(self.outcome).inc()
+
+    @abstractmethod
+    async def _next(self) -> str | Answer: ...
+
+    @abstractmethod
+    def _leave(self) -> None: ...
+
+
+class PendingQuestion(Question):
+    """A question to the engine of this process."""
+
+    def __init__(self, engine: Engine, clips: Clips) -> None:
+        super().__init__(engine.metrics)
+        self._clips = clips
+        self._loop = asyncio.get_running_loop()
+        self._events: asyncio.Queue[Event] = asyncio.Queue()
+        self._ticket = engine.admit(self._deliver)
+
+    async def ask(self, asked: Asked) -> None:
+        """See `Question.ask`."""
+        self._ticket.wants_kept = asked.kept
+        names = dict.fromkeys(part for one in asked.messages for part in one.parts if isinstance(part, Reference))
+        found: dict[Reference, EncodedClip] = {}
+        for name in names:
+            shown = await self._encoded(name, asked.read, asked.owner)
+            found[name] = shown.clip
+            self.cached &= shown.cached
+        self.cached &= bool(names)
+        messages = [
+            Message(one.role, tuple(part if isinstance(part, str) else found[part] for part in one.parts))
+            for one in asked.messages
+        ]
+        self._ticket.ask(messages, replace(asked.options, reuse_prefix=bool(names)))
+
+    async def view(self, asked: AskedView) -> ClipView:
+        """See `Question.view`."""
+        shown = await self._encoded(asked.clip, asked.read, asked.owner)
+        with _refusing():
+            view = await asyncio.wrap_future(self._clips.view(asked.clip, shown.clip, asked.read, self._waits))
+        self.outcome = VIEWED
+        return view
+
+    @property
+    def kept(self) -> tuple[KeptTokens, ...] | None:
+        """See `Question.kept`."""
+        return self._ticket.kept
+
+    async def _next(self) -> str | Answer:
+        one = await self._events.get()
+        if isinstance(one, EpError):
+            raise Refused(503, CLOSING) if one.message == CLOSING else of_error(one)
+        return one
+
+    def _leave(self) -> None:
         self._ticket.close()
-        self._engine.metrics.requests.labels(self.outcome).inc()
 
     async def _encoded(self, name: Reference, read: MediaOptions, owner: str) -> ServedClip:
         """The clip, from memory or read and encoded. Refused where it cannot be read."""
@@ -120,7 +181,7 @@ class PendingQuestion:
 class Stream(StreamingResponse):
     """The events of a question as server-sent events. It closes the question, also where nothing was sent."""
 
-    def __init__(self, question: PendingQuestion, first: str | Answer, head: Head) -> None:
+    def __init__(self, question: Question, first: str | Answer, head: Head) -> None:
         super().__init__(_events(question, first, head), media_type="text/event-stream", headers=UNBUFFERED)
         self._question = question
 
@@ -132,7 +193,7 @@ class Stream(StreamingResponse):
             self._question.close()
 
 
-async def _events(question: PendingQuestion, one: str | Answer, head: Head) -> AsyncIterator[bytes]:
+async def _events(question: Question, one: str | Answer, head: Head) -> AsyncIterator[bytes]:
     yield head.first()
     try:
         while not isinstance(one, Answer):

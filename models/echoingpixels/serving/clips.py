@@ -57,7 +57,6 @@ class Clips:
         self._temporary = tempfile.TemporaryDirectory(prefix="ep-serve-")
         fetcher = fetcher or Fetcher(settings.allow, self._bounds.upload, self._bounds.fetch_s)
         self._places = Places(files, fetcher, settings.roots, Path(self._temporary.name))
-        self._pool = ThreadPoolExecutor(self._bounds.readers, "ep-reader")
         self._finders = ThreadPoolExecutor(FINDERS, "ep-finder")
         self._readers = Readers(self._bounds)
         self._lock = threading.Lock()
@@ -81,15 +80,15 @@ class Clips:
 
         MediaError where it cannot be read.
         """
-        return self._pool.submit(self._get, reference, options, owner, alive)
+        return self._readers.pool.submit(self._get, reference, options, owner, alive)
 
-    def check(self, path: Path, label: str) -> Future[None]:
+    def check(self, found: Found) -> Future[None]:
         """Check in a thread that a file is media. MediaError if it is not."""
-        return self._pool.submit(self._readers.check, Found(path, "", label))
+        return self._readers.check(found)
 
     def view(self, reference: Reference, clip: EncodedClip, options: MediaOptions, alive: Alive) -> Future[ClipView]:
         """Read an encoded clip again in a thread, for display. MediaError where it cannot be read."""
-        return self._pool.submit(self._view, reference, clip, options, alive)
+        return self._readers.pool.submit(self._view, reference, clip, options, alive)
 
     def trim(self, all: bool = False) -> None:
         """Free memory above the limit, or all of it: KV prefixes first, which grow with the answers, then clips.
@@ -112,10 +111,8 @@ class Clips:
 
     def close(self) -> None:
         """End the worker processes and threads, and delete temporary files."""
-        for pool in (self._pool, self._finders):
-            pool.shutdown(wait=False, cancel_futures=True)
+        self._finders.shutdown(wait=False, cancel_futures=True)
         self._readers.close()
-        self._pool.shutdown(wait=True)
         self._temporary.cleanup()
 
     def _find(self, reference: Reference, options: MediaOptions, owner: str) -> ServedClip | None:

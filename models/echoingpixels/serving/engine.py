@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import threading
 import time
 from collections import deque
@@ -11,7 +10,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import closing
 from functools import partial
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from ..batching import Prompt, batches
 from ..encoded_clip import EncodedClip
@@ -20,9 +19,10 @@ from ..generation.answer import Answer
 from ..inputs.prompt import Message
 from ..model import EchoingPixels
 from ..options import AskOptions
+from .backend import State
 from .kept import KeptTokens, note_kept
 from .metrics import Metrics
-from .refusals import Refused
+from .refusals import CLOSING, Refused, not_ready, queue_full
 from .settings import Bounds
 
 LOG = logging.getLogger(__name__)
@@ -30,8 +30,6 @@ T = TypeVar("T")
 Event = str | Answer | EpError
 """A piece of text; then the answer, or the error in its place."""
 Deliver = Callable[[Event], None]
-State = Literal["loading", "ready", "failed", "closed"]
-CLOSING = "The server is shutting down."
 CALLS = 4  # calls between two batches at most, so that clips that arrive do not hold up the questions
 AGING = 0.8  # weight of the past in the mean seconds of a batch
 
@@ -110,9 +108,7 @@ class Engine:
     def model(self) -> EchoingPixels:
         """The loaded model. Refused while it is loading."""
         if self._model is None or self.state != "ready":
-            closed = self.state == "closed"
-            wait = {"Retry-After": "5"}
-            raise Refused(503, CLOSING if closed else "The model is loading.", code="not_ready", headers=wait)
+            raise not_ready(self.state == "closed")
         return self._model
 
     @property
@@ -129,9 +125,7 @@ class Engine:
         _ = self.model
         with self._changed:
             if len(self._waiting) >= self.bounds.waiting:
-                seconds = self._batch_s * len(self._waiting) / self.bounds.rows
-                wait = {"Retry-After": str(min(60, max(1, math.ceil(seconds))))}
-                raise Refused(429, "The queue is full. Try again later.", code="queue_full", headers=wait)
+                raise queue_full(self._batch_s * len(self._waiting) / self.bounds.rows)
             ticket = Ticket(self, deliver)
             self._waiting.add(ticket)
             return ticket

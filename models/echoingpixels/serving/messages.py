@@ -6,9 +6,10 @@ import secrets
 from dataclasses import replace
 from typing import Any
 
-from ..errors import OptionError
+from ..errors import EpError, OptionError
 from ..inputs.prompt import Message
 from ..options import AskOptions, MediaOptions
+from .backend import Checked
 from .bodies import AudioPart, ChatRequest, ImagePart, InputAudioPart, MediaPart, TextPart, VideoPart
 from .media import Reference
 from .refusals import Refused, of_error
@@ -81,6 +82,14 @@ def ask_options(body: ChatRequest, settings: Settings) -> AskOptions:
         return replace(settings.ask, generate=generate, **_present({"keep": body.keep, "reducer": body.reducer}))
     except OptionError as error:
         raise of_error(error) from None
+
+
+def check_options(model: Checked, options: AskOptions) -> None:
+    """Refused where the model cannot answer with these options."""
+    try:
+        model.check(options.reducer, options.keep)
+    except EpError as error:
+        raise Refused(422, str(error), param="reducer") from None
 
 
 def _limit(name: str, value: int | None, most: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 
@@ -21,30 +22,32 @@ Check = Callable[[], object]
 
 
 class Readers:
-    """The worker processes of a server; a thread that finds none free waits."""
+    """The worker processes of a server, and threads that use them: `pool`. A thread that finds none free waits."""
 
     def __init__(self, bounds: Bounds) -> None:
         self._bounds = bounds
         self._free: queue.SimpleQueue[Worker] = queue.SimpleQueue()
-        self._every = [Worker() for _ in range(bounds.workers)]
-        for worker in self._every:
+        self.pool = ThreadPoolExecutor(bounds.readers, "ep-reader")
+        self.every = [Worker() for _ in range(bounds.workers)]
+        for worker in self.every:
             self._free.put(worker)
 
     def start(self) -> None:
         """Start the processes, so that the first clip does not wait for them."""
-        for worker in self._every:
+        for worker in self.every:
             with suppress(MediaError):  # reported by the first clip
                 worker.start()
 
     def close(self) -> None:
-        """End the processes."""
-        for worker in self._every:
+        """End the processes and the threads."""
+        self.pool.shutdown(wait=False, cancel_futures=True)
+        for worker in self.every:
             worker.close()
+        self.pool.shutdown(wait=True)
 
-    def check(self, found: Found) -> None:
-        """MediaError if a file is not media."""
-        with found.labelled(found.label), self._worker() as worker:
-            worker.check(found.path)
+    def check(self, found: Found) -> Future[None]:
+        """Check in a thread that a file is media. MediaError if it is not."""
+        return self.pool.submit(self._check, found)
 
     def read(self, found: Found, options: MediaOptions, check: Check, size: FrameSize) -> tuple[Clip, float]:
         """The whole clip with frames of a `size`, and the seconds to read it. `check` is called on the way.
@@ -80,6 +83,10 @@ class Readers:
                     late = f"{found.path} was not read within {self._bounds.read_s:g} s."
                     raise MediaError(late, "Ask about a part of it, with start and end.")
                 yield piece
+
+    def _check(self, found: Found) -> None:
+        with found.labelled(found.label), self._worker() as worker:
+            worker.check(found.path)
 
     @contextmanager
     def _worker(self) -> Iterator[Worker]:

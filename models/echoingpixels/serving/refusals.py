@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from ..errors import EpError, InternalError, MediaError, OptionError, OutOfMemoryError
 
+CLOSING = "The server is shutting down."
 LONGEST = 600  # characters of a message
 OPTIONS = ("fps", "max_frames", "start", "end", "keep", "temperature", "stop", "reducer")
 
@@ -38,6 +41,22 @@ class Refused(Exception):  # noqa: N818
         """The JSON of the response."""
         about = {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
         return {"error": about}
+
+    def __reduce__(self) -> tuple[Callable[..., Refused], tuple[int, str]]:
+        made = partial(Refused, param=self.param, code=self.code, headers=self.headers)
+        return made, (self.status, self.message)
+
+
+def not_ready(closed: bool) -> Refused:
+    """The refusal of a server that is loading its model, or is closed."""
+    message = CLOSING if closed else "The model is loading."
+    return Refused(503, message, code="not_ready", headers={"Retry-After": "5"})
+
+
+def queue_full(seconds: float) -> Refused:
+    """The refusal of a question for which there is no place within some seconds."""
+    wait = {"Retry-After": str(min(60, max(1, math.ceil(seconds))))}
+    return Refused(429, "The queue is full. Try again later.", code="queue_full", headers=wait)
 
 
 def one_line(text: str) -> str:

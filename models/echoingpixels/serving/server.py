@@ -7,13 +7,17 @@ import signal
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from types import FrameType
+from typing import Generic, TypeVar
 
 import uvicorn
 
 from ..errors import DataError, OptionError
 from ..model import EchoingPixels
 from .app import create_app
+from .backend import Backend, Checker
+from .chatting import PendingQuestion, Question
 from .clips import Clips
 from .engine import Engine
 from .fetch import Fetcher
@@ -26,19 +30,19 @@ CONNECTIONS = 1024  # open ones at most
 STOP = (signal.SIGINT, signal.SIGTERM)
 LOCAL = frozenset(("localhost", "127.0.0.1", "::1"))
 
+B = TypeVar("B", bound=Backend)
+C = TypeVar("C", bound=Checker)
 Say = Callable[[str], object]
 
 
-class Server:
-    """A server and its parts. `app` is its ASGI application."""
+class HttpServer(Generic[B, C]):
+    """A server: the part that answers, the part that checks uploads, the uploads, and the ASGI application."""
 
-    def __init__(self, settings: Settings, load: Callable[[], EchoingPixels], fetcher: Fetcher | None = None) -> None:
-        self.settings, self.metrics, bounds = settings, Metrics(), settings.bounds
-        self.files = FileStore(settings.uploads, bounds.upload, bounds.uploads, bounds.expiry_s)
-        self.engine = Engine(load, bounds, self.metrics)
-        self.clips = Clips(self.engine, settings, self.files, fetcher)
-        self.engine.settled = self.clips.trim
-        self.app: Guard = create_app(settings, self.engine, self.clips, self.files)
+    def __init__(
+        self, settings: Settings, engine: B, clips: C, files: FileStore, admit: Callable[[], Question]
+    ) -> None:
+        self.settings, self.engine, self.clips, self.files = settings, engine, clips, files
+        self.app: Guard = create_app(settings, engine, clips, files, admit)
         self._inner: _Stoppable | None = None
 
     def run(self, listening: socket.socket, say: Say = bool) -> bool:
@@ -48,6 +52,8 @@ class Server:
             log_config=None,
             access_log=False,
             server_header=False,
+            loop="asyncio",  # also where Ray has installed others
+            http="h11",
             ws="none",
             limit_concurrency=CONNECTIONS,
             timeout_graceful_shutdown=max(1, int(self.settings.bounds.grace_s)),
@@ -57,8 +63,7 @@ class Server:
         self.engine.ready = lambda: say(f"{self.settings.model} is ready.")
         url = url_of(listening)
         say(f"Serving {self.settings.model} at {url}/v1, with a page at {url}/ (Ctrl-C stops). Loading the model …")
-        self.engine.start()
-        self.clips.start()
+        self.start()
         try:
             inner.run(sockets=[listening])
         finally:
@@ -66,6 +71,11 @@ class Server:
         if self.engine.failure is not None:
             raise self.engine.failure
         return signal.SIGINT in inner.signals
+
+    def start(self) -> None:
+        """Start the thread that loads the model, and the processes that read media."""
+        self.engine.start()
+        self.clips.start()
 
     def stop(self) -> None:
         """End `run`, as SIGTERM does; from any thread."""
@@ -76,6 +86,16 @@ class Server:
         """Stop the inference thread, the readers and their processes."""
         self.engine.close()
         self.clips.close()
+
+
+class Server(HttpServer[Engine, Clips]):
+    """A server whose model is in this process."""
+
+    def __init__(self, settings: Settings, load: Callable[[], EchoingPixels], fetcher: Fetcher | None = None) -> None:
+        engine, files = Engine(load, settings.bounds, Metrics()), file_store(settings)
+        clips = Clips(engine, settings, files, fetcher)
+        engine.settled = clips.trim
+        super().__init__(settings, engine, clips, files, partial(PendingQuestion, engine, clips))
 
 
 class _Stoppable(uvicorn.Server):
@@ -107,6 +127,12 @@ class _Stoppable(uvicorn.Server):
         finally:
             for one, handler in before.items():
                 signal.signal(one, handler)
+
+
+def file_store(settings: Settings) -> FileStore:
+    """The uploads of a server."""
+    bounds = settings.bounds
+    return FileStore(settings.uploads, bounds.upload, bounds.uploads, bounds.expiry_s)
 
 
 def listen(host: str, port: int) -> socket.socket:
