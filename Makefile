@@ -30,6 +30,7 @@ test: setup
 
 slow: setup
 	OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST) -m slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m ray
 
 lint: setup
 	$(BIN)/ruff check .

@@ -30,7 +30,7 @@ from tests.support.program import command, environment
 from tests.support.served import ASK, Live, asked, leaving, running, slow_model, video, waited
 
 # Ray's own code warns at import and leaves sockets open.
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200), pytest.mark.filterwarnings("ignore")]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(1200), pytest.mark.filterwarnings("ignore")]
 NEEDED = "EP_TEST_RAY"  # set where Ray was installed for the tests: then none is a failure
 START_S = 400.0  # replicas import torch, on a busy machine
 STORE = 100_000_000  # bytes of Ray's object store
