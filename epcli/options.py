@@ -27,7 +27,7 @@ from echoingpixels.options import (
     check_keep,
     read_reuse,
 )
-from echoingpixels.reducer_names import UNSIEVED, check_reducer
+from echoingpixels.reducer_names import SIEVE_DEFAULT, UNSIEVED, check_reducer
 
 if TYPE_CHECKING:
     from echoingpixels.datasets.questions import Row
@@ -38,7 +38,7 @@ REDUCERS = (  # without those for ablations
     "relevance and relevance-maxmin (attention of the question), seats and fastv (inside the decoder, by attention "
     "of the last token), repeats (difference to the previous step), uniform, random, full (all tokens)"
 )
-AUTO_REDUCER = f"{AUTO}: cs2 if the model has a sieve, else {UNSIEVED}"
+AUTO_REDUCER = f"{AUTO}: {SIEVE_DEFAULT} if the model has a sieve, else {UNSIEVED}"
 MODELS = "tiny, qwen2.5-omni-3b, qwen2.5-omni-7b, a Hugging Face id or a folder; auto: see `ep models default`."
 SIEVE = (
     "Trained token selector for --reducer cs2: a folder, a Hugging Face id, or the name of a sieve of the model; "

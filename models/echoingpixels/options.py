@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from .errors import OptionError
 from .reducer_names import AUTO as AUTO
-from .reducer_names import IN_DECODER, NO_STATIC, UNSIEVED, check_reducer
+from .reducer_names import IN_DECODER, NO_STATIC, SIEVE_DEFAULT, UNSIEVED, check_reducer
 
 KEEP = 0.2  # default share of audio and video tokens, which the sieve is trained at
 MIN_PIXELS = 56 * 56  # of a frame: 2 x 2 tokens
@@ -33,10 +33,10 @@ def check_keep(keep: float) -> float:
 
 
 def reducer_of(name: str, has_sieve: bool) -> str:
-    """The reducer that a name stands for: auto is cs2 for a model with a sieve, else UNSIEVED."""
+    """The reducer that a name stands for: auto is SIEVE_DEFAULT for a model with a sieve, else UNSIEVED."""
     if name != AUTO:
         return name
-    return "cs2" if has_sieve else UNSIEVED
+    return SIEVE_DEFAULT if has_sieve else UNSIEVED
 
 
 def check_choice(reducer: str, keep: float) -> None:
@@ -122,7 +122,7 @@ class GenerateOptions:
 
 @dataclass(frozen=True)
 class AskOptions:
-    """How to choose tokens and decode an answer; the reducer auto is cs2, or UNSIEVED for a model without a sieve."""
+    """How to choose tokens and decode an answer; see `reducer_of` for the reducer auto."""
 
     reducer: str = AUTO
     keep: float = KEEP

@@ -19,7 +19,8 @@ NO_STATIC = (  # message and hint
     "Tokens dropped between the decoder's layers need a KV cache that grows.",
     "Leave static and compile out, or use another reducer.",
 )
-UNSIEVED = "maxmin-floors"  # the default for a model without a sieve
+SIEVE_DEFAULT = "cs2-maxmin"  # the default for a model with a sieve
+UNSIEVED = "maxmin-floors"  # and without one
 AUTO: Literal["auto"] = "auto"  # stands for the choice of the library
 GROUP = "echoingpixels.reducers"  # entry points of other packages: NAME = "module:REDUCER"
 PLUGINS: dict[str, Any] = {}  # loaded reducers of other packages, by name

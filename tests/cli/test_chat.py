@@ -44,7 +44,11 @@ def test_from_a_pipe_each_line_is_a_question_and_its_answer_a_line(
     said = json.loads(file.read_text(encoding="utf-8"))
     assert [one["question"] for one in said] == [FIRST, LAST, FIRST]
     assert [one["answer"] for one in said] == answers
-    assert [(one["reducer"], one["keep"]) for one in said] == [("cs2", 0.2), ("cs2", 0.2), ("maxmin", 0.05)]
+    assert [(one["reducer"], one["keep"]) for one in said] == [
+        ("cs2-maxmin", 0.2),
+        ("cs2-maxmin", 0.2),
+        ("maxmin", 0.05),
+    ]
     assert text.read_text(encoding="utf-8").startswith(f"> {FIRST}\n\n{answers[0]}\n\n> {LAST}\n\n")
     assert "kept: 5.1 % of the audio and video tokens, selected by maxmin" in done.stderr
 

@@ -82,7 +82,7 @@ def test_json_has_exactly_the_keys_of_the_contract(ask: Callable[..., Any], film
     assert json.loads(ask(QUESTION, "--json", "--report", "--keep", "0.1").out).keys() == said.keys()
     assert tuple(said) == KEYS
     assert (said["media"], said["question"], said["model"]) == (str(film), QUESTION, tiny)
-    assert (said["reducer"], said["keep"], said["quant"], said["device"]) == ("cs2", 0.1, "none", "cpu")
+    assert (said["reducer"], said["keep"], said["quant"], said["device"]) == ("cs2-maxmin", 0.1, "none", "cpu")
     assert said["finish_reason"] in ("stop", "length")
     assert set(said["tokens"]) == {"video", "audio", "image", "text", "kept_ratio"}
     assert all(set(said["tokens"][kind]) == {"before", "after"} for kind in ("video", "audio", "image", "text"))

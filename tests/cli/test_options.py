@@ -144,7 +144,9 @@ def test_explain_prints_json_and_uses_the_feature_cache(
     keys = ["media", "out", "bytes", "question", "model", "form", "runs", "belief", "notes"]
     assert list(first) == keys and first["bytes"] == (tmp_path / "a.png").stat().st_size
     (run,) = first["runs"]
-    assert (run["reducer"], run["keep"]) == ("cs2", 0.3) and run["tokens"]["kept_ratio"] == pytest.approx(0.3, abs=0.02)
+    assert (run["reducer"], run["keep"]) == ("cs2-maxmin", 0.3) and run["tokens"]["kept_ratio"] == pytest.approx(
+        0.3, abs=0.02
+    )
 
 
 @pytest.mark.parametrize("name", ["ask", "batch", "explain", "evaluate"])

@@ -26,7 +26,7 @@ from echoingpixels.media import read_clip
 from echoingpixels.media.clip import Clip
 from echoingpixels.model import EchoingPixels
 from echoingpixels.options import AskOptions, GenerateOptions, LoadOptions, MediaOptions
-from echoingpixels.reducer_names import REDUCER_NAMES, UNSIEVED
+from echoingpixels.reducer_names import REDUCER_NAMES, SIEVE_DEFAULT, UNSIEVED
 from echoingpixels.report import STAGES, peak_memory, reset_peak
 from tests.support import tinymodel
 
@@ -313,11 +313,11 @@ def test_cs2_without_sieve_weights_names_the_other_reducers() -> None:
     assert all(name in error.value.hint for name in ("--sieve", "full", "uniform", "random"))
 
 
-def test_the_reducer_is_cs2_with_a_sieve_and_the_default_without_unless_another_is_asked_for(
+def test_the_default_reducer_depends_on_the_sieve_unless_another_is_asked_for(
     model: EchoingPixels,
 ) -> None:
     bare, clip = EchoingPixels(model.backbone), tinymodel.clip()
-    for one, name in ((model, "cs2"), (bare, UNSIEVED)):
+    for one, name in ((model, SIEVE_DEFAULT), (bare, UNSIEVED)):
         stream = tinymodel.asked(one, clip, QUESTION)
         wanted = one.select(stream, name, 0.3)
         assert torch.equal(one.select(stream, keep=0.3).keep, wanted.keep)

@@ -126,7 +126,7 @@ def test_other_settings_are_added_to_the_same_file(data: Path, out: Path, ep: Pr
     narrow = (*SHORT[:4], "--fps", "1", "--keep")
     assert ep("evaluate", data, *narrow, "1", "--out", out).code == 0
     assert ep("evaluate", data, *narrow, "0.3", "--out", out, "--resume").code == 0
-    assert [json.loads(line)["reducer"] for line in out.read_text().splitlines()] == 6 * ["full"] + 6 * ["cs2"]
+    assert [json.loads(line)["reducer"] for line in out.read_text().splitlines()] == 6 * ["full"] + 6 * ["cs2-maxmin"]
 
 
 def test_existing_files_are_not_overwritten(data: Path, out: Path, ep: Program) -> None:

@@ -303,7 +303,7 @@ def test_the_command_writes_every_answer(data: Callable[..., Path], tiny: str, t
     lines = [json.loads(line) for line in out.read_text().splitlines()]
     assert done.code == 3 and len(lines) == 6
     assert {(line["id"], line["reducer"]) for line in lines} == {
-        (name, reducer) for name in ("q0", "q1", "lost") for reducer in ("full", "cs2")
+        (name, reducer) for name in ("q0", "q1", "lost") for reducer in ("full", "cs2-maxmin")
     }
     for line in lines:
         assert line["expected"] == "cat"
@@ -323,13 +323,13 @@ def test_the_command_compares_with_what_it_wrote_before(
     for other in (answers, report):
         done = ep(*run, *short, "--keep", "0.2", "--baseline", other)
         (paired,) = json.loads(done.out)["runs"][0]["paired"]
-        assert (paired["baseline"], paired["reducer"], paired["keep"]) == (str(other), "cs2", 0.2)
+        assert (paired["baseline"], paired["reducer"], paired["keep"]) == (str(other), "cs2-maxmin", 0.2)
         assert (paired["questions"], paired["gained"], paired["lost"]) == (3 - (other == answers), 0, 0)
         assert paired["unmatched"] == {"here": int(other == answers), "there": 0}
     assert paired["difference"] == 0.0 and paired["by_kind"]["who"]["questions"] == 2
     done = ep(*run, *short[:2], "--keep", "0.2", "--baseline", report, "--baseline-run", "full:1")
     (row,) = [line for line in done.out.splitlines() if "full 1" in line]
-    assert row.startswith("cs2      0.2") and "kind, to baseline" in done.out
+    assert row.startswith("cs2-maxmin  0.2") and "kind, to baseline" in done.out
 
 
 def test_the_command_prints_plain_tables_in_a_pipe(data: Callable[..., Path], tiny: str, ep: Program) -> None:
@@ -337,7 +337,7 @@ def test_the_command_prints_plain_tables_in_a_pipe(data: Callable[..., Path], ti
     lines = done.out.splitlines()
     assert done.code == 0
     assert lines[0].split()[:3] == ["reducer", "keep", "right"]
-    assert lines[1].split()[:2] == ["full", "1"] and lines[2].split()[:2] == ["cs2", "0.2"]
+    assert lines[1].split()[:2] == ["full", "1"] and lines[2].split()[:2] == ["cs2-maxmin", "0.2"]
     assert any(line.startswith("who ") for line in lines) and any(line.startswith("watch ") for line in lines)
 
 

@@ -274,7 +274,7 @@ def test_explain_writes_one_file_and_prints_its_path(
     out = tmp_path / name
     done = ep("explain", film, QUESTION, "--out", out, "--model", tiny, "--keep", "0.3", *SHORT_RUN)
     assert (done.code, done.out) == (0, f"{out}\n")
-    assert "\ncs2 0.3: " in f"\n{done.err}" and "evidence: " in done.err and "basis: " in done.err
+    assert "\ncs2-maxmin 0.3: " in f"\n{done.err}" and "evidence: " in done.err and "basis: " in done.err
     assert ("full 1: " in done.err) == (name == "report.html")
     start: Any = out.read_bytes()[:8]
     assert start.startswith(b"<!doctyp" if name == "report.html" else b"\x89PNG")

@@ -119,7 +119,7 @@ def test_every_round_asks_every_setting_about_every_clip(
 ) -> None:
     found = profile(model, films, "Who?", QUICK, generate=SHORT)
     chosen, turns = found.settings, len(films) * QUICK.repeat
-    assert chosen == [FULL, *(Setting(reducer, 0.2) for reducer in ("cs2", "uniform", "random"))]
+    assert chosen == [FULL, *(Setting(reducer, 0.2) for reducer in ("cs2-maxmin", "uniform", "random"))]
     rounds = [in_turn(chosen, turn, turns, QUICK.seed) for turn in range(-len(films), turns)]
     assert asked == [setting for order in rounds for setting in order]
     assert len({tuple(order) for order in rounds}) > 1

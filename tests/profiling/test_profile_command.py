@@ -62,7 +62,7 @@ def test_json_has_the_keys_of_ask_and_evaluate(made: Made, film: Path, tiny: str
     assert (said["media"], said["question"], said["model"]) == (str(film), QUESTION, tiny)
     assert (said["repeat"], said["warm_up"], said["clips"], said["failed"]) == (2, 0, [str(film)], {})
     reducers = [(one["reducer"], one["keep"]) for one in said["runs"]]
-    assert reducers == [("full", 1), ("cs2", 0.2), ("uniform", 0.2), ("random", 0.2)]
+    assert reducers == [("full", 1), ("cs2-maxmin", 0.2), ("uniform", 0.2), ("random", 0.2)]
     for one in said["runs"]:
         assert set(one) == {
             *("reducer", "keep", "answer", "agreement", "tokens", "time_s", "tokens_per_s", "memory_bytes", "flops"),
@@ -82,7 +82,7 @@ def test_json_has_the_keys_of_ask_and_evaluate(made: Made, film: Path, tiny: str
 
 
 def test_data_adds_the_score_that_evaluate_gives(made: Made, tiny: str, ep: Program) -> None:
-    options = ("--model", tiny, "--reducer", "cs2,uniform,random", "--max-new-tokens", "2", "--device", "cpu")
+    options = ("--model", tiny, "--reducer", "cs2-maxmin,uniform,random", "--max-new-tokens", "2", "--device", "cpu")
     scored = json.loads(ep("evaluate", made.data, *options, "--keep", "1,0.2", "--json").out)
     assert made.said["data"] == str(made.data)
     for mine, theirs in zip(made.said["runs"], scored["runs"], strict=True):
@@ -95,7 +95,7 @@ def test_data_adds_the_score_that_evaluate_gives(made: Made, tiny: str, ep: Prog
 def test_the_csv_holds_the_figures_of_the_json(made: Made) -> None:
     with made.csv.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [row["reducer"] for row in rows] == ["full", "cs2", "uniform", "random"]
+    assert [row["reducer"] for row in rows] == ["full", "cs2-maxmin", "uniform", "random"]
     for row, one in zip(rows, made.said["runs"], strict=True):
         assert None not in row and "answers" not in row
         assert float(row["time_s.total"]) == one["time_s"]["total"]
@@ -108,7 +108,7 @@ def test_the_csv_holds_the_figures_of_the_json(made: Made) -> None:
 def test_the_plot_names_every_reducer_and_quantity(made: Made) -> None:
     drawn = "".join(re.findall(r"<text[^>]*>[^<]*", made.plot.read_text()))
     quantities = ("speedup, end to end", "speedup, LLM alone", "peak memory", "agreement", "questions right")
-    for text in ("cs2", "uniform", "random", "all tokens", "2 rounds, 1 clip", *quantities):
+    for text in ("cs2-maxmin", "uniform", "random", "all tokens", "2 rounds, 1 clip", *quantities):
         assert text in drawn, text
     assert "not measured" not in drawn
 
@@ -124,10 +124,10 @@ def test_a_pipe_gets_plain_tables_and_one_recommendation(film: Path, tiny: str, 
         (gains, ("speedup (min–max)", "LLM alone (min–max)", "agreement", "answer")),
     ):
         header, *rows = table.splitlines()
-        assert header.startswith("reducer  keep") and all(column in header for column in columns)
-        assert [row.split()[0] for row in rows] == ["full", "cs2", "uniform", "random"]
+        assert header.split()[:2] == ["reducer", "keep"] and all(column in header for column in columns)
+        assert [row.split()[0] for row in rows] == ["full", "cs2-maxmin", "uniform", "random"]
     assert "right" not in gains
-    assert re.match(r"recommended: (full|cs2|uniform|random) at keep (1|0.2)\. [A-Z].*\.$", last)
+    assert re.match(r"recommended: (full|cs2-maxmin|uniform|random) at keep (1|0.2)\. [A-Z].*\.$", last)
     assert "\x1b" not in done.out + done.err
     assert "note: With --repeat 1 there is no spread." in done.err and "answers 4 of 4" in done.err
 

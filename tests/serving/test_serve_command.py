@@ -134,7 +134,7 @@ def test_the_bundled_model_answers_as_ep_ask_does(tmp_path: Path, tiny_model: Ec
         got = live.ask(video(DEMO), QUESTION, model="tiny").json()
         own = json.loads(asked.out)
         assert got["choices"][0]["message"]["content"] == own["answer"] == "cake"
-        assert got["ep"]["evidence"] == own["evidence"] and got["ep"]["reducer"] == own["reducer"] == "cs2"
+        assert got["ep"]["evidence"] == own["evidence"] and got["ep"]["reducer"] == own["reducer"] == "cs2-maxmin"
         assert got["usage"]["prompt_tokens_details"]["video_tokens"] == own["tokens"]["video"]
         assert "CACHED" not in got["ep"]["notes"]
         broken = tmp_path / "broken.mp4"
