@@ -18,7 +18,7 @@ from tests.support.served import served
 
 QUESTION = "Which object is visible when the bell plays?"
 PICTURE = Path(__file__).parents[2] / "docs/serve.png"
-ENTER = "\ue007"
+ENTER, RIGHT = "\ue007", "\ue014"
 
 
 def main(path: Path = PICTURE, width: int = 1280, dark: bool = False) -> None:
@@ -33,6 +33,7 @@ def main(path: Path = PICTURE, width: int = 1280, dark: bool = False) -> None:
             press(page, QUESTION + ENTER, on="#question")
             until(page, lambda _: page.find_elements(By, ".answer dl"))
             page.find_elements(By, ".answer .row button")[0].click()
+            press(page, RIGHT, RIGHT)
             browsers.photograph(page, path)
     file = io.BytesIO(path.read_bytes())
     Image.open(file).convert("P", palette=Image.Palette.ADAPTIVE, colors=256).save(path, optimize=True)

@@ -148,7 +148,8 @@ def _evidence(explanation: Explanation, choice: Choice) -> Image.Image | None:
     duration, evidence = explanation.clip.duration, choice.answer.evidence
     if duration <= 0:
         return None
-    made = _text(f"Evidence: {evidence}", 18, SOFT, below=TICKS + 14)
+    words = f"Evidence: {evidence}".replace("–", " to ")  # the font has no dash
+    made = _text(words, 18, SOFT, below=TICKS + 14)
     draw, top = ImageDraw.Draw(made), made.height - TICKS - 14
     draw.rectangle((0, top, INNER - 1, top + TICKS), GROUND)
     for moment in evidence.moments[::-1]:
