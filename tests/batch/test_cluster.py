@@ -66,7 +66,8 @@ def children(name: str) -> list[int]:
     return found
 
 
-@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.filterwarnings("ignore")  # Ray itself uses what it calls deprecated
 @pytest.mark.timeout(900)
 def test_a_worker_that_is_killed_costs_no_row(folder: Path, job: Job, tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="it would have proved that a worker's death loses and doubles nothing")
