@@ -60,6 +60,14 @@ Advise = Callable[[], tuple[str, ...]]
 """Options that would fit, one line each; called after the memory was freed."""
 
 
+def internal(error: Exception, subject: str) -> EpError:
+    """An EpError as it is, any other error as an InternalError that `subject` was not answered, with its first line."""
+    if isinstance(error, EpError):
+        return error
+    reason = f"{type(error).__name__}: {error}".splitlines()[0]
+    return InternalError(f"{subject} could not be answered: {reason}.", "Please report it; --debug shows where it is.")
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error means that a device or the host has no memory left, as torch, CUDA or Python report it."""
     import torch

@@ -183,6 +183,14 @@ def test_a_question_without_a_space_is_broken_to_fit_the_picture(clip: Clip) -> 
     assert tall.width == low.width and tall.height > low.height
 
 
+def test_signs_that_the_font_of_the_picture_lacks_are_replaced() -> None:
+    font = poster._font(18)
+    lacking = bytes(font.getmask("\uffff"))
+    assert all(bytes(font.getmask(chr(sign))) == lacking for sign in poster.PLAIN)
+    shown, plain = (np.asarray(poster._text(text, 18, "#000000")) for text in ("1–2 × 3", "1-2 x 3"))
+    assert np.array_equal(shown, plain)
+
+
 def test_the_picture_marks_the_evidence_times_on_the_clips_length(one: Explanation) -> None:
     choice, inner = one.choices[one.asked], poster.INNER
     made = poster._evidence(one, choice)

@@ -90,6 +90,13 @@ def test_requests_are_answered_in_order_and_a_missing_clip_ends_nothing(
     assert len(set(twice)) == 1 and len(read) == 3  # film, gone, film; the rest from the one kept
 
 
+def test_tasks_of_other_kinds_are_refused_with_a_hint(lmms: Any) -> None:
+    model = lmms.Lmms(pretrained="tiny", device="cpu")
+    for ask, what in ((model.generate_until_multi_round, "rounds"), (model.loglikelihood, "likelihoods")):
+        with pytest.raises(OptionError, match=f"{what}.*Use tasks"):
+            ask([request(0)])
+
+
 def test_what_is_no_question_about_one_file_is_refused(lmms: Any) -> None:
     assert lmms.request_of(message("a.mp4")) == lmms.Request(Path("a.mp4"), None, None, QUESTION)
     for bad in (message(), message("a.mp4", "b.mp4"), message([1, 2]), message("a.mp4", {"array": []})):

@@ -13,9 +13,8 @@ import pytest
 
 from echoingpixels.serving.settings import Bounds
 from tests.support import tinymodel
+from tests.support.hostile import broken_files, one_line_error
 from tests.support.served import Live, asked, served, video
-
-from .test_hostile import broken_files, one_line_error
 
 pytestmark = pytest.mark.slow
 REQUESTS, WARM = 1000, 300

@@ -14,7 +14,7 @@ from echoingpixels.batching import Prompt
 from echoingpixels.errors import OutOfMemoryError
 from echoingpixels.inputs.prompt import Message
 from echoingpixels.options import AskOptions, GenerateOptions
-from echoingpixels.serving.engine import Engine, Event, Ticket
+from echoingpixels.serving.engine import Event, InferenceEngine, Ticket
 from echoingpixels.serving.metrics import Metrics
 from echoingpixels.serving.refusals import Refused
 from echoingpixels.serving.settings import Bounds
@@ -43,7 +43,7 @@ class Held(Slow):
 class Asked:
     """A question in an engine, with its events."""
 
-    def __init__(self, engine: Engine, text: str, options: AskOptions = OPTIONS) -> None:
+    def __init__(self, engine: InferenceEngine, text: str, options: AskOptions = OPTIONS) -> None:
         self.events: list[Event] = []
         self.ticket: Ticket = engine.admit(self.events.append)
         self.ticket.ask([Message("user", (text,))], options)
@@ -56,15 +56,15 @@ class Asked:
         return "".join(one for one in self.events if isinstance(one, str))
 
 
-def started(model: Any, **bounds: Any) -> Engine:
-    engine = Engine(lambda: model, Bounds(**bounds), Metrics())
+def started(model: Any, **bounds: Any) -> InferenceEngine:
+    engine = InferenceEngine(lambda: model, Bounds(**bounds), Metrics())
     engine.start()
     assert waited(lambda: engine.state == "ready")
     return engine
 
 
 @pytest.fixture
-def held() -> Iterator[tuple[Held, Engine]]:
+def held() -> Iterator[tuple[Held, InferenceEngine]]:
     """An engine whose first question waits, so that further ones wait together."""
     model = Held()
     engine = started(model, waiting=4, rows=3)
@@ -73,13 +73,18 @@ def held() -> Iterator[tuple[Held, Engine]]:
     engine.close()
 
 
-def test_questions_that_wait_together_are_batches_of_equal_options(held: tuple[Held, Engine]) -> None:
+def test_questions_that_wait_together_are_batches_of_equal_options(held: tuple[Held, InferenceEngine]) -> None:
     model, engine = held
     first = Asked(engine, "first")
     assert waited(lambda: model.batches == [1])
     drawn = AskOptions("uniform", 0.3, GenerateOptions(6, 0.5), evidence=False)
     short = AskOptions("uniform", 0.3, GenerateOptions(3), evidence=False)
-    rest = [Asked(engine, "a"), Asked(engine, "b", short), Asked(engine, "c"), Asked(engine, "d", drawn)]
+    rest = [
+        Asked(engine, "a"),
+        Asked(engine, "b", short),
+        Asked(engine, "c"),
+        Asked(engine, "d", drawn),
+    ]
     model.go.set()
     assert waited(lambda: all(one.ended() for one in (first, *rest)))
     assert model.batches == [1, 2, 1, 1]
@@ -90,7 +95,7 @@ def test_questions_that_wait_together_are_batches_of_equal_options(held: tuple[H
     assert waited(lambda: engine.open == 0)
 
 
-def test_a_batch_has_no_more_rows_than_its_limit(held: tuple[Held, Engine]) -> None:
+def test_a_batch_has_no_more_rows_than_its_limit(held: tuple[Held, InferenceEngine]) -> None:
     model, engine = held
     every = [Asked(engine, "first")]
     assert waited(lambda: model.batches == [1])
@@ -100,7 +105,7 @@ def test_a_batch_has_no_more_rows_than_its_limit(held: tuple[Held, Engine]) -> N
     assert model.batches == [1, 3, 1]
 
 
-def test_a_full_queue_refuses_with_the_seconds_to_wait(held: tuple[Held, Engine]) -> None:
+def test_a_full_queue_refuses_with_the_seconds_to_wait(held: tuple[Held, InferenceEngine]) -> None:
     model, engine = held
     Asked(engine, "first")
     assert waited(lambda: model.batches == [1])
@@ -112,7 +117,7 @@ def test_a_full_queue_refuses_with_the_seconds_to_wait(held: tuple[Held, Engine]
     engine.admit(print).close()
 
 
-def test_a_cancelled_question_is_dropped_before_its_batch(held: tuple[Held, Engine]) -> None:
+def test_a_cancelled_question_is_dropped_before_its_batch(held: tuple[Held, InferenceEngine]) -> None:
     model, engine = held
     Asked(engine, "first")
     assert waited(lambda: model.batches == [1])
@@ -144,7 +149,7 @@ def test_a_cancelled_row_gets_nothing_more_and_a_batch_of_them_stops() -> None:
     engine.close()
 
 
-def test_a_batch_ends_with_the_last_question_that_is_not_cancelled(held: tuple[Held, Engine]) -> None:
+def test_a_batch_ends_with_the_last_question_that_is_not_cancelled(held: tuple[Held, InferenceEngine]) -> None:
     model, engine = held
     alone = tinymodel.model()
     prompts = [Prompt.of(alone, [Message("user", (text,))]) for text in ("a", "b")]
@@ -212,7 +217,7 @@ def test_a_model_that_cannot_be_loaded_is_reported() -> None:
         raise OutOfMemoryError("Memory ran out.", "Use less.")
 
     failed = threading.Event()
-    engine = Engine(load, Bounds(), Metrics(), failed=failed.set)
+    engine = InferenceEngine(load, Bounds(), Metrics(), failed=failed.set)
     engine.start()
     assert failed.wait(10) and isinstance(engine.failure, OutOfMemoryError)
     with pytest.raises(Refused) as refused:

@@ -127,6 +127,7 @@ def test_a_picture_has_the_limits_of_a_question(tmp_path: Path, shorts: list[Pat
     with served(tmp_path, tinymodel.model, bounds=Bounds(seconds=2.0, waiting=1)) as running:
         id = running.post("/v1/files", files={"file": shorts[5].read_bytes()}).json()["id"]
         assert "is longer than 2 s" in running.get(f"/v1/files/{id}/view").json()["error"]["message"]
+        assert running.metric('ep_requests_total{outcome="refused"}') == 1
         place = running.server.engine.admit(lambda _: None)
         assert running.get(f"/v1/files/{id}/view").status_code == 429
         place.close()

@@ -6,8 +6,6 @@ import json
 import os
 import re
 import signal
-import socket
-import subprocess
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -26,8 +24,7 @@ from echoingpixels.serving.replicas.server import on_ray
 from echoingpixels.serving.server import LOCAL, listen
 from echoingpixels.serving.settings import Settings
 from tests.support import tinymodel
-from tests.support.program import command, environment
-from tests.support.served import ASK, Live, asked, leaving, running, slow_model, video, waited
+from tests.support.served import ASK, Live, asked, leaving, program, running, slow_model, video, waited
 
 # Ray's own code warns at import and leaves sockets open.
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(1200), pytest.mark.filterwarnings("ignore")]
@@ -209,21 +206,9 @@ def test_a_replica_that_is_killed_costs_one_retryable_error_for_each_question_on
 
 
 def test_sigterm_ends_the_program_with_its_replicas_and_0(ray: None) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    clip, roots = ASSETS / "demo.mp4", ("--media-root", ASSETS)
-    run = subprocess.Popen(
-        command("serve", "--model", "tiny", "--engine", "ray", "--replicas", 2, "--port", port, *roots),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment(),
-    )
-    url = f"http://127.0.0.1:{port}"
-    try:
+    with program("--engine", "ray", "--replicas", 2, patience=START_S) as (run, url):
         live = Live(url, None)
-        assert waited(lambda: is_ready(url), START_S)
-        done = live.ask(video(clip), "Which object is visible when the bell plays?", model="tiny")
+        done = live.ask(video(ASSETS / "demo.mp4"), "Which object is visible when the bell plays?", model="tiny")
         assert done.json()["choices"][0]["message"]["content"] == "cake"
         assert both_run(live)
         pids = [int(name.rpartition("-")[2]) for name in batches(live)]
@@ -231,14 +216,3 @@ def test_sigterm_ends_the_program_with_its_replicas_and_0(ray: None) -> None:
         out, err = run.communicate(timeout=120)
         assert (run.returncode, out, err.splitlines()[1:]) == (0, "", ["tiny is ready."]), err
         assert waited(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
-    finally:
-        run.kill()
-        run.communicate()
-
-
-def is_ready(url: str) -> bool:
-    """Whether a server answers questions."""
-    try:
-        return httpx.get(f"{url}/health").status_code == 200
-    except httpx.TransportError:
-        return False

@@ -18,12 +18,12 @@ from echoingpixels.errors import ModelError
 from echoingpixels.inputs.prompt import Message
 from echoingpixels.model import EchoingPixels
 from echoingpixels.planning import doctor
-from echoingpixels.serving.chatting import Asked, AskedView
+from echoingpixels.serving.chatting import AskRequest, ViewRequest
 from echoingpixels.serving.media import Reference
 from echoingpixels.serving.refusals import Refused
 from echoingpixels.serving.replicas.deployment import ERROR, lost
 from echoingpixels.serving.replicas.question import key_of
-from echoingpixels.serving.replicas.replica import Event, Figures, Replica, settings_of_replica
+from echoingpixels.serving.replicas.replica import RemoteEvent, Replica, ReplicaFigures, settings_of_replica
 from echoingpixels.serving.replicas.server import ReplicaServer
 from echoingpixels.serving.server import LOCAL, listen
 from echoingpixels.serving.settings import Bounds, Settings
@@ -53,13 +53,13 @@ class Near:
     def running(self) -> int:
         return len(self.replicas) - len(self.dead)
 
-    def ask(self, question: Asked | AskedView, key: str | None) -> Any:
+    def ask(self, question: AskRequest | ViewRequest, key: str | None) -> Any:
         alive = [i for i in range(self.number) if i not in self.dead]
         chosen = alive[int(key or "0", 16) % len(alive)]
         self.asked.append(chosen)
         return NearEvents(self, chosen, pickle.loads(pickle.dumps(question)))
 
-    def figures(self) -> list[Figures]:
+    def figures(self) -> list[ReplicaFigures]:
         return [pickle.loads(pickle.dumps(one.figures())) for one in self.replicas]
 
     def stop(self) -> None:
@@ -70,11 +70,11 @@ class Near:
 class NearEvents:
     """The events of one question, which pass between processes with Ray."""
 
-    def __init__(self, near: Near, replica: int, question: Asked | AskedView) -> None:
+    def __init__(self, near: Near, replica: int, question: AskRequest | ViewRequest) -> None:
         self.near, self.replica = near, replica
         self.events: Any = near.replicas[replica].ask(question)
 
-    async def next(self) -> Event:
+    async def next(self) -> RemoteEvent:
         if self.replica in self.near.dead:
             raise lost()
         one = pickle.loads(pickle.dumps(await anext(self.events)))

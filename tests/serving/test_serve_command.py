@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
-import socket
-import subprocess
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +22,8 @@ from echoingpixels.serving.server import Server, hosts_of, listen
 from echoingpixels.serving.settings import Settings
 from epcli.commands.serve import keys_in, size_of
 from tests.support import tinymodel
-from tests.support.program import Program, command, environment
-from tests.support.served import Live, Slow, served, video, waited
+from tests.support.program import Program
+from tests.support.served import Slow, health, program, served, video, waited
 
 DEMO = ASSETS / "demo.mp4"
 QUESTION = "Which object is visible when the bell plays?"
@@ -167,43 +163,7 @@ def test_running_answers_are_finished_when_the_server_stops(tmp_path: Path, shor
         live.server.stop()
         ask.join(30)
         assert done[0].status_code == 200 and done[0].text.endswith("data: [DONE]\n\n")
-        assert waited(lambda: _refuses(live))
-
-
-def _refuses(live: Live) -> bool:
-    try:
-        live.get("/health")
-    except httpx.TransportError:
-        return True
-    return False
-
-
-@contextmanager
-def program(*arguments: object) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """`ep serve` as a program of its own, ready to answer, and its address."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    run = subprocess.Popen(
-        command("serve", "--model", "tiny", "--port", port, "--media-root", DEMO.parent, *arguments),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment(),
-    )
-    url = f"http://127.0.0.1:{port}"
-    try:
-        assert waited(lambda: _ready(url), 120)
-        yield run, url
-    finally:
-        run.kill()
-        run.communicate()
-
-
-def _ready(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/health").status_code == 200
-    except httpx.TransportError:
-        return False
+        assert waited(lambda: health(live.url) is None)
 
 
 @pytest.mark.slow

@@ -1,9 +1,10 @@
-"""A server on a real port, in a thread of this process."""
+"""A server on a real port: in a thread of this process, or `ep serve` as a program of its own."""
 
 from __future__ import annotations
 
 import json
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,12 +15,14 @@ from typing import Any
 
 import httpx
 
+from echoingpixels.checkpoints.loading import ASSETS
 from echoingpixels.model import EchoingPixels
 from echoingpixels.options import AskOptions, GenerateOptions
 from echoingpixels.serving.fetch import Fetcher
 from echoingpixels.serving.server import LOCAL, HttpServer, Server, listen, url_of
 from echoingpixels.serving.settings import Settings
 from tests.support import clips, tinymodel
+from tests.support.program import command, environment
 
 KEY = "key-of-the-tests"
 TOKENS = 8
@@ -107,8 +110,8 @@ def running(server: HttpServer[Any, Any], ready: bool = True, patience: float = 
     thread.start()
     try:
         live = Live(url, server)
-        assert waited(lambda: _answers(url))
-        assert not ready or waited(lambda: live.get("/health").status_code == 200, patience)
+        assert waited(lambda: health(url) in (200, 503))
+        assert not ready or waited(lambda: health(url) == 200, patience)
         yield live
     finally:
         server.stop()
@@ -116,11 +119,33 @@ def running(server: HttpServer[Any, Any], ready: bool = True, patience: float = 
     assert not thread.is_alive()
 
 
-def _answers(url: str) -> bool:
+@contextmanager
+def program(*arguments: object, patience: float = 120.0) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """`ep serve` with tiny as a program of its own, ready to answer, and its address. It is killed with the block."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    run = subprocess.Popen(
+        command("serve", "--model", "tiny", "--port", port, "--media-root", ASSETS, *arguments),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+    )
+    url = f"http://127.0.0.1:{port}"
     try:
-        return httpx.get(f"{url}/health").status_code in (200, 503)
+        assert waited(lambda: health(url) == 200, patience)
+        yield run, url
+    finally:
+        run.kill()
+        run.communicate()
+
+
+def health(url: str) -> int | None:
+    """The status of a server's /health: 200 if it is ready, 503 if it is not; None where nothing answers."""
+    try:
+        return httpx.get(f"{url}/health").status_code
     except httpx.TransportError:
-        return False
+        return None
 
 
 def films(folder: Path, number: int) -> list[Path]:

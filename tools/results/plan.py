@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 
-from echoingpixels.reducer_names import UNSIEVED  # the default for models without a sieve
+from echoingpixels.reducer_names import SIEVE_DEFAULT, UNSIEVED  # the defaults with a sieve and without
 from echoingpixels.reducers.registry import REDUCERS, register
 
 from ..quotas import Proportional  # the module registers the reducers of the ablations
@@ -19,7 +19,7 @@ QUESTIONS = 2000  # of a set, at most
 ABLATED, STEPS = 1000, 300  # questions of a set, and steps of training, for the ablations
 
 OWN, FUSED = "own", "fused"  # sieves of the model; other names are variants of ablations
-BEST = "cs2-maxmin"
+BEST = SIEVE_DEFAULT
 SAME_PICK = "maxmin"  # BEST without scores
 CHOICES = (
     *("random", "uniform", SAME_PICK, "maxmin-floors", "relevance", "relevance-maxmin"),

@@ -9,7 +9,7 @@ from functools import cached_property
 
 from ..batching import Prompt, answer_each, batches
 from ..encoded_clip import CACHED, EncodedClip, from_cache
-from ..errors import EpError, InternalError, OutOfMemoryError
+from ..errors import EpError, OutOfMemoryError, internal
 from ..features.cache import CachedClip, FeatureCache
 from ..generation.answer import Answer, Cost
 from ..inputs.patches import STEP
@@ -89,7 +89,7 @@ class Answerer:
             frames = STEP * len(clip.media.span.times)
             return [replace(row, frames=frames, prompt=clip.prompt(row.wanted.question)) for row in rows]
         except Exception as error:  # one clip must not end the batch
-            failed = _described(error, opened.task)
+            failed = internal(error, opened.task.media)
         return self._again(rows, failed) or [replace(row, error=failed) for row in rows]
 
     def _encoded(self, model: EchoingPixels, opened: Opened) -> EncodedClip:
@@ -124,7 +124,7 @@ class Answerer:
         """The result of one row, or of its retry if memory ran out."""
         if not isinstance(answer, Exception):
             return [self._result(row, answer)]
-        failed = _described(answer, row.task)
+        failed = internal(answer, row.task.media)
         again = self._again([row], failed)
         if again:
             return self._results(again)
@@ -176,12 +176,3 @@ def _seconds(row: _Row, spent: StageTimes | None) -> dict[str, float]:
     """The seconds of a row by stage: before the model, and `spent` in it."""
     known = {} if spent is None else spent.known()
     return {stage: known.get(stage, row.before.get(stage, 0.0)) for stage in STAGES}
-
-
-def _described(error: Exception, task: Task) -> EpError:
-    """Any error as one that a row can report."""
-    if isinstance(error, EpError):
-        return error
-    reason = " ".join(str(error).split())
-    what = f"{task.media} could not be answered: {type(error).__name__}: {reason}"
-    return InternalError(what, "Please report it; `ep ask --debug` shows where it is.")

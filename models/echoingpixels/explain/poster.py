@@ -18,6 +18,7 @@ from .explanation import Choice, Explanation
 
 WIDTH, MARGIN, GAP = 1600, 48, 10  # pixels
 INNER = WIDTH - 2 * MARGIN
+PLAIN = str.maketrans("–—−×", "---x")  # characters that the font lacks
 MOST_FRAMES = 8
 FRAME = (480, 420)  # the largest (width, height) of a frame in the strip
 HEAD, BAND, TICKS, BARS = 30, 130, 12, 110  # heights of a heading, the spectrogram, its marks, the budget
@@ -67,7 +68,7 @@ def _font(size: float) -> Any:
 def _text(text: str, size: int, colour: str, below: int = 8) -> Image.Image:
     """Text wrapped to the inner width."""
     font, lines = _font(size), [""]
-    for word in text.split():
+    for word in text.translate(PLAIN).split():
         while font.getlength(word) > INNER:  # a word longer than a line
             cut = next(n for n in range(len(word), 0, -1) if font.getlength(word[:n]) <= INNER)
             lines, word = [*lines, word[:cut]], word[cut:]
@@ -148,8 +149,7 @@ def _evidence(explanation: Explanation, choice: Choice) -> Image.Image | None:
     duration, evidence = explanation.clip.duration, choice.answer.evidence
     if duration <= 0:
         return None
-    words = f"Evidence: {evidence}".replace("–", " to ")  # the font has no dash
-    made = _text(words, 18, SOFT, below=TICKS + 14)
+    made = _text(f"Evidence: {evidence}", 18, SOFT, below=TICKS + 14)
     draw, top = ImageDraw.Draw(made), made.height - TICKS - 14
     draw.rectangle((0, top, INNER - 1, top + TICKS), GROUND)
     for moment in evidence.moments[::-1]:

@@ -19,6 +19,7 @@ from ..options import AUTO, AskOptions, GenerateOptions, MediaOptions
 
 NAME = "echoingpixels"
 MEDIA = ("video", "audio", "image")
+ONE_QUESTION = "Use tasks with one question."
 
 
 def manifest() -> Any:
@@ -131,12 +132,12 @@ class Lmms(lmms):  # type: ignore[misc]  # the harness has no types
         return self._last[1]
 
     def generate_until_multi_round(self, requests: Sequence[Any]) -> list[str]:
-        """Not supported: every request is one question."""
-        raise NotImplementedError("echoingpixels answers one question at a time; this task asks in rounds.")
+        """Not supported, OptionError: every request is one question."""
+        raise OptionError("This task asks in rounds, and the model class asks one question.", ONE_QUESTION)
 
     def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
-        """Not supported: only text is generated."""
-        raise NotImplementedError("echoingpixels generates text; this task needs likelihoods.")
+        """Not supported, OptionError: only text is generated."""
+        raise OptionError("This task needs likelihoods, and only text is generated.", "Use tasks that generate.")
 
 
 def request_of(messages: Sequence[dict[str, Any]]) -> Request:
@@ -148,7 +149,7 @@ def request_of(messages: Sequence[dict[str, Any]]) -> Request:
     texts = [part["text"] for part in parts if part["type"] == "text"]
     media = [part for part in parts if part["type"] in MEDIA]
     if any(message["role"] == "assistant" for message in messages):
-        raise MediaError("The request is a conversation of several turns.", "Use tasks with one question.")
+        raise MediaError("The request is a conversation of several turns.", ONE_QUESTION)
     paths = {str(part["url"]) for part in media if isinstance(part.get("url"), str | Path)}
     if len(paths) != 1 or len(media) != sum(isinstance(part.get("url"), str | Path) for part in media):
         raise MediaError(

@@ -11,6 +11,7 @@ from torch import Tensor
 from ..backbones.base import Shape
 from ..inputs.token_stream import TokenStream, budget
 from .budget import PART, Budget
+from .maxmin import TOKENS_AT_ONCE, ranked, weights
 
 SEED = 0
 
@@ -101,8 +102,6 @@ class MaxMin:
         """See `Pick.rank`: the distance at which a token was chosen."""
         if keep >= 1:
             return stream.mask.float()
-        from .maxmin import ranked, weights
-
         weight = scores if scores is None or self.plain else weights(scores, stream.pool)
         return ranked(stream, weight, budget.parts(stream, keep))
 
@@ -112,8 +111,6 @@ class MaxMin:
 
     def bytes(self, shape: Shape, tokens: int) -> int:
         """Embeddings in float32 twice, and the distances of all pairs."""
-        from .maxmin import TOKENS_AT_ONCE
-
         width = min(tokens, PART)
         rows = min(-(-tokens // width), TOKENS_AT_ONCE // width)
         return 4 * rows * width * (2 * shape.width + width)

@@ -21,7 +21,7 @@ from ..display.view import ClipView
 from ..errors import EpError, InternalError
 from .backend import Backend, Checker
 from .bodies import ChatRequest, refusal
-from .chatting import Asked, AskedView, Gone, Question, Stream, head_of, unless_gone
+from .chatting import AskRequest, Gone, ServedQuestion, Stream, ViewRequest, head_of, unless_gone
 from .files import FileStore
 from .guards import Guard, answer_of, refused_of
 from .media import Found, Reference
@@ -54,7 +54,7 @@ class Application:
     """The endpoints of one server. `admit`: a new question with its place in the queue, or Refused."""
 
     def __init__(
-        self, settings: Settings, engine: Backend, clips: Checker, files: FileStore, admit: Callable[[], Question]
+        self, settings: Settings, engine: Backend, clips: Checker, files: FileStore, admit: Callable[[], ServedQuestion]
     ) -> None:
         self.settings, self.engine, self.clips, self.files, self.admit = settings, engine, clips, files, admit
         self.made = int(time.time())
@@ -76,7 +76,7 @@ class Application:
             answer = await unless_gone(request, question.answer())
             return JSONResponse(head.completion(answer, question.cached, question.kept).model_dump())
         except Refused as error:
-            question.outcome = "refused" if error.status < 500 else "failed"
+            question.refuse(error)
             raise
         except Gone:
             return Response(status_code=499)  # nobody reads it
@@ -84,13 +84,13 @@ class Application:
             if not streaming:
                 question.close()
 
-    def _admitted(self, body: ChatRequest, request: Request) -> tuple[Question, Head, Coroutine[Any, Any, None]]:
+    def _admitted(self, body: ChatRequest, request: Request) -> tuple[ServedQuestion, Head, Coroutine[Any, Any, None]]:
         """The question with its place in the queue, the identity of its answer, and its preparation. Or Refused."""
         settings, model = self.settings, self.engine.model
         if body.model != settings.model:
             message = f"There is no model {body.model!r}. This server has {settings.model}."
             raise Refused(404, message, param="model", code="model_not_found")
-        asked = Asked(
+        asked = AskRequest(
             messages_of(body, settings),
             media_options(body, settings),
             ask_options(body, settings),
@@ -118,10 +118,13 @@ class Application:
         await run_in_threadpool(self.files.get, file_id)
         question = self.admit()
         try:
-            work = question.view(AskedView(Reference(file_id), self.settings.read, owner_of(request)))
+            work = question.view(ViewRequest(Reference(file_id), self.settings.read, owner_of(request)))
             view = await unless_gone(request, work)
             content = await run_in_threadpool(lambda: json.dumps(asdict(view), separators=(",", ":")))
             return Response(content, media_type="application/json")
+        except Refused as error:
+            question.refuse(error)
+            raise
         except Gone:
             return Response(status_code=499)
         finally:
@@ -146,7 +149,7 @@ def owner_of(request: Request) -> str:
 
 
 def create_app(
-    settings: Settings, engine: Backend, clips: Checker, files: FileStore, admit: Callable[[], Question]
+    settings: Settings, engine: Backend, clips: Checker, files: FileStore, admit: Callable[[], ServedQuestion]
 ) -> Guard:
     """The ASGI application of a server, whose engine is started by the caller."""
     own = Application(settings, engine, clips, files, admit)

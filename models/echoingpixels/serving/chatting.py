@@ -21,15 +21,14 @@ from ..errors import EpError
 from ..generation.answer import Answer
 from ..inputs.prompt import Message
 from ..options import AskOptions, MediaOptions
-from .clips import Abandoned, Clips, ServedClip
-from .engine import Engine, Event
+from .clips import Abandoned, ServedClip, ServedClips
+from .engine import Event, InferenceEngine
 from .kept import KeptTokens
 from .media import Reference
 from .metrics import Metrics
 from .refusals import CLOSING, Refused, of_error
 from .replies import Head, event
 
-VIEWED = "viewed"  # the outcome of a question for a view
 T = TypeVar("T")
 UNBUFFERED = {"X-Accel-Buffering": "no"}  # a proxy passes each event on at once
 
@@ -39,7 +38,7 @@ class Gone(Exception):  # noqa: N818
 
 
 @dataclass(frozen=True)
-class Asked:
+class AskRequest:
     """A checked question. `owner`: whose names the uuids of clips are. `kept`: whether kept tokens are wanted."""
 
     messages: list[Message[Reference]]
@@ -50,7 +49,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class AskedView:
+class ViewRequest:
     """A clip that is wanted for display."""
 
     clip: Reference
@@ -58,7 +57,7 @@ class AskedView:
     owner: str
 
 
-class Question(ABC):
+class ServedQuestion(ABC):
     """A question that holds a place in the queue until it is closed.
 
     `waits`: whether it has no event yet. `cached`, once answered: whether no clip was encoded for it.
@@ -70,12 +69,14 @@ class Question(ABC):
         self.outcome = "cancelled"
 
     @abstractmethod
-    async def ask(self, asked: Asked) -> None:
+    async def ask(self, asked: AskRequest) -> None:
         """Read the clips and queue the question. Refused where a clip cannot be read."""
 
-    @abstractmethod
-    async def view(self, asked: AskedView) -> ClipView:
+    async def view(self, asked: ViewRequest) -> ClipView:
         """The picture of a clip, which is encoded first. Refused where it cannot be read."""
+        view = await self._view(asked)
+        self.outcome = "viewed"
+        return view
 
     @property
     @abstractmethod
@@ -84,17 +85,17 @@ class Question(ABC):
 
     async def event(self) -> str | Answer:
         """The next event. Refused for an error."""
-        try:
-            one = await self._next()
-        except Refused:
-            self.outcome = "failed"
-            raise
+        one = await self._next()
         if self.waits:
             self._metrics.first.observe(time.monotonic() - self._began)
             self.waits = False
         if isinstance(one, Answer):
             self.outcome = "answered"
         return one
+
+    def refuse(self, error: Refused) -> None:
+        """Record that the question ended with a refusal."""
+        self.outcome = "refused" if error.status < 500 else "failed"
 
     async def answer(self) -> Answer:
         """The whole answer."""
@@ -108,24 +109,27 @@ class Question(ABC):
         self._metrics.requests.labels(self.outcome).inc()
 
     @abstractmethod
+    async def _view(self, asked: ViewRequest) -> ClipView: ...
+
+    @abstractmethod
     async def _next(self) -> str | Answer: ...
 
     @abstractmethod
     def _leave(self) -> None: ...
 
 
-class PendingQuestion(Question):
+class PendingQuestion(ServedQuestion):
     """A question to the engine of this process."""
 
-    def __init__(self, engine: Engine, clips: Clips) -> None:
+    def __init__(self, engine: InferenceEngine, clips: ServedClips) -> None:
         super().__init__(engine.metrics)
         self._clips = clips
         self._loop = asyncio.get_running_loop()
         self._events: asyncio.Queue[Event] = asyncio.Queue()
         self._ticket = engine.admit(self._deliver)
 
-    async def ask(self, asked: Asked) -> None:
-        """See `Question.ask`."""
+    async def ask(self, asked: AskRequest) -> None:
+        """See `ServedQuestion.ask`."""
         self._ticket.wants_kept = asked.kept
         names = dict.fromkeys(part for one in asked.messages for part in one.parts if isinstance(part, Reference))
         found: dict[Reference, EncodedClip] = {}
@@ -140,17 +144,14 @@ class PendingQuestion(Question):
         ]
         self._ticket.ask(messages, replace(asked.options, reuse_prefix=bool(names)))
 
-    async def view(self, asked: AskedView) -> ClipView:
-        """See `Question.view`."""
+    async def _view(self, asked: ViewRequest) -> ClipView:
         shown = await self._encoded(asked.clip, asked.read, asked.owner)
         with _refusing():
-            view = await asyncio.wrap_future(self._clips.view(asked.clip, shown.clip, asked.read, self._waits))
-        self.outcome = VIEWED
-        return view
+            return await asyncio.wrap_future(self._clips.view(asked.clip, shown.clip, asked.read, self._waits))
 
     @property
     def kept(self) -> tuple[KeptTokens, ...] | None:
-        """See `Question.kept`."""
+        """See `ServedQuestion.kept`."""
         return self._ticket.kept
 
     async def _next(self) -> str | Answer:
@@ -181,7 +182,7 @@ class PendingQuestion(Question):
 class Stream(StreamingResponse):
     """The events of a question as server-sent events. It closes the question, also where nothing was sent."""
 
-    def __init__(self, question: Question, first: str | Answer, head: Head) -> None:
+    def __init__(self, question: ServedQuestion, first: str | Answer, head: Head) -> None:
         super().__init__(_events(question, first, head), media_type="text/event-stream", headers=UNBUFFERED)
         self._question = question
 
@@ -193,13 +194,14 @@ class Stream(StreamingResponse):
             self._question.close()
 
 
-async def _events(question: Question, one: str | Answer, head: Head) -> AsyncIterator[bytes]:
+async def _events(question: ServedQuestion, one: str | Answer, head: Head) -> AsyncIterator[bytes]:
     yield head.first()
     try:
         while not isinstance(one, Answer):
             yield head.text(one)
             one = await question.event()
     except Refused as error:
+        question.refuse(error)
         yield event(error.body())
         return
     yield head.last(one, question.cached, question.kept)

@@ -1,6 +1,6 @@
 """Encoded clips of a server: in memory up to a limit in bytes, and their features also on disk.
 
-Clips are read in threads, ahead of the model. Requests that name one clip at the same time share its reading.
+ServedClips are read in threads, ahead of the model. Requests that name one clip at the same time share its reading.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ..features.cache import FeatureCache, Slot, feature_key
 from ..media.clip import Clip
 from ..options import MediaOptions
 from ..report import StageTimes
-from .engine import Engine
+from .engine import InferenceEngine
 from .fetch import Fetcher
 from .files import FileStore
 from .media import Found, Places, Reference
@@ -48,10 +48,12 @@ class ServedClip:
     cached: bool
 
 
-class Clips:
+class ServedClips:
     """Reads and encodes clips, and keeps the most recently used ones."""
 
-    def __init__(self, engine: Engine, settings: Settings, files: FileStore, fetcher: Fetcher | None = None) -> None:
+    def __init__(
+        self, engine: InferenceEngine, settings: Settings, files: FileStore, fetcher: Fetcher | None = None
+    ) -> None:
         self._engine, self._bounds = engine, settings.bounds
         self._cache: FeatureCache | None = settings.cache
         self._temporary = tempfile.TemporaryDirectory(prefix="ep-serve-")

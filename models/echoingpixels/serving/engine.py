@@ -14,7 +14,7 @@ from typing import Any, TypeVar, cast
 
 from ..batching import Prompt, batches
 from ..encoded_clip import EncodedClip
-from ..errors import EpError, InternalError, OptionError, OutOfMemoryError
+from ..errors import EpError, InternalError, OptionError, OutOfMemoryError, internal
 from ..generation.answer import Answer
 from ..inputs.prompt import Message
 from ..model import EchoingPixels
@@ -41,7 +41,7 @@ class Ticket:
     they are wanted, before the first text.
     """
 
-    def __init__(self, engine: Engine, deliver: Deliver) -> None:
+    def __init__(self, engine: InferenceEngine, deliver: Deliver) -> None:
         self._engine, self._deliver = engine, deliver
         self.messages: Sequence[Message[EncodedClip]] = ()
         self.options = AskOptions()
@@ -73,7 +73,7 @@ class Ticket:
             self._deliver(event)
 
 
-class Engine:
+class InferenceEngine:
     """Loads a model in a thread of its own, and runs everything that uses it there.
 
     `settled` is called there after each batch, with whether memory ran out; `ready` once the model is loaded, `failed`
@@ -230,7 +230,7 @@ class Engine:
                 message = f"The prompt has {ticket.tokens} tokens; the limit is {self.bounds.prompt}."
                 raise OptionError(message, "Ask about a part of the clip, with start and end.")
         except Exception as error:  # one question must not end the server
-            ticket.deliver(described(error))
+            ticket.deliver(_described(error))
             self.forget(ticket)
 
     def _answer(self, batch: list[Ticket]) -> None:
@@ -241,7 +241,7 @@ class Engine:
         try:
             self._stream(batch)
         except Exception as error:  # one batch must not end the server
-            failed = described(error)
+            failed = _described(error)
             error.__traceback__ = None  # it holds the tensors of the batch
             self.settled(isinstance(failed, OutOfMemoryError))
             if len(batch) > 1 and not any(ticket.delivered for ticket in batch):
@@ -281,10 +281,8 @@ class Engine:
                     return
 
 
-def described(error: Exception) -> EpError:
-    """The error itself if it has a message for users, or else an InternalError with its text."""
-    if isinstance(error, EpError):
-        return error
-    LOG.error("A question failed.", exc_info=error)  # shown with --debug
-    text = f"{type(error).__name__}: {error}".splitlines()[0]
-    return InternalError(f"The question could not be answered: {text}.", "Please report it.")
+def _described(error: Exception) -> EpError:
+    """The error for the client; one that is not for users is logged, which --debug shows."""
+    if not isinstance(error, EpError):
+        LOG.error("A question failed.", exc_info=error)
+    return internal(error, "The question")

@@ -17,9 +17,9 @@ from ..errors import DataError, OptionError
 from ..model import EchoingPixels
 from .app import create_app
 from .backend import Backend, Checker
-from .chatting import PendingQuestion, Question
-from .clips import Clips
-from .engine import Engine
+from .chatting import PendingQuestion, ServedQuestion
+from .clips import ServedClips
+from .engine import InferenceEngine
 from .fetch import Fetcher
 from .files import FileStore
 from .guards import Guard
@@ -39,7 +39,7 @@ class HttpServer(Generic[B, C]):
     """A server: the part that answers, the part that checks uploads, the uploads, and the ASGI application."""
 
     def __init__(
-        self, settings: Settings, engine: B, clips: C, files: FileStore, admit: Callable[[], Question]
+        self, settings: Settings, engine: B, clips: C, files: FileStore, admit: Callable[[], ServedQuestion]
     ) -> None:
         self.settings, self.engine, self.clips, self.files = settings, engine, clips, files
         self.app: Guard = create_app(settings, engine, clips, files, admit)
@@ -88,12 +88,12 @@ class HttpServer(Generic[B, C]):
         self.clips.close()
 
 
-class Server(HttpServer[Engine, Clips]):
+class Server(HttpServer[InferenceEngine, ServedClips]):
     """A server whose model is in this process."""
 
     def __init__(self, settings: Settings, load: Callable[[], EchoingPixels], fetcher: Fetcher | None = None) -> None:
-        engine, files = Engine(load, settings.bounds, Metrics()), file_store(settings)
-        clips = Clips(engine, settings, files, fetcher)
+        engine, files = InferenceEngine(load, settings.bounds, Metrics()), file_store(settings)
+        clips = ServedClips(engine, settings, files, fetcher)
         engine.settled = clips.trim
         super().__init__(settings, engine, clips, files, partial(PendingQuestion, engine, clips))
 

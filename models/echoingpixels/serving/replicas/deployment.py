@@ -12,11 +12,11 @@ from typing import Any
 
 from ...errors import DataError, EpError, ModelError
 from ...model import EchoingPixels
-from ..chatting import Asked, AskedView
+from ..chatting import AskRequest, ViewRequest
 from ..refusals import Refused, not_ready
 from ..settings import Settings
 from .question import Events
-from .replica import Event, Figures, Replica, settings_of_replica
+from .replica import RemoteEvent, Replica, ReplicaFigures, settings_of_replica
 
 ADDRESS = "RAY_ADDRESS"  # the environment variable with the address of a cluster
 ROUTER = "ray.serve.experimental.consistent_hash_router:ConsistentHashRouter"
@@ -122,12 +122,12 @@ class RayDeployment:
             raise _failure(" ".join([about.message, *(one.message for one in about.deployments.values())]))
         return sum(one.replica_states.get("RUNNING", 0) for one in about.deployments.values())
 
-    def ask(self, asked: Asked | AskedView, key: str | None) -> Events:
+    def ask(self, asked: AskRequest | ViewRequest, key: str | None) -> Events:
         """Send a question to a replica: the same one for equal keys while it runs and has few questions."""
         handle = self._handle.options(method_name="ask", stream=True, **({} if key is None else {"session_id": key}))
         return _Events(handle.remote(asked))
 
-    def figures(self) -> Sequence[Figures]:
+    def figures(self) -> Sequence[ReplicaFigures]:
         """The figures of the replicas that send them in time."""
         from ray.exceptions import RayError
         from ray.serve.exceptions import RayServeException
@@ -136,7 +136,7 @@ class RayDeployment:
             found = self._handle.broadcast("figures").results(timeout_s=FIGURES_S, return_exceptions=True)
         except (RayError, RayServeException, TimeoutError):
             return ()
-        return [one for one in found if isinstance(one, Figures)]
+        return [one for one in found if isinstance(one, ReplicaFigures)]
 
     def stop(self) -> None:
         """Stop the replicas, Ray Serve where this server started it, and a Ray of its own."""
@@ -161,13 +161,13 @@ class _Events:
     def __init__(self, response: Any) -> None:
         self._response = response
 
-    async def next(self) -> Event:
+    async def next(self) -> RemoteEvent:
         """The next event. Refused where the replica is lost."""
         from ray.exceptions import RayError, RayTaskError
         from ray.serve.exceptions import DeploymentUnavailableError, RayServeException
 
         try:
-            one: Event = await anext(self._response)
+            one: RemoteEvent = await anext(self._response)
         except RayTaskError as error:
             raise Refused(500, f"The replica failed: {type(error.cause).__name__}.", code="internal_error") from error
         except DeploymentUnavailableError:

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator, Sequence
 from prometheus_client import Metric
 
 from ..metrics import Metrics
-from .replica import Figures
+from .replica import ReplicaFigures
 
 
 class Gathered:
     """A collector of the replicas' figures."""
 
-    def __init__(self, gather: Callable[[], Sequence[Figures]], names: Sequence[str]) -> None:
+    def __init__(self, gather: Callable[[], Sequence[ReplicaFigures]], names: Sequence[str]) -> None:
         self._gather, self._names = gather, names
 
     def collect(self) -> Iterator[Metric]:
@@ -29,7 +29,7 @@ class Gathered:
         yield from families.values()
 
 
-def with_replicas(gather: Callable[[], Sequence[Figures]]) -> Metrics:
+def with_replicas(gather: Callable[[], Sequence[ReplicaFigures]]) -> Metrics:
     """Metrics of a server: questions are counted by itself, the rest by its replicas."""
     metrics = Metrics()
     theirs = (metrics.batch, metrics.seconds, metrics.tokens, metrics.generated, metrics.clips, metrics.memory)

@@ -8,12 +8,12 @@ from typing import Protocol
 
 from ...errors import EpError, InternalError
 from ..backend import State
-from ..chatting import Asked, AskedView
+from ..chatting import AskRequest, ViewRequest
 from ..refusals import not_ready, queue_full
 from ..settings import Bounds
 from .figures import with_replicas
 from .question import Events, RemoteQuestion
-from .replica import Figures
+from .replica import ReplicaFigures
 
 TICK_S = 0.5  # between two checks of the replicas
 BUSY_S = 5.0  # to wait where the queue is full
@@ -32,17 +32,17 @@ class Deployment(Protocol):
     def running(self) -> int:
         """Number of replicas that answer. EpError where none ever will."""
 
-    def ask(self, asked: Asked | AskedView, key: str | None) -> Events:
+    def ask(self, asked: AskRequest | ViewRequest, key: str | None) -> Events:
         """Send a question to a replica: the same one for equal keys, any for None."""
 
-    def figures(self) -> Sequence[Figures]:
+    def figures(self) -> Sequence[ReplicaFigures]:
         """The figures of those that answer."""
 
     def stop(self) -> None:
         """Stop them."""
 
 
-class Pool:
+class ReplicaPool:
     """Starts and watches the replicas in a thread of its own. It answers while one of them does."""
 
     def __init__(self, deployment: Deployment, bounds: Bounds, replicas: int) -> None:
@@ -60,7 +60,7 @@ class Pool:
         self.metrics.running.set_function(lambda: sum(not one.waits for one in tuple(self._open)))
 
     @property
-    def model(self) -> Pool:
+    def model(self) -> ReplicaPool:
         """What checks the options of requests. Refused while no replica answers."""
         if self.state != "ready":
             raise not_ready(self.state == "closed")
@@ -118,5 +118,5 @@ class Pool:
                 self.ready()
             self._closing.wait(TICK_S)
 
-    def _figures(self) -> Sequence[Figures]:
+    def _figures(self) -> Sequence[ReplicaFigures]:
         return self._deployment.figures() if self.state == "ready" else ()

@@ -10,29 +10,29 @@ from typing import Protocol
 from ...display.view import ClipView
 from ...generation.answer import Answer
 from ...inputs.prompt import Message
-from ..chatting import VIEWED, Asked, AskedView, Question
+from ..chatting import AskRequest, ServedQuestion, ViewRequest
 from ..kept import KeptTokens
 from ..media import Reference
 from ..metrics import Metrics
 from ..refusals import Refused
-from .replica import Answered, Event
+from .replica import RemoteAnswer, RemoteEvent
 
 
 class Events(Protocol):
     """The events of a question that a replica answers."""
 
-    async def next(self) -> Event:
+    async def next(self) -> RemoteEvent:
         """The next event. Refused where the replica is lost."""
 
     def cancel(self) -> None:
         """End the question, answered or not."""
 
 
-Send = Callable[[Asked | AskedView, str | None], Events]
+Send = Callable[[AskRequest | ViewRequest, str | None], Events]
 """Send a question to a replica: the same one for equal keys, any for None."""
 
 
-class RemoteQuestion(Question):
+class RemoteQuestion(ServedQuestion):
     """A question that a replica answers. `left` is called when it is closed."""
 
     def __init__(self, metrics: Metrics, send: Send, left: Callable[[RemoteQuestion], object]) -> None:
@@ -41,34 +41,32 @@ class RemoteQuestion(Question):
         self._events: Events | None = None
         self._kept: tuple[KeptTokens, ...] | None = None
 
-    async def ask(self, asked: Asked) -> None:
+    async def ask(self, asked: AskRequest) -> None:
         """Send the question. Its replica reads the clips."""
         asked = replace(asked, owner=_hidden(asked.owner))
         self._events = self._send(asked, key_of(asked.messages, asked.owner))
 
-    async def view(self, asked: AskedView) -> ClipView:
-        """See `Question.view`."""
+    async def _view(self, asked: ViewRequest) -> ClipView:
         asked = replace(asked, owner=_hidden(asked.owner))
         self._events = self._send(asked, _key(asked.clip, asked.owner))
         view = await self._received()
         assert isinstance(view, ClipView)
-        self.outcome = VIEWED
         return view
 
     @property
     def kept(self) -> tuple[KeptTokens, ...] | None:
-        """See `Question.kept`."""
+        """See `ServedQuestion.kept`."""
         return self._kept
 
     async def _next(self) -> str | Answer:
         one = await self._received()
-        if isinstance(one, Answered):
+        if isinstance(one, RemoteAnswer):
             self.cached, self._kept = one.cached, one.kept
             return one.answer
         assert isinstance(one, str)
         return one
 
-    async def _received(self) -> str | Answered | ClipView:
+    async def _received(self) -> str | RemoteAnswer | ClipView:
         assert self._events is not None
         one = await self._events.next()
         if isinstance(one, Refused):

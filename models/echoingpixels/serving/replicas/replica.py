@@ -14,7 +14,7 @@ from prometheus_client import Metric
 from ...display.view import ClipView
 from ...generation.answer import Answer
 from ...model import EchoingPixels
-from ..chatting import Asked, AskedView, PendingQuestion
+from ..chatting import AskRequest, PendingQuestion, ViewRequest
 from ..kept import KeptTokens
 from ..messages import check_options
 from ..refusals import Refused
@@ -23,20 +23,20 @@ from ..settings import Settings
 
 
 @dataclass(frozen=True)
-class Answered:
-    """The last event of a question. `cached`: no clip was encoded for it. `kept`: as of `Question`."""
+class RemoteAnswer:
+    """The last event of a question. `cached`: no clip was encoded for it. `kept`: as of `ServedQuestion`."""
 
     answer: Answer
     cached: bool
     kept: tuple[KeptTokens, ...] | None
 
 
-Event = str | Answered | ClipView | Refused
+RemoteEvent = str | RemoteAnswer | ClipView | Refused
 """A piece of text; then the answer, or the refusal in its place. Of a view this alone."""
 
 
 @dataclass(frozen=True)
-class Figures:
+class ReplicaFigures:
     """The metrics of a replica."""
 
     replica: str
@@ -63,32 +63,32 @@ class Replica:
             self.close()
             raise failure
 
-    async def ask(self, asked: Asked | AskedView) -> AsyncIterator[Event]:
+    async def ask(self, asked: AskRequest | ViewRequest) -> AsyncIterator[RemoteEvent]:
         """Answer a question. One that nobody reads any more is cancelled at its next token."""
         engine, clips = self._own.engine, self._own.clips
         try:
-            if isinstance(asked, Asked):
+            if isinstance(asked, AskRequest):
                 check_options(engine.model, asked.options)
             question = PendingQuestion(engine, clips)
         except Refused as refused:
             yield refused
             return
         try:
-            if isinstance(asked, AskedView):
+            if isinstance(asked, ViewRequest):
                 yield await question.view(asked)
                 return
             await question.ask(asked)
             while not isinstance(one := await question.event(), Answer):
                 yield one
-            yield Answered(one, question.cached, question.kept)
+            yield RemoteAnswer(one, question.cached, question.kept)
         except Refused as refused:
             yield refused
         finally:
             question.close()
 
-    def figures(self) -> Figures:
+    def figures(self) -> ReplicaFigures:
         """The metrics of this replica."""
-        return Figures(self.name, list(self._own.engine.metrics.registry.collect()))
+        return ReplicaFigures(self.name, list(self._own.engine.metrics.registry.collect()))
 
     def close(self) -> None:
         """End the inference thread and the processes that read media."""

@@ -10,14 +10,14 @@ from ..readers import Readers
 from ..server import HttpServer, file_store
 from ..settings import Settings
 from .deployment import RayDeployment
-from .pool import Deployment, Pool
+from .pool import Deployment, ReplicaPool
 
 
-class ReplicaServer(HttpServer[Pool, Readers]):
+class ReplicaServer(HttpServer[ReplicaPool, Readers]):
     """One server for several replicas: HTTP, keys, limits and uploads are its own, models and clips are theirs."""
 
     def __init__(self, settings: Settings, deployment: Deployment, replicas: int) -> None:
-        pool = Pool(deployment, settings.bounds, replicas)
+        pool = ReplicaPool(deployment, settings.bounds, replicas)
         super().__init__(settings, pool, Readers(settings.bounds), file_store(settings), pool.admit)
 
 
