@@ -16,6 +16,7 @@ from echoingpixels.evaluation.evaluate import evaluate
 from echoingpixels.features.cache import FeatureCache
 from echoingpixels.from_pretrained import load
 from echoingpixels.inputs.positions import AUDIO, TEXT, VIDEO
+from echoingpixels.reducer_names import UNSIEVED
 from echoingpixels.reducers.pick import TopK
 from echoingpixels.reducers.registry import REDUCERS
 from echoingpixels.reducers.setting import Setting
@@ -138,7 +139,12 @@ def test_figures_of_two_sets_are_those_of_their_questions_together(tmp_path: Pat
     assert figures.audio(cell, plan.BOTH) == 15 / 60
     assert figures.audio(cell, ["v1"], lambda row: row.regime == "balanced") == 12 / 30
     assert figures.kept(cell, plan.BOTH) == 60 / 60
-    assert figures.least(cell, plan.BOTH) == 0.0 and figures.least(cell, ["busy"]) == 0.1
+    assert figures.lesser(cell, plan.BOTH) == [(4, 10), (4, 10), (4, 10), (0, 10), (1, 10), (2, 10)]
+    answered(store, Cell("v1", UNSIEVED, 0.05), [True] * 4, [4, 4, 4, 0])
+    assert page.floors(figures) == "–"
+    answered(store, Cell("busy", UNSIEVED, 0.05), [True] * 2, [1, 2])
+    told = "in 4 of 6 questions whose clip has both; in the others, one modality has at most 1 kept"
+    assert page.floors(figures) == told
     assert figures.share(Cell("", "cs2", 0.1), plan.BOTH) is None
     assert "| all tokens | 100.0 |" in page.accuracy(figures, plan.BOTH)
     readme = page.readme(store, README.read_text(encoding="utf-8"))

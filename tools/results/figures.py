@@ -50,18 +50,17 @@ class Figures:
         after, before = (sum(sum(one.audio) + sum(one.video) for _, one in part) for part in (found, full))
         return after / max(1, before)
 
-    def least(self, cell: Cell, sets: Sequence[str], chosen: Chosen = every) -> float | None:
-        """The least share of the budget that a modality got in any question whose clip has both."""
+    def lesser(self, cell: Cell, sets: Sequence[str]) -> list[tuple[int, int]]:
+        """For each question whose clip has both modalities: the kept tokens of the one with fewer, and of both."""
         full = self._answered(replace(cell, reducer="full", keep=1.0), sets)
         found = self._answered(cell, sets)
         if full is None or found is None:
-            return None
-        least = 1.0
-        for (row, one, i), (_, whole, j) in zip(_each(found), _each(full), strict=True):
-            if chosen(row) and whole.audio[j] and whole.video[j]:
-                kept = one.audio[i] + one.video[i]
-                least = min(least, one.audio[i] / max(1, kept), one.video[i] / max(1, kept))
-        return least
+            return []
+        return [
+            (min(one.audio[i], one.video[i]), one.audio[i] + one.video[i])
+            for (_, one, i), (_, whole, j) in zip(_each(found), _each(full), strict=True)
+            if whole.audio[j] and whole.video[j]
+        ]
 
     def number(self, cell: Cell, sets: Sequence[str], chosen: Chosen = every) -> int:
         """The number of questions."""

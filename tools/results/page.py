@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from echoingpixels.datasets.questions import Row
-from echoingpixels.reducers.registry import REDUCERS
+from echoingpixels.reducers.registry import FLOOR, REDUCERS
 
 from .figures import UNKNOWN, Figures, every, of_full, percent, points, table
 from .plan import (
@@ -67,7 +67,7 @@ def fields(store: Store) -> dict[str, str]:
         **about(store),
         "audio": audio(made),
         "kept": kept(made),
-        "least": percent(made.least(Cell("", UNSIEVED, 0.05), BOTH), 0),
+        "floors": floors(made),
         "half_width": half_width(made),
         "ablations": ablations(made),
         "ablations_paired": ablations_paired(made),
@@ -146,6 +146,16 @@ def kept(made: Figures) -> str:
     cells = {name: [Cell("", name, keep) for keep in KEEPS] for name in OTHER_SHARES if _is(name)}
     rows = [[f"`{name}`", *(percent(made.kept(cell, BOTH)) for cell in of)] for name, of in cells.items()]
     return table(["reducer", *(f"{keep:g}" for keep in KEEPS)], rows)
+
+
+def floors(made: Figures) -> str:
+    """Whether both modalities have their share of the budget that the default without a sieve promises."""
+    found = made.lesser(Cell("", UNSIEVED, 0.05), BOTH)
+    if not found:
+        return UNKNOWN
+    few = [one for one, both in found if one < 0.999 * FLOOR * both]
+    text = f"in {len(found) - len(few):,} of {len(found):,} questions whose clip has both"
+    return f"{text}; in the others, one modality has at most {max(few)} kept" if few else text
 
 
 def audio(made: Figures) -> str:
