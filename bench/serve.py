@@ -115,7 +115,7 @@ def _round(url: str, bodies: list[dict[str, Any]], clients: int) -> float:
 
 def _batches(server: Server) -> float:
     """Number of batches so far."""
-    return server.metrics.registry.get_sample_value("ep_batch_size_count") or 0.0
+    return server.engine.metrics.registry.get_sample_value("ep_batch_size_count") or 0.0
 
 
 if __name__ == "__main__":
