@@ -69,6 +69,7 @@ SLOW = (
     "tests/cli/test_chat.py::test_a_terminal",
     "tests/cli/test_chat.py::test_an_interrupt",
     "tests/serving/test_load.py",
+    "tests/serving/test_page.py",
     "tests/serving/test_schema.py",
     "tests/synth/test_other_syncclips.py::test_in_the_files",
     "tests/synth/test_other_syncclips.py::test_the_four_regimes",
