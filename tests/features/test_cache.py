@@ -173,6 +173,13 @@ def test_other_weights_of_the_same_name_are_others(copy: Path) -> None:
     assert folder_mark(copy) == before.model
 
 
+def test_a_model_may_have_an_encoder_keep_of_its_own(copy: Path) -> None:
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps({**config, "encoder_keep": "0.4@2"}))
+    assert weights_of(str(copy), LoadOptions()).encoder_keep == "0.4@2"
+    assert weights_of(str(copy), LoadOptions(encoder_keep=None)).encoder_keep == "off"
+
+
 @pytest.mark.parametrize("header", [True, False])
 def test_a_changed_weight_file_of_the_same_size_is_another_model(header: bool, copy: Path) -> None:
     before, file = weights_of(str(copy), LoadOptions()), copy / "model.safetensors"
