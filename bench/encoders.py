@@ -1,7 +1,7 @@
-"""Time of the vision encoder at real sizes over a real clip, with and without reuse of unchanged windows.
+"""Time of the vision encoder at real sizes over a real clip, with reuse of unchanged windows or cells dropped inside.
 
-Random weights: times and shares are real, features are not. Every round runs all thresholds; speedups are ratios of
-processor time within a round.
+Random weights: times and shares are real, features are not. Every round runs all thresholds and encoder keeps;
+speedups are ratios of processor time within a round.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from copy import copy
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from statistics import median
 from typing import Annotated
@@ -17,13 +18,16 @@ import torch
 import typer
 
 from bench.stack import random_vision_encoder
+from echoingpixels.backbones.base import Features
 from echoingpixels.backbones.encoders import TemporalReuse, attending
 from echoingpixels.backbones.qwen_omni import QwenOmni
 from echoingpixels.features.encode import encode
 from echoingpixels.inputs.patches import patches
+from echoingpixels.inputs.positions import Span
+from echoingpixels.inputs.prepare import Media
 from echoingpixels.media import read_clip
 from echoingpixels.media.clip import Clip
-from echoingpixels.options import OFF, LoadOptions, MediaOptions, Reuse, check_reuse, reuse_name
+from echoingpixels.options import OFF, EncoderKeep, LoadOptions, MediaOptions, Reuse, check_reuse, reuse_name
 from echoingpixels.planning.meta_model import outline
 from echoingpixels.report import Stopwatch
 from epcli import console
@@ -35,35 +39,51 @@ def main(
     start: Annotated[float, typer.Option(help="Start of the part to encode, in s.")] = 0.0,
     seconds: Annotated[float, typer.Option(help="Length of the part, at 2 frames a second.")] = 18.5,
     reuse: Annotated[str, typer.Option(help="Thresholds or off, comma-separated.")] = "off,0.1",
+    encoder_keep: Annotated[list[str] | None, typer.Option(help="As of ep; repeatable. Default: off.")] = None,
     repeat: Annotated[int, typer.Option(help="Rounds.")] = 1,
-    count: Annotated[bool, typer.Option("--count", help="Only count the changed cells; encode nothing.")] = False,
+    count: Annotated[
+        bool, typer.Option("--count", help="Only count changed cells and operations; encode nothing.")
+    ] = False,
 ) -> None:
-    """Cells encoded, processor seconds and speedup of each threshold; JSON, one a line."""
+    """Cells encoded, processor seconds and speedup of each threshold and encoder keep; JSON, one a line."""
     thresholds = [None if one == OFF else check_reuse(float(one)) for one in reuse.split(",")]
+    keeps = [None if one == OFF else EncoderKeep.read(one) for one in encoder_keep or (OFF,)]
     on = outline(model, LoadOptions(device="cpu")).model if count else random_vision_encoder(model)
     assert isinstance(on.backbone, QwenOmni)
     read = MediaOptions(start=start, end=start + seconds, audio=False)
     film = read_clip(clip, read, frame_size=on.frame_size)
     if count:
-        for threshold in thresholds:
-            side = attending(on.backbone.thinker.model.visual)
-            changed = TemporalReuse(threshold, side).changed(*patches(film.frames, film.frames.shape[1:3]))
-            console.out_json({"reuse": reuse_name(threshold), "cells": int(changed.sum()), "of": changed.numel()})
+        for threshold, keep in product(thresholds, keeps):
+            on.backbone.encoder_keep = keep
+            console.out_json({**_named(threshold, keep), **_counted(on.backbone, film, threshold)})
         return
-    rounds = [[_measured(on.backbone, film, one) for one in thresholds] for _ in range(repeat)]
-    for i, threshold in enumerate(thresholds):
+    ways = list(product(thresholds, keeps))
+    rounds = [[_measured(on.backbone, film, *way) for way in ways] for _ in range(repeat)]
+    for i, (threshold, keep) in enumerate(ways):
         times = [one[i][0] for one in rounds]
         ratios = [one[0][0] / one[i][0] for one in rounds]
         _, cells, of, flops = rounds[0][i]
-        row = {"reuse": reuse_name(threshold), "cells": cells, "of": of, "flops": flops, "cpu_s": median(times)}
+        row = {**_named(threshold, keep), "cells": cells, "of": of, "flops": flops, "cpu_s": median(times)}
         console.out_json({**row, "speedup": median(ratios), "low": min(ratios), "high": max(ratios)})
 
 
+def _named(reuse: Reuse, keep: EncoderKeep | None) -> dict[str, str]:
+    return {"reuse": reuse_name(reuse), "encoder_keep": OFF if keep is None else str(keep)}
+
+
+def _counted(on: QwenOmni, clip: Clip, reuse: Reuse) -> dict[str, float]:
+    """Cells that change, cells of the clip, and floating-point operations of the vision encoder."""
+    parts, grid = patches(clip.frames, clip.frames.shape[1:3])
+    changed = TemporalReuse(reuse, attending(on.thinker.model.visual)).changed(parts, grid)
+    flops = on.encoder_flops(Media(Span(), None, grid), Features(None, None, changed.flatten()))
+    return {"cells": int(changed.sum()), "of": changed.numel(), "flops": flops}
+
+
 @torch.no_grad()
-def _measured(backbone: QwenOmni, clip: Clip, reuse: Reuse) -> tuple[float, int, int, float]:
+def _measured(backbone: QwenOmni, clip: Clip, reuse: Reuse, keep: EncoderKeep | None) -> tuple[float, int, int, float]:
     """Processor seconds from frames to features, cells encoded, cells of the clip, and floating-point operations."""
     on = copy(backbone)
-    on.reuse = reuse
+    on.reuse, on.encoder_keep = reuse, keep
     began = time.process_time()
     encoded = encode(on, clip.pieces(), Stopwatch(torch.device("cpu")))
     spent, features = time.process_time() - began, encoded.features

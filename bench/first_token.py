@@ -1,5 +1,5 @@
 """Seconds from a file to the first token, stage by stage: transformers with all tokens, and our reducers with and
-without reuse of unchanged windows.
+without reuse of unchanged windows, or cells dropped inside the vision encoder.
 
 A real clip, and real sizes with random weights: the times are real, the choice of tokens means nothing. Every round
 runs all ways; speedups are ratios within a round. transformers gets our frames, log-mel and token ids, which equal its
@@ -27,7 +27,7 @@ from echoingpixels.inputs.prepare import prepare_media
 from echoingpixels.media.clip import whole
 from echoingpixels.media.sandbox.worker import Worker
 from echoingpixels.model import EchoingPixels
-from echoingpixels.options import OFF, AskOptions, GenerateOptions, MediaOptions, check_reuse
+from echoingpixels.options import OFF, AskOptions, EncoderKeep, GenerateOptions, MediaOptions, check_reuse
 from echoingpixels.reducers.cs2 import SieveOptions
 from echoingpixels.report import BEFORE
 from epcli import console
@@ -35,6 +35,7 @@ from epcli import console
 QUESTION = "Which sound plays when the bird falls?"
 CPU = torch.device("cpu")
 THEIRS = "transformers"
+WAYS = "Comma-separated: transformers, or REDUCER[+REUSE][/ENCODER_KEEP], the latter with : for its commas."
 Seconds = dict[str, float]
 
 
@@ -43,9 +44,7 @@ def main(
     model: Annotated[str, typer.Option(help="tiny, or a known model for its sizes.")] = "qwen2.5-omni-3b",
     start: Annotated[float, typer.Option(help="Start of the part to read, in s.")] = 0.0,
     seconds: Annotated[float, typer.Option(help="Length of the part, at 2 frames a second.")] = 18.5,
-    ways: Annotated[str, typer.Option(help="Comma-separated: transformers, or REDUCER[+REUSE].")] = (
-        "transformers,full,full+0.1,cs2,cs2+0.1"
-    ),
+    ways: Annotated[str, typer.Option(help=WAYS)] = ("transformers,full,full+0.1,cs2,cs2+0.1"),
     keep: Annotated[float, typer.Option(help="Share of the tokens to keep.")] = 0.1,
     layers: Annotated[int, typer.Option(help="Layers of the sieve.")] = 4,
     repeat: Annotated[int, typer.Option(help="Rounds that count.")] = 1,
@@ -71,10 +70,12 @@ def _way(
     """A function that runs one way and returns its seconds by stage."""
     if name == THEIRS:
         return lambda: _theirs(on, worker, clip, options)
+    name, _, keep_inside = name.partition("/")
     reducer, _, reuse = name.partition("+")
     backbone = copy(on.backbone)
     assert isinstance(backbone, QwenOmni)
     backbone.reuse = None if reuse in ("", OFF) else check_reuse(float(reuse))
+    backbone.encoder_keep = EncoderKeep.read(keep_inside.replace(":", ",")) if keep_inside else None
     model = EchoingPixels(backbone, on.sieve)
     ask = AskOptions(reducer, 1.0 if reducer == "full" else keep, GenerateOptions(max_new_tokens=1), evidence=False)
     return lambda: _ours(model, worker, clip, options, ask)

@@ -25,6 +25,7 @@ from echoingpixels.options import (
     MediaOptions,
     Quant,
     check_keep,
+    read_encoder_keep,
     read_reuse,
 )
 from echoingpixels.reducer_names import SIEVE_DEFAULT, UNSIEVED, check_reducer
@@ -49,6 +50,10 @@ DTYPE = "Data type of the weights: bfloat16, float16 or float32; auto: by device
 REUSE = (
     "Reuse the vision and audio features of unchanged windows: a threshold such as 0.1, "
     f"{OFF}, or {AUTO} (the model's own setting)."
+)
+ENCODER_KEEP = (
+    "Share of each frame's video tokens that the vision encoder keeps inside, such as 0.3; also after which numbers of "
+    f"its layers: 0.3@8,0.15@16. {OFF}: all; {AUTO}: the model's own setting."
 )
 
 
@@ -83,6 +88,7 @@ class ModelGroup:
     device: Device = AUTO
     yes: Annotated[bool, model_option("--yes", help="Download the model without asking, if it is not present.")] = False
     reuse: Annotated[str, model_option("--reuse", help=REUSE, metavar="THRESHOLD")] = AUTO
+    encoder_keep: Annotated[str, model_option("--encoder-keep", help=ENCODER_KEEP, metavar="SHARE")] = AUTO
     compile: Annotated[
         bool, model_option("--compile", help="Compile decoding with torch.compile; the first answer is slower.")
     ] = False
@@ -101,6 +107,7 @@ class ModelGroup:
             cache=None if self.quant == "none" or self.no_cache else cache_folders(self.cache_dir)[1],
             reuse=read_reuse(self.reuse),
             dtype=self.dtype,
+            encoder_keep=read_encoder_keep(self.encoder_keep),
         )
 
     @property

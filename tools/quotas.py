@@ -50,7 +50,7 @@ class VideoOnly(OnePool):
 
     def size(self, pool: Pool, keep: float) -> Tensor:
         """See `OnePool.size`."""
-        return budget(pool.mask & ~pool.audio, keep) + pool.audio.sum(1)
+        return budget(pool.mask & ~pool.audio, keep, pool.absent) + pool.audio.sum(1)
 
     def least(self, n: Tensor, k: Tensor) -> Tensor:
         """See `OnePool.least`."""

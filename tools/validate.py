@@ -122,7 +122,7 @@ def main(
     same: Annotated[bool, typer.Option(help="Ask the other reducer with as many tokens on average.")] = False,
 ) -> None:
     """Print one line for each reducer and ratio."""
-    loaded = load(model or str(out / "model"), sieve=sieve, device="cpu", reuse=None)
+    loaded = load(model or str(out / "model"), sieve=sieve, device="cpu", reuse=None, encoder_keep=None)
     assert isinstance(loaded.backbone, QwenOmni)
     wanted = held_out(read_recipe(recipe, TinyRecipe))
     reader = Reader(out / BANK, wanted.seed, wanted.names(loaded.backbone))

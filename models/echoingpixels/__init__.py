@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .media.clip import Clip as Clip
     from .model import EchoingPixels as EchoingPixels
     from .options import AskOptions as AskOptions
+    from .options import EncoderKeep as EncoderKeep
     from .options import GenerateOptions as GenerateOptions
     from .options import LoadOptions as LoadOptions
     from .options import MediaOptions as MediaOptions
@@ -33,6 +34,7 @@ _HOMES = {
     "Conversation": "conversation",
     "EchoingPixels": "model",
     "EncodedClip": "encoded_clip",
+    "EncoderKeep": "options",
     "EpError": "errors",
     "GenerateOptions": "options",
     "LoadOptions": "options",

@@ -86,20 +86,29 @@ class Prompt:
     def cost(self, options: AskOptions) -> Cost:
         """The cost before the first token, and the warnings and notes that belong to the answer."""
         clips, model = self.clips, self.model
-        text = int((self.inputs.kind == TEXT).sum())
+        text, absent = int((self.inputs.kind == TEXT).sum()), sum(clip.absent for clip in clips)
+        left = self.tokens - text - absent
+        notes = () if not absent or options.keep * (left + absent) <= left else (_few(left, left + absent),)
         spent = sum((replace(clip.time_s, load=None) for clip in clips), StageTimes(load=model.load_s))
         resolution = model.backbone.resolution
         warnings = [w for clip in clips for w in (*clip.source.warnings, *resolution.warnings(clip.media.span))]
         return Cost(
             time_s=spent + self.time_s,
             encoder_flops=sum(clip.encoder_flops for clip in clips),
-            selection_flops=model.selection_flops(options.reducer, self.tokens - text, text),
+            selection_flops=model.selection_flops(options.reducer, left, text),
             peak_bytes=max(filter(None, (clip.peak_bytes for clip in clips)), default=None),
             encoded=sum((clip.features.encoded(clip.media.span.image) for clip in clips), TokenCounts()),
             timing=Timing.of(clips[0].media.span, clips[0].duration) if len(clips) == 1 else None,
             warnings=(*dict.fromkeys(warnings), *model.overreach(int(self.inputs.positions.max()) + 1)),
-            notes=(*dict.fromkeys(note for clip in clips for note in clip.notes), *model.notes(options.reducer)),
+            notes=(*dict.fromkeys(n for clip in clips for n in clip.notes), *model.notes(options.reducer), *notes),
         )
+
+
+def _few(left: int, tokens: int) -> str:
+    """The note where a keep ratio asks for more tokens than the vision encoder has kept."""
+    return (
+        f"The encoders kept {left:,} of {tokens:,} audio and video tokens (--encoder-keep): --keep keeps all of these."
+    )
 
 
 def prefix_rows(prompts: Sequence[Prompt]) -> list[PrefixRow]:

@@ -68,6 +68,12 @@ class EncodedClip:
         return (*self.source.notes, *((CACHED,) if self.cached else ()))
 
     @property
+    def absent(self) -> int:
+        """Number of video tokens that the vision encoder dropped."""
+        span, video = self.media.span, self.features.video
+        return 0 if video is None else span.tokens - span.audio_tokens - len(video)
+
+    @property
     def encoder_flops(self) -> float:
         """Floating-point operations of the encoders."""
         return self.model.backbone.encoder_flops(self.media, self.features)

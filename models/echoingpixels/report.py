@@ -193,8 +193,8 @@ class Report:
     """The cost of one answer.
 
     `time_s`: of a batch, an equal share of its seconds. `question_s`: of it, without the clip's and earlier answers'
-    part. `encoded`: tokens that the encoders computed; the other tokens
-    of `tokens` reuse the features of one of these. `tokens_per_s`: decoding throughput after the first token, of the
+    part. `encoded`: tokens that the encoders computed to the end; the others of `tokens` reuse the features of one of
+    these, or the vision encoder dropped them. `tokens_per_s`: decoding throughput after the first token, of the
     whole batch; None for answers of one token. `first_layer`, `last_layer`: tokens that these decoder layers read.
     """
 

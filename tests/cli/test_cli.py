@@ -122,6 +122,18 @@ def test_reuse_takes_a_threshold_off_or_auto(ask: Callable[..., Any]) -> None:
         assert refused.code == 2 and wrong in refused.err and "off or auto" in refused.err
 
 
+def test_encoder_keep_takes_shares_off_or_auto(ask: Callable[..., Any]) -> None:
+    runs = {keep: json.loads(ask(QUESTION, "--json", "--encoder-keep", keep).out) for keep in ("off", "auto", "0.3@2")}
+    assert runs["auto"]["encoded"] == runs["off"]["encoded"]
+    assert runs["0.3@2"]["encoded"]["video"] <= 0.35 * runs["off"]["encoded"]["video"]
+    assert runs["0.3@2"]["tokens"]["video"]["before"] == runs["off"]["tokens"]["video"]["before"]
+    assert runs["0.3@2"]["flops"]["reduced"] < runs["off"]["flops"]["reduced"]
+    for wrong in ("all", "1.5"):
+        refused = ask(QUESTION, "--encoder-keep", wrong)
+        assert refused.code == 2 and "off or auto" in refused.err
+    assert ask(QUESTION, "--encoder-keep", "0.3@9").code == 2
+
+
 def test_ablation_reducers_work_in_tools_but_are_not_in_the_help(ask: Callable[..., Any], ep: Program) -> None:
     import tools.quotas  # noqa: F401  (registers them)
 

@@ -170,6 +170,7 @@ def test_answers_made_with_other_options_are_refused(data: Path, out: Path, ep: 
         ("--max-new-tokens", "3", "max_new_tokens"),
         ("--temperature", "0.5", "temperature"),
         ("--reuse", "off", "reuse"),
+        ("--encoder-keep", "0.3", "encoder_keep"),
         ("--no-audio", None, "audio"),
     ):
         more = (option,) if value is None else (option, value)

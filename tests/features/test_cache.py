@@ -28,7 +28,7 @@ from echoingpixels.generation.answer import Chunk
 from echoingpixels.inputs.prepare import prepare_media
 from echoingpixels.media import read_clip
 from echoingpixels.model import EchoingPixels
-from echoingpixels.options import AskOptions, GenerateOptions, LoadOptions, MediaOptions
+from echoingpixels.options import AskOptions, EncoderKeep, GenerateOptions, LoadOptions, MediaOptions
 from echoingpixels.storage.folders import UNFINISHED, filling, write_text_atomically
 from tests.support import tinymodel
 from tests.support.batches import Near, answer, job, rows, tasks
@@ -168,7 +168,16 @@ def test_other_weights_of_the_same_name_are_others(copy: Path) -> None:
     marks = [weights_of("tiny", LoadOptions(reuse=threshold)).encoders for threshold in (None, 0.1, 0.2)]
     assert len(set(marks)) == 3 and before.encoders == marks[1]
     assert before.reuse == 0.1  # its own
+    thin = weights_of("tiny", LoadOptions(encoder_keep=EncoderKeep((0.3,))))
+    assert (before.encoder_keep, thin.encoder_keep) == ("off", "0.3") and thin.encoders not in marks
     assert folder_mark(copy) == before.model
+
+
+def test_a_model_may_have_an_encoder_keep_of_its_own(copy: Path) -> None:
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps({**config, "encoder_keep": "0.4@2"}))
+    assert weights_of(str(copy), LoadOptions()).encoder_keep == "0.4@2"
+    assert weights_of(str(copy), LoadOptions(encoder_keep=None)).encoder_keep == "off"
 
 
 @pytest.mark.parametrize("header", [True, False])

@@ -25,7 +25,7 @@ from echoingpixels.generation import decode as generate
 from echoingpixels.inputs.patches import Resolution
 from echoingpixels.media.clip import Clip
 from echoingpixels.model import EchoingPixels
-from echoingpixels.options import AskOptions, GenerateOptions, Reuse
+from echoingpixels.options import AskOptions, EncoderKeep, GenerateOptions, Reuse
 from echoingpixels.reducer_names import REDUCER_NAMES, SIEVED
 from echoingpixels.reducers import budget
 from echoingpixels.reducers import chunked_scoring as windows
@@ -64,12 +64,14 @@ def asked(question: str = QUESTIONS[1], clip: Clip | None = None, keep: Any = 0.
     return work
 
 
-def reusing(model: EchoingPixels, reuse: Reuse, max_pixels: int = 84 * 84) -> EchoingPixels:
-    """The same model with another reuse threshold and resolution."""
+def reusing(
+    model: EchoingPixels, reuse: Reuse, max_pixels: int = 84 * 84, keep: EncoderKeep | None = None
+) -> EchoingPixels:
+    """The same model with another reuse threshold, resolution and encoder keep."""
     on = model.backbone
     assert isinstance(on, QwenOmni)
     resolution = Resolution.plain(max_pixels, on.resolution.video_min)
-    made = QwenOmni(on.thinker, on.tokenizer, on.name, resolution, reuse=reuse)
+    made = QwenOmni(on.thinker, on.tokenizer, on.name, resolution, reuse, keep)
     return EchoingPixels(made, model.sieve)
 
 
@@ -106,6 +108,20 @@ def test_every_reuse_threshold_answers_as_on_the_cpu(
     noise[4:8] = noise[3]  # still for a while
     clip = replace(tinymodel.clip(6.0), frames=noise)
     same(lambda model: asked(clip=clip)(reusing(model, reuse, 168 * 168)), on_cpu(dtype))
+
+
+@pytest.mark.parametrize("full", [[1], [0]], ids=["full", "windows"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_cells_dropped_in_the_encoder_answer_as_on_the_cpu(
+    dtype: torch.dtype, full: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(qwen_omni, "PATCHES_AT_ONCE", 240)
+    noise = np.random.default_rng(3).integers(0, 256, (12, 140, 168, 3), dtype=np.uint8)
+    noise[4:8] = noise[3]
+    clip, model = replace(tinymodel.clip(6.0), frames=noise), on_cpu(dtype)
+    backbone: Any = model.backbone
+    backbone.thinker.model.visual.fullatt_block_indexes = full
+    same(asked(clip=clip), reusing(model, 0.1, 168 * 168, EncoderKeep((0.3,), (1,))))
 
 
 @pytest.mark.parametrize("kind", ["video", "sound", "image"])

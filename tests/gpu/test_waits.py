@@ -12,7 +12,7 @@ import torch
 
 from echoingpixels.backbones import qwen_omni
 from echoingpixels.model import EchoingPixels
-from echoingpixels.options import AskOptions, GenerateOptions, Reuse
+from echoingpixels.options import AskOptions, EncoderKeep, GenerateOptions, Reuse
 from echoingpixels.reducers.registry import REDUCERS as REGISTERED
 from tests.gpu.test_pipeline import QUESTIONS, reusing
 from tests.support import tinymodel
@@ -24,10 +24,11 @@ CHUNK: dict[str, int] = {}  # of the vision encoder, and of the audio encoder
 TOKEN = {"generation/decode.py:stream_tokens": 1}  # the token itself
 QUESTION = {
     "inputs/token_stream.py:packed": 1,  # how many tokens are kept
-    "inputs/token_stream.py:row_counts": 2,  # tokens by kind, before and after
+    "inputs/token_stream.py:row_counts": 1,  # kept tokens by kind
     "inputs/token_stream.py:kept_times": 3,  # for the answer, after the last token
 }
 EVIDENCE = {"generation/evidence.py:evidence": 3}  # after the last token, without the gradient
+WINDOWS = "backbones/thinning.py:on_cpu"
 LAYER = {"backbones/qwen_omni.py:hidden via lazy_initialization": 1}  # of a static cache: how far it is filled
 SIEVE = {"reducers/cs2.py:scores": 1, "backbones/qwen_omni.py:run_layers": 1}
 REDUCERS: dict[tuple[str, str], dict[str, int]] = {
@@ -79,6 +80,23 @@ def test_a_clip_waits_once_however_many_chunks_it_has(
     assert waits(record) == Counter(CLIP) + times(int(chunks), CHUNK)
 
 
+@pytest.mark.parametrize("reuse", [None, 0.1])
+@pytest.mark.parametrize("full", [[1], [0]], ids=["full", "windows"])  # layers with attention over the whole frame
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_cells_dropped_in_the_encoder_wait_once_a_clip_and_for_windows_attended_one_by_one(
+    dtype: torch.dtype, full: list[int], reuse: Reuse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(qwen_omni, "PATCHES_AT_ONCE", 240)
+    noise = np.random.default_rng(3).integers(0, 256, (12, 140, 168, 3), dtype=np.uint8)
+    with on_cuda(reusing(on_cpu(dtype), reuse, 168 * 168, EncoderKeep((0.3,), (1,)))) as (model, record):
+        model.backbone.thinker.model.visual.fullatt_block_indexes = full
+        model.encode(replace(tinymodel.clip(6.0), frames=noise))
+    expected = Counter(CLIP) + Counter({"backbones/base.py:of": 1})
+    if full == [0]:  # the last layer has windows, whose sizes its saliency needs too
+        expected += times(3, {"backbones/thinning.py:_windows" if dtype is torch.float32 else WINDOWS: 1})
+    assert waits(record) == expected
+
+
 @pytest.mark.parametrize("options", [{}, {"static": True}], ids=["growing", "static"])
 @pytest.mark.parametrize("tokens", [1, 2, 9])
 @pytest.mark.parametrize(("reducer", "form"), REDUCERS)
@@ -119,7 +137,7 @@ def test_each_drop_inside_the_decoder_waits_for_the_number_of_tokens_that_are_le
         clip.ask(QUESTIONS[0], question(reducer, tokens))
         drops = REGISTERED[reducer].schedule.at(model.backbone.shape.layers, 0.3).drops
     counts = {"inputs/token_stream.py:packed": 1 + len(drops), "inputs/token_stream.py:kept_times": 3}
-    reports = {"inputs/token_stream.py:row_counts": 1, "inputs/descent.py:counts_by_layer": 1}
+    reports = {"inputs/descent.py:counts_by_layer": 1}
     first = {"reducers/budget.py:parts": 1} if reducer == "seats" else {}  # the windows that diverse compares
     expected = Counter(counts) + Counter(reports) + Counter(first) + times(tokens, TOKEN)
     assert len(drops) > 0 and waits(record) == expected

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -14,22 +16,51 @@ def dense(on: Any, pixels: Tensor, grid: tuple[int, int, int], cells: Tensor) ->
 
     The patches (P, 1176) keep their order.
     """
+    features, weights, _ = thinned(on, pixels, grid, cells, {})
+    return features, weights
+
+
+def thinned(
+    on: Any, pixels: Tensor, grid: tuple[int, int, int], cells: Tensor, shares: Mapping[int, float]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The same where the encoder keeps `shares[n]` of each step's cells after n layers; and the cells that it kept."""
     cell = torch.arange(len(pixels)) // 4
     columns, each = grid[2] // 2, grid[1] * grid[2] // 4
     step, row, column = cell // each, cell % each // columns, cell % columns
     within = torch.arange(len(pixels)) % 4
     wide = on.window_size // 28
     window = (step * 1000 + row // wide) * 1000 + column // wide
-    chosen = cells[cell]
-    places = torch.stack([2 * row + within // 2, 2 * column + within % 2], 1)[chosen]
+    chosen = cells[cell].nonzero()[:, 0]
+    places = torch.stack([2 * row + within // 2, 2 * column + within % 2], 1)
     hidden = on.patch_embed(pixels[chosen])
-    rotary = on.rotary_pos_emb(hidden, places)
+    new = torch.bincount(step[chosen], minlength=grid[0]) // 4
     for i, block in enumerate(on.blocks):
+        if i in shares:
+            left = kept(hidden, step[chosen], [math.ceil(shares[i] * n) for n in new.tolist()])
+            hidden, chosen = hidden[left], chosen[left]
+        rotary = on.rotary_pos_emb(hidden, places[chosen])
         group = (step if i in on.fullatt_block_indexes else window)[chosen]
         made, weights = attend(block.attn, block.norm1(hidden), group[:, None] == group[None], rotary)
         hidden = hidden + made
         hidden = hidden + block.mlp(block.norm2(hidden))
-    return on.merger(hidden), weights
+    return on.merger(hidden), weights, cell[chosen][::4]
+
+
+def kept(hidden: Tensor, step: Tensor, most: list[int]) -> Tensor:
+    """The patches (P,) bool of the cells that lie farthest apart, `most` of each step."""
+    mean, of = hidden.view(-1, 4, hidden.shape[1]).mean(1), step[::4]
+    stay = torch.zeros(len(of), dtype=torch.bool)
+    for number, k in enumerate(most):
+        here = (of == number).nonzero()[:, 0]
+        far = 1 - F.cosine_similarity(mean[here, None], mean[None, here], dim=-1)
+        others = far + torch.eye(len(here)) * 10
+        chosen = [int(others.min(1).values.argmax())] if k else []
+        while len(chosen) < k:
+            nearest = far[chosen].min(0).values
+            nearest[chosen] = -1
+            chosen.append(int(nearest.argmax()))
+        stay[here[chosen]] = True
+    return stay.repeat_interleave(4)
 
 
 def attend(attention: Any, x: Tensor, mask: Tensor, rotary: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:

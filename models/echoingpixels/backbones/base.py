@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -11,42 +11,57 @@ from torch import Tensor, nn
 
 from ..inputs.descent import Descent, Drop
 from ..inputs.patches import Resolution
-from ..inputs.positions import Layout
+from ..inputs.positions import IMAGE, VIDEO, Layout
 from ..inputs.prepare import Inputs, Media
 from ..inputs.prompt import Tokenizer
 from ..inputs.token_stream import TokenStream
-from ..options import Reuse
+from ..options import EncoderKeep, Reuse
 from ..report import TokenCounts
 
 
 @dataclass(frozen=True)
 class Encoding:
-    """An encoder's features of a part of a clip, in the decoder's width."""
+    """An encoder's features of a part of a clip, in the decoder's width; undefined for tokens that it dropped."""
 
     features: Tensor  # (N, D)
     saliency: Tensor  # (N,) float32, attention received in the encoder's last layer; 1 on average in a window
     new: Tensor  # (N,) bool, False where earlier features are reused
+    kept: Tensor | None = None  # (N,) bool, False where the encoder dropped the token; None: it kept all
 
 
 @dataclass(frozen=True)
 class Features:
-    """The encoders' features of one clip, in the decoder's width."""
+    """The encoders' features of one clip, in the decoder's width. The vision encoder keeps K of its Nv tokens."""
 
-    video: Tensor | None  # (Nv, D); an image's tokens too
+    video: Tensor | None  # (K, D); an image's tokens too
     audio: Tensor | None  # (Na, D)
     new_video: Tensor | None = None  # (Nv,) bool, False where an earlier window's features are reused; None: all new
     new_audio: Tensor | None = None  # (Na,) bool, the same
-    video_saliency: Tensor | None = None  # (Nv,) float32, attention received in the encoder's last layer
+    video_saliency: Tensor | None = None  # (K,) float32, attention received in the encoder's last layer
     audio_saliency: Tensor | None = None  # (Na,) float32, the same
+    cells: Tensor | None = None  # (K,) int64 on the CPU: numbers of the kept video tokens, ascending; None: all
 
     @classmethod
     def of(cls, video: Sequence[Encoding], audio: Sequence[Encoding]) -> Features:
-        """Features of a clip from the parts of its video and audio, in order."""
-        return cls(
+        """Features of a clip from the parts of its video and audio, in order.
+
+        The host waits for the device once where the vision encoder drops tokens.
+        """
+        made = cls(
             *(_joined([part.features for part in parts]) for parts in (video, audio)),
             *(_some_reused([part.new for part in parts]) for parts in (video, audio)),
             *(_joined([part.saliency for part in parts]) for parts in (video, audio)),
         )
+        kept = _joined([part.kept for part in video if part.kept is not None])
+        return made if kept is None else made._only(kept.cpu().nonzero()[:, 0])
+
+    def _only(self, cells: Tensor) -> Features:
+        """The video tokens of those numbers (K,)."""
+        assert self.video is not None and self.video_saliency is not None
+        if len(cells) == len(self.video):
+            return self
+        index = cells.to(self.video.device, non_blocking=True)
+        return replace(self, video=self.video[index], video_saliency=self.video_saliency[index], cells=cells)
 
     @property
     def has_saliency(self) -> bool:
@@ -55,9 +70,27 @@ class Features:
         return all(saliency is not None for features, saliency in pairs if features is not None)
 
     def encoded(self, image: bool) -> TokenCounts:
-        """Numbers of tokens that the encoders computed; `image`: the video features are of a still image."""
-        video, audio = _count(self.video, self.new_video), _count(self.audio, self.new_audio)
+        """Numbers of tokens that the encoders computed to the end; `image`: the video features are of a still image."""
+        new = self.new_video if self.new_video is None or self.cells is None else self.new_video[self.cells]
+        video, audio = _count(self.video, new), _count(self.audio, self.new_audio)
         return TokenCounts(0 if image else video, audio, video if image else 0)
+
+
+def present(inputs: Inputs, features: Sequence[Features]) -> Inputs:
+    """A prompt without the video tokens that its clips' features lack."""
+    if all(one.cells is None for one in features):
+        return inputs
+    here = torch.ones(inputs.kind.shape[1], dtype=torch.bool)
+    places = torch.isin(inputs.kind[0], torch.tensor([VIDEO, IMAGE])).nonzero()[:, 0]
+    first = 0
+    for media, one in zip(inputs.media, features, strict=True):
+        tokens = media.span.tokens - media.span.audio_tokens
+        if one.cells is not None:
+            own = places[first : first + tokens]
+            here[own] = False
+            here[own[one.cells]] = True
+        first += tokens
+    return inputs.only(here.nonzero()[:, 0])
 
 
 def _count(features: Tensor | None, new: Tensor | None) -> int:
@@ -124,6 +157,7 @@ class Backbone(Protocol):
     world: str | None  # prefix of the `comment` tag of the only clips that it was trained on; None for any clip
     changed_by: str  # the sieve whose rotary split or LoRA replaces the decoder's own; "" for none
     reuse: Reuse  # threshold below which the encoders reuse the features of an unchanged window; None: off
+    encoder_keep: EncoderKeep | None  # cells that the vision encoder keeps inside; None: all
 
     @property
     def vision_shape(self) -> VisionShape:

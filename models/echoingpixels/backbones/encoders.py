@@ -9,6 +9,7 @@ cells of a window are reused, or none. In audio, silent windows of 2 s are encod
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -17,32 +18,35 @@ from torch.nn import functional as F
 
 from ..inputs.patches import MERGE, windows
 from ..inputs.prepare import audio_tokens
-from ..options import Reuse
+from ..options import EncoderKeep, Reuse
 from .base import Encoding
 from .saliency import receiving
-
-VARLEN = "ep_flash_varlen"  # attention over all windows in one call; transformers passes bounds to names with "flash"
+from .thinning import VARLEN, Arranged, Stop, encode_some, stops
 
 
 class VisionEncoder:
-    """Encodes a clip's temporal steps in order, part by part; unchanged cells reuse the features last encoded there."""
+    """Encodes a clip's temporal steps in order, part by part; unchanged cells reuse the features last encoded there.
 
-    def __init__(self, encoder: Any, reuse: Reuse = None) -> None:
-        self._encoder = encoder
+    With `keep` it drops cells inside. Each step keeps a share of its new cells; an unchanged cell stays or is absent as
+    when it was last encoded.
+    """
+
+    def __init__(self, encoder: Any, reuse: Reuse = None, keep: EncoderKeep | None = None) -> None:
+        self._encoder, self._stops = encoder, stops(encoder, keep)
         self._reuse = TemporalReuse(reuse, attending(encoder))
-        self._last: tuple[Tensor, Tensor] | None = None  # (N, D) and (N,), last encoded at each cell of a step
+        self._last: tuple[Tensor, ...] | None = None  # results of encode_cells, last encoded at each cell of a step
 
     def encode(self, patches: Tensor, rows: int, columns: int) -> Encoding:
         """Features of the next steps' patches (P, 1176), `rows` x `columns` in each step."""
         grid = len(patches) // (rows * columns), rows, columns
         new = self._reuse.changed(patches, grid)  # (T, N)
-        made = encode_cells(self._encoder, patches, grid, new.flatten())
+        made = encode_cells(self._encoder, patches, grid, new.flatten(), self._stops)
         cells = new.shape[1]
         last = tuple(x.new_zeros(cells, *x.shape[1:]) for x in made) if self._last is None else self._last
         rows_of = sources(new).flatten().to(made[0].device, non_blocking=True)
-        features, saliency = (torch.cat(pair)[rows_of] for pair in zip(last, made, strict=True))
-        self._last = features[-cells:].clone(), saliency[-cells:].clone()
-        return Encoding(features, saliency, new.flatten())
+        features, saliency, *kept = (torch.cat(pair)[rows_of] for pair in zip(last, made, strict=True))
+        self._last = tuple(x[-cells:].clone() for x in (features, saliency, *kept))
+        return Encoding(features, saliency, new.flatten(), *kept)
 
 
 def window(encoder: Any) -> int:
@@ -57,10 +61,13 @@ def attending(encoder: Any) -> int:
     return window(encoder) if windowed else sys.maxsize
 
 
-def encode_cells(encoder: Any, patches: Tensor, grid: tuple[int, int, int], cells: Tensor) -> tuple[Tensor, Tensor]:
+def encode_cells(
+    encoder: Any, patches: Tensor, grid: tuple[int, int, int], cells: Tensor, stops: Sequence[Stop] = ()
+) -> tuple[Tensor, ...]:
     """Features (K, D) and saliency (K,) of the K cells (Nv,) bool of patches (P, 1176) in a grid (T, H, W).
 
-    They attend to one another as in the whole clip: in their window of a frame, and in some layers in the frame.
+    They attend to one another as in the whole clip: in their window of a frame, and in some layers in the frame. With
+    `stops`, also which of them the encoder kept, (K,) bool; see `thinning.encode_some`.
     Indices are computed on the CPU: on a GPU the host would wait for each of their sizes.
     """
     from transformers.vision_utils import get_vision_position_ids, get_vision_window_index
@@ -69,18 +76,21 @@ def encode_cells(encoder: Any, patches: Tensor, grid: tuple[int, int, int], cell
     size, cells = torch.tensor([grid]), cells.cpu()
     if not bool(cells.any()):
         none = torch.empty(0, encoder.config.out_hidden_size, device=device, dtype=encoder.dtype)
-        return none, torch.empty(0, device=device)
+        nothing = torch.empty(0, device=device)
+        return (none, nothing, nothing.bool()) if stops else (none, nothing)
     order, edges = get_vision_window_index(size, encoder.spatial_merge_size, encoder.window_size, encoder.patch_size)
     steps = torch.arange(grid[0] + 1) * grid[1] * grid[2]
     chosen = cells.repeat_interleave(unit)  # (P,)
     in_order = cells[order]
     part = patches[chosen.to(patches.device)] if not bool(cells.all()) else patches
     whole, small = _bounds(cells, steps, unit), _bounds(in_order, edges, unit)
+    index = (cells.cumsum(0) - 1)[order[in_order]]  # (K,) the cell at each place in the encoder's order of windows
+    places = get_vision_position_ids(size, encoder.spatial_merge_size)[chosen]
+    if stops:
+        return encode_some(encoder, Arranged(part, places, index, whole, small), stops)
     frames, longest = window_bounds(encoder, whole)
     windows, longest_window = window_bounds(encoder, small)
-    index = (cells.cumsum(0) - 1)[order[in_order]]  # (K,) the cell at each place in the encoder's order of windows
     last = len(encoder.blocks) - 1
-    places = get_vision_position_ids(size, encoder.spatial_merge_size)[chosen]
     with receiving(encoder.blocks[last].attn, whole if last in encoder.fullatt_block_indexes else small) as attention:
         features: Tensor = encoder(
             part.to(device, non_blocking=True).to(encoder.dtype),

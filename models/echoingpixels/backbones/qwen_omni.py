@@ -18,11 +18,12 @@ from ..inputs.positions import AUDIO, IMAGE, VIDEO
 from ..inputs.prepare import Inputs, Media
 from ..inputs.prompt import Tokenizer
 from ..inputs.token_stream import TokenStream
-from ..options import Reuse
-from .base import AudioShape, Encoding, Features, VisionShape
+from ..options import EncoderKeep, Reuse
+from .base import AudioShape, Encoding, Features, VisionShape, present
 from .decoder import InParts, Uneven, checkpointed, cut, join, kv_name, prompt_mask, run_with_drops, step_mask
 from .encoders import VisionEncoder, encode_audio, write
 from .sizes import audio_flops, audio_shape_of, layout_of, shape_of, stop_ids_of, vision_flops, vision_shape_of
+from .thinning import stops
 
 PATCHES_AT_ONCE = 4096  # bounds the vision encoder's activations; whole temporal steps: nothing attends across a cut
 MEL_CHUNKS_AT_ONCE = 64  # of the audio encoder's own 2 s windows
@@ -32,7 +33,13 @@ class QwenOmni:
     """The thinker of Qwen2.5-Omni: two encoders, a decoder and an output head."""
 
     def __init__(
-        self, thinker: Any, tokenizer: Tokenizer, name: str, resolution: Resolution, reuse: Reuse = None
+        self,
+        thinker: Any,
+        tokenizer: Tokenizer,
+        name: str,
+        resolution: Resolution,
+        reuse: Reuse = None,
+        encoder_keep: EncoderKeep | None = None,
     ) -> None:
         self.thinker = thinker
         self.tokenizer = tokenizer
@@ -40,18 +47,17 @@ class QwenOmni:
         self.resolution = resolution
         self.max_positions: int = thinker.config.text_config.max_position_embeddings
         self.world: str | None = getattr(thinker.config, "world", None)
-        self.reuse = reuse
-        self.changed_by = ""
+        self.reuse, self.encoder_keep = reuse, encoder_keep
+        stops(thinker.model.visual, encoder_keep)  # OptionError for one that it cannot do
         self.text = thinker.model.language_model
-        self.checkpointing = False
+        self.changed_by, self.checkpointing = "", False
         self._kv = kv_name()  # found here: a compiled step cannot find it
         if self.device.type == "cuda":
             from .kernels import choose_kernels
 
             choose_kernels(thinker, self.device, self.dtype)
-        config = thinker.config
-        self.layout = layout_of(config)
-        self.shape = shape_of(config.text_config)
+        self.layout = layout_of(thinker.config)
+        self.shape = shape_of(thinker.config.text_config)
         self.stop_ids = stop_ids_of(thinker.generation_config.eos_token_id, tokenizer)
 
     @property
@@ -80,10 +86,11 @@ class QwenOmni:
         return audio_shape_of(self.thinker.config.audio_config)
 
     def encoder_flops(self, media: Media, features: Features | None = None) -> float:
-        """Floating-point operations of encoding a clip: of all of it, or of the new tokens of `features`."""
+        """Floating-point operations of encoding a clip, as it is run: of all of it, or of `features`' new tokens."""
         model, total = self.thinker.model, 0.0
         if media.grid is not None:
-            total += vision_flops(model.visual, media.grid, None if features is None else features.new_video)
+            new = None if features is None else features.new_video
+            total += vision_flops(model.visual, media.grid, new, stops(model.visual, self.encoder_keep))
         if media.mel is not None:
             new = None if features is None else features.new_audio
             total += audio_flops(model.audio_tower, media.mel.shape[1], new)
@@ -95,7 +102,7 @@ class QwenOmni:
 
     def vision_encoder(self) -> VisionEncoder:
         """A new vision encoder for one clip: its temporal steps come in order, `steps_at_once` of them at a time."""
-        return VisionEncoder(self.thinker.model.visual, self.reuse)
+        return VisionEncoder(self.thinker.model.visual, self.reuse, self.encoder_keep)
 
     def mel_cuts(self, frames: int) -> list[tuple[int, int]]:
         """First and last mel frame of each part of `frames` that is encoded at once: whole windows of the encoder."""
@@ -110,8 +117,9 @@ class QwenOmni:
         return encode_audio(self.thinker.model.audio_tower, mel, silence_once=self.reuse is not None)
 
     def embed(self, inputs: Inputs, features: tuple[Features, ...]) -> TokenStream:
-        """Embed a prompt (1, L) and write the encoders' features over its placeholders."""
+        """Embed a prompt (1, L) and write the encoders' features over its placeholders, without those they dropped."""
         free: Any = {"device": self.device, "non_blocking": True}  # the host does not wait
+        whole, inputs = inputs, present(inputs, features)
         ids = inputs.input_ids.to(**free)
         embeds = self.text.embed_tokens(ids)
         saliency = torch.zeros(ids.shape, device=self.device) if all(f.has_saliency for f in features) else None
@@ -120,15 +128,16 @@ class QwenOmni:
             write(embeds[0], places, [getattr(f, name) for f in features])
             if saliency is not None:
                 write(saliency[0], places, [getattr(f, f"{name}_saliency") for f in features])
-        positions = inputs.positions.to(**free)
         return TokenStream(
             embeds=embeds,
-            positions=positions,
+            positions=inputs.positions.to(**free),
             kind=inputs.kind.to(**free),
             time=inputs.time.to(**free),
             cell=inputs.cell.to(**free),
             mask=torch.ones_like(ids, dtype=torch.bool),
-            next_position=positions.amax(dim=(0, 2)) + 1,
+            next_position=(whole.positions.amax(dim=(0, 2)) + 1).to(**free),
+            before=(whole.counts,),
+            absent=None if inputs is whole else (whole.kind.shape[1] - inputs.kind.shape[1],),
             labels=None if inputs.labels is None else inputs.labels.to(**free),
             question=None if inputs.question is None else inputs.question.to(**free),
             saliency=saliency,

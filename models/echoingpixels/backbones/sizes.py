@@ -8,9 +8,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ..inputs.patches import MERGE
 from ..inputs.positions import Layout
 from ..inputs.prompt import Tokenizer
 from .base import AudioShape, Shape, VisionShape
+from .thinning import Stop
 
 END_OF_TEXT = "<|endoftext|>"
 
@@ -63,18 +65,26 @@ def audio_shape_of(config: Any) -> AudioShape:
     return AudioShape(config.d_model, config.encoder_ffn_dim)
 
 
-def vision_flops(encoder: Any, grid: tuple[int, int, int], new: Tensor | None = None) -> float:
-    """The vision encoder over a grid (T, H, W) of patches, or over its `new` cells (Nv,) bool."""
+def vision_flops(
+    encoder: Any, grid: tuple[int, int, int], new: Tensor | None = None, stops: Sequence[Stop] = ()
+) -> float:
+    """The vision encoder over a grid (T, H, W) of patches, or over its `new` cells (Nv,) bool; it may drop cells."""
     config, (steps, rows, columns) = encoder.config, grid
     patches, window = rows * columns, (config.window_size // config.patch_size) ** 2
-    shares = [1.0] * steps if new is None else new.view(steps, -1).double().mean(1).tolist()  # of each step's cells
-    total = sum(shares) * patches * (2 * _size(encoder.patch_embed) + 2 * _size(encoder.merger) / 4)
+    cells = patches // MERGE**2
+    entered = [cells] * steps if new is None else new.view(steps, -1).sum(1).tolist()
+    shares = [n / cells for n in entered]  # of each step's cells
+    total = sum(shares) * patches * 2 * _size(encoder.patch_embed)
     for i, block in enumerate(encoder.blocks):
+        for stop in stops:
+            if stop.layers == i:
+                total += sum(2 * (share * cells) ** 2 * config.hidden_size for share in shares)  # distances
+                shares = [stop.kept(n) / cells for n in entered]
         around = patches if i in config.fullatt_block_indexes else min(patches, window)
         products = 6 if i == len(encoder.blocks) - 1 else 4  # of the last layer's queries and keys twice, for saliency
         each = 2 * _size(block), products * around * config.hidden_size
         total += patches * sum(share * each[0] + share**2 * each[1] for share in shares)
-    return total
+    return total + sum(shares) * patches * 2 * _size(encoder.merger) / 4
 
 
 def audio_flops(encoder: Any, frames: int, new: Tensor | None = None) -> float:

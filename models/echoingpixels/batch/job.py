@@ -6,9 +6,10 @@ import hashlib
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from ..checkpoints.loading import Weights, has_sieve, weights_of
-from ..options import AskOptions, LoadOptions, MediaOptions, reuse_name
+from ..options import OFF, AskOptions, LoadOptions, MediaOptions, reuse_name
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Job:
     def key(self, mark: str, task: Task, question: str) -> str:
         """The key of a row: a hash of everything that its answer depends on, but not of the clip's name."""
         read, ask = replace(task, max_frames=None).options(self.read), self.ask
-        parts = {
+        parts: dict[str, Any] = {
             "clip": mark,
             "read": [read.fps, read.max_frames, read.start, read.end, read.audio, read.audio_track],
             "pixels": str(self.weights.resolution),
@@ -36,6 +37,8 @@ class Job:
             "choice": [ask.reducer, ask.keep],
             "answer": [ask.generate.max_new_tokens, ask.generate.temperature, ask.generate.seed],
         }
+        if self.weights.encoder_keep != OFF:  # keys of earlier versions are without it
+            parts["encoder_keep"] = self.weights.encoder_keep
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 

@@ -17,8 +17,9 @@ import torch
 from ..backbones.qwen_omni import QwenOmni
 from ..errors import ModelError, is_out_of_memory
 from ..inputs.patches import Resolution
-from ..options import AUTO, NO_SIEVE, LoadOptions, Reuse, check_reuse, reuse_name
+from ..options import AUTO, NO_SIEVE, OFF, LoadOptions, Reuse, reuse_name
 from ..reducers.cs2 import Sieve, SieveOptions, no_sieve
+from .encoding import encoder_keep_of, resolution_of, reuse_of
 from .fingerprint import files_mark, folder_mark
 from .hub import (
     HUB_ID,
@@ -159,7 +160,8 @@ def _load_backbone(name: str, place: str, config: Any, options: LoadOptions, dev
             raise unusable(name, config, ValueError(what))
         raise ModelError(what, "Download or save it again.")
     thinker.eval()
-    return QwenOmni(thinker, tokenizer, name, resolution_of(config, options), reuse_of(config, options))
+    encoding = resolution_of(config, options), reuse_of(config, options), encoder_keep_of(config, options)
+    return QwenOmni(thinker, tokenizer, name, *encoding)
 
 
 def _load_thinker(place: str, config: Any, options: LoadOptions, device: torch.device) -> tuple[Any, dict[str, Any]]:
@@ -227,26 +229,14 @@ def device_dtype(device: torch.device) -> torch.dtype:
     return torch.float16 if old else torch.bfloat16
 
 
-def resolution_of(config: Any, options: LoadOptions) -> Resolution:
-    """The pixels of a frame: from the model's config, else Qwen2.5-Omni's; with the maximum of the options, if any."""
-    own = getattr(config, "max_pixels", None)
-    resolution = Resolution.plain(own) if own else Resolution()
-    return resolution.limited(options.max_pixels) if options.max_pixels else resolution
-
-
-def reuse_of(config: Any, options: LoadOptions) -> Reuse:
-    """The reuse threshold: the option's, else the one in the model's config, else None."""
-    own: Reuse = getattr(config, "reuse", None)
-    return check_reuse(own) if isinstance(options.reuse, str) else options.reuse
-
-
 @dataclass(frozen=True)
 class Weights:
     """A model as it will run.
 
     `model`: fingerprint of its files, or its commit on the hub; `sieve`: fingerprint of its sieve's files, None without
     one; `encoders`: everything the encoders' features depend on beside the clip (not quantization, tokenizer, decoder
-    or sieve); `resolution`: of its frames; `reuse`: the threshold for unchanged windows.
+    or sieve); `resolution`: of its frames; `reuse`: the threshold for unchanged windows; `encoder_keep`: the cells that
+    the vision encoder keeps, `off` for all.
     """
 
     model: str
@@ -254,6 +244,7 @@ class Weights:
     encoders: str
     resolution: Resolution
     reuse: Reuse
+    encoder_keep: str = OFF
 
 
 def weights_of(name: str, options: LoadOptions) -> Weights:
@@ -271,10 +262,11 @@ def weights_of(name: str, options: LoadOptions) -> Weights:
     except (OSError, ValueError, KeyError, AttributeError) as error:
         raise unloadable(name, place, error) from error
     device, resolution = device_of(options.device), resolution_of(config, options)
-    reuse = reuse_of(config, options)
+    reuse, keep = reuse_of(config, options), encoder_keep_of(config, options)
     what = [mark, str(dtype_of(config, device, options.dtype)), device.type, str(resolution), reuse_name(reuse)]
+    what += [] if keep is None else [str(keep)]
     encoders = json.dumps([*what, __version__, torch.__version__, transformers.__version__])
-    return Weights(model, sieve, encoders, resolution, reuse)
+    return Weights(model, sieve, encoders, resolution, reuse, OFF if keep is None else str(keep))
 
 
 def _marks(place: str, config: Any) -> tuple[str, str]:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import count, pairwise
 
+import torch
+
 from ..encoded_clip import EncodedClip
 from ..generation.answer import Answer
 from ..inputs.kept import ByKind
@@ -100,9 +102,13 @@ class Explanation:
 
     @cached_property
     def _numbers(self) -> list[int]:
-        """The number of each token among those of its kind."""
-        counts = {True: count(), False: count()}
-        return [next(counts[token.cell is None]) for token in self.tokens]
+        """The number of each token among those of its kind in the whole clip, where the encoder may drop some."""
+        step = {time: n for n, time in enumerate(torch.tensor(self.span.times).tolist())}  # of float32, as tokens have
+        columns, cells, audio = self.span.columns, self.span.rows * self.span.columns, count()
+        return [
+            next(audio) if token.cell is None else step[token.time] * cells + token.cell[0] * columns + token.cell[1]
+            for token in self.tokens
+        ]
 
     @property
     def belief(self) -> str:

@@ -7,7 +7,7 @@ most 300 s. The processor cuts audio at 30,000 mel frames (7,500 audio tokens); 
 from __future__ import annotations
 
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -16,9 +16,10 @@ from torch import Tensor
 
 from ..errors import MediaError
 from ..media.clip import Clip, Ending, Piece, Pieces, already_read
+from ..report import TokenCounts
 from . import patches as F
 from .mel import MEL_BINS, log_mel, mel_frames
-from .positions import TEXT, Placed, Span
+from .positions import KINDS, TEXT, Placed, Span
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,28 @@ class Inputs:
         """The number of tokens up to the last audio, video or image token."""
         places = self.pool[0].nonzero()
         return int(places[-1]) + 1 if len(places) else 0
+
+    @property
+    def counts(self) -> TokenCounts:
+        """Numbers of tokens by kind."""
+        return TokenCounts(**{name: int((self.kind == i).sum()) for i, name in enumerate(KINDS)})
+
+    def only(self, places: Tensor) -> Inputs:
+        """The tokens at `places` (K,), ascending, with all media."""
+
+        def some(x: Tensor | None, dim: int = 1) -> Any:
+            return None if x is None else x.index_select(dim, places)
+
+        return replace(
+            self,
+            input_ids=some(self.input_ids),
+            positions=some(self.positions, 2),
+            kind=some(self.kind),
+            time=some(self.time),
+            cell=some(self.cell),
+            labels=some(self.labels),
+            question=some(self.question),
+        )
 
     def part(self, first: int, last: int) -> Inputs:
         """The tokens from `first` to before `last`, with the media in the first part."""

@@ -44,7 +44,8 @@ class TokenStream:
     mask: Tensor  # (B, L) bool, False at padding
     next_position: Tensor  # (B,) int64, where decoding continues: one past the full prompt's largest position
     labels: Tensor | None = None  # (B, L) int64 answer ids, -100 elsewhere; only in training
-    before: tuple[TokenCounts, ...] | None = None  # row_counts() before the first take()
+    before: tuple[TokenCounts, ...] | None = None  # of each row's whole prompt; None: row_counts() before take()
+    absent: tuple[int, ...] | None = None  # tokens of each row that its encoder dropped; None: none
     question: Tensor | None = None  # (B, L) bool, the question's own words; None where they are not known
     saliency: Tensor | None = None  # (B, L) float32 of the encoders, 0 for text; None where it was not computed
     drops: tuple[Drop, ...] = ()  # the selection that follows inside the decoder, first layer first
@@ -73,6 +74,23 @@ class TokenStream:
     def vision(self) -> Tensor:
         """(B, L) bool: the video and image tokens."""
         return self.mask & ((self.kind == VIDEO) | (self.kind == IMAGE))
+
+    def budget(self, keep: float) -> Tensor:
+        """k of each row (B,): `budget` of the clips' tokens, with those that their encoder dropped."""
+        return budget(self.pool, keep, self.absences)
+
+    @property
+    def absences(self) -> Tensor | None:
+        """`absent` (B,) int64 on the device."""
+        return None if self.absent is None else torch.tensor(self.absent).to(self.mask.device, non_blocking=True)
+
+    @property
+    def most_present(self) -> float:
+        """The largest ratio of a row's audio and video tokens in the whole prompt to those that are in the stream."""
+        if self.absent is None or self.before is None:
+            return 1.0
+        both = zip(self.before, self.absent, strict=True)
+        return max(counts.pool / max(1, counts.pool - absent) for counts, absent in both)
 
     def row_counts(self) -> tuple[TokenCounts, ...]:
         """Numbers of tokens by kind, row by row. The host waits for the device once."""
@@ -130,6 +148,7 @@ class TokenStream:
             mask=mask,
             labels=None if self.labels is None else torch.where(mask, self.labels[rows, index], -100),
             before=self.before or self.row_counts(),
+            absent=None,
             question=None if self.question is None else mask & self.question[rows, index],
             saliency=None if self.saliency is None else mask * self.saliency[rows, index],
             drops=selection.drops,
@@ -185,6 +204,8 @@ def pad(streams: list[TokenStream]) -> TokenStream:
         raise ValueError("streams drop tokens at different layers or by different rules")
     labels = [s.labels for s in streams if s.labels is not None]
     saliency = [s.saliency for s in streams if s.saliency is not None]
+    before = [counts for s in streams for counts in s.before or ()]
+    absent = [n for s in streams for n in s.absent or (0,) * len(s.mask)]
     questions = [torch.zeros_like(s.mask) if s.question is None else s.question for s in streams]
     return TokenStream(
         embeds=torch.cat([left(s.embeds, 0.0) for s in streams]),
@@ -194,6 +215,8 @@ def pad(streams: list[TokenStream]) -> TokenStream:
         cell=torch.cat([left(s.cell, -1) for s in streams]),
         mask=torch.cat([left(s.mask, False) for s in streams]),
         next_position=torch.cat([s.next_position for s in streams]),
+        before=tuple(before) if all(s.before for s in streams) else None,
+        absent=tuple(absent) if any(s.absent for s in streams) else None,
         labels=torch.cat([left(x, -100) for x in labels]) if labels else None,
         question=torch.cat([left(x, False) for x in questions]),
         saliency=torch.cat([left(x, 0.0) for x in saliency]) if len(saliency) == len(streams) else None,
@@ -201,13 +224,14 @@ def pad(streams: list[TokenStream]) -> TokenStream:
     )
 
 
-def budget(pool: Tensor, keep: float) -> Tensor:
+def budget(pool: Tensor, keep: float, absent: Tensor | None = None) -> Tensor:
     """k of each row (B,): ceil(n * keep) in double precision, at least 1, at most the row's pool (B, L).
 
-    Does not synchronize with the device.
+    n: the pool's tokens, and `absent` (B,) more. Does not synchronize with the device.
     """
     n = pool.sum(1)  # (B,)
-    return (n.double() * check_keep(keep)).ceil().long().clamp(min=1).minimum(n)
+    whole = n if absent is None else n + absent
+    return (whole.double() * check_keep(keep)).ceil().long().clamp(min=1).minimum(n)
 
 
 def top_k(scores: Tensor, pool: Tensor, k: Tensor) -> Tensor:

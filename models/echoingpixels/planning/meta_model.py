@@ -15,7 +15,8 @@ from torch import nn
 
 from ..backbones import sizes
 from ..backbones.qwen_omni import QwenOmni
-from ..checkpoints.loading import KNOWN, dtype_of, place_of, read_config, resolution_of, reuse_of
+from ..checkpoints.encoding import encoder_keep_of, resolution_of, reuse_of
+from ..checkpoints.loading import KNOWN, dtype_of, place_of, read_config
 from ..checkpoints.sieve_io import read_sieve_options, sieve_folder, sieve_inside
 from ..inputs.prompt import Tokenizer
 from ..model import EchoingPixels
@@ -86,7 +87,8 @@ def outline(name: str, options: LoadOptions) -> Outline:
     dtype = dtype_of(config, device, options.dtype)
     with torch.device("meta"):
         thinker = Qwen2_5OmniThinkerForConditionalGeneration(config).to(dtype)
-        backbone = QwenOmni(thinker, tokenizer, name, resolution_of(config, options), reuse_of(config, options))
+        encoding = resolution_of(config, options), reuse_of(config, options), encoder_keep_of(config, options)
+        backbone = QwenOmni(thinker, tokenizer, name, *encoding)
         sieve = None if about is None else Sieve(backbone, about).to(dtype)
     return Outline(EchoingPixels(backbone, sieve, options.concrete().quant), device, own)
 

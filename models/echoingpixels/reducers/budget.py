@@ -11,6 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from ..inputs.farthest import Floor
 from ..inputs.positions import AUDIO
 from ..inputs.token_stream import TokenStream, budget
 from ..options import check_keep
@@ -30,19 +31,12 @@ class Pool:
     mask: Tensor  # (R, W) bool, False where there is no audio, video or image token
     kind: Tensor  # (R, W) int64, an index into KINDS
     time: Tensor  # (R, W) float32 s
+    absent: Tensor | None = None  # (R,) int64, further tokens that the encoder dropped; None: none
 
     @property
     def audio(self) -> Tensor:
         """(R, W) bool: the audio tokens."""
         return self.mask & (self.kind == AUDIO)
-
-
-@dataclass(frozen=True)
-class Floor:
-    """The least number of kept tokens of each of G groups of a row."""
-
-    group: Tensor  # (R, W) int64 in [0, G)
-    least: Tensor  # (R, G) int64
 
 
 @dataclass(frozen=True)
@@ -97,7 +91,7 @@ class OnePool:
 
     def fill(self, ranks: Tensor, stream: TokenStream, keep: float) -> Tensor:
         """See `Budget.fill`."""
-        pool = Pool(stream.pool, stream.kind, stream.time)
+        pool = Pool(stream.pool, stream.kind, stream.time, stream.absences)
         k = self.size(pool, keep)
         return filled(ranks, pool.mask, k, self.floors(pool, k))
 
@@ -105,7 +99,7 @@ class OnePool:
         """One part for each row, or equal windows of at most PART tokens of a longer pool. Does not synchronize."""
         pool = stream.pool
         rows, length = pool.shape
-        n, k = pool.sum(1, keepdim=True), budget(pool, keep)[:, None]  # (B, 1)
+        n, k = pool.sum(1, keepdim=True), stream.budget(keep)[:, None]  # (B, 1)
         width = min(length, PART)
         most = -(-length // width)  # parts that a row can have
         parts = (-(-n // width)).clamp(min=1)  # (B, 1) parts that it has
@@ -122,13 +116,13 @@ class OnePool:
         place = place.scatter_(0, torch.where(pool, slot, outside).flatten(), token.flatten())[:-1]
         place = place.view(rows * most, width)
         share = torch.where(parts > 1, (SPARE * size * k + n - 1) // n.clamp(min=1), k).minimum(size).flatten()
-        steps = min(width, int(width * check_keep(keep) * (SPARE if most > 1 else 1)) + 3)
+        steps = min(width, int(width * check_keep(keep) * stream.most_present * (SPARE if most > 1 else 1)) + 3)
         inside = at(place, stream)
         return Parts(place, inside, share, steps, self.floors(inside, share))
 
     def size(self, pool: Pool, keep: float) -> Tensor:
         """Kept tokens of each row (R,)."""
-        return budget(pool.mask, keep)
+        return budget(pool.mask, keep, pool.absent)
 
     def floors(self, pool: Pool, k: Tensor) -> tuple[Floor, ...]:
         """The floors of k (R,) tokens of a pool, in the order in which they are filled."""
@@ -188,7 +182,10 @@ class EachWindow:
         group = dense(2 * window + audio, pool.mask)
         n = torch.zeros_like(group).scatter_add_(1, group, pool.mask.long())
         of_audio = torch.zeros_like(group).scatter_add_(1, group, audio.long()) > 0
-        share = torch.where(of_audio, n.double() * check_keep(self.audio or keep), n.double() * check_keep(keep))
+        whole = n.double()
+        if (absent := stream.absences) is not None:  # vision tokens stand for those that their encoder dropped
+            whole = torch.where(of_audio, whole, whole * (1 + absent / vision.sum(1).clamp(min=1))[:, None])
+        share = torch.where(of_audio, whole * check_keep(self.audio or keep), whole * check_keep(keep))
         return group, n, share.round().long().clamp(min=1).minimum(n)
 
 

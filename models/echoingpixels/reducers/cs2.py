@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from ..backbones.base import Backbone
 from ..backbones.decoder import TOKENS
 from ..errors import ModelError, OptionError
-from ..inputs.token_stream import Selection, TokenStream, budget, top_k
+from ..inputs.token_stream import Selection, TokenStream, top_k
 from ..reducer_names import REDUCER_NAMES, SIEVED
 from .chunked_scoring import Where, is_long, scored
 from .score import Scored
@@ -86,7 +86,7 @@ class Sieve(nn.Module):
         scores = made.scores
         if scores is None:
             return Selection(keep=stream.mask)
-        chosen = top_k(self._noisy(scores) if stream.labels is not None else scores, pool, budget(pool, keep))
+        chosen = top_k(self._noisy(scores) if stream.labels is not None else scores, pool, stream.budget(keep))
         return Selection(
             keep=chosen | (stream.mask & ~pool),
             scores=scores,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..backbones.base import Shape
-from ..inputs.token_stream import TokenStream, budget
+from ..inputs.token_stream import TokenStream
 from .budget import PART, Budget
 from .maxmin import TOKENS_AT_ONCE, ranked, weights
 
@@ -69,7 +69,7 @@ def evenly(stream: TokenStream, keep: float) -> Tensor:
     """The first token of each of k equal stretches of the pool: (B, L) bool."""
     pool = stream.pool
     n = pool.sum(1, keepdim=True).clamp(min=1)  # (B, 1)
-    k = budget(pool, keep)[:, None]  # (B, 1)
+    k = stream.budget(keep)[:, None]  # (B, 1)
     place = pool.cumsum(1) - 1  # (B, L) index within the pool
     return pool & (((place + 1) * k) // n != (place * k) // n)
 

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..inputs.farthest import REPEAT, distances
 from ..inputs.token_stream import TokenStream
-from ..reducers.maxmin import REPEAT, distances, ranked, standardised
+from ..reducers.maxmin import ranked, standardised
 from ..reducers.pick import MaxMin, TopK
 from ..reducers.registry import Reducer
 

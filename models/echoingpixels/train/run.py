@@ -70,7 +70,8 @@ class Run:
         """Load the model that the recipe starts from, with its sieve if it has one."""
         recipe = self.recipe
         assert recipe.model is not None
-        model = load(recipe.model, max_pixels=recipe.data.max_pixels, quant=recipe.quant, reuse=None)
+        size, every = recipe.data.max_pixels, {"reuse": None, "encoder_keep": None}  # features of every token
+        model = load(recipe.model, max_pixels=size, quant=recipe.quant, **every)
         assert isinstance(model.backbone, QwenOmni)
         model.backbone.train(recipe.checkpointing)
         self.backbone, self.sieve = model.backbone, model.sieve
