@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from statistics import median
 from typing import Annotated, Any
 
@@ -23,7 +24,11 @@ from echoingpixels.reducers.cs2 import SieveOptions
 from echoingpixels.report import Stopwatch
 from epcli import console
 
-WAYS: dict[str, dict[str, bool]] = {"plain": {}, "static": {"static": True}, "compiled": {"compile": True}}
+WAYS = {
+    "plain": GenerateOptions(),
+    "static": GenerateOptions(static=True),
+    "compiled": GenerateOptions(compile=True),
+}
 
 
 class ProcessorTime(Stopwatch):
@@ -58,7 +63,8 @@ def _run(backbone: Backbone, stream: TokenStream, way: str, new: int) -> tuple[f
     """Processor seconds of all tokens after the first, and wall seconds from the prompt on."""
     began = time.perf_counter()
     watch = ProcessorTime(stream.embeds.device)
-    tokens = sum(1 for _ in stream_tokens(backbone, stream, GenerateOptions(new, **WAYS[way]), watch))
+    options = replace(WAYS[way], max_new_tokens=new)
+    tokens = sum(1 for _ in stream_tokens(backbone, stream, options, watch))
     assert tokens == new, f"{tokens} of {new} tokens"
     return watch.seconds["generate"], time.perf_counter() - began
 

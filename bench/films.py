@@ -14,7 +14,7 @@ from contextlib import closing
 from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import av
 import typer
@@ -71,7 +71,7 @@ def measured(run: Callable[[], tuple[int, float]]) -> dict[str, Any]:
     return {"frames": frames, "wall_s": time.perf_counter() - wall, "processor_s": spent}
 
 
-def plain(film: Path, seconds: float | None, skip: str) -> tuple[int, float]:
+def plain(film: Path, seconds: float | None, skip: Literal["DEFAULT", "NONREF"]) -> tuple[int, float]:
     """Decode, and discard the frames; `skip` as FFmpeg's skip_frame."""
     frames = 0
     with av.open(str(film)) as container:

@@ -67,7 +67,7 @@ def scaled(film: Path, height: int, out: Path) -> Path:
                 packet.stream = sound
                 target.mux(packet)
             elif packet.stream is video:
-                for frame in packet.decode():
+                for frame in video.decode(packet):
                     target.mux(picture.encode(frame.reformat(picture.width, picture.height, "yuv420p")))
         target.mux(picture.encode(None))
     return out
@@ -84,7 +84,7 @@ def repeated(film: Path, seconds: float, out: Path) -> Path:
                 if not streams:
                     streams = {one.index: target.add_stream_from_template(one) for one in kinds}
                 for packet in source.demux(kinds):
-                    if packet.dts is None or packet.time_base is None:
+                    if packet.pts is None or packet.dts is None or packet.time_base is None:
                         continue
                     begins = packet.pts * packet.time_base
                     if shift + begins >= seconds:
@@ -177,7 +177,7 @@ def exponent(rows: list[dict[str, Any]], of: str, name: str) -> float:
     """The exponent of the power law between two figures that fits best: 1 is linear."""
     points = [(math.log(row[of]), math.log(max(row[name], 1e-6))) for row in rows]
     x, y = (sum(values) / len(points) for values in zip(*points, strict=True))
-    return sum((a - x) * (b - y) for a, b in points) / sum((a - x) ** 2 for a, _ in points)
+    return float(sum((a - x) * (b - y) for a, b in points) / sum((a - x) ** 2 for a, _ in points))
 
 
 if __name__ == "__main__":

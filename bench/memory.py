@@ -36,6 +36,7 @@ from echoingpixels.report import peak_memory, reset_peak
 
 CPU = torch.device("cpu")
 QUESTION = "Which object appears first?"
+NO_PEAK = "The peak of memory cannot be measured here: this needs Linux."
 STEPS = 4  # generated tokens
 ROWS, COLUMNS = 8, 14  # video tokens of a frame pair of the 3b: 224 x 392 pixels
 
@@ -51,9 +52,9 @@ class Peaks:
         """Run a stage."""
         freed()
         if not reset_peak(CPU):
-            raise SystemExit("The peak cannot be reset here: this needs Linux.")
+            raise SystemExit(NO_PEAK)
         made = run()
-        self.bytes[stage] = peak_memory(CPU) - self.base
+        self.bytes[stage] = peak() - self.base
         return made
 
 
@@ -65,13 +66,21 @@ def freed() -> int:
     return resident()
 
 
+def peak() -> int:
+    """The peak of the process in bytes, since it was reset."""
+    found = peak_memory(CPU)
+    if found is None:
+        raise SystemExit(NO_PEAK)
+    return found
+
+
 def measured(run: Callable[[], Any]) -> tuple[Any, float, int]:
     """The result of a run, its seconds, and its peak in bytes above the memory before it."""
     before = freed()
     reset_peak(CPU)
     began = time.perf_counter()
     made = run()
-    return made, time.perf_counter() - began, max(0, peak_memory(CPU) - before)
+    return made, time.perf_counter() - began, max(0, peak() - before)
 
 
 def noise(seconds: float, side: int) -> Clip:

@@ -49,7 +49,7 @@ def _cost(model: str, tokens: int, keep: float, layers: int, repeat: int, parts:
     stack = random_stack(model, SieveOptions(layers, "extractive"))
     sieve, stream = stack.sieve, random_stream(stack, tokens)
     assert sieve is not None
-    rounds = [measured(lambda: sieve.rate(stream))[1:] for _ in range(repeat + (repeat > 1))][repeat > 1 :]
+    rounds = [measured(lambda: sieve.scores(stream))[1:] for _ in range(repeat + (repeat > 1))][repeat > 1 :]
     base = median(seconds for seconds, _ in rounds)
     cells = [[f"sieve, {layers} layers", f"{base:.2f} s", "", f"{max(peak for _, peak in rounds) / 1e6:.0f} MB"]]
     for budget.PART in parts:
@@ -77,8 +77,15 @@ def _joined(data: Path, tokens: int) -> TokenStream:
     def joined(name: str) -> Tensor:
         return torch.cat([getattr(part, name) for part in parts], 1)[:, :tokens]
 
-    names = ("embeds", "kind", "time", "cell", "mask")
-    return replace(parts[0], **{name: joined(name) for name in names}, question=None)
+    return replace(
+        parts[0],
+        embeds=joined("embeds"),
+        kind=joined("kind"),
+        time=joined("time"),
+        cell=joined("cell"),
+        mask=joined("mask"),
+        question=None,
+    )
 
 
 @torch.no_grad()

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from statistics import median
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import typer
@@ -38,13 +39,13 @@ def main(
     """Seconds, speedup and peak memory above the weights, by share kept."""
     stack = random_stack(model, SieveOptions(layers, "extractive"))
     stream = random_stream(stack, tokens)
-    runs: dict[str, Callable[[], object]] = {"full": lambda: _answer(stack, stream, "full", 1.0)}
+    runs: dict[str, Callable[[], object]] = {"full": partial(_answer, stack, stream, "full", 1.0)}
     for share in map(float, keep.split(",")):
-        runs[f"cs2 {share:g}"] = lambda share=share: _answer(stack, stream, "cs2", share)
+        runs[f"cs2 {share:g}"] = partial(_answer, stack, stream, "cs2", share)
         if bare:
-            runs[f"bare {share:g}"] = lambda share=share: _bare(stack, stream, share)
+            runs[f"bare {share:g}"] = partial(_bare, stack, stream, share)
     rounds = [{name: measured(run)[1:] for name, run in runs.items()} for _ in range(repeat + 1)][1:]
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name in runs:
         seconds = [one[name][0] for one in rounds]
         ratio = [one["full"][0] / one[name][0] for one in rounds]

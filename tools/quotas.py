@@ -36,7 +36,7 @@ class Half(OnePool):
 
     def least(self, n: Tensor, k: Tensor) -> Tensor:
         """See `OnePool.least`."""
-        video, audio = n.split(1, 1)
+        video, audio = n[:, :1], n[:, 1:]  # (R, 1)
         of_video = (k - (k // 2).minimum(audio)).minimum(video)
         return torch.cat([of_video, k - of_video], 1)
 

@@ -145,7 +145,7 @@ def _same_answers(recipe: Path, out: Path, data: Path) -> bool:
     for one in (mine, loaded):
         clips = [read_clip(path, frame_size=one.frame_size) for path in sorted((data / "clips").iterdir())[:4]]
         asked = [one.ask(clip, "What?", keep=0.2, generate=GenerateOptions(max_new_tokens=8)) for clip in clips]
-        answers.append([(one.token_ids, one.moments) for one in asked])
+        answers.append([(one.token_ids, one.evidence.moments) for one in asked])
     return answers[0] == answers[1]
 
 

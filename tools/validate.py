@@ -24,7 +24,7 @@ from echoingpixels.reducers.budget import OnePool
 from echoingpixels.reducers.pick import MaxMin
 from echoingpixels.reducers.registry import REDUCERS, Reducer
 from echoingpixels.train.answers import answer_loss, answers_right
-from echoingpixels.train.examples import Example, batch
+from echoingpixels.train.examples import Asked, Example, batch
 from echoingpixels.train.recipe import BANK, read_recipe
 
 from .tiny.bank import Reader
@@ -75,7 +75,7 @@ def rows(model: EchoingPixels, examples: Sequence[Example], reducer: Reducer, ke
     """Ask at most `most` questions of each clip, answers under teacher forcing."""
     backbone = model.backbone
     assert isinstance(backbone, QwenOmni)
-    asked = [(one, (question,)) for one in examples for question in one.questions[:most]]
+    asked: Asked = [(one, (question,)) for one in examples for question in one.questions[:most]]
     asked.sort(key=lambda pair: pair[0].span.tokens)
     for first in range(0, len(asked), BATCH):
         part = asked[first : first + BATCH]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import shutil
 import subprocess
@@ -21,6 +22,14 @@ from tools.tiny.build import build_backbone
 from tools.tiny.encoders import Batches, Taught, amplify
 from tools.tiny.labels import OBJECT_CLASSES
 from tools.tiny.recipe import TinyStage
+
+
+def test_every_module_for_developers_is_imported() -> None:
+    paths = [path.relative_to(ROOT) for folder in ("bench", "tools") for path in sorted((ROOT / folder).rglob("*.py"))]
+    names = [".".join(path.with_suffix("").parts) for path in paths if path.stem != "__init__"]
+    for name in names:
+        importlib.import_module(name)
+    assert len(names) > 40
 
 
 def test_a_recipe_of_the_tiny_model_is_trained_by_the_script(tmp_path: Path) -> None:

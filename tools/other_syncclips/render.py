@@ -55,7 +55,7 @@ def background(kind: str, size: tuple[int, int], rng: Rng) -> Floats:
         return np.asarray(colours[0] + rng.normal(0, rng.uniform(4, 22), (height, width, 3)))
     else:
         ramp = np.zeros((height, width))
-    return colours[0] + (colours[1] - colours[0]) * ramp[..., None]
+    return np.asarray(colours[0] + (colours[1] - colours[0]) * ramp[..., None])
 
 
 def sprite(path: Path, pixels: int, event: Event) -> Floats:
@@ -172,12 +172,14 @@ def write(path: Path, clip: Clip, pictures: list[Pixels], sound: Floats | None) 
     props, options = clip.props, {"h264": {"preset": "veryfast"}, "vp9": {"deadline": "realtime", "cpu-used": "7"}}
     with av.open(str(path), "w", container_options={"fflags": "+bitexact"}) as file:
         video = file.add_stream(VIDEO[props["video"]], rate=clip.rate, options=options.get(props["video"], {}))
+        assert isinstance(video, av.VideoStream)
         video.width, video.height = clip.size
         video.pix_fmt, video.thread_count = "yuv420p", 1
         video.bit_rate = int(max(40000, clip.size[0] * clip.size[1] * clip.rate * props["bits_per_pixel"]))
         if sound is not None:
             layout = "stereo" if props["stereo"] else "mono"
             audio = file.add_stream(AUDIO[props["audio"]], rate=props["audio_rate"], layout=layout)
+            assert isinstance(audio, av.AudioStream)
             audio.bit_rate = 1000 * props["audio_kbits"]
             data = sound if props["stereo"] else sound.mean(axis=0, keepdims=True)
             for begin in range(0, data.shape[1], 4800):

@@ -82,8 +82,8 @@ def midi(takes: list[list[tuple[float, float, int, int]]], program: int, spacing
 
 def read_wave(path: Path) -> Floats:
     with wave.open(str(path), "rb") as file:
-        data = np.frombuffer(file.readframes(file.getnframes()), "<i2").astype(np.float64) / 32768
-        data, rate = data.reshape(-1, file.getnchannels()).mean(axis=1), file.getframerate()
+        samples = np.frombuffer(file.readframes(file.getnframes()), "<i2").astype(np.float64) / 32768
+        data, rate = np.asarray(samples.reshape(-1, file.getnchannels()).mean(axis=1)), file.getframerate()
     if rate == RATE:
         return data
     spectrum, size = np.fft.rfft(data), round(len(data) * RATE / rate)

@@ -20,6 +20,7 @@ from echoingpixels.features.cache import FeatureCache
 from echoingpixels.from_pretrained import load
 from echoingpixels.inputs.positions import AUDIO, VIDEO
 from echoingpixels.inputs.token_stream import TokenStream
+from echoingpixels.reducer_names import UNSIEVED
 from echoingpixels.reducers.registry import REDUCERS as KNOWN
 from echoingpixels.storage.folders import write_text_atomically
 from epcli.console import progress
@@ -27,7 +28,7 @@ from epcli.console import progress
 from ..evidence import measured
 from .figures import UNKNOWN, percent, table
 from .measure import make, shared_scores
-from .plan import BEST, BOTH, SAME_PICK, SETS, UNSIEVED, Cell
+from .plan import BEST, BOTH, SAME_PICK, SETS, Cell
 from .store import Store
 
 KIND = "object_at_sound"
@@ -78,8 +79,8 @@ def on(stream: TokenStream, sound: dict[str, Any], thing: dict[str, Any]) -> Ten
     """Which tokens (L,) of a stream of one row are on the sound or the object."""
     time, kind, cell = stream.time[0], stream.kind[0], stream.cell[0]
     rows, columns = cell[kind == VIDEO].amax(0) + 1
-    audible = (sound["start"] <= time) & (time < sound["end"])
-    visible = (thing["start"] <= time) & (time < thing["end"])
+    audible: Tensor = (sound["start"] <= time) & (time < sound["end"])
+    visible: Tensor = (thing["start"] <= time) & (time < thing["end"])
     down, right = (1 if side in thing["corner"] else -1 for side in ("bottom", "right"))
     middle = ((cell + 0.5) / torch.stack([rows, columns]) - 0.5).T  # (2, L) from the centre
     corner = (middle[0] * down > 0) & (middle[1] * right > 0)
@@ -89,7 +90,9 @@ def on(stream: TokenStream, sound: dict[str, Any], thing: dict[str, Any]) -> Ten
 def fields(store: Store) -> dict[str, str]:
     """The texts of the page about evidence."""
     path = store.folder / "cells" / f"evidence-{_key(store)}.json"
-    found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"questions": UNKNOWN, "shares": {}}
+    found: dict[str, Any] = {"questions": UNKNOWN, "shares": {}}
+    if path.exists():
+        found = json.loads(path.read_text(encoding="utf-8"))
     rows = []
     for folder in BOTH:
         chance = percent(found["shares"].get(f"{folder} {ALL}"))

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from echoingpixels.datasets.questions import Row
+from echoingpixels.reducer_names import UNSIEVED
 from echoingpixels.reducers.registry import FLOOR, REDUCERS
 
 from .figures import UNKNOWN, Figures, every, of_full, percent, points, table
@@ -31,7 +32,6 @@ from .plan import (
     REUSE,
     SAME_PICK,
     STEPS,
-    UNSIEVED,
     V1,
     Cell,
     wanted,

@@ -17,7 +17,7 @@ def draw(made: Figures, path: Path) -> None:
 
     figure, panels = pyplot.subplots(1, len(GROUPS), figsize=(15, 5.5), layout="constrained", sharey=True)
     for axes, (title, sets) in zip(panels, GROUPS.items(), strict=True):
-        axes.set_prop_cycle(color=pyplot.get_cmap("tab20").colors)  # type: ignore[attr-defined]
+        axes.set_prop_cycle(color=pyplot.get_cmap("tab20").colors)
         full = made.share(Cell("", "full", 1.0), sets)
         if full is not None and full.difference is not None:
             axes.axhline(100 * full.difference, color="0.5", linestyle="--", label="all tokens")

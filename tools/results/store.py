@@ -95,7 +95,8 @@ class Store:
         if path is None or not path.exists():
             return Answered()
         known = json.loads(path.read_text(encoding="utf-8"))["answers"]
-        return Answered(**{name: tuple(x) if isinstance(x, list) else x for name, x in known.items()})
+        right, video, audio = (tuple(known[name]) for name in ("right", "video", "audio"))
+        return Answered(right, video, audio, known["seconds"], known["made"])
 
     def put(self, cell: Cell, answers: Answered) -> None:
         """Write the answers measured so far."""

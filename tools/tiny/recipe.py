@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import field
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar
 
 from pydantic.dataclasses import dataclass
 
 from echoingpixels.errors import DataError
-from echoingpixels.train.recipe import STRICT, Count, Data, Recipe, Stage
+from echoingpixels.train.recipe import PARTS, STRICT, TASKS, Count, Data, Recipe, Stage, one_of
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -52,8 +52,8 @@ class TinyStage(Stage):
 
     LEARN: ClassVar[dict[str, tuple[str, ...]]] = Stage.LEARN | {"encoders": ("encoders",)}
 
-    task: Literal["encoders", "answers", "distil", "sieve"]
-    train: tuple[Literal["encoders", "decoder", "sieve"], ...] = ()
+    task: Annotated[str, one_of("encoders", *TASKS)]
+    train: tuple[Annotated[str, one_of("encoders", *PARTS)], ...] = ()
     moments: Count = 3
 
 

@@ -87,7 +87,7 @@ class TinyRun(Run):
         held.draw(np.random.default_rng(0), 1)
         return clips, held
 
-    def parts(self, stage: TinyStage) -> tuple[nn.Module, Loss, Callable[[], None]]:
+    def parts(self, stage: Stage) -> tuple[nn.Module, Loss, Callable[[], None]]:
         """The encoders with their heads, or the parts of any other stage."""
         if stage.task != "encoders":
             return super().parts(stage)
@@ -97,9 +97,10 @@ class TinyRun(Run):
         taught = Taught(self.backbone).to(self.backbone.device)
         return taught, taught.loss, lambda: taught.align(self.backbone, self._batches(stage)[0])
 
-    def inputs(self, stage: TinyStage, number: int) -> tuple[Dataset[Any], Check]:
+    def inputs(self, stage: Stage, number: int) -> tuple[Dataset[Any], Check]:
         """Batches of pictures and sound, or the inputs of any other stage."""
         return (self._batches(stage), dict) if stage.task == "encoders" else super().inputs(stage, number)
 
-    def _batches(self, stage: TinyStage) -> Batches:
+    def _batches(self, stage: Stage) -> Batches:
+        assert isinstance(stage, TinyStage)
         return Batches(stage, self.recipe.seed, self.backbone.resolution)

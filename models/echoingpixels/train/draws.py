@@ -12,14 +12,14 @@ from ..errors import DataError
 from ..synth.questions import Question, pick
 from .clips import Clips
 from .examples import STATEMENT, Asked, Example, Supply
-from .recipe import Ask, Stage, Target, Task
+from .recipe import Ask, Stage, Target
 
 
 @dataclass(frozen=True)
 class Draw:
     """Clips with the questions to ask, and how: from a `share` of the tokens, or through the sieve at `keep`."""
 
-    task: Task
+    task: str
     item: int
     asked: Asked
     share: float = 1.0

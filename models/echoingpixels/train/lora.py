@@ -6,7 +6,8 @@ from typing import Any
 
 from ..backbones.qwen_omni import QwenOmni
 from ..errors import DataError
-from .recipe import Lora, listed
+from .recipe import Lora
+from .refusal import listed
 from .trainer import check_extra
 
 ADAPTER = "lora_"  # in the names of PEFT's weights

@@ -5,19 +5,19 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from dataclasses import field, is_dataclass
+from dataclasses import field
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, overload
 
-from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, ValidationInfo
+from pydantic import AfterValidator, ConfigDict, Field, GetPydanticSchema, TypeAdapter, ValidationError, ValidationInfo
 from pydantic.dataclasses import dataclass
+from pydantic_core.core_schema import literal_schema
 
 from ..errors import DataError
 from ..options import Quant, check_keep
 from ..reducers.cs2 import Form
+from .refusal import listed, refusal
 
-Task = Literal["answers", "distil", "sieve"]
-Part = Literal["decoder", "sieve"]
 Gate = Literal["straight-through", "gumbel", "soft"]
 Target = Literal["saliency", "agreed"]
 Log = Literal["csv", "tensorboard"]
@@ -30,6 +30,16 @@ BANK = "bank"  # the step that encodes the clips
 RESERVED = (BANK, "model", "tensorboard")  # names in OUT that no stage may have
 NAME = re.compile(r"\w[\w-]*")
 STRICT = ConfigDict(strict=True, extra="forbid")
+
+
+def one_of(*names: str) -> GetPydanticSchema:
+    """Accept these names alone. The type stays str, so that a kind of stage outside the library may accept more."""
+    return GetPydanticSchema(lambda _, __: literal_schema(list(names)))
+
+
+TASKS, PARTS = ("answers", "distil", "sieve"), ("decoder", "sieve")
+Task = Annotated[str, one_of(*TASKS)]
+Part = Annotated[str, one_of(*PARTS)]
 
 
 def _from_recipe(path: Path, info: ValidationInfo) -> Path:
@@ -245,6 +255,17 @@ class Recipe:
             raise DataError("The recipe names no questions.", "Set train in [data] to a question file.")
 
 
+R = TypeVar("R", bound=Recipe)
+
+
+@overload
+def read_recipe(path: Path) -> Recipe: ...
+
+
+@overload
+def read_recipe(path: Path, kind: type[R]) -> R: ...
+
+
 def read_recipe(path: Path, kind: type[Recipe] = Recipe) -> Recipe:
     """Read a recipe; DataError names a file that is not one, an unknown key, or a value that is not allowed."""
     try:
@@ -262,7 +283,7 @@ def read_recipe(path: Path, kind: type[Recipe] = Recipe) -> Recipe:
     try:  # strict validation accepts lists as tuples and strings as paths from JSON only
         recipe = TypeAdapter(kind).validate_json(json.dumps(values, default=str), context=path.parent)
     except ValidationError as error:
-        raise _refusal(path, kind, error) from error
+        raise refusal(path, kind, error) from error
     if not recipe.stage:
         raise DataError(f"{path} has no stage.", "Add a [[stage]]; recipes/mine.toml has two.")
     return recipe
@@ -273,28 +294,3 @@ def _phases(keep: Any) -> Any:
     if not isinstance(keep, list) or not all(isinstance(one, list) and len(one) == 2 for one in keep):
         return [{"until": 1.0, "ratios": keep}]
     return [{"until": until, "ratios": ratios} for until, ratios in keep]
-
-
-def _refusal(path: Path, kind: type[Any], error: ValidationError) -> DataError:
-    """One sentence about the first thing that is wrong in a recipe."""
-    first = error.errors(include_url=False)[0]
-    place = first["loc"]
-    *tables, key = [part for part in place if isinstance(part, str)]
-    if tables[1:] == ["keep"]:  # a phase is written as a list
-        *tables, key = tables
-    number = f" {int(place[1]) + 1}" if tables[:1] == ["stage"] else ""
-    where = f"{path}, [{'.'.join(tables)}]{number}," if tables else str(path)
-    for table in tables:
-        annotation = kind.__pydantic_fields__[table].annotation
-        kind = next(one for one in (annotation, *get_args(annotation)) if is_dataclass(one))  # type: ignore[assignment]
-    if first["type"] == "missing":
-        return DataError(f"{where} lacks {key}.", "A stage needs name and task, and steps or epochs.")
-    if first["type"] == "unexpected_keyword_argument":
-        known = listed(sorted(kind.__pydantic_fields__))
-        return DataError(f"{where} has an unknown key {key!r}.", f"Known keys: {known}.")
-    return DataError(f"{where} has {key} = {first['input']!r}.", f"{first['msg']}.")
-
-
-def listed(names: Any) -> str:
-    """Names in a sentence."""
-    return ", ".join(map(str, names))
