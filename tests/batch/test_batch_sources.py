@@ -120,7 +120,7 @@ def web(film: Path) -> Iterator[str]:
     pytest.importorskip("aiohttp", reason="it would have proved that clips are fetched")
     handler = functools.partial(Quiet, directory=str(film.parent))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield f"http://127.0.0.1:{server.server_address[1]}"
         server.shutdown()
 

@@ -49,7 +49,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
 
     lay(tmp_path)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=tmp_path)) as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         yield Site(tmp_path, f"http://127.0.0.1:{server.server_port}/", fetched)
         server.shutdown()
