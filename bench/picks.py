@@ -6,7 +6,7 @@ the distance (1 - cosine) of a token to the nearest kept one, mean and largest.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from functools import reduce
 from pathlib import Path
 from statistics import median
 from typing import Annotated
@@ -74,18 +74,9 @@ def _joined(data: Path, tokens: int) -> TokenStream:
         if sum(part.mask.shape[1] for part in parts) >= tokens:
             break
 
-    def joined(name: str) -> Tensor:
-        return torch.cat([getattr(part, name) for part in parts], 1)[:, :tokens]
-
-    return replace(
-        parts[0],
-        embeds=joined("embeds"),
-        kind=joined("kind"),
-        time=joined("time"),
-        cell=joined("cell"),
-        mask=joined("mask"),
-        question=None,
-    )
+    whole = reduce(TokenStream.followed, parts)
+    length = whole.mask.shape[1]
+    return whole.rows([0], length, max(0, length - tokens))
 
 
 @torch.no_grad()

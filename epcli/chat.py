@@ -63,8 +63,8 @@ class Library:
         with console.working(f"Encoding {media.name} …"):
             clip = self.model.encode(media, read, cache=self.cache, reader=self.worker.stream)
         span = clip.media.span
-        video, kind = span.tokens - span.audio_tokens, "image" if span.image else "video"
-        parts = [f"{n} {name} tokens" for n, name in ((video, kind), (span.audio_tokens, "audio")) if n]
+        kind = "image" if span.image else "video"
+        parts = [f"{n} {name} tokens" for n, name in ((span.video_tokens, kind), (span.audio_tokens, "audio")) if n]
         length = "" if span.image else f"{clip.duration:.1f} s, "
         console.summary(f"{media.name}: {length}{', '.join(parts)}, read in {clip.time_s.first_token:.2f} s")
         return clip

@@ -12,16 +12,12 @@ from typing import Annotated
 
 import torch
 import typer
-from torch import Tensor
 
 from echoingpixels.backbones.qwen_omni import QwenOmni
 from echoingpixels.evaluation.paired import Pair, difference
 from echoingpixels.from_pretrained import load
 from echoingpixels.inputs.positions import AUDIO
-from echoingpixels.inputs.token_stream import TokenStream
 from echoingpixels.model import EchoingPixels
-from echoingpixels.reducers.budget import OnePool
-from echoingpixels.reducers.pick import MaxMin
 from echoingpixels.reducers.registry import REDUCERS, Reducer
 from echoingpixels.train.answers import answer_loss, answers_right
 from echoingpixels.train.examples import Asked, Example, batch
@@ -37,17 +33,6 @@ REGIMES = {"v1": ("balanced", "watch", "listen"), "busy": ("busy",), "both": ("b
 
 
 @dataclass(frozen=True)
-class Within(OnePool):
-    """Every token that lies farther than `epsilon` from all kept ones, at most the keep ratio: an adaptive budget."""
-
-    epsilon: float = 0.3
-
-    def fill(self, ranks: Tensor, stream: TokenStream, keep: float) -> Tensor:
-        """See `Budget.fill`."""
-        return super().fill(ranks, stream, keep) & (ranks >= self.epsilon)
-
-
-@dataclass(frozen=True)
 class Row:
     """One question: whether its answer was right, and the numbers of kept tokens."""
 
@@ -58,16 +43,6 @@ class Row:
     kept: int
     audio: int
     pool: int
-
-
-def chosen_by(name: str) -> Reducer:
-    """A reducer by name; `within:0.3` is max-min with an adaptive budget, `cs2-within:0.3` with the sieve's scores."""
-    if ":" not in name:
-        return REDUCERS[name]
-    kind, epsilon = name.split(":")
-    return Reducer(
-        REDUCERS["cs2" if kind.startswith("cs2") else "maxmin"].scorer, MaxMin(), Within(epsilon=float(epsilon))
-    )
 
 
 @torch.no_grad()
@@ -114,12 +89,11 @@ def main(
     out: Annotated[Path, typer.Argument(help="Folder of a training run with its bank.")],
     model: Annotated[str | None, typer.Option(help="Model; OUT/model by default.")] = None,
     sieve: Annotated[str | None, typer.Option(help="Sieve; the model's own by default.")] = None,
-    reducer: Annotated[list[str] | None, typer.Option(help="Reducer, or within:EPSILON; repeatable.")] = None,
+    reducer: Annotated[list[str] | None, typer.Option(help="Reducer; repeatable.")] = None,
     keep: Annotated[list[float] | None, typer.Option(help="Keep ratio; repeatable.")] = None,
     against: Annotated[str | None, typer.Option(help="Reducer to compare with.")] = None,
     recipe: Annotated[Path, typer.Option(help="The recipe of the run.")] = Path("recipes/tiny.toml"),
     most: Annotated[int, typer.Option(help="Questions per clip.")] = 8,
-    same: Annotated[bool, typer.Option(help="Ask the other reducer with as many tokens on average.")] = False,
 ) -> None:
     """Print one line for each reducer and ratio."""
     loaded = load(model or str(out / "model"), sieve=sieve, device="cpu", reuse=None, encoder_keep=None)
@@ -128,16 +102,14 @@ def main(
     reader = Reader(out / BANK, wanted.seed, wanted.names(loaded.backbone))
     reader.refresh()
     ask: Callable[[str, float], list[Row]] = lambda name, ratio: list(  # noqa: E731
-        rows(loaded, reader.examples, chosen_by(name), ratio, most)
+        rows(loaded, reader.examples, REDUCERS[name], ratio, most)
     )
     print("full", line(ask("full", 1.0), None), flush=True)
     for ratio in keep or (0.1,):
-        before = None if against is None or same else ask(against, ratio)
+        before = None if against is None else ask(against, ratio)
         for name in reducer or ("maxmin",):
             found = ask(name, ratio)
             share = sum(row.kept for row in found) / sum(row.pool for row in found)
-            if same and against is not None:
-                before = ask(against, share)
             print(f"{name} {ratio:g} (kept {share:.4f})", line(found, before), flush=True)
 
 

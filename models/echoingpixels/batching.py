@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from .generation.answer import Answer, Cost
 from .generation.evidence import Timing
 from .generation.prefix import PrefixRow
-from .inputs.positions import TEXT
 from .inputs.prepare import Inputs, Media
 from .inputs.prompt import Message, prepare_messages
 from .options import AskOptions, check_question
@@ -86,7 +85,7 @@ class Prompt:
     def cost(self, options: AskOptions) -> Cost:
         """The cost before the first token, and the warnings and notes that belong to the answer."""
         clips, model = self.clips, self.model
-        text, absent = int((self.inputs.kind == TEXT).sum()), sum(clip.absent for clip in clips)
+        text, absent = self.inputs.counts.text, sum(clip.absent for clip in clips)
         left = self.tokens - text - absent
         notes = () if not absent or options.keep * (left + absent) <= left else (_few(left, left + absent),)
         spent = sum((replace(clip.time_s, load=None) for clip in clips), StageTimes(load=model.load_s))

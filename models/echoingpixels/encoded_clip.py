@@ -70,8 +70,8 @@ class EncodedClip:
     @property
     def absent(self) -> int:
         """Number of video tokens that the vision encoder dropped."""
-        span, video = self.media.span, self.features.video
-        return 0 if video is None else span.tokens - span.audio_tokens - len(video)
+        video = self.features.video
+        return 0 if video is None else self.media.span.video_tokens - len(video)
 
     @property
     def encoder_flops(self) -> float:

@@ -214,7 +214,7 @@ class EncoderKeep:
     """The share of the cells (2 x 2 patches, one token each) that the vision encoder keeps inside.
 
     After `layers[i]` of its layers, `shares[i]` of the new cells of each temporal step are left. Without `layers`, the
-    only share applies after the encoder's own number of layers (`backbones.thinning.own_layers`).
+    only share applies after the encoder's own number of layers (`backbones.pruning.default_layers`).
     """
 
     shares: tuple[float, ...]

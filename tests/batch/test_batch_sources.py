@@ -6,7 +6,6 @@ import functools
 import http.server
 import json
 import sys
-import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from echoingpixels.batch.table import write_table
 from echoingpixels.datasets.questions import read_plain
 from echoingpixels.errors import DataError, MediaError, OptionError
 from echoingpixels.media import read_clip
+from tests.support.web import serving
 
 
 @pytest.fixture
@@ -119,10 +119,8 @@ def web(film: Path) -> Iterator[str]:
     """The address of the film's folder on a server of its own."""
     pytest.importorskip("aiohttp", reason="it would have proved that clips are fetched")
     handler = functools.partial(Quiet, directory=str(film.parent))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-        server.shutdown()
+    with serving(http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)) as server:
+        yield f"http://127.0.0.1:{server.server_port}"
 
 
 def test_a_clip_behind_an_address_is_fetched_and_deleted(web: str, film: Path) -> None:

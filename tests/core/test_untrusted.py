@@ -8,7 +8,6 @@ import io
 import json
 import shutil
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from echoingpixels.media import container, read_clip
 from echoingpixels.options import LoadOptions
 from echoingpixels.planning.meta_model import outline
 from tests.support.lures import TEXTS, elsewhere, lay, lure
+from tests.support.web import serving
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -48,12 +48,10 @@ def site(tmp_path: Path) -> Iterator[Site]:
         def log_message(self, *_: object) -> None: ...
 
     lay(tmp_path)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=tmp_path)) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
+    with serving(
+        http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=tmp_path))
+    ) as server:
         yield Site(tmp_path, f"http://127.0.0.1:{server.server_port}/", fetched)
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture

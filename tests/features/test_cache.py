@@ -169,15 +169,15 @@ def test_other_weights_of_the_same_name_are_others(copy: Path) -> None:
     assert len(set(marks)) == 3 and before.encoders == marks[1]
     assert before.reuse == 0.1  # its own
     thin = weights_of("tiny", LoadOptions(encoder_keep=EncoderKeep((0.3,))))
-    assert (before.encoder_keep, thin.encoder_keep) == ("off", "0.3") and thin.encoders not in marks
+    assert (before.encoder_keep, thin.encoder_keep) == (None, EncoderKeep((0.3,))) and thin.encoders not in marks
     assert folder_mark(copy) == before.model
 
 
 def test_a_model_may_have_an_encoder_keep_of_its_own(copy: Path) -> None:
     config = json.loads((copy / "config.json").read_text())
     (copy / "config.json").write_text(json.dumps({**config, "encoder_keep": "0.4@2"}))
-    assert weights_of(str(copy), LoadOptions()).encoder_keep == "0.4@2"
-    assert weights_of(str(copy), LoadOptions(encoder_keep=None)).encoder_keep == "off"
+    assert weights_of(str(copy), LoadOptions()).encoder_keep == EncoderKeep((0.4,), (2,))
+    assert weights_of(str(copy), LoadOptions(encoder_keep=None)).encoder_keep is None
 
 
 @pytest.mark.parametrize("header", [True, False])

@@ -28,7 +28,7 @@ QUESTION = {
     "inputs/token_stream.py:kept_times": 3,  # for the answer, after the last token
 }
 EVIDENCE = {"generation/evidence.py:evidence": 3}  # after the last token, without the gradient
-WINDOWS = "backbones/thinning.py:on_cpu"
+WINDOWS = "backbones/pruning.py:on_cpu"
 LAYER = {"backbones/qwen_omni.py:hidden via lazy_initialization": 1}  # of a static cache: how far it is filled
 SIEVE = {"reducers/cs2.py:scores": 1, "backbones/qwen_omni.py:run_layers": 1}
 REDUCERS: dict[tuple[str, str], dict[str, int]] = {
@@ -93,7 +93,7 @@ def test_cells_dropped_in_the_encoder_wait_once_a_clip_and_for_windows_attended_
         model.encode(replace(tinymodel.clip(6.0), frames=noise))
     expected = Counter(CLIP) + Counter({"backbones/base.py:of": 1})
     if full == [0]:  # the last layer has windows, whose sizes its saliency needs too
-        expected += times(3, {"backbones/thinning.py:_windows" if dtype is torch.float32 else WINDOWS: 1})
+        expected += times(3, {"backbones/pruning.py:_windows" if dtype is torch.float32 else WINDOWS: 1})
     assert waits(record) == expected
 
 

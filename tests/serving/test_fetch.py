@@ -7,7 +7,6 @@ import shutil
 import socket
 import ssl
 import subprocess
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from echoingpixels.serving.clips import Abandoned
 from echoingpixels.serving.fetch import Fetcher
 from tests.support import tinymodel
 from tests.support.served import served, video
+from tests.support.web import serving
 
 CONTENT = bytes(range(256)) * 40
 
@@ -105,12 +105,8 @@ def site() -> Iterator[Site]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     made.port = server.server_port
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    yield made
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving(server):
+        yield made
 
 
 def local(host: str, port: int) -> list[str]:
@@ -250,12 +246,8 @@ def certified(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, s
     own = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     own.load_cert_chain(certificate, key)
     server.socket = own.wrap_socket(server.socket, server_side=True)
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    yield server.server_port, ssl.create_default_context(cafile=str(certificate))
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving(server):
+        yield server.server_port, ssl.create_default_context(cafile=str(certificate))
 
 
 def test_a_certificate_is_checked_against_the_name_of_the_url(

@@ -153,7 +153,7 @@ def floors(made: Figures) -> str:
     found = made.lesser(Cell("", UNSIEVED, 0.05), BOTH)
     if not found:
         return UNKNOWN
-    few = [one for one, both in found if one < 0.999 * FLOOR * both]
+    few = [one for one, both in found if one / both < FLOOR]
     text = f"in {len(found) - len(few):,} of {len(found):,} questions whose clip has both"
     return f"{text}; in the others, one modality has at most {max(few)} kept" if few else text
 

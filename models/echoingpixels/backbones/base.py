@@ -84,7 +84,7 @@ def present(inputs: Inputs, features: Sequence[Features]) -> Inputs:
     places = torch.isin(inputs.kind[0], torch.tensor([VIDEO, IMAGE])).nonzero()[:, 0]
     first = 0
     for media, one in zip(inputs.media, features, strict=True):
-        tokens = media.span.tokens - media.span.audio_tokens
+        tokens = media.span.video_tokens
         if one.cells is not None:
             own = places[first : first + tokens]
             here[own] = False

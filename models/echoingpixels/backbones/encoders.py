@@ -14,14 +14,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from ..inputs.patches import MERGE, windows
 from ..inputs.prepare import audio_tokens
 from ..options import EncoderKeep, Reuse
 from .base import Encoding
+from .pruning import Arranged, PruneStep, counted, encode_pruned, prune_steps, window_bounds
 from .saliency import receiving
-from .thinning import VARLEN, Arranged, Stop, encode_some, stops
 
 
 class VisionEncoder:
@@ -32,7 +31,7 @@ class VisionEncoder:
     """
 
     def __init__(self, encoder: Any, reuse: Reuse = None, keep: EncoderKeep | None = None) -> None:
-        self._encoder, self._stops = encoder, stops(encoder, keep)
+        self._encoder, self._prune = encoder, prune_steps(encoder, keep)
         self._reuse = TemporalReuse(reuse, attending(encoder))
         self._last: tuple[Tensor, ...] | None = None  # results of encode_cells, last encoded at each cell of a step
 
@@ -40,7 +39,7 @@ class VisionEncoder:
         """Features of the next steps' patches (P, 1176), `rows` x `columns` in each step."""
         grid = len(patches) // (rows * columns), rows, columns
         new = self._reuse.changed(patches, grid)  # (T, N)
-        made = encode_cells(self._encoder, patches, grid, new.flatten(), self._stops)
+        made = encode_cells(self._encoder, patches, grid, new.flatten(), self._prune)
         cells = new.shape[1]
         last = tuple(x.new_zeros(cells, *x.shape[1:]) for x in made) if self._last is None else self._last
         rows_of = sources(new).flatten().to(made[0].device, non_blocking=True)
@@ -62,12 +61,12 @@ def attending(encoder: Any) -> int:
 
 
 def encode_cells(
-    encoder: Any, patches: Tensor, grid: tuple[int, int, int], cells: Tensor, stops: Sequence[Stop] = ()
+    encoder: Any, patches: Tensor, grid: tuple[int, int, int], cells: Tensor, prune: Sequence[PruneStep] = ()
 ) -> tuple[Tensor, ...]:
     """Features (K, D) and saliency (K,) of the K cells (Nv,) bool of patches (P, 1176) in a grid (T, H, W).
 
     They attend to one another as in the whole clip: in their window of a frame, and in some layers in the frame. With
-    `stops`, also which of them the encoder kept, (K,) bool; see `thinning.encode_some`.
+    `prune`, also which of them the encoder kept, (K,) bool; see `pruning.encode_pruned`.
     Indices are computed on the CPU: on a GPU the host would wait for each of their sizes.
     """
     from transformers.vision_utils import get_vision_position_ids, get_vision_window_index
@@ -77,7 +76,7 @@ def encode_cells(
     if not bool(cells.any()):
         none = torch.empty(0, encoder.config.out_hidden_size, device=device, dtype=encoder.dtype)
         nothing = torch.empty(0, device=device)
-        return (none, nothing, nothing.bool()) if stops else (none, nothing)
+        return (none, nothing, nothing.bool()) if prune else (none, nothing)
     order, edges = get_vision_window_index(size, encoder.spatial_merge_size, encoder.window_size, encoder.patch_size)
     steps = torch.arange(grid[0] + 1) * grid[1] * grid[2]
     chosen = cells.repeat_interleave(unit)  # (P,)
@@ -86,8 +85,8 @@ def encode_cells(
     whole, small = _bounds(cells, steps, unit), _bounds(in_order, edges, unit)
     index = (cells.cumsum(0) - 1)[order[in_order]]  # (K,) the cell at each place in the encoder's order of windows
     places = get_vision_position_ids(size, encoder.spatial_merge_size)[chosen]
-    if stops:
-        return encode_some(encoder, Arranged(part, places, index, whole, small), stops)
+    if prune:
+        return encode_pruned(encoder, Arranged(part, places, index, whole, small), prune)
     frames, longest = window_bounds(encoder, whole)
     windows, longest_window = window_bounds(encoder, small)
     last = len(encoder.blocks) - 1
@@ -107,9 +106,8 @@ def encode_cells(
 
 def _bounds(cells: Tensor, edges: Tensor, unit: int) -> Tensor:
     """Bounds of the stretches of patches between `edges`, counted over the patches of these cells alone."""
-    before = F.pad(cells.cumsum(0), (1, 0))[edges.long() // unit] * unit
-    bounds: Tensor = torch.unique_consecutive(before)
-    return bounds.to(torch.int32)
+    bounds: Tensor = torch.unique_consecutive(counted(cells, edges, unit))
+    return bounds
 
 
 SILENCE = -0.25  # scaled log-mel that no band of a silent window exceeds: about 75 dB below full scale
@@ -188,16 +186,6 @@ def sources(new: Tensor) -> Tensor:
     """
     rows = new.shape[1] + new.flatten().cumsum(0).view(new.shape) - 1  # (T, N)
     return torch.where(new, rows, torch.arange(new.shape[1])).cummax(0).values
-
-
-def window_bounds(encoder: Any, bounds: Tensor) -> tuple[Tensor, int]:
-    """Bounds (N + 1,) int32 of an encoder's windows, on the device where its attention reads them; and the longest.
-
-    One call for all windows takes them on the encoder's device; a call for each window reads them on the CPU.
-    """
-    longest = int(bounds.diff().max())
-    at_once = encoder.config._attn_implementation == VARLEN
-    return bounds.to(encoder.device, non_blocking=True) if at_once else bounds, longest
 
 
 def write(into: Tensor, places: Tensor, parts: list[Tensor | None]) -> None:

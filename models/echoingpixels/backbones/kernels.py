@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .thinning import VARLEN
+from .pruning import VARLEN
 
 REPEATED = "ep_repeated_heads"
 FLASH = (8, 0)  # the least compute capability of PyTorch's FlashAttention

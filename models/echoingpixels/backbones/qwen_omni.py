@@ -22,8 +22,8 @@ from ..options import EncoderKeep, Reuse
 from .base import AudioShape, Encoding, Features, VisionShape, present
 from .decoder import InParts, Uneven, checkpointed, cut, join, kv_name, prompt_mask, run_with_drops, step_mask
 from .encoders import VisionEncoder, encode_audio, write
+from .pruning import prune_steps
 from .sizes import audio_flops, audio_shape_of, layout_of, shape_of, stop_ids_of, vision_flops, vision_shape_of
-from .thinning import stops
 
 PATCHES_AT_ONCE = 4096  # bounds the vision encoder's activations; whole temporal steps: nothing attends across a cut
 MEL_CHUNKS_AT_ONCE = 64  # of the audio encoder's own 2 s windows
@@ -48,7 +48,7 @@ class QwenOmni:
         self.max_positions: int = thinker.config.text_config.max_position_embeddings
         self.world: str | None = getattr(thinker.config, "world", None)
         self.reuse, self.encoder_keep = reuse, encoder_keep
-        stops(thinker.model.visual, encoder_keep)  # OptionError for one that it cannot do
+        prune_steps(thinker.model.visual, encoder_keep)  # OptionError for one that it cannot do
         self.text = thinker.model.language_model
         self.changed_by, self.checkpointing = "", False
         self._kv = kv_name()  # found here: a compiled step cannot find it
@@ -90,7 +90,7 @@ class QwenOmni:
         model, total = self.thinker.model, 0.0
         if media.grid is not None:
             new = None if features is None else features.new_video
-            total += vision_flops(model.visual, media.grid, new, stops(model.visual, self.encoder_keep))
+            total += vision_flops(model.visual, media.grid, new, prune_steps(model.visual, self.encoder_keep))
         if media.mel is not None:
             new = None if features is None else features.new_audio
             total += audio_flops(model.audio_tower, media.mel.shape[1], new)

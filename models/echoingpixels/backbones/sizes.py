@@ -12,7 +12,7 @@ from ..inputs.patches import MERGE
 from ..inputs.positions import Layout
 from ..inputs.prompt import Tokenizer
 from .base import AudioShape, Shape, VisionShape
-from .thinning import Stop
+from .pruning import PruneStep
 
 END_OF_TEXT = "<|endoftext|>"
 
@@ -66,7 +66,7 @@ def audio_shape_of(config: Any) -> AudioShape:
 
 
 def vision_flops(
-    encoder: Any, grid: tuple[int, int, int], new: Tensor | None = None, stops: Sequence[Stop] = ()
+    encoder: Any, grid: tuple[int, int, int], new: Tensor | None = None, prune: Sequence[PruneStep] = ()
 ) -> float:
     """The vision encoder over a grid (T, H, W) of patches, or over its `new` cells (Nv,) bool; it may drop cells."""
     config, (steps, rows, columns) = encoder.config, grid
@@ -76,10 +76,10 @@ def vision_flops(
     shares = [n / cells for n in entered]  # of each step's cells
     total = sum(shares) * patches * 2 * _size(encoder.patch_embed)
     for i, block in enumerate(encoder.blocks):
-        for stop in stops:
-            if stop.layers == i:
+        for step in prune:
+            if step.layers == i:
                 total += sum(2 * (share * cells) ** 2 * config.hidden_size for share in shares)  # distances
-                shares = [stop.kept(n) / cells for n in entered]
+                shares = [step.kept(n) / cells for n in entered]
         around = patches if i in config.fullatt_block_indexes else min(patches, window)
         products = 6 if i == len(encoder.blocks) - 1 else 4  # of the last layer's queries and keys twice, for saliency
         each = 2 * _size(block), products * around * config.hidden_size

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoints.loading import Weights, has_sieve, weights_of
-from ..options import OFF, AskOptions, LoadOptions, MediaOptions, reuse_name
+from ..options import AskOptions, LoadOptions, MediaOptions, reuse_name
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ class Job:
             "choice": [ask.reducer, ask.keep],
             "answer": [ask.generate.max_new_tokens, ask.generate.temperature, ask.generate.seed],
         }
-        if self.weights.encoder_keep != OFF:  # keys of earlier versions are without it
-            parts["encoder_keep"] = self.weights.encoder_keep
+        if self.weights.encoder_keep is not None:  # keys of earlier versions are without it
+            parts["encoder_keep"] = str(self.weights.encoder_keep)
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 

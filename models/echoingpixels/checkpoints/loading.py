@@ -17,7 +17,7 @@ import torch
 from ..backbones.qwen_omni import QwenOmni
 from ..errors import ModelError, is_out_of_memory
 from ..inputs.patches import Resolution
-from ..options import AUTO, NO_SIEVE, OFF, LoadOptions, Reuse, reuse_name
+from ..options import AUTO, NO_SIEVE, EncoderKeep, LoadOptions, Reuse, reuse_name
 from ..reducers.cs2 import Sieve, SieveOptions, no_sieve
 from .encoding import encoder_keep_of, resolution_of, reuse_of
 from .fingerprint import files_mark, folder_mark
@@ -236,7 +236,7 @@ class Weights:
     `model`: fingerprint of its files, or its commit on the hub; `sieve`: fingerprint of its sieve's files, None without
     one; `encoders`: everything the encoders' features depend on beside the clip (not quantization, tokenizer, decoder
     or sieve); `resolution`: of its frames; `reuse`: the threshold for unchanged windows; `encoder_keep`: the cells that
-    the vision encoder keeps, `off` for all.
+    the vision encoder keeps, None for all.
     """
 
     model: str
@@ -244,7 +244,7 @@ class Weights:
     encoders: str
     resolution: Resolution
     reuse: Reuse
-    encoder_keep: str = OFF
+    encoder_keep: EncoderKeep | None = None
 
 
 def weights_of(name: str, options: LoadOptions) -> Weights:
@@ -266,7 +266,7 @@ def weights_of(name: str, options: LoadOptions) -> Weights:
     what = [mark, str(dtype_of(config, device, options.dtype)), device.type, str(resolution), reuse_name(reuse)]
     what += [] if keep is None else [str(keep)]
     encoders = json.dumps([*what, __version__, torch.__version__, transformers.__version__])
-    return Weights(model, sieve, encoders, resolution, reuse, OFF if keep is None else str(keep))
+    return Weights(model, sieve, encoders, resolution, reuse, keep)
 
 
 def _marks(place: str, config: Any) -> tuple[str, str]:

@@ -11,20 +11,15 @@ from typing import Any
 from ..checkpoints.loading import weights_of
 from ..datasets.questions import Row
 from ..errors import DataError
-from ..options import OFF, GenerateOptions, LoadOptions, MediaOptions, reuse_name
+from ..options import GenerateOptions, LoadOptions, MediaOptions, reuse_name
 from ..reducers.setting import Setting
 from ..report import TOKEN_KINDS, TokenCount, Tokens
 from ..storage.rowfile import RowFile
 from .evaluate import Outcome, marked
 
 Key = tuple[str, str, str, float | None, float | None]  # id, name of the media file, question, start, end
-OMITTED = (
-    "device",
-    "sieve",
-    "cache",
-    "max_pixels",
-    "encoder_keep",
-)  # load options that change no answer, or are noted as weights
+# Load options that change no answer, or are noted as weights.
+OMITTED = ("device", "sieve", "cache", "max_pixels", "encoder_keep")
 
 
 def made_with(model: str, load: LoadOptions, media: MediaOptions, generate: GenerateOptions) -> dict[str, Any]:
@@ -43,7 +38,7 @@ def made_with(model: str, load: LoadOptions, media: MediaOptions, generate: Gene
         "audio": media.audio,
         "audio_track": media.audio_track,
         "max_new_tokens": generate.max_new_tokens,
-        **({"encoder_keep": weights.encoder_keep} if weights.encoder_keep != OFF else {}),  # older files have none
+        **({"encoder_keep": str(weights.encoder_keep)} if weights.encoder_keep else {}),  # older files have none
         **({"temperature": generate.temperature} if generate.temperature else {}),  # older files have none
     }
     plain: dict[str, Any] = json.loads(json.dumps(values))

@@ -48,7 +48,12 @@ class Span:
     @property
     def tokens(self) -> int:
         """Number of audio and video tokens."""
-        return len(self.times) * self.rows * self.columns + self.audio_tokens
+        return self.video_tokens + self.audio_tokens
+
+    @property
+    def video_tokens(self) -> int:
+        """Number of video tokens; an image's too."""
+        return len(self.times) * self.rows * self.columns
 
     @property
     def length(self) -> int:

@@ -80,20 +80,7 @@ class Inputs:
 
     def part(self, first: int, last: int) -> Inputs:
         """The tokens from `first` to before `last`, with the media in the first part."""
-
-        def cut(x: Tensor | None, dim: int = 1) -> Any:
-            return None if x is None else x.narrow(dim, first, last - first)
-
-        return Inputs(
-            input_ids=cut(self.input_ids),
-            positions=cut(self.positions, 2),
-            kind=cut(self.kind),
-            time=cut(self.time),
-            cell=cut(self.cell),
-            media=() if first else self.media,
-            labels=cut(self.labels),
-            question=cut(self.question),
-        )
+        return replace(self.only(torch.arange(first, last)), media=() if first else self.media)
 
 
 def audio_tokens(mel_frames: int) -> int:

@@ -23,12 +23,10 @@ from .saliency import receiving
 
 ROUNDING = 1e-9  # of a share in float64: 0.3 of 10 cells is 3
 VARLEN = "ep_flash_varlen"  # attention over all windows in one call; transformers passes bounds to names with "flash"
-Bounds = tuple[Tensor, int]
-"""Bounds (N + 1,) int32 of windows of patches, where the encoder's attention reads them; and the longest, or more."""
 
 
 @dataclass(frozen=True)
-class Stop:
+class PruneStep:
     """After `layers` of the encoder's layers, a share of the cells that entered it goes on."""
 
     layers: int
@@ -50,7 +48,7 @@ class Arranged:
     windows: Tensor  # (N + 1,) int32 bounds of the windows in patches, on the CPU
 
 
-def own_layers(encoder: Any) -> int:
+def default_layers(encoder: Any) -> int:
     """Layers before an encoder's drop, if none are given: a quarter, at least 2, the last one with full attention.
 
     8 of the 32 of Qwen2.5-Omni, 2 of the 4 of tiny; half of them where no such layer is followed by another.
@@ -60,18 +58,18 @@ def own_layers(encoder: Any) -> int:
     return next(found, max(1, depth // 2))
 
 
-def stops(encoder: Any, keep: EncoderKeep | None) -> tuple[Stop, ...]:
+def prune_steps(encoder: Any, keep: EncoderKeep | None) -> tuple[PruneStep, ...]:
     """Where an encoder drops cells, first one first; OptionError for a layer that it does not have."""
     if keep is None:
         return ()
-    layers = keep.layers or (own_layers(encoder),)
+    layers = keep.layers or (default_layers(encoder),)
     if layers[-1] >= len(encoder.blocks):
         what = f"The vision encoder has {len(encoder.blocks)} layers, and encoder keep {keep} needs more than that."
         raise OptionError(what, f"Give a number of layers below {len(encoder.blocks)}.")
-    return tuple(Stop(n, share) for n, share in zip(layers, keep.shares, strict=True))
+    return tuple(PruneStep(n, share) for n, share in zip(layers, keep.shares, strict=True))
 
 
-def encode_some(encoder: Any, cells: Arranged, stops: Sequence[Stop]) -> tuple[Tensor, Tensor, Tensor]:
+def encode_pruned(encoder: Any, cells: Arranged, prune: Sequence[PruneStep]) -> tuple[Tensor, Tensor, Tensor]:
     """Features (K, D) and saliency (K,) of the K cells, and the kept ones (K,) bool; the others have zeros.
 
     The host waits only where windows are attended one by one, for their sizes.
@@ -84,10 +82,10 @@ def encode_some(encoder: Any, cells: Arranged, stops: Sequence[Stop]) -> tuple[T
     state = _Cells(encoder, index, hidden, rotary, cells.steps, cells.windows)
     entered = (cells.steps.diff() // encoder.spatial_merge_unit).tolist()
     first = 0
-    for stop in stops:
-        state.run(first, stop.layers)
-        state.keep([stop.kept(n) for n in entered], stop.layers)
-        first = stop.layers
+    for step in prune:
+        state.run(first, step.layers)
+        state.keep([step.kept(n) for n in entered], step.layers)
+        first = step.layers
     state.run(first, last)
     with receiving(encoder.blocks[last].attn, state.on_cpu(last)) as attention:
         state.run(last, last + 1)
@@ -112,16 +110,13 @@ class _Cells:
         self.hidden, *self.rotary = (
             encoder.permute_input_for_window_attn(x, index, seq_len=len(x)) for x in (hidden, *rotary)
         )
-        self.steps, self.windows = steps, windows
-        self.longest = int(windows.diff().max())  # window in patches, or more
-        self.at_once = encoder.config._attn_implementation == VARLEN
+        self.steps, self.windows = steps, window_bounds(encoder, windows)
 
     def run(self, first: int, end: int) -> None:
         """Run the layers from `first` to before `end`."""
-        full = self._read(self.steps), int(self.steps.diff().max())
-        small = self._read(self.windows), self.longest
+        full = window_bounds(self.encoder, self.steps)
         for i in range(first, end):
-            bounds, longest = full if i in self.encoder.fullatt_block_indexes else small
+            bounds, longest = full if i in self.encoder.fullatt_block_indexes else self.windows
             layer, how = self.encoder.blocks[i], {"cu_seqlens": bounds, "max_seqlen": longest}
             self.hidden = layer(self.hidden, **how, position_embeddings=tuple(self.rotary))
 
@@ -155,26 +150,37 @@ class _Cells:
             far = distances(mean[cell].view(*mask.shape, -1))  # (T, width, width)
         return (farthest(far, mask, k, max(most)) > -torch.inf).flatten()[slot]
 
-    def _windows(self, stay: Tensor) -> Tensor:
-        """Bounds of the windows of the cells that stay (K,); on the device, and some empty, for one call for all."""
-        before = self.windows.long() // self.unit
-        if self.at_once:
-            before = before.to(stay.device, non_blocking=True)
-            counted: Tensor = F.pad(stay.cumsum(0), (1, 0))[before].mul(self.unit).to(torch.int32)
-            return counted
-        bounds: Tensor = torch.unique_consecutive(F.pad(stay.cpu().cumsum(0), (1, 0))[before].mul(self.unit)).to(
-            torch.int32
-        )
-        self.longest = int(bounds.diff().max())
-        return bounds
+    def _windows(self, stay: Tensor) -> tuple[Tensor, int]:
+        """Windows of the cells that stay (K,), as of `window_bounds`; of one call for all some are empty or shorter."""
+        bounds, longest = self.windows
+        if at_once(self.encoder):
+            return counted(stay, bounds, self.unit), longest
+        return window_bounds(self.encoder, torch.unique_consecutive(counted(stay.cpu(), bounds, self.unit)))
 
     def on_cpu(self, layer: int) -> Tensor:
         """The bounds of a layer's windows on the CPU, without empty ones."""
         if layer in self.encoder.fullatt_block_indexes:
             return self.steps
-        bounds: Tensor = torch.unique_consecutive(self.windows.cpu())
+        bounds: Tensor = torch.unique_consecutive(self.windows[0].cpu())
         return bounds
 
-    def _read(self, bounds: Tensor) -> Tensor:
-        """Bounds where attention reads them: on the device if it takes all windows at once."""
-        return bounds.to(self.encoder.device, non_blocking=True) if self.at_once else bounds
+
+def counted(cells: Tensor, edges: Tensor, unit: int) -> Tensor:
+    """Bounds (N + 1,) int32 of patches at the same `edges`, counted over the patches of some cells (Nv,) bool alone."""
+    made: Tensor = F.pad(cells.cumsum(0), (1, 0))[edges.long() // unit].mul(unit).to(torch.int32)
+    return made
+
+
+def at_once(encoder: Any) -> bool:
+    """Whether the encoder attends to all windows in one call."""
+    found: bool = encoder.config._attn_implementation == VARLEN
+    return found
+
+
+def window_bounds(encoder: Any, bounds: Tensor) -> tuple[Tensor, int]:
+    """Bounds (N + 1,) int32 of an encoder's windows, on the device where its attention reads them; and the longest.
+
+    One call for all windows takes them on the encoder's device; a call for each window reads them on the CPU.
+    """
+    longest = int(bounds.diff().max())
+    return bounds.to(encoder.device, non_blocking=True) if at_once(encoder) else bounds, longest

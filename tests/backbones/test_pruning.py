@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from echoingpixels.backbones.encoders import VisionEncoder, encode_cells
+from echoingpixels.backbones.pruning import default_layers, prune_steps
 from echoingpixels.backbones.qwen_omni import QwenOmni
 from echoingpixels.backbones.sizes import vision_flops
-from echoingpixels.backbones.thinning import own_layers, stops
 from echoingpixels.batching import Prompt
 from echoingpixels.encoded_clip import from_cache
 from echoingpixels.errors import OptionError
@@ -83,7 +83,7 @@ def test_kept_cells_attend_as_under_one_mask_over_all_pairs(
     on, grid = deep(kernel, full), (2, 10, 14)
     pixels, cells = patches(grid), some_cells(grid, share)
     want, weights, numbers = thinned(on, pixels, grid, cells, shares)
-    keep = stops(on, EncoderKeep(tuple(shares.values()), tuple(shares)))
+    keep = prune_steps(on, EncoderKeep(tuple(shares.values()), tuple(shares)))
     features, saliency, kept = encode_cells(on, pixels, grid, cells, keep)
     assert torch.equal(cells.nonzero()[:, 0][kept], numbers) and 0 < len(numbers) < int(cells.sum())
     torch.testing.assert_close(features[kept], want, rtol=0, atol=NOISE)
@@ -194,7 +194,7 @@ def test_operations_are_those_of_the_cells_that_each_layer_reads() -> None:
         return patches * (2 * size(on.blocks[0]) + patches * products * 48)
 
     step = 16 * 2 * size(on.patch_embed) + 2 * layer(16, 4) + 3 * layer(8, 4) + layer(8, 6) + 2 * 2 * size(on.merger)
-    assert vision_flops(on, grid, None, stops(on, keep)) == 3 * (step + 2 * 4**2 * 48)  # with the distances
+    assert vision_flops(on, grid, None, prune_steps(on, keep)) == 3 * (step + 2 * 4**2 * 48)  # with the distances
     encoded = thin().encode(tinymodel.clip(4.0))
     assert encoded.encoder_flops == thin().backbone.encoder_flops(encoded.media)
     assert encoded.encoder_flops < tinymodel.backbone().encoder_flops(encoded.media)
@@ -241,10 +241,10 @@ def test_reused_cells_are_dropped_and_counted_too() -> None:
 def test_an_encoder_has_its_own_place_to_drop_cells() -> None:
     def place(depth: int, full: tuple[int, ...]) -> int:
         on: Any = type("Encoder", (), {"blocks": range(depth), "fullatt_block_indexes": full})
-        return own_layers(on)
+        return default_layers(on)
 
     assert place(32, (7, 15, 23, 31)) == 8 and place(4, (0, 1, 2, 3)) == 2 and place(2, (1,)) == 1
-    assert [(stop.layers, stop.share) for stop in stops(deep(), EncoderKeep((0.3,)))] == [(2, 0.3)]
+    assert [(step.layers, step.share) for step in prune_steps(deep(), EncoderKeep((0.3,)))] == [(2, 0.3)]
 
 
 @pytest.mark.parametrize(
