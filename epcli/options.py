@@ -13,19 +13,18 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from echoingpixels.encoder_keep import OFF, read_encoder_keep
 from echoingpixels.errors import OptionError
 from echoingpixels.options import (
     AUTO,
     KEEP,
     NO_SIEVE,
-    OFF,
     AskOptions,
     GenerateOptions,
     LoadOptions,
     MediaOptions,
     Quant,
     check_keep,
-    read_encoder_keep,
     read_reuse,
 )
 from echoingpixels.reducer_names import SIEVE_DEFAULT, UNSIEVED, check_reducer
@@ -52,8 +51,8 @@ REUSE = (
     f"{OFF}, or {AUTO} (the model's own setting)."
 )
 ENCODER_KEEP = (
-    "Share of each frame's video tokens that the vision encoder keeps inside, such as 0.3; also after which numbers of "
-    f"its layers: 0.3@8,0.15@16. {OFF}: all; {AUTO}: the model's own setting."
+    "Share of each frame's video tokens that the vision encoder keeps inside: 0.3, 3x (of --keep), 0.3@8,0.15@16 "
+    f"(after these layers), 0.3:states or :places (by these alone); {OFF}: all; {AUTO}: the model's own setting."
 )
 
 
@@ -97,8 +96,11 @@ class ModelGroup:
         bool, model_option("--no-cache", help="Neither read nor write cached features and quantized weights.")
     ] = False
 
-    def load_options(self, max_pixels: int | None = None) -> LoadOptions:
-        """How to load the model. Quantized weights are cached beside the features."""
+    def load_options(self, max_pixels: int | None, keep: float) -> LoadOptions:
+        """How to load the model, for questions that keep at most this share of the tokens.
+
+        Quantized weights are cached beside the features.
+        """
         return LoadOptions(
             quant=cast(Quant, self.quant),
             device=self.device,
@@ -108,6 +110,7 @@ class ModelGroup:
             reuse=read_reuse(self.reuse),
             dtype=self.dtype,
             encoder_keep=read_encoder_keep(self.encoder_keep),
+            keep=keep,
         )
 
     @property

@@ -83,13 +83,14 @@ def ask(
     Prints the answers to stdout, and one line of statistics for each answer to stderr.
     With --json, prints one JSON object per question to stdout.
     """
-    load = model.load_options(read.max_pixels)
+    ask = replace(tokens.ask_options(model), reuse_prefix=len(question) > 1)
+    load = model.load_options(read.max_pixels, 1.0 if output.compare else ask.keep)
     request = Request(
         media,
         tuple(map(check_question, question)),
         planned(model.model, load) if output.dry_run else choose(model.model, load, model.yes),
         read.media_options(),
-        replace(tokens.ask_options(model), reuse_prefix=len(question) > 1),
+        ask,
         None if output.compare else model.feature_cache(),  # a comparison times the whole path
     )
     printed: set[tuple[str, str]] = set()

@@ -98,7 +98,8 @@ def batch(
     The start and end of a row replace --start and --end.
     With --json, rows are also printed to stdout, one JSON object per line.
     """
-    media, load, ask = read.media_options(), model.load_options(read.max_pixels), tokens.ask_options(model)
+    media, ask = read.media_options(), tokens.ask_options(model)
+    load = model.load_options(read.max_pixels, ask.keep)
     journal_at = _journal_path(out, resume)
     tasks = questions.tasks(source)
     chosen = choose(model.model, load, model.yes)

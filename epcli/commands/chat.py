@@ -25,8 +25,8 @@ def chat(
     Earlier questions and answers are part of each prompt; /help lists the commands.
     Ctrl-C stops an answer, Ctrl-D leaves. From a pipe, each line is a question.
     """
-    chosen = choose(model.model, model.load_options(read.max_pixels), model.yes)
     asked, options = tokens.ask_options(model), read.media_options()
+    chosen = choose(model.model, model.load_options(read.max_pixels, asked.keep), model.yes)
     with reading() as worker:
         worker.check(media)
         loaded = load_model(chosen, [asked.reducer])

@@ -68,7 +68,7 @@ def evaluate(
     """
     keeps, reducers = o.keeps(tokens.keep), o.reducers(tokens.reducer)
     media, generate = read.media_options(), tokens.generate_options(model)
-    load = model.load_options(read.max_pixels)
+    load = model.load_options(read.max_pixels, max(keeps))
     rows = questions.rows(data, media)
     from echoingpixels.evaluation.paired import within
     from echoingpixels.reducers.setting import settings

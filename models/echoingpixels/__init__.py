@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .checkpoints.sieve_io import save_sieve as save_sieve
     from .conversation import Conversation as Conversation
     from .encoded_clip import EncodedClip as EncodedClip
+    from .encoder_keep import EncoderKeep as EncoderKeep
     from .errors import EpError as EpError
     from .from_pretrained import load as load
     from .from_pretrained import save as save
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from .media.clip import Clip as Clip
     from .model import EchoingPixels as EchoingPixels
     from .options import AskOptions as AskOptions
-    from .options import EncoderKeep as EncoderKeep
     from .options import GenerateOptions as GenerateOptions
     from .options import LoadOptions as LoadOptions
     from .options import MediaOptions as MediaOptions
@@ -34,7 +34,7 @@ _HOMES = {
     "Conversation": "conversation",
     "EchoingPixels": "model",
     "EncodedClip": "encoded_clip",
-    "EncoderKeep": "options",
+    "EncoderKeep": "encoder_keep",
     "EpError": "errors",
     "GenerateOptions": "options",
     "LoadOptions": "options",

@@ -5,21 +5,17 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, fields, replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
+from .encoder_keep import OFF, EncoderKeep
 from .errors import OptionError
 from .reducer_names import AUTO as AUTO
 from .reducer_names import IN_DECODER, NO_STATIC, SIEVE_DEFAULT, UNSIEVED, check_reducer
 
 KEEP = 0.2  # default share of audio and video tokens, which the sieve is trained at
 MIN_PIXELS = 56 * 56  # of a frame: 2 x 2 tokens
-OFF = "off"
 NO_SIEVE = "none"  # in place of a sieve
-ENCODER_KEEP_HINT = (
-    "Give a share in (0, 1] such as 0.3, shares after numbers of layers such as 0.3@8,0.15@16, off or auto."
-)
 REUSE_HINT = "Give a threshold of at least 0 such as 0.1, off or auto."
 Quant = Literal["none", "nf4", "int8"]
 QUANTS: tuple[Quant, ...] = ("none", "nf4", "int8")
@@ -210,47 +206,6 @@ def reuse_name(threshold: Reuse) -> str:
 
 
 @dataclass(frozen=True)
-class EncoderKeep:
-    """The share of the cells (2 x 2 patches, one token each) that the vision encoder keeps inside.
-
-    After `layers[i]` of its layers, `shares[i]` of the new cells of each temporal step are left. Without `layers`, the
-    only share applies after the encoder's own number of layers (`backbones.pruning.default_layers`).
-    """
-
-    shares: tuple[float, ...]
-    layers: tuple[int, ...] = ()
-
-    def __post_init__(self) -> None:
-        falling = all(more > less for more, less in pairwise((math.inf, *self.shares)))
-        rising = all(one < other for one, other in pairwise((0, *self.layers)))
-        paired = len(self.layers) == len(self.shares) or (len(self.shares) == 1 and not self.layers)
-        if not (paired and self.shares and falling and rising and all(0 < share <= 1 for share in self.shares)):
-            raise OptionError(f"{self} is no encoder keep.", ENCODER_KEEP_HINT)
-
-    @classmethod
-    def read(cls, text: str) -> EncoderKeep:
-        """Shares from `0.3` or `0.3@8,0.15@16`; OptionError otherwise."""
-        parts = [part.partition("@") for part in text.split(",")]
-        try:
-            shares, layers = [float(share) for share, _, _ in parts], [int(n) for _, at, n in parts if at]
-        except ValueError:
-            raise OptionError(f"{text!r} is no encoder keep.", ENCODER_KEEP_HINT) from None
-        return cls(tuple(shares), tuple(layers))
-
-    def __str__(self) -> str:
-        """As `read` reads it."""
-        if not self.layers:
-            return ",".join(f"{share:g}" for share in self.shares)
-        return ",".join(f"{share:g}@{n}" for share, n in zip(self.shares, self.layers, strict=False))
-
-
-def read_encoder_keep(text: str) -> EncoderKeep | Literal["auto"] | None:
-    """Shares that the vision encoder keeps, from `auto`, `off` or as of `EncoderKeep.read`; OptionError otherwise."""
-    text = text.strip()
-    return AUTO if text == AUTO else None if text == OFF else EncoderKeep.read(text)
-
-
-@dataclass(frozen=True)
 class LoadOptions:
     """How to load a model.
 
@@ -265,7 +220,8 @@ class LoadOptions:
     `reuse`: the encoders reuse the features of windows whose pixels differ from the last encoded ones by at most this
     mean absolute difference of normalised pixels (1 is about 68 of 255 levels), and encode silence once; None encodes
     every window; auto takes the model's own threshold, else None.
-    `encoder_keep`: the cells that the vision encoder keeps inside; None keeps all; auto as of `reuse`.
+    `encoder_keep`: the cells that the vision encoder keeps inside; None keeps all; auto as of `reuse`. `keep`: the
+    largest share of tokens that questions will keep, which an encoder keep such as 3x multiplies; None keeps all cells.
     """
 
     quant: Quant | Literal["auto"] = AUTO
@@ -276,10 +232,13 @@ class LoadOptions:
     reuse: Reuse | Literal["auto"] = AUTO
     dtype: str = AUTO
     encoder_keep: EncoderKeep | Literal["auto"] | None = AUTO
+    keep: float | None = None
 
     def __post_init__(self) -> None:
         if not (self.encoder_keep is None or self.encoder_keep == AUTO or isinstance(self.encoder_keep, EncoderKeep)):
             raise OptionError(f"{self.encoder_keep!r} is no EncoderKeep.", "Give one, None or auto.")
+        if self.keep is not None:
+            check_keep(self.keep)
         if self.reuse is None or not isinstance(self.reuse, str):
             check_reuse(self.reuse)
         elif self.reuse != AUTO:

@@ -17,15 +17,17 @@ from echoingpixels.backbones.qwen_omni import QwenOmni
 from echoingpixels.backbones.sizes import vision_flops
 from echoingpixels.batching import Prompt
 from echoingpixels.encoded_clip import from_cache
+from echoingpixels.encoder_keep import PICKS, EncoderKeep, Pick, read_encoder_keep
 from echoingpixels.errors import OptionError
 from echoingpixels.explain.explanation import explain
 from echoingpixels.features.cache import CachedClip, FeatureCache
+from echoingpixels.from_pretrained import load
 from echoingpixels.inputs.kept import kept_by_clip
 from echoingpixels.inputs.positions import TEXT
 from echoingpixels.inputs.prompt import Message
 from echoingpixels.inputs.token_stream import Selection, TokenStream
 from echoingpixels.model import EchoingPixels
-from echoingpixels.options import AskOptions, EncoderKeep, GenerateOptions, LoadOptions, read_encoder_keep
+from echoingpixels.options import AskOptions, GenerateOptions, LoadOptions
 from echoingpixels.report import TokenCounts
 from tests.backbones.test_vision import GRIDS, KERNELS, patches, some_cells, walk
 from tests.support import tinymodel
@@ -90,6 +92,17 @@ def test_kept_cells_attend_as_under_one_mask_over_all_pairs(
     received = weights.sum(1).mean(0).view(-1, 4).mean(1)
     torch.testing.assert_close(saliency[kept], received, rtol=0, atol=NOISE)
     assert not bool(features[~kept].any())
+
+
+@pytest.mark.parametrize("pick", PICKS)
+@torch.no_grad()
+def test_each_pick_keeps_the_cells_that_lie_farthest_apart_by_its_measure(pick: Pick) -> None:
+    on, grid = deep(), (2, 10, 14)
+    pixels, cells = patches(grid), some_cells(grid, 0.8)
+    _, _, numbers = thinned(on, pixels, grid, cells, {2: 0.4}, pick)
+    steps = prune_steps(on, EncoderKeep((0.4,), (2,), pick=pick))
+    _, _, kept = encode_cells(on, pixels, grid, cells, steps)
+    assert torch.equal(cells.nonzero()[:, 0][kept], numbers)
 
 
 @torch.no_grad()
@@ -254,6 +267,10 @@ def test_an_encoder_has_its_own_place_to_drop_cells() -> None:
         ("off", None),
         (" 0.3 ", EncoderKeep((0.3,))),
         ("0.3@8,0.15@16", EncoderKeep((0.3, 0.15), (8, 16))),
+        ("3x", EncoderKeep((3.0,), times=True)),
+        ("3x@8,1.5x@16", EncoderKeep((3.0, 1.5), (8, 16), times=True)),
+        ("0.3@8:states", EncoderKeep((0.3,), (8,), pick="states")),
+        ("3x:places", EncoderKeep((3.0,), times=True, pick="places")),
     ],
 )
 def test_an_encoder_keep_is_read_from_text(text: str, keep: Any) -> None:
@@ -262,12 +279,43 @@ def test_an_encoder_keep_is_read_from_text(text: str, keep: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "all", "0", "1.1", "nan", "0.3@", "0.3@0", "0.3,0.1", "0.1@2,0.3@4", "0.3@4,0.1@2"]
+    "text",
+    ["", "all", "0", "1.1", "nan", "0.3@", "0.3@0", "0.3,0.1", "0.1@2,0.3@4", "0.3@4,0.1@2", "x", "0x", "3x@8,0.2@16"],
 )
 def test_an_invalid_encoder_keep_is_refused(text: str) -> None:
     with pytest.raises(OptionError, match="encoder keep") as error:
         read_encoder_keep(text)
     assert "0.3@8,0.15@16" in error.value.hint and "off or auto" in error.value.hint
+
+
+@pytest.mark.parametrize(
+    ("text", "keep", "at"),
+    [
+        ("3x", 0.1, "0.3"),
+        ("3x", 0.2, "0.6"),
+        ("3x", 0.34, None),
+        ("3x", 1.0, None),
+        ("3x", None, None),
+        ("0.5x", 1.0, "0.5"),
+        ("3x@8,1.5x@16", 0.2, "0.6@8,0.3@16"),
+        ("3x@8,1.5x@16", 0.5, "0.75@16"),
+        ("0.3@8,0.15@16", 1.0, "0.3@8,0.15@16"),
+        ("3x:states", 0.1, "0.3:states"),
+    ],
+)
+def test_an_encoder_keep_may_be_a_multiple_of_the_keep_ratio(text: str, keep: float | None, at: str | None) -> None:
+    found = EncoderKeep.read(text).at(keep)
+    assert (found and str(found)) == at
+
+
+def test_a_model_is_loaded_for_the_share_that_questions_keep() -> None:
+    wanted = EncoderKeep.read("3x")
+    assert str(load("tiny", encoder_keep=wanted, keep=0.1).backbone.encoder_keep) == "0.3"
+    for keep in (0.5, None):
+        assert load("tiny", encoder_keep=wanted, keep=keep).backbone.encoder_keep is None
+    assert load("tiny", encoder_keep=None, keep=0.1).backbone.encoder_keep is None
+    with pytest.raises(OptionError, match="keep is 2"):
+        LoadOptions(keep=2)
 
 
 def test_a_layer_that_the_encoder_lacks_is_refused() -> None:

@@ -21,6 +21,7 @@ from echoingpixels.batch import opening
 from echoingpixels.checkpoints import fingerprint
 from echoingpixels.checkpoints.fingerprint import WHOLE, features_mark, file_mark, folder_mark
 from echoingpixels.checkpoints.loading import KNOWN, weights_of
+from echoingpixels.encoder_keep import EncoderKeep
 from echoingpixels.errors import InternalError, ModelError
 from echoingpixels.features.cache import CLIP, ENDING, FORMAT, CachedClip, FeatureCache, default_folder, feature_key
 from echoingpixels.from_pretrained import load
@@ -28,7 +29,7 @@ from echoingpixels.generation.answer import Chunk
 from echoingpixels.inputs.prepare import prepare_media
 from echoingpixels.media import read_clip
 from echoingpixels.model import EchoingPixels
-from echoingpixels.options import AskOptions, EncoderKeep, GenerateOptions, LoadOptions, MediaOptions
+from echoingpixels.options import AskOptions, GenerateOptions, LoadOptions, MediaOptions
 from echoingpixels.storage.folders import UNFINISHED, filling, write_text_atomically
 from tests.support import tinymodel
 from tests.support.batches import Near, answer, job, rows, tasks

@@ -16,6 +16,7 @@ from echoingpixels.backbones import qwen_omni
 from echoingpixels.backbones.qwen_omni import QwenOmni
 from echoingpixels.datasets.questions import Row
 from echoingpixels.encoded_clip import from_cache
+from echoingpixels.encoder_keep import EncoderKeep
 from echoingpixels.evaluation.evaluate import evaluate
 from echoingpixels.explain.explanation import explain
 from echoingpixels.features import encode as encoding
@@ -25,7 +26,7 @@ from echoingpixels.generation import decode as generate
 from echoingpixels.inputs.patches import Resolution
 from echoingpixels.media.clip import Clip
 from echoingpixels.model import EchoingPixels
-from echoingpixels.options import AskOptions, EncoderKeep, GenerateOptions, Reuse
+from echoingpixels.options import AskOptions, GenerateOptions, Reuse
 from echoingpixels.reducer_names import REDUCER_NAMES, SIEVED
 from echoingpixels.reducers import budget
 from echoingpixels.reducers import chunked_scoring as windows

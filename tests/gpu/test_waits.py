@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from echoingpixels.backbones import qwen_omni
+from echoingpixels.encoder_keep import EncoderKeep
 from echoingpixels.model import EchoingPixels
-from echoingpixels.options import AskOptions, EncoderKeep, GenerateOptions, Reuse
+from echoingpixels.options import AskOptions, GenerateOptions, Reuse
 from echoingpixels.reducers.registry import REDUCERS as REGISTERED
 from tests.gpu.test_pipeline import QUESTIONS, reusing
 from tests.support import tinymodel

@@ -129,9 +129,9 @@ def test_each_process_of_accelerate_has_its_gpu_and_its_share(lmms: Any, monkeyp
     asked: list[dict[str, Any]] = []
     real = lmms.load
 
-    def load(name: str, **options: Any) -> Any:
+    def load(name: str, how: Any, **options: Any) -> Any:
         asked.append(options)
-        return real(name, **{**options, "device": "cpu"})
+        return real(name, how, **{**options, "device": "cpu"})
 
     process = SimpleNamespace(num_processes=8, process_index=11, local_process_index=3)
     monkeypatch.setattr(lmms, "Accelerator", lambda: process)

@@ -21,7 +21,12 @@ def dense(on: Any, pixels: Tensor, grid: tuple[int, int, int], cells: Tensor) ->
 
 
 def thinned(
-    on: Any, pixels: Tensor, grid: tuple[int, int, int], cells: Tensor, shares: Mapping[int, float]
+    on: Any,
+    pixels: Tensor,
+    grid: tuple[int, int, int],
+    cells: Tensor,
+    shares: Mapping[int, float],
+    pick: str = "maxmin",
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The same where the encoder keeps `shares[n]` of each step's cells after n layers; and the cells that it kept."""
     cell = torch.arange(len(pixels)) // 4
@@ -36,7 +41,8 @@ def thinned(
     new = torch.bincount(step[chosen], minlength=grid[0]) // 4
     for i, block in enumerate(on.blocks):
         if i in shares:
-            left = kept(hidden, step[chosen], [math.ceil(shares[i] * n) for n in new.tolist()])
+            corner = places[chosen] / torch.tensor(grid[1:])
+            left = kept(hidden, corner, step[chosen], [math.ceil(shares[i] * n) for n in new.tolist()], pick)
             hidden, chosen = hidden[left], chosen[left]
         rotary = on.rotary_pos_emb(hidden, places[chosen])
         group = (step if i in on.fullatt_block_indexes else window)[chosen]
@@ -46,13 +52,15 @@ def thinned(
     return on.merger(hidden), weights, cell[chosen][::4]
 
 
-def kept(hidden: Tensor, step: Tensor, most: list[int]) -> Tensor:
-    """The patches (P,) bool of the cells that lie farthest apart, `most` of each step."""
-    mean, of = hidden.view(-1, 4, hidden.shape[1]).mean(1), step[::4]
+def kept(hidden: Tensor, places: Tensor, step: Tensor, most: list[int], pick: str) -> Tensor:
+    """The patches (P,) bool of the cells that lie farthest apart, by state and place, `most` of each step."""
+    mean, corner, of = hidden.view(-1, 4, hidden.shape[1]).mean(1), places[::4], step[::4]
     stay = torch.zeros(len(of), dtype=torch.bool)
     for number, k in enumerate(most):
         here = (of == number).nonzero()[:, 0]
         far = 1 - F.cosine_similarity(mean[here, None], mean[None, here], dim=-1)
+        near = 0.5 * (corner[here, None] - corner[None, here]).norm(dim=-1)
+        far = {"states": far, "places": near, "maxmin": far + near}[pick]
         others = far + torch.eye(len(here)) * 10
         chosen = [int(others.min(1).values.argmax())] if k else []
         while len(chosen) < k:

@@ -9,13 +9,14 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from ..encoder_keep import EncoderKeep
 from ..inputs.descent import Descent, Drop
 from ..inputs.patches import Resolution
 from ..inputs.positions import IMAGE, VIDEO, Layout
 from ..inputs.prepare import Inputs, Media
 from ..inputs.prompt import Tokenizer
 from ..inputs.token_stream import TokenStream
-from ..options import EncoderKeep, Reuse
+from ..options import Reuse
 from ..report import TokenCounts
 
 

@@ -15,9 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..encoder_keep import EncoderKeep
 from ..inputs.patches import MERGE, windows
 from ..inputs.prepare import audio_tokens
-from ..options import EncoderKeep, Reuse
+from ..options import Reuse
 from .base import Encoding
 from .pruning import Arranged, PruneStep, counted, encode_pruned, prune_steps, window_bounds
 from .saliency import receiving
@@ -86,7 +87,8 @@ def encode_cells(
     index = (cells.cumsum(0) - 1)[order[in_order]]  # (K,) the cell at each place in the encoder's order of windows
     places = get_vision_position_ids(size, encoder.spatial_merge_size)[chosen]
     if prune:
-        return encode_pruned(encoder, Arranged(part, places, index, whole, small), prune)
+        corner = places[::unit] / torch.tensor(grid[1:])
+        return encode_pruned(encoder, Arranged(part, places, corner, index, whole, small), prune)
     frames, longest = window_bounds(encoder, whole)
     windows, longest_window = window_bounds(encoder, small)
     last = len(encoder.blocks) - 1

@@ -1,8 +1,9 @@
 """Selection inside the vision encoder: after some of its layers, a share of each temporal step's cells goes on.
 
-A cell is 2 x 2 patches, which become one token. Kept are the cells that lie farthest apart by the mean hidden state of
-their patches (greedy max-min). The layers that follow, and the merger, run on these alone, at their own positions and
-inside their own windows and frames; the others never become a token. transformers' layers are called as they are.
+A cell is 2 x 2 patches, which become one token. Kept are the cells that lie farthest apart (greedy max-min) by the mean
+hidden state of their patches and by their places in the frame, or by one of both. The layers that follow, and the
+merger, run on these alone, at their own positions and inside their own windows and frames; the others never become a
+token. transformers' layers are called as they are.
 """
 
 from __future__ import annotations
@@ -16,21 +17,25 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..encoder_keep import EncoderKeep, Pick
 from ..errors import OptionError
 from ..inputs.farthest import distances, farthest
-from ..options import EncoderKeep
 from .saliency import receiving
 
 ROUNDING = 1e-9  # of a share in float64: 0.3 of 10 cells is 3
+PLACE = (
+    0.5  # weight of the distance of two places, in sides of the frame, beside 1 - cosine of the states (docs/log.md)
+)
 VARLEN = "ep_flash_varlen"  # attention over all windows in one call; transformers passes bounds to names with "flash"
 
 
 @dataclass(frozen=True)
 class PruneStep:
-    """After `layers` of the encoder's layers, a share of the cells that entered it goes on."""
+    """After `layers` of the encoder's layers, a share of the cells that entered it goes on, chosen by `pick`."""
 
     layers: int
     share: float
+    pick: Pick = "maxmin"
 
     def kept(self, cells: int) -> int:
         """The number of `cells` new ones of a temporal step that goes on."""
@@ -43,6 +48,7 @@ class Arranged:
 
     patches: Tensor  # (4 K, 1176), on any device, in the clip's order
     places: Tensor  # (4 K, 2) int64 row and column of each patch, in the clip's order
+    corner: Tensor  # (K, 2) place of each cell in shares of the frame's sides, in the clip's order
     index: Tensor  # (K,) int64, the number of each cell among the K
     steps: Tensor  # (T + 1,) int32 bounds of the temporal steps in patches, on the CPU
     windows: Tensor  # (N + 1,) int32 bounds of the windows in patches, on the CPU
@@ -66,7 +72,7 @@ def prune_steps(encoder: Any, keep: EncoderKeep | None) -> tuple[PruneStep, ...]
     if layers[-1] >= len(encoder.blocks):
         what = f"The vision encoder has {len(encoder.blocks)} layers, and encoder keep {keep} needs more than that."
         raise OptionError(what, f"Give a number of layers below {len(encoder.blocks)}.")
-    return tuple(PruneStep(n, share) for n, share in zip(layers, keep.shares, strict=True))
+    return tuple(PruneStep(n, share, keep.pick) for n, share in zip(layers, keep.shares, strict=True))
 
 
 def encode_pruned(encoder: Any, cells: Arranged, prune: Sequence[PruneStep]) -> tuple[Tensor, Tensor, Tensor]:
@@ -79,12 +85,13 @@ def encode_pruned(encoder: Any, cells: Arranged, prune: Sequence[PruneStep]) -> 
     places = cells.places.to(device, non_blocking=True)
     hidden = encoder.patch_embed(cells.patches.to(device, non_blocking=True).to(encoder.dtype))
     rotary: tuple[Tensor, ...] = encoder.rotary_pos_emb(hidden, places)
-    state = _Cells(encoder, index, hidden, rotary, cells.steps, cells.windows)
+    corner = cells.corner.to(device, non_blocking=True)
+    state = _Cells(encoder, index, corner, hidden, rotary, cells.steps, cells.windows)
     entered = (cells.steps.diff() // encoder.spatial_merge_unit).tolist()
     first = 0
     for step in prune:
         state.run(first, step.layers)
-        state.keep([step.kept(n) for n in entered], step.layers)
+        state.keep([step.kept(n) for n in entered], step)
         first = step.layers
     state.run(first, last)
     with receiving(encoder.blocks[last].attn, state.on_cpu(last)) as attention:
@@ -98,15 +105,22 @@ def encode_pruned(encoder: Any, cells: Arranged, prune: Sequence[PruneStep]) -> 
 class _Cells:
     """The cells that the encoder still has, between two of its layers.
 
-    `index` (K,), `hidden` (4 K, C) and the two `rotary` (4 K, d) are on the device; the last two come in the clip's
-    order. Bounds are in patches.
+    `index` (K,), `corner` (K, 2), `hidden` (4 K, C) and the two `rotary` (4 K, d) are on the device; all but the first
+    come in the clip's order. Bounds are in patches.
     """
 
     def __init__(
-        self, encoder: Any, index: Tensor, hidden: Tensor, rotary: tuple[Tensor, ...], steps: Tensor, windows: Tensor
+        self,
+        encoder: Any,
+        index: Tensor,
+        corner: Tensor,
+        hidden: Tensor,
+        rotary: tuple[Tensor, ...],
+        steps: Tensor,
+        windows: Tensor,
     ) -> None:
         self.encoder, self.unit = encoder, encoder.spatial_merge_unit
-        self.index = index
+        self.index, self.corner = index, corner
         self.hidden, *self.rotary = (
             encoder.permute_input_for_window_attn(x, index, seq_len=len(x)) for x in (hidden, *rotary)
         )
@@ -120,23 +134,23 @@ class _Cells:
             layer, how = self.encoder.blocks[i], {"cu_seqlens": bounds, "max_seqlen": longest}
             self.hidden = layer(self.hidden, **how, position_embeddings=tuple(self.rotary))
 
-    def keep(self, most: list[int], layer: int) -> None:
-        """Keep that many cells of each step from `layer` on; none are dropped where all are to be kept."""
+    def keep(self, most: list[int], prune: PruneStep) -> None:
+        """Keep that many cells of each temporal step; none are dropped where all are to be kept."""
         n = self.steps.diff() // self.unit  # (T,)
         if most == n.tolist():
             return
-        stay = self._chosen(n, most)
+        stay = self._chosen(n, most, prune.pick)
         places = stay.to(torch.uint8).argsort(descending=True, stable=True)[: sum(most)]  # ascending
         self.index = self.index[places]
         self.hidden, *self.rotary = (
             x.view(-1, self.unit, x.shape[1])[places].flatten(0, 1) for x in (self.hidden, *self.rotary)
         )
         self.steps = F.pad(torch.tensor(most).cumsum(0), (1, 0)).mul(self.unit).to(torch.int32)
-        if any(i not in self.encoder.fullatt_block_indexes for i in range(layer, len(self.encoder.blocks))):
+        if any(i not in self.encoder.fullatt_block_indexes for i in range(prune.layers, len(self.encoder.blocks))):
             self.windows = self._windows(stay)
 
     @torch.no_grad()
-    def _chosen(self, n: Tensor, most: list[int]) -> Tensor:
+    def _chosen(self, n: Tensor, most: list[int], pick: Pick) -> Tensor:
         """The cells to keep (K,) bool, `most` of the `n` (T,) of each step."""
         width, step = int(n.max()), torch.arange(len(n)).repeat_interleave(n)  # (K,)
         slot = step * width + torch.arange(len(step)) - (n.cumsum(0) - n)[step]  # (K,) in T rows of equal width
@@ -146,8 +160,12 @@ class _Cells:
             x.to(self.hidden.device, non_blocking=True) for x in (slot, cell, mask, torch.tensor(most))
         )
         mean = self.hidden.view(len(step), self.unit, -1).float().mean(1)  # (K, C)
-        with torch.autocast(mean.device.type, enabled=False):
-            far = distances(mean[cell].view(*mask.shape, -1))  # (T, width, width)
+        corner = self.corner[self.index[cell]].view(*mask.shape, 2)
+        far = PLACE * torch.cdist(corner, corner, compute_mode="donot_use_mm_for_euclid_dist")  # (T, width, width)
+        if pick != "places":
+            with torch.autocast(mean.device.type, enabled=False):
+                apart = distances(mean[cell].view(*mask.shape, -1))
+            far = apart if pick == "states" else apart + far
         return (farthest(far, mask, k, max(most)) > -torch.inf).flatten()[slot]
 
     def _windows(self, stay: Tensor) -> tuple[Tensor, int]:

@@ -12,13 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..encoder_keep import EncoderKeep
 from ..inputs.descent import Descent, Drop
 from ..inputs.patches import Resolution
 from ..inputs.positions import AUDIO, IMAGE, VIDEO
 from ..inputs.prepare import Inputs, Media
 from ..inputs.prompt import Tokenizer
 from ..inputs.token_stream import TokenStream
-from ..options import EncoderKeep, Reuse
+from ..options import Reuse
 from .base import AudioShape, Encoding, Features, VisionShape, present
 from .decoder import InParts, Uneven, checkpointed, cut, join, kv_name, prompt_mask, run_with_drops, step_mask
 from .encoders import VisionEncoder, encode_audio, write
@@ -56,8 +57,7 @@ class QwenOmni:
             from .kernels import choose_kernels
 
             choose_kernels(thinker, self.device, self.dtype)
-        self.layout = layout_of(thinker.config)
-        self.shape = shape_of(thinker.config.text_config)
+        self.layout, self.shape = layout_of(thinker.config), shape_of(thinker.config.text_config)
         self.stop_ids = stop_ids_of(thinker.generation_config.eos_token_id, tokenizer)
 
     @property

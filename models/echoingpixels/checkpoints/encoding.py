@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..encoder_keep import OFF, EncoderKeep, read_encoder_keep
 from ..inputs.patches import Resolution
-from ..options import OFF, EncoderKeep, LoadOptions, Reuse, check_reuse, read_encoder_keep
+from ..options import LoadOptions, Reuse, check_reuse
 
 
 def resolution_of(config: Any, options: LoadOptions) -> Resolution:
@@ -23,7 +24,7 @@ def reuse_of(config: Any, options: LoadOptions) -> Reuse:
 
 def encoder_keep_of(config: Any, options: LoadOptions) -> EncoderKeep | None:
     """The cells that the vision encoder keeps: the option's, else those of the model's config, else all."""
-    if not isinstance(options.encoder_keep, str):
-        return options.encoder_keep
-    own = read_encoder_keep(getattr(config, "encoder_keep", OFF))
-    return None if isinstance(own, str) else own
+    wanted = options.encoder_keep
+    if isinstance(wanted, str):
+        wanted = read_encoder_keep(getattr(config, "encoder_keep", OFF))
+    return wanted.at(options.keep) if isinstance(wanted, EncoderKeep) else None

@@ -15,9 +15,10 @@ from typing import Any
 import torch
 
 from ..backbones.qwen_omni import QwenOmni
+from ..encoder_keep import EncoderKeep
 from ..errors import ModelError, is_out_of_memory
 from ..inputs.patches import Resolution
-from ..options import AUTO, NO_SIEVE, EncoderKeep, LoadOptions, Reuse, reuse_name
+from ..options import AUTO, NO_SIEVE, LoadOptions, Reuse, reuse_name
 from ..reducers.cs2 import Sieve, SieveOptions, no_sieve
 from .encoding import encoder_keep_of, resolution_of, reuse_of
 from .fingerprint import files_mark, folder_mark
@@ -264,7 +265,7 @@ def weights_of(name: str, options: LoadOptions) -> Weights:
     device, resolution = device_of(options.device), resolution_of(config, options)
     reuse, keep = reuse_of(config, options), encoder_keep_of(config, options)
     what = [mark, str(dtype_of(config, device, options.dtype)), device.type, str(resolution), reuse_name(reuse)]
-    what += [] if keep is None else [str(keep)]
+    what += [] if keep is None else [f"cells {keep}"]
     encoders = json.dumps([*what, __version__, torch.__version__, transformers.__version__])
     return Weights(model, sieve, encoders, resolution, reuse, keep)
 

@@ -19,7 +19,7 @@ from .evaluate import Outcome, marked
 
 Key = tuple[str, str, str, float | None, float | None]  # id, name of the media file, question, start, end
 # Load options that change no answer, or are noted as weights.
-OMITTED = ("device", "sieve", "cache", "max_pixels", "encoder_keep")
+OMITTED = ("device", "sieve", "cache", "max_pixels", "encoder_keep", "keep")
 
 
 def made_with(model: str, load: LoadOptions, media: MediaOptions, generate: GenerateOptions) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
@@ -15,7 +15,7 @@ from loguru import logger
 from ..encoded_clip import EncodedClip
 from ..errors import EpError, MediaError, OptionError
 from ..from_pretrained import load
-from ..options import AUTO, AskOptions, GenerateOptions, MediaOptions
+from ..options import AUTO, AskOptions, GenerateOptions, LoadOptions, MediaOptions, Quant
 
 NAME = "echoingpixels"
 MEDIA = ("video", "audio", "image")
@@ -70,7 +70,8 @@ class Lmms(lmms):  # type: ignore[misc]  # the harness has no types
         self.choice = AskOptions(reducer, float(keep))
         self.reading = MediaOptions(fps=fps, max_frames=max_frames, audio=audio)
         where = self._join_processes() or device or AUTO
-        self.ep = load(pretrained, sieve=sieve, quant=quant, device=where, dtype=dtype, max_pixels=max_pixels)
+        how = LoadOptions(cast(Quant, quant), sieve=sieve, max_pixels=max_pixels, dtype=dtype, keep=self.choice.keep)
+        self.ep = load(pretrained, how, device=where)
         self.ep.check(self.choice.reducer, self.choice.keep)
         self.failed, self._notes = 0, set[str]()
         self._last: tuple[object, EncodedClip] | None = None
