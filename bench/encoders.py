@@ -1,7 +1,7 @@
-"""Time of the vision encoder at real sizes over a real clip, with reuse of unchanged windows or cells dropped inside.
+"""Time of the encoders at real sizes over a real clip: vision with reuse of unchanged windows or cells dropped inside.
 
-Random weights: times and shares are real, features are not. Every round runs all thresholds and encoder keeps;
-speedups are ratios of processor time within a round.
+Random weights: times and shares are real, features are not. Every round runs all thresholds and encoder keeps, and the
+audio encoder; speedups are ratios of processor time within a round, over the first way.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Annotated
 import torch
 import typer
 
-from bench.stack import random_vision_encoder
+from bench.stack import random_encoders
 from echoingpixels.backbones.base import Features
 from echoingpixels.backbones.encoders import TemporalReuse, attending
 from echoingpixels.backbones.qwen_omni import QwenOmni
@@ -46,25 +46,27 @@ def main(
         bool, typer.Option("--count", help="Only count changed cells and operations; encode nothing.")
     ] = False,
 ) -> None:
-    """Cells encoded, processor seconds and speedup of each threshold and encoder keep; JSON, one a line."""
+    """Tokens encoded, processor seconds and speedup of each way, and of the audio encoder; JSON, one a line."""
     thresholds = [None if one == OFF else check_reuse(float(one)) for one in reuse.split(",")]
     keeps = [None if one == OFF else EncoderKeep.read(one) for one in encoder_keep or (OFF,)]
-    on = outline(model, LoadOptions(device="cpu")).model if count else random_vision_encoder(model)
+    on = outline(model, LoadOptions(device="cpu")).model if count else random_encoders(model)
     assert isinstance(on.backbone, QwenOmni)
-    read = MediaOptions(start=start, end=start + seconds, audio=False)
-    film = read_clip(clip, read, frame_size=on.frame_size)
+    film = read_clip(clip, MediaOptions(start=start, end=start + seconds), frame_size=on.frame_size)
+    video, sound = replace(film, audio=None), replace(film, frames=film.frames[:0], times=film.times[:0])
     if count:
         for threshold, keep in product(thresholds, keeps):
             on.backbone.encoder_keep = keep
-            console.out_json({**_named(threshold, keep), **_counted(on.backbone, film, threshold)})
+            console.out_json({**_named(threshold, keep), **_counted(on.backbone, video, threshold)})
         return
-    ways = list(product(thresholds, keeps))
-    rounds = [[_measured(on.backbone, film, *way) for way in ways] for _ in range(repeat)]
-    for i, (threshold, keep) in enumerate(ways):
+    ways = [(_named(*way), video, way) for way in product(thresholds, keeps)]
+    if film.audio is not None:
+        ways.append(({"encoder": "audio"}, sound, (None, None)))
+    rounds = [[_measured(on.backbone, part, *way) for _, part, way in ways] for _ in range(repeat)]
+    for i, (name, _, _) in enumerate(ways):
         times = [one[i][0] for one in rounds]
         ratios = [one[0][0] / one[i][0] for one in rounds]
-        _, cells, of, flops = rounds[0][i]
-        row = {**_named(threshold, keep), "cells": cells, "of": of, "flops": flops, "cpu_s": median(times)}
+        _, tokens, of, flops = rounds[0][i]
+        row = {**name, "tokens": tokens, "of": of, "flops": flops, "cpu_s": median(times)}
         console.out_json({**row, "speedup": median(ratios), "low": min(ratios), "high": max(ratios)})
 
 
@@ -73,23 +75,22 @@ def _named(reuse: Reuse, keep: EncoderKeep | None) -> dict[str, str]:
 
 
 def _counted(on: QwenOmni, clip: Clip, reuse: Reuse) -> dict[str, float]:
-    """Cells that change, cells of the clip, and floating-point operations of the vision encoder."""
+    """Video tokens whose cells change, all of them, and floating-point operations of the vision encoder."""
     parts, grid = patches(clip.frames, clip.frames.shape[1:3])
     changed = TemporalReuse(reuse, attending(on.thinker.model.visual)).changed(parts, grid)
     flops = on.encoder_flops(Media(Span(), None, grid), Features(None, None, changed.flatten()))
-    return {"cells": int(changed.sum()), "of": changed.numel(), "flops": flops}
+    return {"tokens": int(changed.sum()), "of": changed.numel(), "flops": flops}
 
 
 @torch.no_grad()
 def _measured(backbone: QwenOmni, clip: Clip, reuse: Reuse, keep: EncoderKeep | None) -> tuple[float, int, int, float]:
-    """Processor seconds from frames to features, cells encoded, cells of the clip, and floating-point operations."""
+    """Processor seconds from a clip to features, tokens encoded, tokens of the clip, and floating-point operations."""
     on = copy(backbone)
     on.reuse, on.encoder_keep = reuse, keep
     began = time.process_time()
     encoded = encode(on, clip.pieces(), Stopwatch(torch.device("cpu")))
     spent, features = time.process_time() - began, encoded.features
-    media = replace(encoded.media, mel=None)
-    return spent, features.encoded(False).video, media.span.tokens, on.encoder_flops(media, features)
+    return spent, features.encoded(False).pool, encoded.media.span.tokens, on.encoder_flops(encoded.media, features)
 
 
 if __name__ == "__main__":

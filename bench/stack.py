@@ -28,11 +28,11 @@ def random_stack(name: str, sieve: SieveOptions | None = None) -> EchoingPixels:
     return EchoingPixels(drawn.backbone, Sieve(drawn.backbone, sieve or SieveOptions(4, "extractive")).to(text.dtype))
 
 
-def random_vision_encoder(name: str) -> EchoingPixels:
-    """A known model without weights, except the random ones of its vision encoder."""
+def random_encoders(name: str) -> EchoingPixels:
+    """A known model without weights, except the random ones of its encoders."""
     drawn = outline(name, LoadOptions(device="cpu")).model
     assert isinstance(drawn.backbone, QwenOmni)
-    _fill_vision(drawn.backbone)
+    _fill_encoders(drawn.backbone)
     return drawn
 
 
@@ -40,11 +40,7 @@ def random_model(name: str, sieve: SieveOptions | None = None) -> EchoingPixels:
     """A whole known model with random weights, a sieve, and a tokenizer that decodes to no text."""
     made = random_stack(name, sieve)
     assert isinstance(made.backbone, QwenOmni)
-    _fill_vision(made.backbone)
-    encoder = made.backbone.thinker.model.audio_tower
-    real(encoder)
-    places = encoder.positional_embedding
-    encoder.positional_embedding = type(places)(places.length, places.channels, places.max_timescale)
+    _fill_encoders(made.backbone)
     made.backbone.tokenizer = Mute()
     return made
 
@@ -56,10 +52,12 @@ class Mute(Words):
         return ""
 
 
-def _fill_vision(backbone: QwenOmni) -> None:
-    encoder = backbone.thinker.model.visual
-    real(encoder)
-    encoder.rotary_pos_emb = type(encoder.rotary_pos_emb)(encoder.config)  # its frequencies are not among the weights
+def _fill_encoders(backbone: QwenOmni) -> None:
+    vision, audio = backbone.thinker.model.visual, backbone.thinker.model.audio_tower
+    real(vision, audio)
+    vision.rotary_pos_emb = type(vision.rotary_pos_emb)(vision.config)  # its frequencies are not among the weights
+    places = audio.positional_embedding
+    audio.positional_embedding = type(places)(places.length, places.channels, places.max_timescale)
 
 
 def real(*modules: nn.Module) -> None:
