@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..encoder_keep import OFF, EncoderKeep, read_encoder_keep
+from ..encoder_keep import EncoderKeep, read_encoder_keep
 from ..inputs.patches import Resolution
 from ..options import LoadOptions, Reuse, check_reuse
+
+ENCODER_KEEP = "5x"  # of models without a setting of their own: above a fifth of the tokens it keeps all cells
 
 
 def resolution_of(config: Any, options: LoadOptions) -> Resolution:
@@ -23,8 +25,8 @@ def reuse_of(config: Any, options: LoadOptions) -> Reuse:
 
 
 def encoder_keep_of(config: Any, options: LoadOptions) -> EncoderKeep | None:
-    """The cells that the vision encoder keeps: the option's, else those of the model's config, else all."""
+    """The cells that the vision encoder keeps: the option's, else those of the model's config, else ENCODER_KEEP."""
     wanted = options.encoder_keep
     if isinstance(wanted, str):
-        wanted = read_encoder_keep(getattr(config, "encoder_keep", OFF))
+        wanted = read_encoder_keep(getattr(config, "encoder_keep", ENCODER_KEEP))
     return wanted.at(options.keep) if isinstance(wanted, EncoderKeep) else None
