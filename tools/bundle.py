@@ -14,7 +14,6 @@ from echoingpixels.storage.folders import filling
 
 MODEL, FUSED = "soft", "fused"  # stages whose model, and whose sieve, are bundled
 REUSE = 0.1  # default of `--reuse` with this model
-ENCODER_KEEP = "4x"  # and of `--encoder-keep`
 TO = ASSETS / "tiny"
 
 
@@ -28,7 +27,7 @@ def main(out: Annotated[Path, typer.Argument(help="Folder of the training run.")
         new = shutil.copytree(model, made / TO.name)
         shutil.copytree(fused, new / "sieve-fused")
         config = new / "config.json"
-        about = json.loads(config.read_text(encoding="utf-8")) | {"reuse": REUSE, "encoder_keep": ENCODER_KEEP}
+        about = json.loads(config.read_text(encoding="utf-8")) | {"reuse": REUSE}
         config.write_text(json.dumps(about, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 

@@ -129,14 +129,14 @@ def test_the_vision_encoder_keeps_a_multiple_of_the_keep_ratio_except_to_compare
         return int(values["encoded"]["video"])
 
     before = json.loads(ask(QUESTION, "--json", "--encoder-keep", "off").out)["encoded"]["video"]
-    assert encoded("--keep", "0.1") == encoded("--encoder-keep", "0.4") < encoded("--keep", "0.2") < before
+    assert encoded("--keep", "0.1") == encoded("--encoder-keep", "0.5") < encoded("--keep", "0.2") == before
     assert encoded("--keep", "0.1", "--encoder-keep", "3x") == encoded("--encoder-keep", "0.3")
     assert encoded("--keep", "0.1", "--encoder-keep", "off") == encoded("--keep", "0.1", "--compare") == before
 
 
 def test_encoder_keep_takes_shares_off_or_auto(ask: Callable[..., Any]) -> None:
     runs = {keep: json.loads(ask(QUESTION, "--json", "--encoder-keep", keep).out) for keep in ("off", "auto", "0.3@2")}
-    assert runs["0.3@2"]["encoded"]["video"] < runs["auto"]["encoded"]["video"] < runs["off"]["encoded"]["video"]
+    assert runs["auto"]["encoded"] == runs["off"]["encoded"]
     assert runs["0.3@2"]["encoded"]["video"] <= 0.35 * runs["off"]["encoded"]["video"]
     assert runs["0.3@2"]["tokens"]["video"]["before"] == runs["off"]["tokens"]["video"]["before"]
     assert runs["0.3@2"]["flops"]["reduced"] < runs["off"]["flops"]["reduced"]

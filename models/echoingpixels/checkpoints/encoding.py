@@ -8,7 +8,7 @@ from ..encoder_keep import EncoderKeep, read_encoder_keep
 from ..inputs.patches import Resolution
 from ..options import LoadOptions, Reuse, check_reuse
 
-ENCODER_KEEP = "5x"  # of models without a setting of their own: above a fifth of the tokens it keeps all cells
+ENCODER_KEEP = "5x"  # without a setting of the model's own: all cells from a fifth of the tokens on
 
 
 def resolution_of(config: Any, options: LoadOptions) -> Resolution:
