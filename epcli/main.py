@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import io
 import logging
 import os
@@ -57,6 +59,7 @@ def ep(
 
 def main(arguments: list[str] | None = None) -> None:
     """Run `ep` and exit: 0 done, 1 an error with a message, 2 wrong usage, 3 rows failed, 130 interrupted."""
+    atexit.register(gc.freeze)  # else the interpreter searches all objects for garbage at exit
     given = sys.argv[1:] if arguments is None else list(arguments)
     ours = given[: given.index("--")] if "--" in given else given
     debug = DEBUG in ours

@@ -5,10 +5,12 @@ Requests are checked before a model's weights are read.
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -86,7 +88,22 @@ def load_model(chosen: Chosen, reducers: Iterable[str] = ()) -> EchoingPixels:
         from echoingpixels.from_pretrained import load
 
         check_model(chosen, reducers)
+        _import_architecture()
         return load(chosen.name, chosen.load)
+
+
+@cache
+def _import_architecture() -> None:
+    """Import the model's class, once, without garbage collection.
+
+    Modules, functions and classes live as long as the program; collections would search them again and again.
+    """
+    gc.disable()
+    try:
+        from transformers import Qwen2_5OmniThinkerForConditionalGeneration  # noqa: F401
+    finally:
+        gc.freeze()  # later collections leave these objects out, too
+        gc.enable()
 
 
 def named(chosen: Chosen, reducers: tuple[str, ...]) -> tuple[str, ...]:

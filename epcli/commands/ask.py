@@ -83,18 +83,18 @@ def ask(
     Prints the answers to stdout, and one line of statistics for each answer to stderr.
     With --json, prints one JSON object per question to stdout.
     """
-    ask = replace(tokens.ask_options(model), reuse_prefix=len(question) > 1)
-    load = model.load_options(read.max_pixels, 1.0 if output.compare else ask.keep)
-    request = Request(
-        media,
-        tuple(map(check_question, question)),
-        planned(model.model, load) if output.dry_run else choose(model.model, load, model.yes),
-        read.media_options(),
-        ask,
-        None if output.compare else model.feature_cache(),  # a comparison times the whole path
-    )
     printed: set[tuple[str, str]] = set()
-    with reading() as worker:
+    with reading() as worker:  # it starts while torch is imported
+        ask = replace(tokens.ask_options(model), reuse_prefix=len(question) > 1)
+        load = model.load_options(read.max_pixels, 1.0 if output.compare else ask.keep)
+        request = Request(
+            media,
+            tuple(map(check_question, question)),
+            planned(model.model, load) if output.dry_run else choose(model.model, load, model.yes),
+            read.media_options(),
+            ask,
+            None if output.compare else model.feature_cache(),  # a comparison times the whole path
+        )
         worker.check(media)
         for result in _plans(request, worker) if output.dry_run else _answers(request, output, worker):
             if output.json:

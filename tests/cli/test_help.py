@@ -57,6 +57,17 @@ def test_help_imports_nothing_heavy() -> None:
     assert done.stdout.splitlines()[-1] == "[]"
 
 
+def test_the_interpreter_exits_without_a_search_for_garbage() -> None:
+    code = (
+        "import atexit, gc\n"
+        "atexit.register(lambda: print(len(gc.get_objects())))\n"  # after the functions registered later
+        "from epcli.main import main\n"
+        "main(['--version'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment(), check=True)
+    assert int(done.stdout.splitlines()[-1]) < 1000
+
+
 def test_the_version_is_the_packages(ep: Program) -> None:
     assert ep("--version").out == f"ep {__version__}\n"
 

@@ -23,6 +23,7 @@ DEMO = Path(__file__).parents[2] / "models/echoingpixels/assets/demo.mp4"
 QUESTION = "Which object appears first?"
 BIG, SMALL = "qwen2.5-omni-7b", "qwen2.5-omni-3b"
 GB = 10**9
+HEAVY = ("torch", "transformers", "accelerate", "av", "soundfile", "scipy", "sklearn", "torchvision", "matplotlib")
 
 
 @pytest.fixture
@@ -41,9 +42,11 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Any:
     return make
 
 
-def test_ask_imports_no_planner_and_at_most_60_modules() -> None:
+def test_ask_imports_no_planner_at_most_61_modules_and_of_transformers_two_classes() -> None:
     code = f"""
-import sys
+import gc, sys
+from transformers import Qwen2_5OmniThinkerForConditionalGeneration, WhisperFeatureExtractor
+needed = set(sys.modules)
 from epcli.main import main
 for model in ("tiny", "auto"):
     try:
@@ -51,7 +54,10 @@ for model in ("tiny", "auto"):
     except SystemExit as end:
         assert not end.code, end.code
     found = {{name for name in sys.modules if name.split(".")[0] == "echoingpixels"}}
-    assert len(found) <= 60 and not any(".planning" in name for name in found), (model, len(found), found)
+    assert len(found) <= 61 and not any(".planning" in name for name in found), (model, len(found), found)
+    more = {{name for name in sys.modules if name.split(".")[0] in {HEAVY!r}}} - needed
+    assert not more, (model, more)
+assert gc.isenabled() and gc.get_freeze_count() > 100_000, "garbage collection searches the imported objects"
 """
     subprocess.run([sys.executable, "-c", code], check=True, env=environment(), timeout=120)
 
