@@ -86,6 +86,7 @@ bench: setup
 	$(BIN)/python -m bench.decode --ways static
 	$(BIN)/python -m bench.films $(DEMO) --repeat 1
 	$(BIN)/python -m bench.first_token $(DEMO) --model tiny --seconds 6 --repeat 3
+	$(BIN)/python -m bench.gpu --device cpu --no-compile
 
 clean:
 	rm -rf $(VENV) .venv-newest .venv-oldest dist build .pytest_cache .mypy_cache .ruff_cache

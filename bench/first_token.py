@@ -24,7 +24,7 @@ from bench.stack import random_model
 from echoingpixels import load
 from echoingpixels.backbones.qwen_omni import QwenOmni
 from echoingpixels.encoder_keep import OFF, EncoderKeep
-from echoingpixels.inputs.prepare import prepare_media
+from echoingpixels.inputs.prepare import Inputs, Media, prepare_media
 from echoingpixels.media.clip import whole
 from echoingpixels.media.sandbox.worker import Worker
 from echoingpixels.model import EchoingPixels
@@ -88,29 +88,15 @@ def _ours(model: EchoingPixels, worker: Worker, clip: Path, options: MediaOption
     return {**spent, "tokens": report.encoded.pool, "operations": report.flops.reduced / 1e12}
 
 
-@torch.no_grad()
 def _theirs(on: EchoingPixels, worker: Worker, clip: Path, options: MediaOptions) -> Seconds:
     """The same file, read by our worker and answered by transformers."""
-    backbone: Any = on.backbone
     began = time.perf_counter()
     read = whole(worker.stream(clip, options, frame_size=on.frame_size))
     decoded = time.perf_counter()
-    media = prepare_media(read, backbone.resolution)
+    media = prepare_media(read, on.backbone.resolution)
     inputs = on.prepare(media, QUESTION)
-    assert media.patches is not None and media.mel is not None, "the comparison needs video and audio"
     prepared = time.perf_counter()
-    backbone.thinker.generate(
-        input_ids=inputs.input_ids,
-        attention_mask=torch.ones_like(inputs.input_ids),
-        pixel_values_videos=media.patches.to(backbone.dtype),
-        video_grid_thw=torch.tensor([media.grid]),
-        video_second_per_grid=torch.tensor([1.0]),
-        input_features=media.mel[None].to(backbone.dtype),
-        feature_attention_mask=torch.ones(1, media.mel.shape[1], dtype=torch.long),
-        use_audio_in_video=True,
-        max_new_tokens=1,
-        do_sample=False,
-    )
+    plain_answer(on, media, inputs, max_new_tokens=1)
     answered = time.perf_counter()
     return {
         "decode": decoded - began,
@@ -118,6 +104,26 @@ def _theirs(on: EchoingPixels, worker: Worker, clip: Path, options: MediaOptions
         "encoders and decoder": answered - prepared,
         "tokens": media.span.tokens,
     }
+
+
+@torch.no_grad()
+def plain_answer(on: EchoingPixels, media: Media, inputs: Inputs, **options: Any) -> Any:
+    """The result of transformers' own generate(), greedy, about a clip of video and audio at 2 frames a second."""
+    backbone: Any = on.backbone
+    device, dtype = backbone.device, backbone.dtype
+    assert media.patches is not None and media.mel is not None, "the comparison needs video and audio"
+    return backbone.thinker.generate(
+        input_ids=inputs.input_ids.to(device),
+        attention_mask=torch.ones_like(inputs.input_ids, device=device),
+        pixel_values_videos=media.patches.to(device, dtype),
+        video_grid_thw=torch.tensor([media.grid], device=device),
+        video_second_per_grid=torch.tensor([1.0], device=device),
+        input_features=media.mel[None].to(device, dtype),
+        feature_attention_mask=torch.ones(1, media.mel.shape[1], dtype=torch.long, device=device),
+        use_audio_in_video=True,
+        do_sample=False,
+        **options,
+    )
 
 
 def _measured(run: Callable[[], Seconds]) -> dict[str, float]:

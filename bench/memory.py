@@ -11,7 +11,6 @@ import argparse
 import ctypes
 import gc
 import json
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -21,7 +20,7 @@ import numpy as np
 import torch
 
 from bench.stack import random_stack
-from echoingpixels.backbones.base import Features
+from echoingpixels.backbones.base import Backbone, Features
 from echoingpixels.from_pretrained import load
 from echoingpixels.inputs.positions import AUDIO_TOKENS_PER_S, Span
 from echoingpixels.inputs.prepare import Media, prepare_media
@@ -32,7 +31,7 @@ from echoingpixels.options import AskOptions, GenerateOptions, LoadOptions
 from echoingpixels.planning.estimate import Case, Memory, memory_of, resident
 from echoingpixels.planning.meta_model import Outline, outline
 from echoingpixels.planning.plan import plan
-from echoingpixels.report import peak_memory, reset_peak
+from echoingpixels.report import Stopwatch, peak_memory, reset_peak
 
 CPU = torch.device("cpu")
 QUESTION = "Which object appears first?"
@@ -58,29 +57,33 @@ class Peaks:
         return made
 
 
-def freed() -> int:
-    """Bytes that the process holds, after freed memory is returned to the system."""
+def freed(device: torch.device = CPU) -> int:
+    """Bytes that tensors hold on CUDA, or the process on a CPU, after freed memory is returned to the system."""
     gc.collect()
+    if device.type == "cuda":  # what PyTorch keeps for the next tensors is not counted
+        return torch.cuda.memory_allocated(device)
     with suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)
     return resident()
 
 
-def peak() -> int:
-    """The peak of the process in bytes, since it was reset."""
-    found = peak_memory(CPU)
+def peak(device: torch.device = CPU) -> int:
+    """The peak of the process or device in bytes, since it was reset."""
+    found = peak_memory(device)
     if found is None:
         raise SystemExit(NO_PEAK)
     return found
 
 
-def measured(run: Callable[[], Any]) -> tuple[Any, float, int]:
-    """The result of a run, its seconds, and its peak in bytes above the memory before it."""
-    before = freed()
-    reset_peak(CPU)
-    began = time.perf_counter()
-    made = run()
-    return made, time.perf_counter() - began, max(0, peak() - before)
+def measured(run: Callable[[], Any], device: torch.device = CPU) -> tuple[Any, float, int]:
+    """The result of a run, its seconds, and its peak in bytes above the memory before it; waits for the device."""
+    before, watch = freed(device), Stopwatch(device)
+    reset_peak(device)
+    watch.wait()
+    with watch.stage("run"):
+        made = run()
+        watch.wait()
+    return made, watch.seconds["run"], max(0, peak(device) - before)
 
 
 def noise(seconds: float, side: int) -> Clip:
@@ -96,13 +99,27 @@ def encode(model: EchoingPixels, clip: Clip, peaks: Peaks) -> tuple[Span, Featur
     """Prepare and encode a clip, of which only the features stay."""
     backbone = model.backbone
     media: Media = peaks.of("prepare", lambda: prepare_media(clip, backbone.resolution))
-    assert media.patches is not None and media.grid is not None and media.mel is not None
-    _, rows, columns = media.grid
-    parts = torch.split(media.patches, backbone.steps_at_once(rows, columns) * rows * columns)
-    vision, cuts, mel = backbone.vision_encoder(), backbone.mel_cuts(media.mel.shape[1]), media.mel
-    video = peaks.of("vision", lambda: Features.of([vision.encode(part, rows, columns) for part in parts], []))
-    audio = peaks.of("audio", lambda: Features.of([], [backbone.encode_audio(mel[:, a:b]) for a, b in cuts]))
+    video = peaks.of("vision", lambda: encode_video(backbone, media))
+    audio = peaks.of("audio", lambda: encode_audio(backbone, media))
     return media.span, replace(video, audio=audio.audio, audio_saliency=audio.audio_saliency)
+
+
+@torch.no_grad()
+def encode_video(backbone: Backbone, media: Media) -> Features:
+    """The features of a clip's video alone, in the encoder's chunks."""
+    assert media.patches is not None and media.grid is not None
+    _, rows, columns = media.grid
+    vision = backbone.vision_encoder()
+    parts = torch.split(media.patches, backbone.steps_at_once(rows, columns) * rows * columns)
+    return Features.of([vision.encode(part, rows, columns) for part in parts], [])
+
+
+@torch.no_grad()
+def encode_audio(backbone: Backbone, media: Media) -> Features:
+    """The features of a clip's audio alone."""
+    mel = media.mel
+    assert mel is not None
+    return Features.of([], [backbone.encode_audio(mel[:, a:b]) for a, b in backbone.mel_cuts(mel.shape[1])])
 
 
 @torch.no_grad()

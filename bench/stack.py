@@ -1,10 +1,11 @@
-"""Models of real sizes with random weights, made on the CPU in their own dtype."""
+"""Models of real sizes with random weights, made on their device and in their own dtype."""
 
 from __future__ import annotations
 
 import torch
 from torch import nn
 
+from echoingpixels.backbones.kernels import choose_kernels
 from echoingpixels.backbones.qwen_omni import QwenOmni
 from echoingpixels.inputs.positions import AUDIO, TEXT, VIDEO
 from echoingpixels.inputs.token_stream import TokenStream
@@ -16,32 +17,35 @@ from echoingpixels.reducers.cs2 import Sieve, SieveOptions
 SPREAD = 0.02  # of the weights, as such models are initialised
 WORDS = 48  # text tokens of a prompt
 CELLS, AUDIO_TOKENS = 112, 50  # video tokens of a step at 224 x 392, and audio tokens of a chunk of 2 s
+ON_CPU = LoadOptions(device="cpu")
 
 
-def random_stack(name: str, sieve: SieveOptions | None = None) -> EchoingPixels:
+def random_stack(name: str, sieve: SieveOptions | None = None, options: LoadOptions = ON_CPU) -> EchoingPixels:
     """The decoder of a known model with random weights, and a sieve of its first layers; no encoders."""
-    drawn = outline(name, LoadOptions(device="cpu")).model
-    assert isinstance(drawn.backbone, QwenOmni)
-    text, thinker = drawn.backbone.text, drawn.backbone.thinker
-    real(text, thinker.lm_head)
-    text.rotary_emb = type(text.rotary_emb)(text.config)  # its frequencies are not among the weights
-    return EchoingPixels(drawn.backbone, Sieve(drawn.backbone, sieve or SieveOptions(4, "extractive")).to(text.dtype))
+    drawn = outline(name, options)
+    on, device = drawn.model.backbone, drawn.device
+    assert isinstance(on, QwenOmni)
+    real(device, on.text, on.thinker.lm_head)
+    on.text.rotary_emb = type(on.text.rotary_emb)(on.text.config).to(device)  # not among the weights
+    return EchoingPixels(on, Sieve(on, sieve or SieveOptions(4, "extractive")).to(device, on.dtype))
 
 
 def random_encoders(name: str) -> EchoingPixels:
     """A known model without weights, except the random ones of its encoders."""
-    drawn = outline(name, LoadOptions(device="cpu")).model
+    drawn = outline(name, ON_CPU).model
     assert isinstance(drawn.backbone, QwenOmni)
-    _fill_encoders(drawn.backbone)
+    _fill_encoders(drawn.backbone, torch.device("cpu"))
     return drawn
 
 
-def random_model(name: str, sieve: SieveOptions | None = None) -> EchoingPixels:
+def random_model(name: str, sieve: SieveOptions | None = None, options: LoadOptions = ON_CPU) -> EchoingPixels:
     """A whole known model with random weights, a sieve, and a tokenizer that decodes to no text."""
-    made = random_stack(name, sieve)
-    assert isinstance(made.backbone, QwenOmni)
-    _fill_encoders(made.backbone)
-    made.backbone.tokenizer = Mute()
+    made = random_stack(name, sieve, options)
+    on = made.backbone
+    assert isinstance(on, QwenOmni)
+    _fill_encoders(on, on.device)
+    on.tokenizer = Mute()
+    choose_kernels(on.thinker, on.device, on.dtype)
     return made
 
 
@@ -52,23 +56,23 @@ class Mute(Words):
         return ""
 
 
-def _fill_encoders(backbone: QwenOmni) -> None:
+def _fill_encoders(backbone: QwenOmni, device: torch.device) -> None:
     vision, audio = backbone.thinker.model.visual, backbone.thinker.model.audio_tower
-    real(vision, audio)
-    vision.rotary_pos_emb = type(vision.rotary_pos_emb)(vision.config)  # its frequencies are not among the weights
+    real(device, vision, audio)
+    vision.rotary_pos_emb = type(vision.rotary_pos_emb)(vision.config).to(device)  # not among the weights
     places = audio.positional_embedding
-    audio.positional_embedding = type(places)(places.length, places.channels, places.max_timescale)
+    audio.positional_embedding = type(places)(places.length, places.channels, places.max_timescale).to(device)
 
 
-def real(*modules: nn.Module) -> None:
-    """Give modules random weights on the CPU."""
+def real(device: torch.device, *modules: nn.Module) -> None:
+    """Give modules random weights on a device."""
     for module in modules:
-        fill(module.to_empty(device="cpu"))
+        fill(module.to_empty(device=device), device)
 
 
-def fill(module: nn.Module) -> None:
+def fill(module: nn.Module, device: torch.device) -> None:
     """Random matrices, norms of 1 and biases of 0, in place."""
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator(device).manual_seed(0)
     with torch.no_grad():
         for parameter in module.parameters():
             if parameter.ndim > 1:

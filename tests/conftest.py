@@ -60,6 +60,7 @@ SLOW = (
     "tests/evaluation/test_answerfile.py::test_a_killed_evaluation",
     "tests/evaluation/test_evaluate.py::test_a_batch_of_questions",
     "tests/explain/test_explain.py::test_every_choice",
+    "tests/gpu/test_bench.py::test_a_whole_run",
     "tests/gpu/test_pipeline.py::test_every_reducer",
     "tests/media/test_blank.py",
     "tests/planning/test_doctor.py::test_the_trial_of_bitsandbytes",

@@ -13,6 +13,7 @@ from unittest import mock
 
 import torch
 from torch import Tensor, nn
+from torch import __future__ as future
 
 from tests.support.pretend_tensor import CUDA, ENGINES, Engine, PretendTensor, is_cuda
 from tests.support.record import Record
@@ -59,6 +60,9 @@ def pretend_cuda(capability: tuple[int, int] = (9, 0)) -> Iterator[Record]:
             return x
         return engine.copy(x, {"device": CUDA, "dtype": dtype, "non_blocking": free})  # in any thread
 
+    def warn(mode: int | str) -> None:
+        record.warns = mode in ("warn", 1)
+
     def synchronize(device: Any = None) -> None:
         record.add("sync", "torch.cuda.synchronize")
 
@@ -66,6 +70,8 @@ def pretend_cuda(capability: tuple[int, int] = (9, 0)) -> Iterator[Record]:
         "is_available": lambda: True,
         "_lazy_init": lambda: None,
         "synchronize": synchronize,
+        "set_sync_debug_mode": warn,
+        "get_sync_debug_mode": lambda: int(record.warns),
         "reset_peak_memory_stats": lambda device=None: None,
         "max_memory_allocated": lambda device=None: 1 << 24,
         "memory_allocated": lambda device=None: 1 << 20,
@@ -82,6 +88,11 @@ def pretend_cuda(capability: tuple[int, int] = (9, 0)) -> Iterator[Record]:
         stack.enter_context(mock.patch.multiple(torch.cuda, **cuda))
         stack.enter_context(mock.patch.multiple(torch, tensor=tensor, Generator=_Generator))
         stack.enter_context(mock.patch.multiple(torch.Tensor, pin_memory=lambda x, *_: x, to=to))
+        overwrite = (
+            future.set_overwrite_module_params_on_conversion
+        )  # `module.to` makes new parameters, as it must here
+        stack.callback(overwrite, future.get_overwrite_module_params_on_conversion())
+        overwrite(True)
         stack.enter_context(engine)
         ENGINES.append(engine)
         stack.callback(ENGINES.remove, engine)

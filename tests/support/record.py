@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,6 +40,7 @@ class Record:
     """Events in order of time."""
 
     events: list[Event] = field(default_factory=list)
+    warns: bool = False  # whether a wait is also a warning, as CUDA's in its debug mode
 
     def count(self, *kinds: Kind) -> Counter[str]:
         """Events of these kinds by place."""
@@ -57,6 +59,8 @@ class Record:
             if own and not file.startswith(f"{PROJECT}/tests/support"):
                 name = file.removeprefix(f"{PROJECT}/")
                 self.events.append(Event(kind, what, name, frame.f_lineno, frame.f_code.co_name, via))
+                if self.warns and kind in ("sync", "upload"):
+                    warnings.warn_explicit("called a synchronizing CUDA operation", UserWarning, file, frame.f_lineno)
                 return
             if "/transformers/" in file and not via:
                 via = frame.f_code.co_name

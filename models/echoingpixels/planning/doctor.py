@@ -110,7 +110,7 @@ def _cuda() -> Iterator[Check]:
     if torch.cuda.is_available():
         free, whole = torch.cuda.mem_get_info()
         name, version = torch.cuda.get_device_name(), torch.version.cuda or torch.version.hip
-        finding = f"{name}, {free / 1e9:.1f} of {whole / 1e9:.1f} GB free, CUDA {version}, driver {_driver()}"
+        finding = f"{name}, {free / 1e9:.1f} of {whole / 1e9:.1f} GB free, CUDA {version}, driver {driver()}"
         yield Check("CUDA", "ok", finding, needed=False)
         yield _matmul()
     elif torch.version.cuda is None:
@@ -118,7 +118,7 @@ def _cuda() -> Iterator[Check]:
         yield Check("CUDA", "missing", f"torch {torch.__version__} is built without it", hint, needed=False)
     else:
         hint = "Check that `nvidia-smi` finds the card, and that its driver is new enough."
-        finding = f"torch is built for CUDA {torch.version.cuda}, but finds no device; driver {_driver()}"
+        finding = f"torch is built for CUDA {torch.version.cuda}, but finds no device; driver {driver()}"
         yield Check("CUDA", "missing", finding, hint, needed=False)
 
 
@@ -140,7 +140,7 @@ def _matmul() -> Check:
     return Check("CUDA product", "ok" if right else "broken", finding, "" if right else hint, needed=False)
 
 
-def _driver() -> str:
+def driver() -> str:
     """The version of NVIDIA's driver."""
     with suppress(OSError, subprocess.SubprocessError):
         command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
