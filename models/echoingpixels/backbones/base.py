@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,9 @@ from ..inputs.prompt import Tokenizer
 from ..inputs.token_stream import TokenStream
 from ..options import EncoderKeep, Reuse
 from ..report import TokenCounts
+
+if TYPE_CHECKING:
+    from .fixed_cache import FixedCaches
 
 
 @dataclass(frozen=True)
@@ -158,6 +161,7 @@ class Backbone(Protocol):
     changed_by: str  # the sieve whose rotary split or LoRA replaces the decoder's own; "" for none
     reuse: Reuse  # threshold below which the encoders reuse the features of an unchanged window; None: off
     encoder_keep: EncoderKeep | None  # cells that the vision encoder keeps inside; None: all
+    fixed_caches: FixedCaches  # KV caches of fixed length
 
     @property
     def vision_shape(self) -> VisionShape:
@@ -228,8 +232,8 @@ class Backbone(Protocol):
         after the clip and padding. None where there are no gradients.
         """
 
-    def new_cache(self, tokens: int | None = None) -> Any:
-        """An empty KV cache: one that grows, or one of a fixed length in tokens."""
+    def new_cache(self) -> Any:
+        """An empty KV cache that grows."""
 
     def descend(self, stream: TokenStream, cache: Any) -> Descent:
         """Run the decoder over a stream with drops: normalised hidden states (B, 1, D) of the last place.
