@@ -203,8 +203,8 @@ class Backbone(Protocol):
     def first_layers(self, n: int, causal: bool = False) -> nn.ModuleList:
         """Copies of the decoder's first n layers, never quantized; bidirectional unless `causal`."""
 
-    def run_layers(self, layers: nn.ModuleList, embeds: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
-        """Run such layers over embeds (B, L, D) at positions (3, B, L); mask (B, L) is False for hidden keys."""
+    def run_layers(self, layers: nn.ModuleList, embeds: Tensor, positions: Tensor, mask: Tensor | None) -> Tensor:
+        """Run such layers over embeds (B, L, D) at positions (3, B, L); mask (B, L), if any, hides keys where False."""
 
     def set_sections(self, sections: list[int], by: str = "") -> None:
         """Split the rotary channel pairs: three numbers for M-RoPE, four [T, H, W, T] for Sync-RoPE.

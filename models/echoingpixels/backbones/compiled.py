@@ -21,15 +21,16 @@ def compiled(step: Step, device: torch.device) -> Step:
     """
     graphs = device.type == "cuda"
     mode = "reduce-overhead" if graphs else None
-    program = torch.compile(step, fullgraph=True, dynamic=False, mode=mode, recompile_limit=SHAPES)
+    options: Any = {"recompile_limit": SHAPES}  # not in the types of its overloads
+    program = torch.compile(step, fullgraph=True, dynamic=False, mode=mode, **options)
 
     def call(token: Tensor, position: Tensor, mask: Tensor | None, cache: Any) -> Tensor:
         from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException
 
         if graphs:
-            torch.compiler.cudagraph_mark_step_begin()
+            torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
         try:
-            made = program(token, position, mask, cache)
+            made: Tensor = program(token, position, mask, cache)
         except (TorchDynamoException, FailOnRecompileLimitHit) as error:
             reason = " ".join(str(error).split("\n\n")[0].split())  # advice to PyTorch's developers follows
             hint = "Leave --compile out. On a CPU it needs a C++ compiler, such as g++."

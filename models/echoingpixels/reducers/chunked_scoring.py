@@ -6,7 +6,7 @@ Every window holds a part of the clip and all of the text, so the cost of attent
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import astuple, replace
 
 import torch
 from torch import Tensor
@@ -48,9 +48,8 @@ def _row(stream: TokenStream, score: ScorePart, row: int) -> Tensor:
         size = RowSize(len(places) - len(text), len(text))
         scores[places] = score(_part(stream, row, places, size), (row, places))[0].float()
 
-    size = None if stream.sizes is None else stream.sizes[row]
-    places = entries(pool, size and size.pool)
-    text = entries(stream.mask[row] & ~pool, size and size.text)
+    pool_size, text_size = (None, None) if stream.sizes is None else astuple(stream.sizes[row])
+    places, text = entries(pool, pool_size), entries(stream.mask[row] & ~pool, text_size)
     if not len(places):  # text alone
         return scores
     if len(places) + len(text) <= AT_ONCE:
