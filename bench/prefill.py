@@ -87,7 +87,7 @@ def _bare(model: EchoingPixels, stream: TokenStream, keep: float) -> None:
     """The same layers over the same numbers of tokens, with no score head, choice, cache or logits."""
     assert model.sieve is not None
     backbone, n = model.backbone, int(stream.pool.sum())
-    backbone.run_layers(model.sieve.layers, stream.embeds, stream.positions, stream.mask)
+    backbone.run_layers(model.sieve.layers, stream.embeds, stream.positions, stream.key_mask)
     kept = torch.ones_like(stream.mask)
     kept[:, int(n * keep) : n] = False
     backbone.hidden(stream.take(Selection(kept)))

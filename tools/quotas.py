@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from echoingpixels.inputs.token_stream import budget
+from echoingpixels.inputs.token_stream import TokenStream, budget
 from echoingpixels.reducers.budget import OnePool, Pool
 from echoingpixels.reducers.pick import AtRandom, TopK
 from echoingpixels.reducers.registry import Reducer, register
@@ -51,6 +51,10 @@ class VideoOnly(OnePool):
     def size(self, pool: Pool, keep: float) -> Tensor:
         """See `OnePool.size`."""
         return budget(pool.mask & ~pool.audio, keep, pool.absent) + pool.audio.sum(1)
+
+    def counts(self, stream: TokenStream, keep: float) -> None:
+        """See `OnePool.counts`."""
+        return None
 
     def least(self, n: Tensor, k: Tensor) -> Tensor:
         """See `OnePool.least`."""

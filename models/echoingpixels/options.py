@@ -100,7 +100,7 @@ class GenerateOptions:
     """How to decode an answer.
 
     `max_new_tokens`: the longest answer. `temperature`: 0 is greedy; otherwise tokens are drawn with `seed`.
-    `static`: the KV cache is allocated at its full length. `compile`: the same, and the decoding step is compiled.
+    `static`: decoding uses a KV cache of fixed length. `compile`: the same, and the decoding step is compiled.
     `stop`: texts that end an answer, which is cut before the first of them.
     """
 

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
+from itertools import zip_longest
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 
+from echoingpixels.backbones.compiled import compiled
+from echoingpixels.backbones.fixed_cache import LEAST, bucket, places
 from echoingpixels.backbones.qwen_omni import QwenOmni
 from echoingpixels.errors import ModelError
 from echoingpixels.generation.decode import stream_tokens
@@ -77,8 +83,10 @@ def test_logits_from_a_static_cache_equal_those_from_a_growing_one(name: str, ke
     on = tinymodel.backbone(kernel)
     stream, found = STREAMS[name](on), []
     length, tokens = stream.mask.shape[1], torch.tensor([[3, 141, 59, 26]])
-    for cache in (on.new_cache(), on.new_cache(length + 4), on.new_cache(length + 50)):
-        logits, mask = [on.logits(on.hidden(stream, cache)[:, -1:])], stream.mask
+    for tokens_in_all in (None, length + 4, length + 300):
+        cache, mask = on.new_cache(), stream.mask
+        logits = [on.logits(on.hidden(stream, cache)[:, -1:])]
+        cache = cache if tokens_in_all is None else on.fixed_caches.filled(cache, tokens_in_all)
         for i in range(4):
             mask = torch.cat([mask, torch.ones_like(mask[:, :1])], 1)
             token = tokens[:, i : i + 1].expand(len(mask), 1)
@@ -101,7 +109,7 @@ def test_an_answer_in_pieces_is_the_same_with_every_cache() -> None:
 
 
 @pytest.fixture
-def graphs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+def graphs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """Compiles without a compiler: graphs are made and run as they are; their numbers of inputs, as they come."""
     made: list[int] = []
 
@@ -111,23 +119,63 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     torch.compiler.reset()
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
-    monkeypatch.delitem(vars(tinymodel.backbone()), "_compiled", raising=False)
+    monkeypatch.setattr(tinymodel.backbone().fixed_caches, "_program", None)
     yield made
-    vars(tinymodel.backbone()).pop("_compiled", None)
     torch.compiler.reset()
 
 
-def test_a_step_is_compiled_once_for_one_row_and_once_for_several_and_gives_the_plain_tokens(
-    graphs: list[int],
-) -> None:
+def test_a_step_is_compiled_once_for_each_size_of_the_cache_and_gives_the_plain_tokens(graphs: list[int]) -> None:
     on = tinymodel.backbone()
     alone = [tinymodel.stream(on, seconds) for seconds in (1.0, 2.0, 4.0)]
-    for programs, streams in ((1, alone), (2, [reduced(on), pad(alone[:2]), pad(alone)])):
-        for stream in streams:
-            assert torch.equal(
-                decoded(on, stream, compile=True, max_new_tokens=9), decoded(on, stream, max_new_tokens=9)
-            )
-        assert len(graphs) == programs
+    streams = [*alone, reduced(on), pad(alone[:2]), pad(alone), pad([*alone, alone[0]]), alone[1]]
+    sizes = set()
+    for stream in streams:
+        sizes.add((bucket(len(stream.mask)), places(stream.mask.shape[1] + 9)))
+        assert torch.equal(decoded(on, stream, compile=True, max_new_tokens=9), decoded(on, stream, max_new_tokens=9))
+        assert len(graphs) == len(sizes)
+    assert len(sizes) < len(streams)
+
+
+def test_answers_of_one_size_share_tensors_and_never_recompile(graphs: list[int]) -> None:
+    clip = tinymodel.model().encode(tinymodel.clip())
+    options = AskOptions("cs2", 0.3, GenerateOptions(5, compile=True))
+    caches = clip.model.backbone.fixed_caches
+    clip.ask("Who?", options)
+    first = caches._free
+    with torch.compiler.set_stance("fail_on_recompile"):
+        answers = [clip.ask(question, options) for question in ("Who?", QUESTION, "Which object appears first?")]
+    assert len(graphs) == 1 and first is not None and caches._free is first
+    plain = replace(options, generate=GenerateOptions(5))
+    for question, answer in zip(("Who?", QUESTION, "Which object appears first?"), answers, strict=True):
+        expected = clip.ask(question, plain)
+        assert (answer.token_ids, answer.evidence) == (expected.token_ids, expected.evidence)
+
+
+def test_answers_that_are_generated_in_turns_have_tensors_of_their_own() -> None:
+    clip = tinymodel.model().encode(tinymodel.clip())
+    options = AskOptions("cs2", 0.3, GenerateOptions(9, static=True))
+    questions = ("Who?", QUESTION)
+    alone = [clip.ask(question, options).text for question in questions]
+    texts = ["", ""]
+    for pieces in zip_longest(*(clip.stream(question, options) for question in questions)):
+        for i, piece in enumerate(pieces):
+            texts[i] += "" if piece is None else piece.text
+    assert texts == alone
+
+
+def test_on_cuda_a_step_is_recorded_as_a_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, Any] = {}
+    monkeypatch.setattr(torch, "compile", lambda step, **options: asked.update(options))
+    compiled(lambda *_: torch.empty(0), torch.device("cuda:0"))
+    assert asked["mode"] == "reduce-overhead" and asked["fullgraph"] and asked["dynamic"] is False
+    compiled(lambda *_: torch.empty(0), torch.device("cpu"))
+    assert asked["mode"] is None
+
+
+@given(st.integers(1, 40_000))
+def test_a_cache_has_room_for_all_tokens_and_at_most_twice_as_many_places(tokens: int) -> None:
+    assert tokens <= places(tokens) <= max(LEAST, 2 * tokens - 1)
+    assert bucket(bucket(tokens)) == bucket(tokens)
 
 
 def test_a_step_that_cannot_be_compiled_is_an_error_of_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,19 +185,19 @@ def test_a_step_that_cannot_be_compiled_is_an_error_of_one_line(monkeypatch: pyt
     on = tinymodel.backbone()
     torch.compiler.reset()
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
-    monkeypatch.delitem(vars(on), "_compiled", raising=False)
+    monkeypatch.setattr(on.fixed_caches, "_program", None)
     with pytest.raises(ModelError, match=r"^The decoding step cannot be compiled: .*no compiler") as error:
         decoded(on, tinymodel.stream(on), compile=True)
     assert "\n" not in error.value.message and "--compile" in error.value.hint
-    vars(on).pop("_compiled", None)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no g++: compiled code would be compared with the plain step")
-def test_compiled_code_gives_the_tokens_of_the_plain_step() -> None:
+def test_compiled_code_gives_the_tokens_of_the_plain_step(monkeypatch: pytest.MonkeyPatch) -> None:
     on = tinymodel.backbone()
+    monkeypatch.setattr(on.fixed_caches, "_program", None)
     stream = tinymodel.stream(on)
     torch.compiler.reset()
-    assert torch.equal(decoded(on, stream, compile=True), decoded(on, stream))
-    vars(on).pop("_compiled", None)
+    for _ in range(2):  # the second time in the same tensors
+        assert torch.equal(decoded(on, stream, compile=True), decoded(on, stream))

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.nn.attention import varlen
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from echoingpixels.backbones import kernels
@@ -59,14 +60,7 @@ def test_head_sizes_that_flash_attention_lacks_keep_the_plain_one(monkeypatch: p
     assert chosen(model.backbone) == ("sdpa", VARLEN, "sdpa")  # of 12 and 8
 
 
-def test_a_torch_without_varlen_attention_keeps_the_plain_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernels, "_has_varlen", lambda: False)
-    with on_cuda(on_cpu(torch.bfloat16)) as (model, _):
-        assert chosen(model.backbone) == ("sdpa", "sdpa", "sdpa")
-
-
 def test_the_slow_varlen_attention_takes_what_the_real_one_takes() -> None:
-    varlen = pytest.importorskip("torch.nn.attention.varlen")
     real = inspect.signature(varlen.varlen_attn).parameters
     ours = inspect.signature(slow_varlen_attn).parameters
     assert list(real)[: len(ours)] == list(ours)

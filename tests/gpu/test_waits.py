@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,8 +11,10 @@ import torch
 
 from echoingpixels.backbones import qwen_omni
 from echoingpixels.encoder_keep import EncoderKeep
+from echoingpixels.generation import decode as generate
 from echoingpixels.model import EchoingPixels
 from echoingpixels.options import AskOptions, GenerateOptions, Reuse
+from echoingpixels.reducers import chunked_scoring as windows
 from echoingpixels.reducers.registry import REDUCERS as REGISTERED
 from tests.gpu.test_pipeline import QUESTIONS, reusing
 from tests.support import tinymodel
@@ -23,27 +24,30 @@ from tests.support.record import Record
 CLIP = {"report.py:wait": 1}  # at the end of encoding
 CHUNK: dict[str, int] = {}  # of the vision encoder, and of the audio encoder
 TOKEN = {"generation/decode.py:stream_tokens": 1}  # the token itself
-QUESTION = {
-    "inputs/token_stream.py:packed": 1,  # how many tokens are kept
+QUESTION = {  # all of it after the last token, for the answer
     "inputs/token_stream.py:row_counts": 1,  # kept tokens by kind
-    "inputs/token_stream.py:kept_times": 3,  # for the answer, after the last token
+    "inputs/token_stream.py:kept_times": 3,
 }
 EVIDENCE = {"generation/evidence.py:evidence": 3}  # after the last token, without the gradient
 WINDOWS = "backbones/pruning.py:on_cpu"
-LAYER = {"backbones/qwen_omni.py:hidden via lazy_initialization": 1}  # of a static cache: how far it is filled
-SIEVE = {"reducers/cs2.py:scores": 1, "backbones/qwen_omni.py:run_layers": 1}
-REDUCERS: dict[tuple[str, str], dict[str, int]] = {
+WINDOWED = {"reducers/budget.py:parts": 1, "inputs/token_stream.py:counted": 1}  # size of the windows; kept tokens
+REDUCERS: dict[tuple[str, str], dict[str, int]] = {  # before the first token
     ("full", "fused"): {},
     ("uniform", "fused"): {},
-    ("random", "fused"): {"reducers/pick.py:rank": 1},  # an upload: numbers drawn on the CPU
-    ("repeats", "fused"): {"reducers/novelty.py:_predecessor": 1},
+    ("random", "fused"): {},
+    ("repeats", "fused"): {},
     ("maxmin", "fused"): {},
     ("maxmin-floors", "fused"): {},
-    ("diverse", "fused"): {"reducers/budget.py:parts": 1},  # number and size of the windows
-    ("cs2", "fused"): SIEVE,
-    ("cs2", "extractive"): SIEVE,
-    ("cs2-maxmin", "extractive"): SIEVE,
+    ("diverse", "fused"): WINDOWED,
+    ("relevance", "fused"): {"inputs/token_stream.py:packed": 1},  # how many words the question has
+    ("relevance-maxmin", "fused"): {"inputs/token_stream.py:packed": 1},
+    ("fastv", "fused"): {},
+    ("cs2", "fused"): {},
+    ("cs2", "extractive"): {},
+    ("cs2-maxmin", "extractive"): {},
 }
+GROWING = [(reducer, form, False) for reducer, form in REDUCERS]
+STATIC = [(reducer, form, True) for reducer, form in REDUCERS if reducer != "fastv"]  # whose cache has to grow
 
 
 def question(reducer: str, tokens: int) -> AskOptions:
@@ -53,6 +57,13 @@ def question(reducer: str, tokens: int) -> AskOptions:
 def waits(record: Record) -> Counter[str]:
     """Synchronisations, and uploads for which the host waits."""
     return record.count("sync", "upload")
+
+
+def before_the_first_token(record: Record) -> Counter[str]:
+    """The same of the events before the host reads the first token."""
+    waited = [event for event in record.events if event.kind in ("sync", "upload")]
+    places = [event.place for event in waited]
+    return Counter(places[: places.index(next(iter(TOKEN)))])
 
 
 def endless(model: EchoingPixels) -> EchoingPixels:
@@ -98,48 +109,82 @@ def test_cells_dropped_in_the_encoder_wait_once_a_clip_and_for_windows_attended_
     assert waits(record) == expected
 
 
-@pytest.mark.parametrize("options", [{}, {"static": True}], ids=["growing", "static"])
-@pytest.mark.parametrize("tokens", [1, 2, 9])
-@pytest.mark.parametrize(("reducer", "form"), REDUCERS)
-def test_a_question_waits_for_what_is_listed_and_once_for_each_token(
-    reducer: str, form: str, tokens: int, options: dict[str, Any]
+@pytest.mark.parametrize(("reducer", "form", "static"), GROWING + STATIC)
+def test_between_the_encoders_and_the_first_token_nothing_waits_but_what_is_listed(
+    reducer: str, form: str, static: bool
 ) -> None:
     with on_cuda(endless(on_cpu(form=form))) as (model, record):
         clip = model.encode(tinymodel.clip())
         record.clear()
-        chosen = question(reducer, tokens)
-        clip.ask(QUESTIONS[0], replace(chosen, generate=replace(chosen.generate, **options)))
-    expected = Counter(QUESTION) + Counter(REDUCERS[reducer, form]) + times(tokens, TOKEN)
-    expected += Counter({} if (reducer, form) == ("cs2", "fused") else EVIDENCE)
-    if options:
-        expected += times(model.backbone.shape.layers, LAYER)
-    assert waits(record) == expected
+        chosen = question(reducer, 2)
+        clip.ask(QUESTIONS[0], replace(chosen, generate=replace(chosen.generate, static=static)))
+    assert before_the_first_token(record) == REDUCERS[reducer, form]
 
 
-@pytest.mark.parametrize("reducer", ["relevance", "relevance-maxmin"])
-def test_reducers_that_ask_the_decoder_wait_a_fixed_number_of_times(reducer: str) -> None:
-    counts = []
-    for seconds in (3.0, 6.0):
-        with on_cuda(endless(on_cpu())) as (model, record):
-            clip = model.encode(tinymodel.clip(seconds))
-            record.clear()
-            clip.ask(QUESTIONS[0], question(reducer, 2))
-        counts.append(waits(record))
-    assert counts[0] == counts[1]
-    assert sum((counts[0] - Counter(QUESTION) - Counter(EVIDENCE) - times(2, TOKEN)).values()) <= 4
+@pytest.mark.parametrize("masked", [generate.MASKED, 1], ids=["padded", "by equal length"])
+@pytest.mark.parametrize(("reducer", "form"), REDUCERS)
+def test_nor_does_anything_in_a_batch(reducer: str, form: str, masked: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(generate, "MASKED", masked)
+    with on_cuda(endless(on_cpu(form=form))) as (model, record):
+        encoded = [model.encode(tinymodel.clip(seconds)) for seconds in (2.0, 4.0)]
+        record.clear()
+        asked = [(clip, text) for clip in encoded for text in QUESTIONS]
+        model.answer(asked, question(reducer, 2), reuse_prefix=False)
+    assert before_the_first_token(record) == REDUCERS[reducer, form]
 
 
-@pytest.mark.parametrize("reducer", ["seats", "fastv"])
-@pytest.mark.parametrize("tokens", [1, 9])
-def test_each_drop_inside_the_decoder_waits_for_the_number_of_tokens_that_are_left(reducer: str, tokens: int) -> None:
+@pytest.mark.parametrize("reducer", ["cs2", "maxmin-floors"])
+def test_nor_does_anything_where_the_encoder_drops_cells(reducer: str) -> None:
+    with on_cuda(endless(reusing(on_cpu(), None, keep=EncoderKeep((0.3,), (1,))))) as (model, record):
+        clip = model.encode(tinymodel.clip())
+        assert clip.absent > 0
+        record.clear()
+        clip.ask(QUESTIONS[0], question(reducer, 2))
+    assert before_the_first_token(record) == {}
+
+
+def test_nor_does_anything_in_a_long_clip_scored_by_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(windows, "AT_ONCE", 60)
+    monkeypatch.setattr(windows, "WINDOW", 40)
+    with on_cuda(endless(on_cpu(form="extractive"))) as (model, record):
+        clip = model.encode(tinymodel.clip(6.0))
+        record.clear()
+        clip.ask(QUESTIONS[0], question("cs2-maxmin", 2))
+    assert before_the_first_token(record) == {}
+
+
+def test_nor_does_anything_before_a_question_that_continues_a_prefix() -> None:
     with on_cuda(endless(on_cpu())) as (model, record):
+        clip = model.encode(tinymodel.clip())
+        clip.ask(QUESTIONS[0], question("maxmin-floors", 2))
+        for texts in (QUESTIONS[:1], QUESTIONS):
+            record.clear()
+            model.answer([(clip, text) for text in texts], question("maxmin-floors", 2))
+            assert before_the_first_token(record) == {}
+
+
+@pytest.mark.parametrize("tokens", [1, 2, 9])
+@pytest.mark.parametrize(("reducer", "form"), [("maxmin-floors", "fused"), ("cs2", "fused"), ("cs2", "extractive")])
+def test_a_question_waits_once_for_each_token_and_for_its_report(reducer: str, form: str, tokens: int) -> None:
+    with on_cuda(endless(on_cpu(form=form))) as (model, record):
         clip = model.encode(tinymodel.clip())
         record.clear()
         clip.ask(QUESTIONS[0], question(reducer, tokens))
-        drops = REGISTERED[reducer].schedule.at(model.backbone.shape.layers, 0.3).drops
-    counts = {"inputs/token_stream.py:packed": 1 + len(drops), "inputs/token_stream.py:kept_times": 3}
+    expected = Counter(QUESTION) + times(tokens, TOKEN)
+    expected += Counter({} if (reducer, form) == ("cs2", "fused") else EVIDENCE)
+    assert waits(record) == expected
+
+
+@pytest.mark.parametrize("tokens", [1, 9])
+def test_each_drop_of_seats_waits_for_the_number_of_tokens_that_are_left(tokens: int) -> None:
+    with on_cuda(endless(on_cpu())) as (model, record):
+        clip = model.encode(tinymodel.clip())
+        record.clear()
+        clip.ask(QUESTIONS[0], question("seats", tokens))
+        drops = REGISTERED["seats"].schedule.at(model.backbone.shape.layers, 0.3).drops
+    counts = {"inputs/token_stream.py:counted": 1 + len(drops), "inputs/token_stream.py:kept_times": 3}
     reports = {"inputs/descent.py:counts_by_layer": 1}
-    first = {"reducers/budget.py:parts": 1} if reducer == "seats" else {}  # the windows that diverse compares
+    first = {"reducers/budget.py:parts": 1}  # the windows that diverse compares
     expected = Counter(counts) + Counter(reports) + Counter(first) + times(tokens, TOKEN)
     assert len(drops) > 0 and waits(record) == expected
 
@@ -165,19 +210,3 @@ def test_decoding_uploads_nothing() -> None:
         uploads[tokens] = record.count("upload", "async upload")
     assert uploads[9] == uploads[2]
     assert record.count("upload") == {}
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_one_row_is_attended_without_a_mask(dtype: torch.dtype) -> None:
-    with on_cuda(on_cpu(dtype)) as (model, record):
-        model.encode(tinymodel.clip()).ask(QUESTIONS[0], question("cs2", 4))
-    how = {event.what.rsplit(", ", 2)[0] for event in record.events if event.kind == "attention"}
-    decoder = {"no mask, causal, gqa", "no mask, full, gqa"}
-    assert how == decoder | ({"no mask, full, equal heads"} if dtype is torch.float32 else set())
-
-
-def test_rows_of_one_length_are_attended_without_a_mask() -> None:
-    with on_cuda(endless(on_cpu())) as (model, record):
-        clip = model.encode(tinymodel.clip())
-        model.answer([(clip, text) for text in ("Who?", "How?", "Why?")], question("cs2", 3))
-    assert all(event.what.startswith("no mask") for event in record.events if event.kind == "attention")

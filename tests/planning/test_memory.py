@@ -17,6 +17,7 @@ import torch
 
 from echoingpixels.backbones import attention
 from echoingpixels.backbones.base import Features
+from echoingpixels.backbones.fixed_cache import places
 from echoingpixels.backbones.qwen_omni import QwenOmni
 from echoingpixels.from_pretrained import load
 from echoingpixels.inputs.positions import Span
@@ -190,3 +191,14 @@ def test_quantized_weights_count_their_scales(quant: Any) -> None:
     bare = sum(p.numel() * p.element_size() for p in (*made.backbone.parameters(), *sieve))
     scales = weight.quant_state.absmax.nbytes if quant == "nf4" else weight.SCB.nbytes
     assert scales > 0 and made.weight_bytes() > bare + scales
+
+
+def test_a_cache_of_fixed_length_is_planned_with_all_its_places() -> None:
+    plain = case(torch.float32, "uniform", 0.3)
+    compiled = replace(plain, options=replace(plain.options, generate=GenerateOptions(1, compile=True)))
+    shape, kept = compiled.outline.model.backbone.shape, plain.by_layer[0].total
+    entry = 2 * shape.kv_heads * shape.head_size * shape.layers * 4
+    assert memory_of(plain).kv_cache == entry * (kept + 1)
+    assert memory_of(compiled).kv_cache == entry * places(kept + 1)
+    before, fixed = ({stage.name: stage.beside_weights for stage in memory_of(one).stages} for one in (plain, compiled))
+    assert fixed["prefill"] == before["prefill"] + entry * places(kept + 1)

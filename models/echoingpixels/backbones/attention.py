@@ -31,7 +31,7 @@ def attention_of(
     hidden = stream.embeds
     for i, layer in enumerate(few):
         if i > 0:
-            hidden = run(few[i - 1 : i], hidden, stream.positions, stream.mask)
+            hidden = run(few[i - 1 : i], hidden, stream.positions, stream.key_mask)
         yield _blocks(text, layer, hidden, stream, places, real)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,9 @@ from ..inputs.prompt import Tokenizer
 from ..inputs.token_stream import TokenStream
 from ..options import Reuse
 from ..report import TokenCounts
+
+if TYPE_CHECKING:
+    from .fixed_cache import FixedCaches
 
 
 @dataclass(frozen=True)
@@ -159,6 +162,7 @@ class Backbone(Protocol):
     changed_by: str  # the sieve whose rotary split or LoRA replaces the decoder's own; "" for none
     reuse: Reuse  # threshold below which the encoders reuse the features of an unchanged window; None: off
     encoder_keep: EncoderKeep | None  # cells that the vision encoder keeps inside; None: all
+    fixed_caches: FixedCaches  # KV caches of fixed length
 
     @property
     def vision_shape(self) -> VisionShape:
@@ -200,8 +204,8 @@ class Backbone(Protocol):
     def first_layers(self, n: int, causal: bool = False) -> nn.ModuleList:
         """Copies of the decoder's first n layers, never quantized; bidirectional unless `causal`."""
 
-    def run_layers(self, layers: nn.ModuleList, embeds: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
-        """Run such layers over embeds (B, L, D) at positions (3, B, L); mask (B, L) is False for hidden keys."""
+    def run_layers(self, layers: nn.ModuleList, embeds: Tensor, positions: Tensor, mask: Tensor | None) -> Tensor:
+        """Run such layers over embeds (B, L, D) at positions (3, B, L); mask (B, L), if any, hides keys where False."""
 
     def set_sections(self, sections: list[int], by: str = "") -> None:
         """Split the rotary channel pairs: three numbers for M-RoPE, four [T, H, W, T] for Sync-RoPE.
@@ -229,8 +233,8 @@ class Backbone(Protocol):
         after the clip and padding. None where there are no gradients.
         """
 
-    def new_cache(self, tokens: int | None = None) -> Any:
-        """An empty KV cache: one that grows, or one of a fixed length in tokens."""
+    def new_cache(self) -> Any:
+        """An empty KV cache that grows."""
 
     def descend(self, stream: TokenStream, cache: Any) -> Descent:
         """Run the decoder over a stream with drops: normalised hidden states (B, 1, D) of the last place.

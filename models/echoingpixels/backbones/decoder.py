@@ -27,17 +27,8 @@ def kv_name() -> str:
     return "cache" if "cache" in signature(create_causal_mask).parameters else "past_key_values"
 
 
-def step_mask(mask: Tensor, cache: Any) -> Tensor:
-    """The additive mask of a step's one new token: float32 (B, 1, 1, S) for the S places of a cache.
-
-    `mask` (B, length so far + 1) is False at padding. Places of the cache that are not written yet are hidden.
-    """
-    room = cache.get_mask_sizes(1, 0)[0] - mask.shape[1]
-    return _additive(F.pad(mask, (0, room)))
-
-
-def _additive(visible: Tensor) -> Tensor:
-    """The mask of one query from the keys that it sees, (B, S) bool: float32 (B, 1, 1, S)."""
+def additive(visible: Tensor) -> Tensor:
+    """The mask for all queries from the keys that they see, (B, S) bool: float32 (B, 1, 1, S)."""
     visible = visible[:, None, None]
     return torch.zeros_like(visible, dtype=torch.float32).masked_fill(~visible, -torch.inf)
 
@@ -64,26 +55,24 @@ def cut(part: Any, cache: Any, row: int, first: int, last: int) -> Any:
     return part
 
 
-def prompt_mask(mask: Tensor, known: int, dtype: torch.dtype) -> Any:
-    """The decoder's mask for a prompt with mask (B, L), of which the KV cache holds the first `known` places.
+def causal_mask(mask: Tensor, known: int, dtype: torch.dtype) -> Tensor:
+    """The additive mask (B, 1, L - known, L) of a prompt with mask (B, L); the KV cache holds the first `known` places.
 
-    Of the other places, each attends to itself and to those before it that are no padding.
+    Each of the other places attends to itself and to those before it that are no padding. Made here: transformers
+    would wait for the device to decide on one.
     """
-    if not known:  # one row is never padded: then nothing waits for the device
-        return None if len(mask) == 1 or bool(mask.all()) else mask
     place = torch.arange(mask.shape[1], device=mask.device)
     new = place[known:, None]
     visible = (mask[:, None] & (place <= new)) | (place == new)  # without any key, padding would be nan
-    added = torch.zeros(visible.shape, dtype=dtype, device=mask.device).masked_fill_(~visible, -torch.inf)
-    return {"full_attention": added[:, None]}
+    return torch.zeros(visible.shape, dtype=dtype, device=mask.device).masked_fill_(~visible, -torch.inf)[:, None]
 
 
 def run_with_drops(text: Any, run_layers: Callable[..., Tensor], stream: TokenStream, cache: Any) -> Descent:
     """Run the decoder `text` over a stream with drops; see `Backbone.descend`. `run_layers`: the backbone's."""
 
     def run(part: TokenStream, first: int, last: int) -> Tensor:
-        layers, mask = text.layers[first:last], part.mask if len(part.mask) > 1 else None  # one row is never padded
-        return run_layers(layers, part.embeds, part.positions, mask, cache) if layers else part.embeds
+        layers = text.layers[first:last]
+        return run_layers(layers, part.embeds, part.positions, part.key_mask, cache) if layers else part.embeds
 
     end = descend(stream, len(text.layers), run, partial(last_attention, text, cache))
     return replace(end, hidden=text.norm(end.hidden[:, -1:]))
@@ -114,7 +103,7 @@ class Uneven:
             padding = self.padding.get(i)
             if padding is not None:
                 place = torch.arange(self.cache.get_seq_length(i) + 1, device=token.device)
-                mask = _additive(place >= padding[:, None]).to(hidden.dtype)
+                mask = additive(place >= padding[:, None]).to(hidden.dtype)
             hidden = layer(hidden, attention_mask=mask, position_embeddings=rotary, **{kv_name(): self.cache})
         normed: Tensor = text.norm(hidden)
         return normed

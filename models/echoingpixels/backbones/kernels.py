@@ -27,7 +27,7 @@ def choose_kernels(thinker: Any, device: torch.device, dtype: torch.dtype) -> No
     if torch.cuda.get_device_capability(device) < FLASH:
         _register()
         model.language_model.set_attn_implementation(REPEATED)
-    elif dtype in (torch.float16, torch.bfloat16) and _has_varlen():
+    elif dtype in (torch.float16, torch.bfloat16):
         _register()
         vision, audio = model.visual.config, model.audio_tower.config
         for config, heads in ((vision, vision.num_heads), (audio, audio.encoder_attention_heads)):
@@ -50,7 +50,8 @@ def varlen(
 ) -> tuple[Tensor, None]:
     """Attention inside windows that follow one another: queries, keys and values (1, H, L, D) → (1, L, H, D).
 
-    Source: `torch.nn.attention.varlen` (PyTorch 2.10), with its own scale, D ** -0.5.
+    A window may be empty: the kernel then has nothing to do. Source: `torch.nn.attention.varlen` (PyTorch 2.10), with
+    its own scale, D ** -0.5.
     """
     from torch.nn.attention import varlen as kernel
 
@@ -79,14 +80,6 @@ def repeated(
         plain, query, repeat_kv(key, groups), repeat_kv(value, groups), attention_mask, **options
     )
     return attended
-
-
-def _has_varlen() -> bool:
-    try:
-        from torch.nn.attention.varlen import varlen_attn  # noqa: F401
-    except ImportError:
-        return False
-    return True
 
 
 def _register() -> None:

@@ -5,8 +5,7 @@ Nothing of transformers is copied, patched or subclassed: encoders, decoder laye
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -18,11 +17,13 @@ from ..inputs.patches import Resolution
 from ..inputs.positions import AUDIO, IMAGE, VIDEO
 from ..inputs.prepare import Inputs, Media
 from ..inputs.prompt import Tokenizer
+from ..inputs.row_size import RowSize
 from ..inputs.token_stream import TokenStream
 from ..options import Reuse
 from .base import AudioShape, Encoding, Features, VisionShape, present
-from .decoder import InParts, Uneven, checkpointed, cut, join, kv_name, prompt_mask, run_with_drops, step_mask
+from .decoder import InParts, Uneven, additive, causal_mask, checkpointed, cut, join, kv_name, run_with_drops
 from .encoders import VisionEncoder, encode_audio, write
+from .fixed_cache import FixedCache, FixedCaches
 from .pruning import prune_steps
 from .sizes import audio_flops, audio_shape_of, layout_of, shape_of, stop_ids_of, vision_flops, vision_shape_of
 
@@ -58,6 +59,7 @@ class QwenOmni:
 
             choose_kernels(thinker, self.device, self.dtype)
         self.layout, self.shape = layout_of(thinker.config), shape_of(thinker.config.text_config)
+        self.fixed_caches = FixedCaches(self.text.config, self.shape, self._step)
         self.stop_ids = stop_ids_of(thinker.generation_config.eos_token_id, tokenizer)
 
     @property
@@ -138,6 +140,7 @@ class QwenOmni:
             next_position=(whole.positions.amax(dim=(0, 2)) + 1).to(**free),
             before=(whole.counts,),
             absent=None if inputs is whole else (whole.kind.shape[1] - inputs.kind.shape[1],),
+            sizes=(RowSize(inputs.counts.pool, inputs.counts.text),),
             labels=None if inputs.labels is None else inputs.labels.to(**free),
             question=None if inputs.question is None else inputs.question.to(**free),
             saliency=saliency,
@@ -173,11 +176,12 @@ class QwenOmni:
 
         rotary = self.text.rotary_emb(embeds, positions)
         what = {"config": self.text.config, "inputs_embeds": embeds}
-        keys = None if mask is None or bool(mask.all()) else mask
         first: Any = next(iter(layers), None)
         if first is not None and first.self_attn.is_causal:
+            keys = None if mask is None else causal_mask(mask, 0, self.dtype)
             attention = create_causal_mask(**what, attention_mask=keys, **{self._kv: None})
         else:
+            keys = None if mask is None else additive(mask).to(self.dtype)
             attention = create_bidirectional_mask(**what, attention_mask=keys)
         with checkpointed(layers, self.checkpointing):
             for layer in layers:
@@ -219,12 +223,11 @@ class QwenOmni:
             self.changed_by = by
         self.text.rotary_emb.mrope_section = list(sections)
 
-    def new_cache(self, tokens: int | None = None) -> Any:
-        """An empty KV cache: one that grows, or one of a fixed length in tokens."""
-        from transformers import DynamicCache, StaticCache
+    def new_cache(self) -> Any:
+        """An empty KV cache that grows."""
+        from transformers import DynamicCache
 
-        config = self.text.config
-        return DynamicCache(config=config) if tokens is None else StaticCache(config=config, max_cache_len=tokens)
+        return DynamicCache(config=self.text.config)
 
     def hidden(self, stream: TokenStream, cache: Any = None, attention: Tensor | None = None) -> Tensor:
         """Run the decoder over a stream: normalised hidden states (B, L, D); fills the KV cache if given.
@@ -233,12 +236,13 @@ class QwenOmni:
         already there is no result.
         """
         known = 0 if cache is None else int(cache.get_seq_length())
-        mask = prompt_mask(stream.mask, known, self.dtype) if attention is None else {"full_attention": attention}
+        if attention is None and (known or stream.key_mask is not None):
+            attention = causal_mask(stream.mask, known, self.dtype)
         with checkpointed(self.text.layers, self.checkpointing and cache is None):
             out = self.text(
                 inputs_embeds=stream.embeds[:, known:],
                 position_ids=stream.positions[:, :, known:],
-                attention_mask=mask,
+                attention_mask=None if attention is None else {"full_attention": attention},
                 **{self._kv: cache},
                 use_cache=cache is not None,
             )
@@ -274,9 +278,11 @@ class QwenOmni:
         """
         if isinstance(cache, Uneven):
             return self.logits(cache.step(self.text, token, position))
-        if mask is not None:  # made here: transformers would wait for the device at every step to decide on it
-            mask = step_mask(mask, cache).to(self.dtype)
-        return (self._compiled if compiled else self._step)(token, position, mask, cache)
+        if isinstance(cache, FixedCache):
+            assert mask is not None, "places that are not written yet are hidden"
+            return self.fixed_caches.step(cache, token, position, mask, compiled)
+        # A mask is made here: transformers would wait for the device at every step to decide on it.
+        return self._step(token, position, None if mask is None else additive(mask).to(self.dtype), cache)
 
     def _step(self, token: Tensor, position: Tensor, mask: Tensor | None, cache: Any) -> Tensor:
         out = self.text(
@@ -287,12 +293,6 @@ class QwenOmni:
             use_cache=True,
         )
         return self.logits(out.last_hidden_state)
-
-    @cached_property
-    def _compiled(self) -> Callable[..., Tensor]:
-        from .compiled import compiled
-
-        return compiled(self._step)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Hidden states (..., D) → logits (..., V)."""

@@ -113,6 +113,7 @@ def generate(
         with watch.stage("evidence"):
             found = evidence(backbone, stream, started[0].cache, [t.ids for t in texts], [c.timing for c in costs])
     by_layer, last = _read(stream, started[0].read, backbone.shape.layers)
+    backbone.fixed_caches.give_back(started[0].cache)
     started.clear()  # the KV cache is large
     share = watch.times() / len(texts)
     before, times = stream.before or [layers[0] for layers in by_layer], last.kept_times()
@@ -139,7 +140,7 @@ def _read(
     """Tokens that each layer reads, row by row, and the stream of the last layer, for `read` of `Prefilled`."""
     if read is None:
         return [(counts,) * layers for counts in stream.row_counts()], stream
-    return counts_by_layer(stream, read, layers), replace(stream, mask=read == layers)
+    return counts_by_layer(stream, read, layers), replace(stream, mask=read == layers, sizes=None)
 
 
 def _flops(

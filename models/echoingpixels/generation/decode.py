@@ -89,19 +89,20 @@ def prefill(backbone: Backbone, stream: TokenStream, options: GenerateOptions) -
     rows, length = stream.mask.shape
     if stream.known is not None:
         hidden = backbone.hidden(stream, stream.known)[:, -1:]
-        return Prefilled(hidden, stream.known, stream.mask if rows > 1 else None)
-    if options.static or options.compile:  # places not written yet must not be attended to
-        if stream.drops:
-            raise OptionError(*NO_STATIC)
-        cache = backbone.new_cache(length + options.max_new_tokens)
-        return Prefilled(backbone.hidden(stream, cache)[:, -1:], cache, stream.mask)
-    lengths = stream.mask.sum(1).tolist() if rows > 1 else [length]  # one row is never padded
+        return Prefilled(hidden, stream.known, stream.key_mask)
+    fixed = options.static or options.compile
+    if fixed and stream.drops:
+        raise OptionError(*NO_STATIC)
+    lengths = [row.total for row in stream.row_sizes()] if rows > 1 else [length]  # one row is never padded
     groups = _groups(lengths)
     if len(groups) == 1:
         made = replace(_run(backbone, stream), mask=None if min(lengths) == length else stream.mask)
     else:
         parts = [_run(backbone, stream.rows(group, max(lengths[row] for row in group))) for group in groups]
         made = _joined(backbone, parts, groups, stream.mask)
+    if fixed:
+        cache = backbone.fixed_caches.filled(made.cache, length + options.max_new_tokens)
+        return replace(made, cache=cache, mask=stream.mask)  # hides the places that are not written yet
     if made.read is None:
         return made
     return replace(made, cache=backbone.uneven_cache(made.cache, made.read, stream.drops), mask=None)

@@ -124,7 +124,7 @@ def remember(
     `watch` has the seconds of all rows.
     """
     length, share, found = stream.mask.shape[1], watch.times() / len(rows), []
-    lengths = [length] if len(rows) == 1 else stream.mask.sum(1).tolist()
+    lengths = [length] if len(rows) == 1 else [row.total for row in stream.row_sizes()]
     before = stream.before or stream.row_counts()
     for i, row in enumerate(rows):
         text = row.inputs.kind.shape[1] - row.inputs.media_end

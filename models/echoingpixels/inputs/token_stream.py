@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from ..options import check_keep
 from ..report import TokenCounts
 from .positions import IMAGE, KINDS, TEXT, VIDEO
+from .row_size import RowSize
 
 if TYPE_CHECKING:
     from .descent import Drop
@@ -46,6 +47,7 @@ class TokenStream:
     labels: Tensor | None = None  # (B, L) int64 answer ids, -100 elsewhere; only in training
     before: tuple[TokenCounts, ...] | None = None  # of each row's whole prompt; None: row_counts() before take()
     absent: tuple[int, ...] | None = None  # tokens of each row that its encoder dropped; None: none
+    sizes: tuple[RowSize, ...] | None = None  # of each row, where the host knows them without waiting for the device
     question: Tensor | None = None  # (B, L) bool, the question's own words; None where they are not known
     saliency: Tensor | None = None  # (B, L) float32 of the encoders, 0 for text; None where it was not computed
     drops: tuple[Drop, ...] = ()  # the selection that follows inside the decoder, first layer first
@@ -56,6 +58,16 @@ class TokenStream:
     def pool(self) -> Tensor:
         """(B, L) bool: the audio, video and image tokens, which compete for one budget."""
         return self.mask & (self.kind != TEXT)
+
+    def row_sizes(self) -> tuple[RowSize, ...]:
+        """The size of each row. The host waits for the device where it does not know them."""
+        return self.sizes or counted(self.pool, self.mask)
+
+    @property
+    def key_mask(self) -> Tensor | None:
+        """`mask`, or None where no row has padding. The host waits as for `row_sizes`, but not for a single row."""
+        rows, length = self.mask.shape  # one row is never padded
+        return None if rows == 1 or min(row.total for row in self.row_sizes()) == length else self.mask
 
     @property
     def after_media(self) -> Tensor:
@@ -78,6 +90,13 @@ class TokenStream:
     def budget(self, keep: float) -> Tensor:
         """k of each row (B,): `budget` of the clips' tokens, with those that their encoder dropped."""
         return budget(self.pool, keep, self.absences)
+
+    def budgets(self, keep: float) -> tuple[int, ...] | None:
+        """The same where the host knows the rows' sizes."""
+        if self.sizes is None:
+            return None
+        pairs = zip(self.sizes, self.absent or (0,) * len(self.sizes), strict=True)
+        return tuple(row.kept(keep, absent) for row, absent in pairs)
 
     @property
     def absences(self) -> Tensor | None:
@@ -111,7 +130,7 @@ class TokenStream:
 
         And of these, `without` the last ones.
         """
-        index = torch.tensor(rows).to(self.mask.device, non_blocking=True)
+        index, sizes = torch.tensor(rows).to(self.mask.device, non_blocking=True), self.sizes
 
         def part(x: Tensor, dim: int = 0) -> Tensor:
             return x.index_select(dim, index).narrow(dim + 1, x.shape[dim + 1] - longest, longest - without)
@@ -124,6 +143,8 @@ class TokenStream:
             cell=part(self.cell),
             mask=part(self.mask),
             next_position=self.next_position[index],
+            before=None if self.before is None else tuple(self.before[i] for i in rows),
+            sizes=None if sizes is None else tuple(sizes[i] + RowSize(0, -without) for i in rows),
             labels=None if self.labels is None else part(self.labels),
             question=None if self.question is None else part(self.question),
             saliency=None if self.saliency is None else part(self.saliency),
@@ -132,11 +153,18 @@ class TokenStream:
         )
 
     def take(self, selection: Selection) -> TokenStream:
-        """The selected tokens, in their order and at their positions; rows are padded on the left."""
+        """The selected tokens, in their order and at their positions; rows are padded on the left.
+
+        The host waits for their number where it does not know the rows' sizes or `selection.kept`.
+        """
         embeds = self.embeds if selection.fused is None else selection.fused
         if selection.gate is not None:
             embeds = embeds * selection.gate[..., None].to(embeds.dtype)
-        index, mask = packed(selection.keep & self.mask)
+        if self.sizes is not None and selection.kept is not None:
+            sizes = tuple(RowSize(kept, row.text) for kept, row in zip(selection.kept, self.sizes, strict=True))
+        else:
+            sizes = counted(selection.keep & self.pool, selection.keep & self.mask)
+        index, mask = packed(selection.keep & self.mask, max(row.total for row in sizes))
         rows = torch.arange(index.shape[0], device=index.device)[:, None]  # (B, 1)
         return replace(
             self,
@@ -149,6 +177,7 @@ class TokenStream:
             labels=None if self.labels is None else torch.where(mask, self.labels[rows, index], -100),
             before=self.before or self.row_counts(),
             absent=None,
+            sizes=sizes,
             question=None if self.question is None else mask & self.question[rows, index],
             saliency=None if self.saliency is None else mask * self.saliency[rows, index],
             drops=selection.drops,
@@ -158,6 +187,8 @@ class TokenStream:
 
     def followed(self, by: TokenStream) -> TokenStream:
         """The places of a stream (B, M) after those of this one, row by row: (B, L + M)."""
+
+        pairs = None if self.sizes is None or by.sizes is None else zip(self.sizes, by.sizes, strict=True)
 
         def both(x: Tensor | None, y: Tensor | None, dim: int = 1) -> Any:
             return None if x is None or y is None else torch.cat([x, y], dim)
@@ -170,6 +201,7 @@ class TokenStream:
             cell=both(self.cell, by.cell),
             mask=both(self.mask, by.mask),
             next_position=by.next_position,
+            sizes=None if pairs is None else tuple(one + other for one, other in pairs),
             labels=both(self.labels, by.labels),
             question=both(self.question, by.question),
             saliency=both(self.saliency, by.saliency),
@@ -187,6 +219,7 @@ class Selection:
     fused: Tensor | None = None  # (B, L, D) replaces the stream's embeds, or None
     gate: Tensor | None = None  # (B, L) factor on the kept embeddings that carries the gradient, or None
     drops: tuple[Drop, ...] = ()  # tokens of these that are dropped later, between the decoder's layers
+    kept: tuple[int, ...] | None = None  # audio, video and image tokens of each row's `keep`, where the host knows them
 
 
 def pad(streams: list[TokenStream]) -> TokenStream:
@@ -206,6 +239,7 @@ def pad(streams: list[TokenStream]) -> TokenStream:
     saliency = [s.saliency for s in streams if s.saliency is not None]
     before = [counts for s in streams for counts in s.before or ()]
     absent = [n for s in streams for n in s.absent or (0,) * len(s.mask)]
+    sizes = [size for s in streams for size in s.sizes or ()]
     questions = [torch.zeros_like(s.mask) if s.question is None else s.question for s in streams]
     return TokenStream(
         embeds=torch.cat([left(s.embeds, 0.0) for s in streams]),
@@ -217,6 +251,7 @@ def pad(streams: list[TokenStream]) -> TokenStream:
         next_position=torch.cat([s.next_position for s in streams]),
         before=tuple(before) if all(s.before for s in streams) else None,
         absent=tuple(absent) if any(s.absent for s in streams) else None,
+        sizes=tuple(sizes) if all(s.sizes for s in streams) else None,
         labels=torch.cat([left(x, -100) for x in labels]) if labels else None,
         question=torch.cat([left(x, False) for x in questions]),
         saliency=torch.cat([left(x, 0.0) for x in saliency]) if len(saliency) == len(streams) else None,
@@ -243,8 +278,22 @@ def top_k(scores: Tensor, pool: Tensor, k: Tensor) -> Tensor:
     return pool & (rank < k[:, None])
 
 
-def packed(keep: Tensor) -> tuple[Tensor, Tensor]:
-    """Indices (B, K) of the True entries of each row, ascending, right-aligned, and their mask (B, K)."""
-    longest = int(keep.sum(1).max())
+def packed(keep: Tensor, longest: int | None = None) -> tuple[Tensor, Tensor]:
+    """Indices (B, K) of the True entries of each row, ascending, right-aligned, and their mask (B, K).
+
+    `longest`: K, the most of a row. The host waits for the device where it is None.
+    """
+    longest = int(keep.sum(1).max()) if longest is None else longest
     index = keep.int().argsort(dim=1, stable=True)[:, keep.shape[1] - longest :]
     return index, keep.gather(1, index)
+
+
+def counted(pool: Tensor, mask: Tensor) -> tuple[RowSize, ...]:
+    """The size of each row of a pool (B, L) and of all tokens (B, L) bool. The host waits for the device once."""
+    found = torch.stack([pool.sum(1), mask.sum(1)], 1).tolist()
+    return tuple(RowSize(kept, total - kept) for kept, total in found)
+
+
+def entries(mask: Tensor, n: int | None) -> Tensor:
+    """Indices (n,) of the True entries of a mask (L,), ascending. The host waits for the device where n is None."""
+    return mask.nonzero()[:, 0] if n is None else mask.int().argsort(descending=True, stable=True)[:n]

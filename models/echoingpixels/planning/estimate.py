@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ..backbones.attention import QUERIES_AT_ONCE
 from ..backbones.decoder import TOKENS as MLP_TOKENS
+from ..backbones.fixed_cache import places
 from ..backbones.sizes import product_bytes
 from ..inputs.descent import counts_by_layer, descend
 from ..inputs.mel import BLOCK, MEL_BINS
@@ -115,10 +116,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Memory:
-    """Memory of an answer on its device. `program`: of the process itself, 0 on CUDA.
-
-    `free`: the most that the process may hold, None if unknown.
-    """
+    """Memory of an answer on its device. `program`: of the process, 0 on CUDA; `free`: the most that it may hold."""
 
     weights: int
     program: int
@@ -181,11 +179,14 @@ def _stages(case: Case) -> Iterator[Stage]:
     held = (0 if cuda else case.clip_bytes) + video + audio
     yield Stage("select", held + length * work.token, 0, work.selection(length, kept))
     held += kept * work.token
-    yield Stage("prefill", held, work.kv_cache(*each), work.prefill(each))
-    grown = work.kv_cache(kept + new)  # one layer at a time is copied to become longer
+    generate = case.options.generate  # with a cache of fixed length, the last answer's stays in memory
+    fixed = [places(kept + new)] * len(each) if generate.static or generate.compile else []
+    yield Stage("prefill", held, work.kv_cache(*each, *fixed), work.prefill(each))
+    # A cache of fixed length is copied from one that grows; of that, one layer at a time is copied to become longer.
+    grown = work.kv_cache(*each) if fixed else work.kv_cache(kept + new)
     held += work.kv_cache(*each) if shares_prefix(case.options) else 0  # kept for the next question
     last = work.shape.vocab * work.value + round(work.layer(1, work.quant))
-    yield Stage("generate", held, work.kv_cache(*(tokens + new for tokens in each)), grown + last)
+    yield Stage("generate", held, work.kv_cache(*(fixed or (tokens + new for tokens in each))), grown + last)
 
 
 class _Work:

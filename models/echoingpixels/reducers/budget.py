@@ -60,6 +60,10 @@ class Budget(Protocol):
         """
         ...
 
+    def counts(self, stream: TokenStream, keep: float) -> tuple[int, ...] | None:
+        """The number of kept tokens of each row, where the host knows it without waiting for the device."""
+        ...
+
     def parts(self, stream: TokenStream, keep: float) -> Parts:
         """The parts of the pool for a pick that compares tokens."""
         ...
@@ -72,6 +76,10 @@ class Whole:
     def fill(self, ranks: Tensor, stream: TokenStream, keep: float) -> Tensor:
         """The pool."""
         return stream.pool
+
+    def counts(self, stream: TokenStream, keep: float) -> tuple[int, ...] | None:
+        """See `Budget.counts`."""
+        return None if stream.sizes is None else tuple(row.pool for row in stream.sizes)
 
     def parts(self, stream: TokenStream, keep: float) -> Parts:
         """Those of one pool."""
@@ -94,6 +102,10 @@ class OnePool:
         pool = Pool(stream.pool, stream.kind, stream.time, stream.absences)
         k = self.size(pool, keep)
         return filled(ranks, pool.mask, k, self.floors(pool, k))
+
+    def counts(self, stream: TokenStream, keep: float) -> tuple[int, ...] | None:
+        """See `Budget.counts`."""
+        return stream.budgets(keep)
 
     def parts(self, stream: TokenStream, keep: float) -> Parts:
         """One part for each row, or equal windows of at most PART tokens of a longer pool. Does not synchronize."""
@@ -121,7 +133,7 @@ class OnePool:
         return Parts(place, inside, share, steps, self.floors(inside, share))
 
     def size(self, pool: Pool, keep: float) -> Tensor:
-        """Kept tokens of each row (R,)."""
+        """Kept tokens of each row (R,), as of `counts`."""
         return budget(pool.mask, keep, pool.absent)
 
     def floors(self, pool: Pool, k: Tensor) -> tuple[Floor, ...]:
@@ -157,6 +169,10 @@ class EachWindow:
         group, _, quota = self._windows(stream, keep)
         return filled(ranks, stream.pool, quota.sum(1), (Floor(group, quota),))
 
+    def counts(self, stream: TokenStream, keep: float) -> tuple[int, ...] | None:
+        """None: the host does not know the windows' sizes."""
+        return None
+
     def parts(self, stream: TokenStream, keep: float) -> Parts:
         """One part for each window. The host waits for their number and the size of the largest."""
         group, n, quota = self._windows(stream, keep)
@@ -190,13 +206,17 @@ class EachWindow:
 
 
 def filled(ranks: Tensor, pool: Tensor, k: Tensor, floors: tuple[Floor, ...] = ()) -> Tensor:
-    """k (R,) tokens of each pool (R, W): floors first, then the highest ranks (R, W). The earlier token wins a tie."""
+    """k (R,) tokens of each pool (R, W): floors first, then the highest ranks (R, W). The earlier token wins a tie.
+
+    Exactly k: where fewer have a rank above -inf, others of the pool follow.
+    """
     ranks = ranks.detach().float().masked_fill(~pool, -torch.inf)
     needed = torch.zeros_like(pool)
     for floor in floors:
         order = ordered(floor.group.neg(), needed, ranks)
         within = torch.empty_like(order).scatter_(1, order, place_in_run(floor.group.gather(1, order)))
         needed |= (within < floor.least.gather(1, floor.group)) & (ranks != 0) & (ranks > -torch.inf)
+    ranks = torch.where(pool, ranks.clamp(min=torch.finfo(ranks.dtype).min), -torch.inf)
     order = ordered(needed, ranks) if floors else ordered(ranks)
     place = torch.arange(pool.shape[1], device=pool.device).expand_as(order)
     return pool & (torch.empty_like(order).scatter_(1, order, place) < k[:, None])

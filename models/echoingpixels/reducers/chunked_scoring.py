@@ -6,12 +6,13 @@ Every window holds a part of the clip and all of the text, so the cost of attent
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import astuple, replace
 
 import torch
 from torch import Tensor
 
-from ..inputs.token_stream import TokenStream
+from ..inputs.row_size import RowSize
+from ..inputs.token_stream import TokenStream, entries
 
 AT_ONCE = 16_384  # tokens scored at once: a longer stream is split into windows (docs/long.md)
 WINDOW = 4096  # tokens of one window of it
@@ -44,13 +45,15 @@ def _row(stream: TokenStream, score: ScorePart, row: int) -> Tensor:
     scores = torch.zeros(pool.shape, device=pool.device)
 
     def score_at(places: Tensor) -> None:
-        scores[places] = score(_part(stream, row, places), (row, places))[0].float()
+        size = RowSize(len(places) - len(text), len(text))
+        scores[places] = score(_part(stream, row, places, size), (row, places))[0].float()
 
-    places, text = pool.nonzero()[:, 0], (stream.mask[row] & ~pool).nonzero()[:, 0]
+    pool_size, text_size = (None, None) if stream.sizes is None else astuple(stream.sizes[row])
+    places, text = entries(pool, pool_size), entries(stream.mask[row] & ~pool, text_size)
     if not len(places):  # text alone
         return scores
     if len(places) + len(text) <= AT_ONCE:
-        score_at(stream.mask[row].nonzero()[:, 0])
+        score_at(torch.cat([places, text]).sort().values)
         return scores
     below = torch.zeros_like(scores)
     windows = places.tensor_split(count_windows(len(places), len(text)))
@@ -86,7 +89,7 @@ def passes(pool: int, text: int) -> list[int]:
     return [*(size + text for size in sizes), sum(min(each, size) for size in sizes) + text]
 
 
-def _part(stream: TokenStream, row: int, places: Tensor) -> TokenStream:
+def _part(stream: TokenStream, row: int, places: Tensor, size: RowSize) -> TokenStream:
     """The tokens at `places` (K,) of one row, as a stream of their own."""
     return replace(
         stream,
@@ -97,6 +100,7 @@ def _part(stream: TokenStream, row: int, places: Tensor) -> TokenStream:
         cell=stream.cell[row, places][None],
         mask=stream.mask[row, places][None],
         next_position=stream.next_position[row : row + 1],
+        sizes=(size,),
         question=None if stream.question is None else stream.question[row, places][None],
         saliency=None if stream.saliency is None else stream.saliency[row, places][None],
     )

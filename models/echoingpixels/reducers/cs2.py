@@ -100,7 +100,7 @@ class Sieve(nn.Module):
         In a long stream a token takes the encoder's last output for it: in the final pass over the best tokens of all
         windows if it was part of that, as all text is, else in its window.
         """
-        if not bool(stream.pool.any()):
+        if not any(row.pool for row in stream.row_sizes()):
             return Scored()
         fused = self.options.form == "fused"
         if not is_long(stream):
@@ -135,9 +135,15 @@ class Sieve(nn.Module):
         # In training answers are hidden; in inference a row without media is encoded as it would be alone.
         open_ = stream.pool.any(1, keepdim=True) if stream.labels is None else stream.labels == -100
         visible = (stream.mask if self.options.question else stream.pool) & open_
-        keys = visible | ~visible.any(1, keepdim=True)  # a row without visible tokens still needs a key
+        keys = visible | ~visible.any(1, keepdim=True) if self._hides(stream) else None  # a row needs at least one
         hidden = self._run(self.layers, stream.embeds, stream.positions, keys)
         return torch.where(visible[..., None], hidden, stream.embeds)
+
+    def _hides(self, stream: TokenStream) -> bool:
+        """Whether some row with visible tokens has hidden ones."""
+        if stream.labels is not None or not self.options.question:
+            return True
+        return any(row.pool and row.total < stream.mask.shape[1] for row in stream.row_sizes())
 
     def _noisy(self, scores: Tensor) -> Tensor:
         if not self.options.gumbel:

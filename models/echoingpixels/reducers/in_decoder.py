@@ -102,7 +102,8 @@ class MostAttended:
     def __call__(self, stream: TokenStream, attention: Tensor) -> Selection:
         """Select by attention (B, L) float32."""
         k = (stream.pool.sum(1).double() * self.share).ceil().long().clamp(min=1)  # (B,)
-        return Selection(keep=top_k(attention, stream.pool, k) | (stream.mask & ~stream.pool))
+        chosen = top_k(attention, stream.pool, k) | (stream.mask & ~stream.pool)
+        return Selection(keep=chosen, kept=stream.budgets(self.share))
 
 
 @dataclass(frozen=True)

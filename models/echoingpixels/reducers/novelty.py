@@ -27,7 +27,7 @@ def novelty(stream: TokenStream, unlike: float) -> Tensor:
 def _predecessor(stream: TokenStream) -> Tensor:
     """The index (B, L) int64 in its row of each token's predecessor, -1 where it has none."""
     row, column = stream.cell.unbind(-1)  # (B, L)
-    where = 1 + row * (int(column.max()) + 1) + column  # one number a grid cell, from 1
+    where = 1 + row * (column.max() + 1) + column  # one number a grid cell, from 1
     where = torch.where(stream.kind == AUDIO, 0, torch.where(stream.kind == TEXT, -1, where))
     order = where.argsort(dim=1, stable=True)  # tokens of one cell side by side, in stream order
     last = order.roll(1, dims=1)

@@ -83,7 +83,7 @@ class AtRandom(_Free):
     def rank(self, stream: TokenStream, scores: Tensor | None, budget: Budget, keep: float) -> Tensor:
         """See `Pick.rank`."""
         generator = torch.Generator().manual_seed(self.seed)
-        drawn = torch.rand(stream.mask.shape[1], generator=generator).to(stream.mask.device)
+        drawn = torch.rand(stream.mask.shape[1], generator=generator).to(stream.mask.device, non_blocking=True)
         # drawn by index in the pool, so that padding does not change a row's choice
         return drawn[(stream.pool.cumsum(1) - 1).clamp(min=0)]
 

@@ -46,7 +46,8 @@ class Reducer:
         """The tokens to keep; changes nothing. Text is always kept."""
         made, entry = self.scorer.score(backbone, sieve, stream), self.entry(backbone.shape.layers, keep)
         chosen = self.budget.fill(self.pick.rank(stream, made.scores, self.budget, entry.share), stream, entry.share)
-        return Selection(chosen | (stream.mask & ~stream.pool), made.scores, made.fused, drops=entry.drops)
+        kept = self.budget.counts(stream, entry.share)
+        return Selection(chosen | (stream.mask & ~stream.pool), made.scores, made.fused, drops=entry.drops, kept=kept)
 
     def flops(self, shape: Shape, sieve: Sieve | None, pool: int, text: int) -> float:
         """Floating-point operations to choose among `pool` audio and video tokens beside `text` tokens."""
@@ -57,7 +58,8 @@ class Reducer:
         """A selection of the same numbers of tokens, as far as they do not depend on scores and embeddings."""
         pick, entry = self.pick if isinstance(self.pick, AtRandom) else Even(), self.entry(layers, keep)
         chosen = self.budget.fill(pick.rank(stream, None, self.budget, entry.share), stream, entry.share)
-        return Selection(chosen | (stream.mask & ~stream.pool), drops=entry.drops)
+        kept = self.budget.counts(stream, entry.share)
+        return Selection(chosen | (stream.mask & ~stream.pool), drops=entry.drops, kept=kept)
 
 
 REDUCERS: dict[str, Reducer] = {
