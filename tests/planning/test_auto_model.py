@@ -42,7 +42,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Any:
     return make
 
 
-def test_ask_imports_no_planner_at_most_61_modules_and_of_transformers_two_classes() -> None:
+def test_ask_imports_no_planner_at_most_63_modules_and_of_transformers_two_classes() -> None:
     code = f"""
 import gc, sys
 from transformers import Qwen2_5OmniThinkerForConditionalGeneration, WhisperFeatureExtractor
@@ -54,7 +54,7 @@ for model in ("tiny", "auto"):
     except SystemExit as end:
         assert not end.code, end.code
     found = {{name for name in sys.modules if name.split(".")[0] == "echoingpixels"}}
-    assert len(found) <= 61 and not any(".planning" in name for name in found), (model, len(found), found)
+    assert len(found) <= 63 and not any(".planning" in name for name in found), (model, len(found), found)
     more = {{name for name in sys.modules if name.split(".")[0] in {HEAVY!r}}} - needed
     assert not more, (model, more)
 assert gc.isenabled() and gc.get_freeze_count() > 100_000, "garbage collection searches the imported objects"
