@@ -73,8 +73,9 @@ class DecodePass:
                 self.container.seek(max(int((origin - Fraction(back)) * av.time_base), 0))
             except FFmpegError:
                 return False
-        overrun = float(origin) + self.limit + OVERRUN
         streams = [stream for stream in (self.video, self.audio) if stream is not None]
+        overrun = float(origin) + self.limit + OVERRUN
+        ends = {stream.index: overrun / float(stream.time_base or 1) for stream in streams}  # in the stream's units
         readers = [reader for reader in (self.video_reader, self.audio_reader) if reader is not None]
         for packet in packets(self.container, streams, self.losses):
             self.host.beat()
@@ -88,7 +89,7 @@ class DecodePass:
                 yield self.drain()
             if all(reader.done for reader in readers):
                 break
-            if packet.dts is not None and float(packet.dts * packet.time_base) > overrun:
+            if packet.dts is not None and packet.dts > ends[packet.stream_index]:
                 break
         return back is None or not self._late(started=False)
 
@@ -97,6 +98,11 @@ class DecodePass:
         """Bytes that `drain` would return."""
         readers = (None if self.hold else self.video_reader, self.audio_reader)
         return sum(reader.ready for reader in readers if reader is not None)
+
+    def close(self) -> None:
+        """End the threads of the readers."""
+        if self.video_reader is not None:
+            self.video_reader.converter.close()
 
     def drain(self) -> Piece:
         """The frames and samples that are final by now."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -122,8 +123,7 @@ def _timed(file: Path, options: MediaOptions, host: Host) -> Pieces:
 
 def _attempt(file: Path, options: MediaOptions, host: Host, back: float | None, hold: bool) -> Pieces:
     """One attempt, from `back` s before the start; its first piece `begins`. No ending if that was too late."""
-    with open_media(file) as container:
-        current = choose(file, container, options, host, hold)
+    with open_media(file) as container, closing(choose(file, container, options, host, hold)) as current:
         begins, pieces = True, current.run(back)
         while True:
             try:
