@@ -17,9 +17,7 @@ KEEP = 0.2  # default share of audio and video tokens, which the sieve is traine
 MIN_PIXELS = 56 * 56  # of a frame: 2 x 2 tokens
 OFF = "off"
 NO_SIEVE = "none"  # in place of a sieve
-ENCODER_KEEP_HINT = (
-    "Give a share in (0, 1] such as 0.3, shares after numbers of layers such as 0.3@8,0.15@16, off or auto."
-)
+ENCODER_KEEP_HINT = "Give a share such as 0.3, shares after numbers of layers such as 0.3@8,0.15@16, off or auto."
 REUSE_HINT = "Give a threshold of at least 0 such as 0.1, off or auto."
 Quant = Literal["none", "nf4", "int8"]
 QUANTS: tuple[Quant, ...] = ("none", "nf4", "int8")
@@ -74,6 +72,7 @@ class MediaOptions:
     `fps`: frames sampled per second of the source. `max_frames`: the most frames kept; a longer clip is sampled more
     sparsely over its whole span, never cut. `start`, `end`: the part to read, in seconds of the source. `audio`:
     whether to read the sound; `audio_track`: which track, counted from 0 (None: the default one).
+    `hwaccel`: FFmpeg's name of a hardware decoder, such as cuda, or off; where it fails, software decodes.
     """
 
     fps: float = 2.0
@@ -82,6 +81,7 @@ class MediaOptions:
     end: float | None = None  # s
     audio: bool = True
     audio_track: int | None = None
+    hwaccel: str = OFF
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.fps) and self.fps > 0):

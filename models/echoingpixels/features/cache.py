@@ -26,7 +26,7 @@ from ..inputs.mel import MEL_BINS
 from ..inputs.positions import Span
 from ..inputs.prepare import Media
 from ..media.clip import AudioTrack, Source, VideoTrack
-from ..options import MediaOptions
+from ..options import OFF, MediaOptions
 from ..storage.folders import UNFINISHED, Entry, delete, entries_of, filling, shrink
 
 LIMIT = 8 << 30  # bytes
@@ -77,7 +77,8 @@ def feature_key(mark: str, encoders: str, read: MediaOptions) -> str:
 
     Keys of one clip begin with the same CLIP digits.
     """
-    span = [read.fps, read.max_frames, read.start, read.end, read.audio, read.audio_track]
+    span: list[Any] = [read.fps, read.max_frames, read.start, read.end, read.audio, read.audio_track]
+    span += [] if read.hwaccel == OFF else [read.hwaccel]  # its frames may be rounded differently
     about = json.dumps([FORMAT, mark, encoders, span])
     clip, whole = (hashlib.sha256(text.encode()).hexdigest() for text in (mark, about))
     return clip[:CLIP] + whole[CLIP:]

@@ -14,7 +14,7 @@ from av.container import InputContainer
 from av.error import FFmpegError
 
 from ..errors import MediaError, OptionError
-from ..options import MediaOptions
+from ..options import OFF, MediaOptions
 from .audio import JITTER, AudioReader
 from .blank import BlankConverter, PacketTimes
 from .clip import NO_AUDIO, PIECE, AudioTrack, Piece, VideoTrack
@@ -23,6 +23,7 @@ from .container import (
     advice,
     audio_stream,
     cut_wav_end,
+    decodes_in,
     file_end,
     origin,
     packets,
@@ -157,6 +158,9 @@ class DecodePass:
             notes.append(f"Its pixels are not square ({aspect}); the picture is used as stored.")
         if self.video_reader is not None and self.video_reader.converter.hdr:
             notes.append("It is HDR video, used without tone mapping: colours look flatter than on an HDR screen.")
+        hwaccel = OFF if self.video is None or self.host.blank else self.options.hwaccel
+        if hwaccel != OFF and self.video is not None and not decodes_in(self.video.codec_context, hwaccel):
+            notes.append(f"The hardware decoder {hwaccel} cannot be used here or for this video; software decoded it.")
         if self.video_reader is not None and self.video_reader.apart is not None:
             most, fps = self.options.max_frames, self.options.fps
             rate = f"one every {self.video_reader.apart:.3g} s in place of {fps:g} a second"
