@@ -1,7 +1,8 @@
-"""Time to read the video of a film, compared with decoding every frame of it.
+"""Time to read the video of a film, compared with decoding every frame of it, and the referenced frames alone.
 
 Every round runs all rates, each in the program itself and by a worker; ratios are of processor time within a round, as
-wall time depends on what else the machine does. Reading by a worker counts both processes.
+wall time depends on what else the machine does (`wall_of_referenced` is of wall time). Reading by a worker counts both
+processes.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from epcli import console
 
 MOST = 1_000_000  # frames: the rate decides
 SIZE = Resolution.plain(224 * 224).size
+EVERY, REFERENCED = "every frame", "referenced frames"
 
 
 def main(
@@ -36,10 +38,14 @@ def main(
     audio: Annotated[bool, typer.Option(help="Also read the audio.")] = True,
     repeat: Annotated[int, typer.Option(help="Rounds.")] = 3,
 ) -> None:
-    """Frames, wall and processor seconds, and their share of the time to decode every frame; JSON, one a line."""
+    """Frames, wall and processor seconds, and their ratios to plain decoding; JSON, one a line.
+
+    `of_every`: of the time to decode every frame, with the least and the most. `of_referenced`: to decode the frames
+    that others build upon, without conversion and sound.
+    """
     ways: dict[str, Callable[[], tuple[int, float]]] = {
-        "every frame": partial(plain, film, seconds, "DEFAULT"),
-        "reference frames": partial(plain, film, seconds, "NONREF"),
+        EVERY: partial(plain, film, seconds, "DEFAULT"),
+        REFERENCED: partial(plain, film, seconds, "NONREF"),
     }
     for rate in map(float, fps.split(",")):
         options = MediaOptions(fps=rate, max_frames=MOST, end=seconds, audio=audio)
@@ -48,19 +54,24 @@ def main(
     rounds = [{way: measured(run) for way, run in ways.items()} for _ in range(repeat)]
     for way in ways:
         runs = [one[way] for one in rounds]
-        ratios = [one[way]["processor_s"] / one["every frame"]["processor_s"] for one in rounds]
-        times = {name: round(median(run[name] for run in runs), 2) for name in ("wall_s", "processor_s")}
+        of_every = ratios(rounds, way, EVERY, "processor_s")
         row = {
             "way": way,
             "frames": runs[0]["frames"],
-            **times,
-            "least_wall_s": round(min(r["wall_s"] for r in runs), 2),
+            **{name: round(median(run[name] for run in runs), 2) for name in ("wall_s", "processor_s")},
+            "least_wall_s": round(min(run["wall_s"] for run in runs), 2),
+            "of_every": round(median(of_every), 3),
+            "low": round(min(of_every), 3),
+            "high": round(max(of_every), 3),
+            "of_referenced": round(median(ratios(rounds, way, REFERENCED, "processor_s")), 3),
+            "wall_of_referenced": round(median(ratios(rounds, way, REFERENCED, "wall_s")), 3),
         }
-        console.out(
-            json.dumps(
-                {**row, "of": round(median(ratios), 3), "low": round(min(ratios), 3), "high": round(max(ratios), 3)}
-            )
-        )
+        console.out(json.dumps(row))
+
+
+def ratios(rounds: list[dict[str, dict[str, Any]]], way: str, to: str, name: str) -> list[float]:
+    """One time of a way over the same time of another, round by round."""
+    return [one[way][name] / one[to][name] for one in rounds]
 
 
 def measured(run: Callable[[], tuple[int, float]]) -> dict[str, Any]:

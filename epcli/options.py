@@ -192,19 +192,20 @@ class MediaGroup:
         int | None,
         media_option("--max-pixels", help="Maximum pixels of a frame or image, in place of the model's limit."),
     ] = None
-    start: Annotated[
-        str | None, media_option("--start", help="Start time: seconds, MM:SS or HH:MM:SS.", metavar="TIME")
-    ] = None
-    end: Annotated[str | None, media_option("--end", help="End time: seconds, MM:SS or HH:MM:SS.", metavar="TIME")] = (
-        None
-    )
+    start: Annotated[str | None, media_option("--start", help="From: seconds, MM:SS, HH:MM:SS.", metavar="TIME")] = None
+    end: Annotated[str | None, media_option("--end", help="To: seconds, MM:SS, HH:MM:SS.", metavar="TIME")] = None
     no_audio: Annotated[bool, media_option("--no-audio", help="Ignore the audio.")] = False
     audio_track: Annotated[
         int | None, media_option("--audio-track", help="Audio track, counted from 0, in place of the default track.")
     ] = None
+    hwaccel: Annotated[str, media_option("--hwaccel", help="Hardware decoder of FFmpeg, such as cuda.")] = OFF
 
     def media_options(self) -> MediaOptions:
         """How to read a clip."""
+        if self.hwaccel != OFF:
+            from echoingpixels.media.container import check_hwaccel  # imports FFmpeg
+
+            check_hwaccel(self.hwaccel)
         return MediaOptions(
             fps=self.fps,
             max_frames=self.max_frames,
@@ -212,6 +213,7 @@ class MediaGroup:
             end=None if self.end is None else seconds(self.end),
             audio=not self.no_audio,
             audio_track=self.audio_track,
+            hwaccel=self.hwaccel,
         )
 
 

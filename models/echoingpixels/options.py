@@ -70,6 +70,7 @@ class MediaOptions:
     `fps`: frames sampled per second of the source. `max_frames`: the most frames kept; a longer clip is sampled more
     sparsely over its whole span, never cut. `start`, `end`: the part to read, in seconds of the source. `audio`:
     whether to read the sound; `audio_track`: which track, counted from 0 (None: the default one).
+    `hwaccel`: FFmpeg's name of a hardware decoder, such as cuda, or off; where it fails, software decodes.
     """
 
     fps: float = 2.0
@@ -78,6 +79,7 @@ class MediaOptions:
     end: float | None = None  # s
     audio: bool = True
     audio_track: int | None = None
+    hwaccel: str = OFF
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.fps) and self.fps > 0):

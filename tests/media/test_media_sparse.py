@@ -11,6 +11,7 @@ import pytest
 
 from echoingpixels.media import read_clip
 from echoingpixels.media.sampler import ROUNDING, Sampler
+from echoingpixels.media.video import VideoReader
 from tests.support.clips import Film, write
 
 BUILT_UPON = {"x264-params": "bframes=3:b-pyramid=normal:ref=4:scenecut=0"}  # B-frames, some of them referred to
@@ -63,3 +64,16 @@ def test_sparse_reading_gives_the_frames_and_times_of_plain_decoding(film: Path)
         times, pixels = sampled(film, frames, fps)
         assert clip.times == pytest.approx(times, abs=1e-6), fps
         assert np.array_equal(clip.frames, pixels), fps
+
+
+def test_only_referenced_and_wanted_frames_are_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "b-frames.mp4", FILMS["b-frames.mp4"])
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        stream.codec_context.skip_frame = "NONREF"
+        referenced = {frame.pts for frame in container.decode(stream)}
+        units = round(1 / stream.time_base)
+    decoded, place = set(), VideoReader._place
+    monkeypatch.setattr(VideoReader, "_place", lambda self, frame: (decoded.add(frame.pts), place(self, frame))[1])
+    wanted = {round(units * time) + min(referenced) for time in read_clip(path, fps=3).times}
+    assert len(referenced) < 250 and decoded - referenced == wanted - referenced != set()

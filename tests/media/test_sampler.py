@@ -27,7 +27,7 @@ def slow_and_obvious(times: list[float], fps: float, most: int, end: float) -> l
     step = 1 / fps if end * fps <= most else end / most
     kept: list[int] = []
     for i in range(10_000):
-        if i * step >= end - 1e-6:
+        if i * step >= end - 5e-4:
             break
         shown = max((j for j, time in enumerate(times) if time <= i * step + 5e-4), default=0)
         if shown not in kept:
@@ -49,6 +49,28 @@ def test_the_kept_frames_follow_the_rule(milliseconds: list[int], from_zero: boo
     kept, numbers, _ = sample(times, fps, most, end, end)
     assert numbers == slow_and_obvious(times, fps, most, end)
     assert kept == [times[i] for i in numbers]
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    milliseconds=st.lists(st.integers(0, 20_000), min_size=1, max_size=200, unique=True).map(sorted),
+    fps=st.sampled_from([0.3, 1.0, 2.0, 5.0, 25.0]),
+    most=st.sampled_from([4, 200]),
+    known=st.booleans(),
+)
+def test_a_frame_covers_a_target_exactly_if_it_is_kept(
+    milliseconds: list[int], fps: float, most: int, known: bool
+) -> None:
+    times = [(time - milliseconds[0]) / 1000 for time in milliseconds]
+    taken: list[int] = []
+    sampler: Sampler[int] = Sampler(
+        fps, most, times[-1] + 0.04 if known else None, lambda i: (taken.append(i), np.zeros((1, 1, 3), np.uint8))[1]
+    )
+    for i, time in enumerate(times[:-1]):
+        sampler.offer(time, i)
+        covers = sampler.covers(time, times[i + 1])
+        sampler.offer(times[i + 1], i + 1)
+        assert covers == (i in taken)
 
 
 def test_an_unknown_length_is_sampled_evenly_in_bounded_memory() -> None:

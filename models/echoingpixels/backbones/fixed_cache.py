@@ -52,6 +52,12 @@ class FixedCache:
         self.cache.early_initialization(size[0], shape.kv_heads, shape.head_size, like.dtype, like.device)
 
     @property
+    def where(self) -> tuple[torch.device, torch.dtype]:
+        """The device and dtype of the entries: a model may be moved between two answers."""
+        keys = self.cache.layers[0].keys
+        return keys.device, keys.dtype
+
+    @property
     def layers(self) -> list[Entries]:
         """The entries of each layer, of the rows in use."""
         return [Entries(layer.keys[: self.rows], layer.values[: self.rows]) for layer in self.cache.layers]
@@ -85,7 +91,7 @@ class FixedCaches:
         like = grown.layers[0].keys
         size = bucket(len(like)), places(tokens)
         made, self._free = self._free, None
-        if made is None or made.size != size:
+        if made is None or (made.size, made.where) != (size, (like.device, like.dtype)):
             made = None  # freed before the next one is allocated
             made = FixedCache(self._config, self._shape, size, like)
         made.fill(grown)

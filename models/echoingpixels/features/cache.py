@@ -21,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from ..backbones.base import Features
+from ..encoder_keep import OFF
 from ..errors import DataError
 from ..inputs.mel import MEL_BINS
 from ..inputs.positions import Span
@@ -77,7 +78,8 @@ def feature_key(mark: str, encoders: str, read: MediaOptions) -> str:
 
     Keys of one clip begin with the same CLIP digits.
     """
-    span = [read.fps, read.max_frames, read.start, read.end, read.audio, read.audio_track]
+    span: list[Any] = [read.fps, read.max_frames, read.start, read.end, read.audio, read.audio_track]
+    span += [] if read.hwaccel == OFF else [read.hwaccel]  # its frames may be rounded differently
     about = json.dumps([FORMAT, mark, encoders, span])
     clip, whole = (hashlib.sha256(text.encode()).hexdigest() for text in (mark, about))
     return clip[:CLIP] + whole[CLIP:]

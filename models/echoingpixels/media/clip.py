@@ -13,7 +13,7 @@ import numpy.typing as npt
 from ..errors import MediaError
 
 SAMPLE_RATE = 16_000  # Hz, of Clip.audio
-PIECE = 16 << 20  # bytes of frames and audio in a piece, which is returned while the rest is still being read
+PIECE = 1 << 20  # bytes of frames and audio in a piece, which is returned while the rest is still being read
 Pixels = npt.NDArray[np.uint8]  # (H, W, 3) or (F, H, W, 3), RGB
 Samples = npt.NDArray[np.float32]  # (S,)
 NO_AUDIO: Samples = np.zeros(0, np.float32)

@@ -10,16 +10,20 @@ import os
 import stat
 import struct
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import av
+from av.codec.hwaccel import HWAccel, hwdevices_available
 from av.container import InputContainer
 from av.error import FFmpegError
 from av.stream import Disposition
 
+from ..encoder_keep import OFF
 from ..errors import MediaError, OptionError
 
 FORMATS = (  # demuxers whose files hold the media themselves
@@ -65,14 +69,34 @@ def check_file(path: str | Path) -> Path:
     return file
 
 
-def open_media(path: Path) -> InputContainer:
-    """The opened container; MediaError if the file is not media that this library reads."""
+def check_hwaccel(name: str) -> None:
+    """OptionError for a hardware decoder that this FFmpeg does not know."""
+    known = (OFF, *hwdevices_available())
+    if name not in known:
+        raise OptionError(f"Unknown hwaccel {name!r}.", f"Known to this FFmpeg: {', '.join(known)}.")
+
+
+def decodes_in(context: av.VideoCodecContext, hwaccel: str) -> bool:
+    """Whether the hardware `hwaccel` decodes the video, as far as is known: certain once a frame is decoded."""
+    formats = {c.format.name for c in context.codec.hardware_configs if c.format and c.device_type.name == hwaccel}
+    return context.pix_fmt in formats
+
+
+def open_media(path: Path, hwaccel: str = OFF) -> InputContainer:
+    """The opened container; MediaError if the file is not media that this library reads.
+
+    Where the hardware `hwaccel` cannot be opened or cannot decode the video, software decodes: see `decodes_in`.
+    """
     head = _head(path)
     if head.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith(PLAYLISTS):
         raise MediaError(f"{path} is a playlist or a web page, not media.", "Give the media file itself.")
     options = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
+    start = partial(av.open, f"file:{path.absolute()}", container_options=options, metadata_errors="replace")
+    if hwaccel != OFF:
+        with suppress(FFmpegError, ValueError):  # of the device; those of the file come again below
+            return start(hwaccel=HWAccel(hwaccel, allow_software_fallback=True))
     try:
-        return av.open(f"file:{path.absolute()}", container_options=options, metadata_errors="replace")
+        return start()
     except (FFmpegError, ValueError) as error:
         raise MediaError(f"{path} cannot be opened as media: {_reason(error)}.", advice(path)) from None
 

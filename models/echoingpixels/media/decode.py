@@ -13,6 +13,7 @@ import numpy as np
 from av.container import InputContainer
 from av.error import FFmpegError
 
+from ..encoder_keep import OFF
 from ..errors import MediaError, OptionError
 from ..options import MediaOptions
 from .audio import JITTER, AudioReader
@@ -23,6 +24,7 @@ from .container import (
     advice,
     audio_stream,
     cut_wav_end,
+    decodes_in,
     file_end,
     origin,
     packets,
@@ -73,8 +75,9 @@ class DecodePass:
                 self.container.seek(max(int((origin - Fraction(back)) * av.time_base), 0))
             except FFmpegError:
                 return False
-        overrun = float(origin) + self.limit + OVERRUN
         streams = [stream for stream in (self.video, self.audio) if stream is not None]
+        overrun = float(origin) + self.limit + OVERRUN
+        ends = {stream.index: overrun / float(stream.time_base or 1) for stream in streams}  # in the stream's units
         readers = [reader for reader in (self.video_reader, self.audio_reader) if reader is not None]
         for packet in packets(self.container, streams, self.losses):
             self.host.beat()
@@ -88,7 +91,7 @@ class DecodePass:
                 yield self.drain()
             if all(reader.done for reader in readers):
                 break
-            if packet.dts is not None and float(packet.dts * packet.time_base) > overrun:
+            if packet.dts is not None and packet.dts > ends[packet.stream_index]:
                 break
         return back is None or not self._late(started=False)
 
@@ -97,6 +100,11 @@ class DecodePass:
         """Bytes that `drain` would return."""
         readers = (None if self.hold else self.video_reader, self.audio_reader)
         return sum(reader.ready for reader in readers if reader is not None)
+
+    def close(self) -> None:
+        """End the threads of the readers."""
+        if self.video_reader is not None:
+            self.video_reader.converter.close()
 
     def drain(self) -> Piece:
         """The frames and samples that are final by now."""
@@ -151,6 +159,9 @@ class DecodePass:
             notes.append(f"Its pixels are not square ({aspect}); the picture is used as stored.")
         if self.video_reader is not None and self.video_reader.converter.hdr:
             notes.append("It is HDR video, used without tone mapping: colours look flatter than on an HDR screen.")
+        hwaccel = OFF if self.video is None or self.host.blank else self.options.hwaccel
+        if hwaccel != OFF and self.video is not None and not decodes_in(self.video.codec_context, hwaccel):
+            notes.append(f"The hardware decoder {hwaccel} cannot be used here or for this video; software decoded it.")
         if self.video_reader is not None and self.video_reader.apart is not None:
             most, fps = self.options.max_frames, self.options.fps
             rate = f"one every {self.video_reader.apart:.3g} s in place of {fps:g} a second"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -10,12 +11,13 @@ from typing import Any, Protocol
 import numpy as np
 from av.error import FFmpegError
 
+from ..encoder_keep import OFF
 from ..errors import MediaError, OptionError
 from ..options import MediaOptions, split_keywords
 from .audio import PREROLL
 from .blank import UnclearError
 from .clip import Clip, Ending, Piece, Pieces, Source, VideoTrack, whole
-from .container import check_file, comment, file_end, open_media
+from .container import check_file, check_hwaccel, comment, file_end, open_media
 from .decode import DecodePass, choose
 from .host import FrameSize, Host
 from .image import read_still
@@ -61,6 +63,7 @@ def stream_clip(
 def stream(path: str | Path, options: MediaOptions, host: Host) -> Pieces:
     """As `stream_clip`, with frames resized by `host`."""
     try:
+        check_hwaccel(options.hwaccel)
         file = check_file(path)
         clip = _still(file, options, host)
         yield from _timed(file, options, host) if clip is None else clip.pieces()
@@ -122,8 +125,8 @@ def _timed(file: Path, options: MediaOptions, host: Host) -> Pieces:
 
 def _attempt(file: Path, options: MediaOptions, host: Host, back: float | None, hold: bool) -> Pieces:
     """One attempt, from `back` s before the start; its first piece `begins`. No ending if that was too late."""
-    with open_media(file) as container:
-        current = choose(file, container, options, host, hold)
+    hwaccel = OFF if host.blank else options.hwaccel
+    with open_media(file, hwaccel) as container, closing(choose(file, container, options, host, hold)) as current:
         begins, pieces = True, current.run(back)
         while True:
             try:

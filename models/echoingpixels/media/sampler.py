@@ -67,6 +67,10 @@ class Sampler(Generic[Frame]):
         """The earliest target time (s) without a frame."""
         return self._next * self._step
 
+    def covers(self, time: float, until: float) -> bool:
+        """Whether a frame displayed from `time` to `until` (s) covers an open target."""
+        return self._last_before(until) >= max(self._next, self._last_before(time) + 1)
+
     @property
     def step(self) -> float:
         """Seconds between targets."""
@@ -110,7 +114,7 @@ class Sampler(Generic[Frame]):
         """The held frame covers every open target before `until`."""
         if self._held is None:
             return
-        last = math.ceil((until - self._rounding) / self._step) - 1
+        last = self._last_before(until)
         if last < self._next:
             return
         time, frame = self._held
@@ -121,6 +125,10 @@ class Sampler(Generic[Frame]):
             raise Overrun
         while len(self._kept) > 2 * self._max:
             self._thin()
+
+    def _last_before(self, time: float) -> int:
+        """The last target before `time` (s)."""
+        return math.ceil((time - self._rounding) / self._step) - 1
 
     def _thin(self) -> None:
         """Double the step: only the even targets remain, and the frames that cover one of them."""

@@ -138,6 +138,7 @@ class VideoReader:
     ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.uint8]]:
         if not kept:
             return times, np.zeros((0, *(self.converter.shape or (0, 0)), 3), np.uint8)
+        self.converter.wait()
         self.kept += len(kept)
         frames = np.empty((len(kept), *kept[0].shape), np.uint8)
         for i in range(len(kept)):  # frees each frame after its copy, so that memory holds few twice
@@ -194,8 +195,7 @@ class VideoReader:
         if time is None or self._slots is not None:  # without display times every frame may
             return True
         until = min((other for other in self._display_times if other > time), default=math.inf)
-        step, slack = self._sampler.step, self._rounding + EPS
-        return until == math.inf or math.floor((until + slack) / step) >= math.ceil((time - slack) / step)
+        return until == math.inf or self._sampler.covers(time, until)
 
     def _decode(self, packet: av.Packet[av.VideoStream] | None) -> None:
         if self.done:

@@ -66,7 +66,8 @@ def plan(outline: Outline, clip: Clip | Extent, question: str, options: AskOptio
 def _bytes(extent: Extent) -> int:
     """Bytes of a clip in memory: all, or of a long one a piece, the frames that wait for an encoder, and their copy."""
     height, width = extent.size
-    return min(len(extent.times) * height * width * 3 + extent.samples * 4, 3 * PIECE)
+    whole = len(extent.times) * height * width * 3 + extent.samples * 4
+    return min(whole, 7 * PIECE)  # a chunk of the vision encoder has about two pieces
 
 
 def _fps(extent: Extent) -> float:

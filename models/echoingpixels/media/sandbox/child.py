@@ -10,6 +10,7 @@ import os
 import select
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
@@ -51,6 +52,8 @@ def _answer(
 ) -> Part | Failed | None:
     """The reply to one request: the last piece of a clip."""
 
+    exchange = threading.Lock()  # the thread that converts frames has them resized while this one decodes
+
     def call(message: SizeOf | Resize | Part) -> Any:
         connection.send(message)
         return connection.recv()
@@ -60,8 +63,9 @@ def _answer(
         return height, width
 
     def resize(pixels: Pixels, size: tuple[int, int]) -> Pixels:
-        (place,) = buffer.put([pixels])
-        return buffer.take(call(Resize(place, size))).astype(np.uint8, copy=False)
+        with exchange:
+            (place,) = buffer.put([pixels])
+            return buffer.take(call(Resize(place, size))).astype(np.uint8, copy=False)
 
     try:
         if not os.path.isabs(request.path):
@@ -71,11 +75,12 @@ def _answer(
             return None
         host = Host(resize, buffer.beat, request.blank, size if request.sized else None)
         for piece in stream(Path(request.path), request.options, host):
-            arrays = buffer.put([piece.frames, piece.times, piece.audio])
-            part = Part(arrays, piece.begins, piece.ending, piece.expected)
-            if piece.ending is not None:
-                return part
-            call(part)
+            with exchange:
+                arrays = buffer.put([piece.frames, piece.times, piece.audio])
+                part = Part(arrays, piece.begins, piece.ending, piece.expected)
+                if piece.ending is not None:
+                    return part
+                call(part)
         raise AssertionError("the last piece has the ending")
     except EpError as error:
         return Failed(error)
