@@ -28,7 +28,7 @@ def test_the_first_chunk_is_encoded_before_the_last_piece_is_read(
             order.append("last piece" if piece.ending else "piece")
             yield piece
 
-    path = write(tmp_path / "a.mp4", Film(seconds=30, fps=4, size=(240, 480)))
+    path = write(tmp_path / "a.mp4", Film(seconds=40, fps=4, size=(240, 480)))
     with Worker() as worker:
         pieces = worker.stream(path, MediaOptions(), frame_size=model.frame_size)
         encode(model.backbone, noted(pieces), Stopwatch(model.backbone.device))

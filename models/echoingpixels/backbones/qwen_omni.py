@@ -27,7 +27,7 @@ from .fixed_cache import FixedCache, FixedCaches
 from .pruning import prune_steps
 from .sizes import audio_flops, audio_shape_of, layout_of, shape_of, stop_ids_of, vision_flops, vision_shape_of
 
-PATCHES_AT_ONCE = 2048  # of the vision encoder: bounds its memory; whole temporal steps, as none attends to another
+PATCHES_AT_ONCE = 4096  # bounds the vision encoder's activations; whole temporal steps: nothing attends across a cut
 MEL_CHUNKS_AT_ONCE = 64  # of the audio encoder's own 2 s windows
 
 
