@@ -97,10 +97,7 @@ class ModelGroup:
     ] = False
 
     def load_options(self, max_pixels: int | None, keep: float) -> LoadOptions:
-        """How to load the model, for questions that keep at most this share of the tokens.
-
-        Quantized weights are cached beside the features.
-        """
+        """How to load the model, to keep at most this share of the tokens. Quantized weights are cached, too."""
         return LoadOptions(
             quant=cast(Quant, self.quant),
             device=self.device,
