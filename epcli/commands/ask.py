@@ -86,7 +86,7 @@ def ask(
     printed: set[tuple[str, str]] = set()
     with reading() as worker:  # it starts while torch is imported
         ask = replace(tokens.ask_options(model), reuse_prefix=len(question) > 1)
-        load = model.load_options(read.max_pixels, 1.0 if output.compare else ask.keep)
+        load = model.load_options(read.max_pixels, 1.0 if output.compare else ask.share)
         request = Request(
             media,
             tuple(map(check_question, question)),

@@ -99,7 +99,7 @@ def batch(
     With --json, rows are also printed to stdout, one JSON object per line.
     """
     media, ask = read.media_options(), tokens.ask_options(model)
-    load = model.load_options(read.max_pixels, ask.keep)
+    load = model.load_options(read.max_pixels, ask.share)
     journal_at = _journal_path(out, resume)
     tasks = questions.tasks(source)
     chosen = choose(model.model, load, model.yes)

@@ -26,7 +26,7 @@ def chat(
     Ctrl-C stops an answer, Ctrl-D leaves. From a pipe, each line is a question.
     """
     asked, options = tokens.ask_options(model), read.media_options()
-    chosen = choose(model.model, model.load_options(read.max_pixels, asked.keep), model.yes)
+    chosen = choose(model.model, model.load_options(read.max_pixels, asked.share), model.yes)
     with reading() as worker:
         worker.check(media)
         loaded = load_model(chosen, [asked.reducer])

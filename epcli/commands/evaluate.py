@@ -68,11 +68,11 @@ def evaluate(
     """
     keeps, reducers = o.keeps(tokens.keep), o.reducers(tokens.reducer)
     media, generate = read.media_options(), tokens.generate_options(model)
-    load = model.load_options(read.max_pixels, max(keeps))
-    rows = questions.rows(data, media)
     from echoingpixels.evaluation.paired import within
     from echoingpixels.reducers.setting import settings
 
+    load = model.load_options(read.max_pixels, max(one.keep for one in settings(reducers, keeps)))
+    rows = questions.rows(data, media)
     which = choose(model.model, load, model.yes)
     reducers = named(which, reducers)
     chosen = settings(reducers, keeps)

@@ -41,7 +41,7 @@ def explain(
     check_question(question)
     check_outfile(out, "--out", (PAGE, PICTURE), [media], output.force)
     options, asked = read.media_options(), tokens.ask_options(model)
-    chosen = choose(model.model, model.load_options(read.max_pixels, asked.keep), model.yes)
+    chosen = choose(model.model, model.load_options(read.max_pixels, asked.share), model.yes)
     made = _explain(media, question, chosen, options, asked, model.feature_cache(), whole=out.suffix.lower() == PAGE)
     with console.working(f"Writing {out.name} …"):
         size = write(made, out)

@@ -71,7 +71,7 @@ def profile(
     check_question(question)
     options = ProfileOptions(o.keeps(tokens.keep), o.reducers(tokens.reducer), repeat, warm_up)
     options_read, generate = read.media_options(), tokens.generate_options(model)
-    load = model.load_options(read.max_pixels, max(options.keeps))
+    load = model.load_options(read.max_pixels, 1.0)
     rows = _questions(data, questions, options_read)
     _check_outputs(csv, plot, [media, *([data] if data else [])], output.force)
     chosen = choose(model.model, load, model.yes)

@@ -108,7 +108,7 @@ def serve(server: ServerGroup, model: o.ModelGroup, tokens: o.TokenGroup, read: 
     from echoingpixels.serving.server import listen
 
     settings = server.settings(model, tokens, read)
-    chosen = choose(model.model, model.load_options(read.max_pixels, settings.ask.keep), model.yes)
+    chosen = choose(model.model, model.load_options(read.max_pixels, settings.ask.share), model.yes)
     check_model(chosen, [settings.ask.reducer])
     with listen(server.host, server.port) as listening:
         interrupted = _server(settings, chosen, server).run(listening, console.say)

@@ -137,6 +137,11 @@ class AskOptions:
         if self.reducer in IN_DECODER and (self.generate.static or self.generate.compile):
             raise OptionError(*NO_STATIC)
 
+    @property
+    def share(self) -> float:
+        """The share of audio and video tokens that is kept at most: all of them by the reducer full."""
+        return 1.0 if self.reducer == "full" else self.keep
+
     def resolved(self, has_sieve: bool) -> AskOptions:
         """The same with the real name of the reducer, for a model with or without a sieve."""
         return replace(self, reducer=reducer_of(self.reducer, has_sieve))

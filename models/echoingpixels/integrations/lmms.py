@@ -70,7 +70,7 @@ class Lmms(lmms):  # type: ignore[misc]  # the harness has no types
         self.choice = AskOptions(reducer, float(keep))
         self.reading = MediaOptions(fps=fps, max_frames=max_frames, audio=audio)
         where = self._join_processes() or device or AUTO
-        how = LoadOptions(cast(Quant, quant), sieve=sieve, max_pixels=max_pixels, dtype=dtype, keep=self.choice.keep)
+        how = LoadOptions(cast(Quant, quant), sieve=sieve, max_pixels=max_pixels, dtype=dtype, keep=self.choice.share)
         self.ep = load(pretrained, how, device=where)
         self.ep.check(self.choice.reducer, self.choice.keep)
         self.failed, self._notes = 0, set[str]()
