@@ -138,9 +138,7 @@ def _encoded(setup: Setup) -> Iterator[Row]:
     assert isinstance(on, QwenOmni)
     media, own = prepare_media(setup.decoded(model), on.resolution), attention_of(on.thinker)["vision"]
     visual = on.thinker.model.visual
-    first = default_layers(visual)
-    second = min(2 * first, len(visual.blocks) - 1)
-    keeps = [EncoderKeep(SHARES[:1]), *([EncoderKeep(SHARES, (first, second))] if second > first else [])]
+    keeps = [EncoderKeep(SHARES[:1]), *([EncoderKeep(SHARES)] if len(default_layers(visual, 2)) == 2 else [])]
     ways = [(own, None), *([(PLAIN, None)] if own != PLAIN else []), *((own, keep) for keep in keeps)]
     rounds: list[list[tuple[float, ...]]] = []
     for _ in range(setup.repeat + 1):

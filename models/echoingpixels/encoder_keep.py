@@ -25,8 +25,8 @@ class EncoderKeep:
     """The share of the cells (2 x 2 patches, one token each) that the vision encoder keeps inside.
 
     After `layers[i]` of its layers, `shares[i]` of the new cells of each temporal step are left. Without `layers`, the
-    only share applies after the encoder's own number of layers (`backbones.pruning.default_layers`). With `times`,
-    shares are multiples of the share of tokens that questions keep.
+    encoder has its own (`backbones.pruning.default_layers`). With `times`, shares are multiples of the share of tokens
+    that questions keep.
     `pick`: cells that lie farthest apart by `states` (the mean hidden state of their patches), by `places` in the
     frame, or by both (`maxmin`).
     """
@@ -37,9 +37,9 @@ class EncoderKeep:
     pick: Pick = "maxmin"
 
     def __post_init__(self) -> None:
-        falling = all(more > less for more, less in pairwise((math.inf, *self.shares)))
+        falling = all(more >= less for more, less in pairwise(self.shares))
         rising = all(one < other for one, other in pairwise((0, *self.layers)))
-        paired = len(self.layers) == len(self.shares) or (len(self.shares) == 1 and not self.layers)
+        paired = len(self.layers) in (0, len(self.shares))
         most = math.inf if self.times else 1
         valid = paired and falling and rising and self.pick in PICKS
         if not (valid and self.shares and all(0 < share <= most for share in self.shares)):
@@ -67,16 +67,13 @@ class EncoderKeep:
             return self
         if keep is None:
             return None
-        fewer = [i for i, share in enumerate(self.shares) if share * keep < 1]
-        if not fewer:
-            return None
-        layers = tuple(self.layers[i] for i in fewer) if self.layers else ()
-        return EncoderKeep(tuple(self.shares[i] * keep for i in fewer), layers, pick=self.pick)
+        shares = tuple(min(1.0, share * keep) for share in self.shares)
+        return None if min(shares) == 1 else EncoderKeep(shares, self.layers, pick=self.pick)
 
     def __str__(self) -> str:
         """As `read` reads it."""
         shares = [f"{share:g}{TIMES if self.times else ''}" for share in self.shares]
-        parts = [f"{share}@{n}" for share, n in zip(shares, self.layers, strict=True)] if self.layers else shares
+        parts = [f"{share}@{n}" for share, n in zip(shares, self.layers, strict=False)] if self.layers else shares
         return ",".join(parts) + ("" if self.pick == "maxmin" else f":{self.pick}")
 
 

@@ -251,13 +251,15 @@ def test_reused_cells_are_dropped_and_counted_too() -> None:
     assert answer.report.encoded.video == 6 and answer.report.tokens.video.before == 24
 
 
-def test_an_encoder_has_its_own_place_to_drop_cells() -> None:
-    def place(depth: int, full: tuple[int, ...]) -> int:
+def test_an_encoder_has_its_own_places_to_drop_cells() -> None:
+    def places(depth: int, full: tuple[int, ...], drops: int = 1) -> tuple[int, ...]:
         on: Any = type("Encoder", (), {"blocks": range(depth), "fullatt_block_indexes": full})
-        return default_layers(on)
+        return default_layers(on, drops)
 
-    assert place(32, (7, 15, 23, 31)) == 8 and place(4, (0, 1, 2, 3)) == 2 and place(2, (1,)) == 1
+    assert [places(32, (7, 15, 23, 31), n) for n in (1, 2, 4)] == [(8,), (8, 16), (8, 16, 24)]
+    assert places(4, (0, 1, 2, 3), 2) == (2, 3) and places(2, (1,), 2) == (1,)
     assert [(step.layers, step.share) for step in prune_steps(deep(), EncoderKeep((0.3,)))] == [(2, 0.3)]
+    assert [(step.layers, step.share) for step in prune_steps(deep(), EncoderKeep((0.5, 0.3)))] == [(2, 0.5), (4, 0.3)]
 
 
 @pytest.mark.parametrize(
@@ -271,6 +273,7 @@ def test_an_encoder_has_its_own_place_to_drop_cells() -> None:
         ("3x@8,1.5x@16", EncoderKeep((3.0, 1.5), (8, 16), times=True)),
         ("0.3@8:states", EncoderKeep((0.3,), (8,), pick="states")),
         ("3x:places", EncoderKeep((3.0,), times=True, pick="places")),
+        ("0.5,0.25", EncoderKeep((0.5, 0.25))),
     ],
 )
 def test_an_encoder_keep_is_read_from_text(text: str, keep: Any) -> None:
@@ -280,7 +283,10 @@ def test_an_encoder_keep_is_read_from_text(text: str, keep: Any) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "all", "0", "1.1", "nan", "0.3@", "0.3@0", "0.3,0.1", "0.1@2,0.3@4", "0.3@4,0.1@2", "x", "0x", "3x@8,0.2@16"],
+    [
+        *("", "all", "0", "1.1", "nan", "0.3@", "0.3@0", "0.1,0.3", "0.3@8,0.1", "0.1@2,0.3@4", "0.3@4,0.1@2"),
+        *("x", "0x", "3x@8,0.2@16", "0.3:saliency"),
+    ],
 )
 def test_an_invalid_encoder_keep_is_refused(text: str) -> None:
     with pytest.raises(OptionError, match="encoder keep") as error:
@@ -298,7 +304,9 @@ def test_an_invalid_encoder_keep_is_refused(text: str) -> None:
         ("3x", None, None),
         ("0.5x", 1.0, "0.5"),
         ("3x@8,1.5x@16", 0.2, "0.6@8,0.3@16"),
-        ("3x@8,1.5x@16", 0.5, "0.75@16"),
+        ("3x@8,1.5x@16", 0.5, "1@8,0.75@16"),
+        ("5x,2.5x", 0.1, "0.5,0.25"),
+        ("5x,2.5x", 0.4, None),
         ("0.3@8,0.15@16", 1.0, "0.3@8,0.15@16"),
         ("3x:states", 0.1, "0.3:states"),
     ],

@@ -54,25 +54,26 @@ class Arranged:
     windows: Tensor  # (N + 1,) int32 bounds of the windows in patches, on the CPU
 
 
-def default_layers(encoder: Any) -> int:
-    """Layers before an encoder's drop, if none are given: a quarter, at least 2, the last one with full attention.
+def default_layers(encoder: Any, drops: int = 1) -> tuple[int, ...]:
+    """Layers before each of an encoder's drops, if none are given: from a quarter on, at least 2, after full attention.
 
-    8 of the 32 of Qwen2.5-Omni, 2 of the 4 of tiny; half of them where no such layer is followed by another.
+    8, 16 and 24 of the 32 of Qwen2.5-Omni, 2 and 3 of the 4 of tiny; half of them where no such layer is followed by
+    another. Fewer than `drops` where the encoder has no more.
     """
     depth, full = len(encoder.blocks), encoder.fullatt_block_indexes
-    found = (n for n in range(max(2, math.ceil(depth / 4)), depth) if n - 1 in full)
-    return next(found, max(1, depth // 2))
+    found = [n for n in range(max(2, math.ceil(depth / 4)), depth) if n - 1 in full]
+    return tuple(found or [max(1, depth // 2)])[:drops]
 
 
 def prune_steps(encoder: Any, keep: EncoderKeep | None) -> tuple[PruneStep, ...]:
     """Where an encoder drops cells, first one first; OptionError for a layer that it does not have."""
     if keep is None:
         return ()
-    layers = keep.layers or (default_layers(encoder),)
+    layers = keep.layers or default_layers(encoder, len(keep.shares))
     if layers[-1] >= len(encoder.blocks):
         what = f"The vision encoder has {len(encoder.blocks)} layers, and encoder keep {keep} needs more than that."
         raise OptionError(what, f"Give a number of layers below {len(encoder.blocks)}.")
-    return tuple(PruneStep(n, share, keep.pick) for n, share in zip(layers, keep.shares, strict=True))
+    return tuple(PruneStep(n, share, keep.pick) for n, share in zip(layers, keep.shares, strict=False))
 
 
 def encode_pruned(encoder: Any, cells: Arranged, prune: Sequence[PruneStep]) -> tuple[Tensor, Tensor, Tensor]:
