@@ -88,9 +88,7 @@ def pretend_cuda(capability: tuple[int, int] = (9, 0)) -> Iterator[Record]:
         stack.enter_context(mock.patch.multiple(torch.cuda, **cuda))
         stack.enter_context(mock.patch.multiple(torch, tensor=tensor, Generator=_Generator))
         stack.enter_context(mock.patch.multiple(torch.Tensor, pin_memory=lambda x, *_: x, to=to))
-        overwrite = (
-            future.set_overwrite_module_params_on_conversion
-        )  # `module.to` makes new parameters, as it must here
+        overwrite = future.set_overwrite_module_params_on_conversion  # `module.to` makes new parameters
         stack.callback(overwrite, future.get_overwrite_module_params_on_conversion())
         overwrite(True)
         stack.enter_context(engine)

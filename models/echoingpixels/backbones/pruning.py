@@ -23,9 +23,7 @@ from ..inputs.farthest import distances, farthest
 from .saliency import receiving
 
 ROUNDING = 1e-9  # of a share in float64: 0.3 of 10 cells is 3
-PLACE = (
-    0.5  # weight of the distance of two places, in sides of the frame, beside 1 - cosine of the states (docs/log.md)
-)
+PLACE = 0.5  # weight of the distance in the frame, in its sides, beside 1 - cosine of the states (docs/log.md)
 VARLEN = "ep_flash_varlen"  # attention over all windows in one call; transformers passes bounds to names with "flash"
 
 
