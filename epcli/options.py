@@ -96,7 +96,7 @@ class ModelGroup:
         bool, model_option("--no-cache", help="Neither read nor write cached features and quantized weights.")
     ] = False
 
-    def load_options(self, max_pixels: int | None, keep: float) -> LoadOptions:
+    def load_options(self, max_pixels: int | None = None, keep: float | None = None) -> LoadOptions:
         """How to load the model, to keep at most this share of the tokens. Quantized weights are cached, too."""
         return LoadOptions(
             quant=cast(Quant, self.quant),

@@ -85,13 +85,11 @@ def test_a_group_is_one_object_for_the_function_and_single_options_for_the_parse
 
 
 def test_reuse_is_a_threshold_off_or_auto() -> None:
-    read = {
-        reuse: options.ModelGroup(reuse=reuse).load_options(None, 0.2).reuse for reuse in ("auto", "off", "0.1", "0")
-    }
+    read = {reuse: options.ModelGroup(reuse=reuse).load_options().reuse for reuse in ("auto", "off", "0.1", "0")}
     assert read == {"auto": "auto", "off": None, "0.1": 0.1, "0": 0.0}
     for wrong in ("plain", "inf", "-0.1", ""):
         with pytest.raises(OptionError) as error:
-            options.ModelGroup(reuse=wrong).load_options(None, 0.2)
+            options.ModelGroup(reuse=wrong).load_options()
         assert "off or auto" in error.value.hint
 
 
