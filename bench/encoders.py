@@ -21,7 +21,6 @@ from bench.stack import random_encoders
 from echoingpixels.backbones.base import Features
 from echoingpixels.backbones.encoders import TemporalReuse, attending
 from echoingpixels.backbones.qwen_omni import QwenOmni
-from echoingpixels.encoder_keep import OFF, EncoderKeep
 from echoingpixels.features.encode import encode
 from echoingpixels.inputs.patches import patches
 from echoingpixels.inputs.positions import Span
@@ -29,6 +28,7 @@ from echoingpixels.inputs.prepare import Media
 from echoingpixels.media import read_clip
 from echoingpixels.media.clip import Clip
 from echoingpixels.options import LoadOptions, MediaOptions, Reuse, check_reuse, reuse_name
+from echoingpixels.options.encoder_keep import OFF, EncoderKeep
 from echoingpixels.planning.meta_model import outline
 from echoingpixels.report import Stopwatch
 from epcli import console

@@ -23,12 +23,12 @@ from bench.memory import measured
 from bench.stack import random_model
 from echoingpixels import load
 from echoingpixels.backbones.qwen_omni import QwenOmni
-from echoingpixels.encoder_keep import OFF, EncoderKeep
 from echoingpixels.inputs.prepare import Inputs, Media, prepare_media
 from echoingpixels.media.clip import whole
 from echoingpixels.media.sandbox.worker import Worker
 from echoingpixels.model import EchoingPixels
 from echoingpixels.options import AskOptions, GenerateOptions, MediaOptions, check_reuse
+from echoingpixels.options.encoder_keep import OFF, EncoderKeep
 from echoingpixels.reducers.cs2 import SieveOptions
 from echoingpixels.report import BEFORE
 from epcli import console

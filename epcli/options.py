@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from echoingpixels.encoder_keep import OFF, read_encoder_keep
 from echoingpixels.errors import OptionError
 from echoingpixels.options import (
     AUTO,
@@ -27,6 +26,7 @@ from echoingpixels.options import (
     check_keep,
     read_reuse,
 )
+from echoingpixels.options.encoder_keep import OFF, read_encoder_keep
 from echoingpixels.reducer_names import SIEVE_DEFAULT, UNSIEVED, check_reducer
 
 if TYPE_CHECKING:

@@ -15,10 +15,10 @@ from echoingpixels.backbones.qwen_omni import QwenOmni
 from echoingpixels.checkpoints.hub import local_folder
 from echoingpixels.checkpoints.loading import new_sieve, place_of
 from echoingpixels.checkpoints.quantization import bitsandbytes_config
-from echoingpixels.encoder_keep import EncoderKeep
 from echoingpixels.from_pretrained import load
 from echoingpixels.model import EchoingPixels
 from echoingpixels.options import LoadOptions, Quant
+from echoingpixels.options.encoder_keep import EncoderKeep
 from echoingpixels.reducers.cs2 import SieveOptions
 
 RANDOM = "random"

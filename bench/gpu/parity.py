@@ -15,11 +15,11 @@ from bench.gpu.models import PLAIN, attention, with_encoder_keep
 from bench.gpu.rows import Case, Row, failure
 from bench.gpu.setup import Setup
 from bench.memory import encode_video
-from echoingpixels.encoder_keep import EncoderKeep
 from echoingpixels.generation.decode import prefill, stream_tokens
 from echoingpixels.inputs.prepare import Media, prepare_media
 from echoingpixels.model import EchoingPixels
 from echoingpixels.options import AskOptions, GenerateOptions
+from echoingpixels.options.encoder_keep import EncoderKeep
 from echoingpixels.reducer_names import UNSIEVED
 
 BOUND = 1e-3  # largest difference of float32 logits, as a share of the largest logit

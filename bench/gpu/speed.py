@@ -16,11 +16,11 @@ from bench.memory import encode_audio, encode_video, measured
 from echoingpixels.backbones.pruning import default_layers
 from echoingpixels.backbones.qwen_omni import QwenOmni
 from echoingpixels.encoded_clip import EncodedClip
-from echoingpixels.encoder_keep import OFF, EncoderKeep
 from echoingpixels.errors import EpError
 from echoingpixels.generation.answer import joined
 from echoingpixels.inputs.prepare import prepare_media
 from echoingpixels.options import QUANTS, AskOptions, Quant
+from echoingpixels.options.encoder_keep import OFF, EncoderKeep
 from echoingpixels.profiling.measurements import FULL, Spread
 from echoingpixels.reducer_names import SIEVE_DEFAULT, UNSIEVED
 from echoingpixels.reducers.setting import Setting

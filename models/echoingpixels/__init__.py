@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from .checkpoints.sieve_io import save_sieve as save_sieve
     from .conversation import Conversation as Conversation
     from .encoded_clip import EncodedClip as EncodedClip
-    from .encoder_keep import EncoderKeep as EncoderKeep
     from .errors import EpError as EpError
     from .from_pretrained import load as load
     from .from_pretrained import save as save
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from .options import GenerateOptions as GenerateOptions
     from .options import LoadOptions as LoadOptions
     from .options import MediaOptions as MediaOptions
+    from .options.encoder_keep import EncoderKeep as EncoderKeep
     from .report import Report as Report
 
 _HOMES = {
@@ -34,7 +34,7 @@ _HOMES = {
     "Conversation": "conversation",
     "EchoingPixels": "model",
     "EncodedClip": "encoded_clip",
-    "EncoderKeep": "encoder_keep",
+    "EncoderKeep": "options.encoder_keep",
     "EpError": "errors",
     "GenerateOptions": "options",
     "LoadOptions": "options",

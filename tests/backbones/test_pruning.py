@@ -17,7 +17,6 @@ from echoingpixels.backbones.qwen_omni import QwenOmni
 from echoingpixels.backbones.sizes import vision_flops
 from echoingpixels.batching import Prompt
 from echoingpixels.encoded_clip import from_cache
-from echoingpixels.encoder_keep import PICKS, EncoderKeep, Pick, read_encoder_keep
 from echoingpixels.errors import OptionError
 from echoingpixels.explain.explanation import explain
 from echoingpixels.features.cache import CachedClip, FeatureCache
@@ -28,6 +27,7 @@ from echoingpixels.inputs.prompt import Message
 from echoingpixels.inputs.token_stream import Selection, TokenStream
 from echoingpixels.model import EchoingPixels
 from echoingpixels.options import AskOptions, GenerateOptions, LoadOptions
+from echoingpixels.options.encoder_keep import PICKS, EncoderKeep, Pick, read_encoder_keep
 from echoingpixels.report import TokenCounts
 from tests.backbones.test_vision import GRIDS, KERNELS, patches, some_cells, walk
 from tests.support import tinymodel

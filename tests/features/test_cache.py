@@ -21,7 +21,6 @@ from echoingpixels.batch import opening
 from echoingpixels.checkpoints import fingerprint
 from echoingpixels.checkpoints.fingerprint import WHOLE, features_mark, file_mark, folder_mark
 from echoingpixels.checkpoints.loading import KNOWN, weights_of
-from echoingpixels.encoder_keep import EncoderKeep
 from echoingpixels.errors import InternalError, ModelError
 from echoingpixels.features.cache import CLIP, ENDING, FORMAT, CachedClip, FeatureCache, default_folder, feature_key
 from echoingpixels.from_pretrained import load
@@ -30,6 +29,7 @@ from echoingpixels.inputs.prepare import prepare_media
 from echoingpixels.media import read_clip
 from echoingpixels.model import EchoingPixels
 from echoingpixels.options import AskOptions, GenerateOptions, LoadOptions, MediaOptions
+from echoingpixels.options.encoder_keep import EncoderKeep
 from echoingpixels.storage.folders import UNFINISHED, filling, write_text_atomically
 from tests.support import tinymodel
 from tests.support.batches import Near, answer, job, rows, tasks

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from echoingpixels.backbones.fixed_cache import LEAST
-from echoingpixels.encoder_keep import EncoderKeep
 from echoingpixels.generation import decode as generate
 from echoingpixels.media.clip import Clip
 from echoingpixels.options import AskOptions, GenerateOptions
+from echoingpixels.options.encoder_keep import EncoderKeep
 from echoingpixels.reducer_names import REDUCER_NAMES, SIEVED
 from tests.gpu.test_pipeline import QUESTIONS, reusing
 from tests.support import tinymodel

@@ -16,7 +16,6 @@ from echoingpixels.backbones import qwen_omni
 from echoingpixels.backbones.qwen_omni import QwenOmni
 from echoingpixels.datasets.questions import Row
 from echoingpixels.encoded_clip import from_cache
-from echoingpixels.encoder_keep import EncoderKeep
 from echoingpixels.evaluation.evaluate import evaluate
 from echoingpixels.explain.explanation import explain
 from echoingpixels.features import encode as encoding
@@ -27,6 +26,7 @@ from echoingpixels.inputs.patches import Resolution
 from echoingpixels.media.clip import Clip
 from echoingpixels.model import EchoingPixels
 from echoingpixels.options import AskOptions, GenerateOptions, Reuse
+from echoingpixels.options.encoder_keep import EncoderKeep
 from echoingpixels.reducer_names import REDUCER_NAMES, SIEVED
 from echoingpixels.reducers import budget
 from echoingpixels.reducers import chunked_scoring as windows

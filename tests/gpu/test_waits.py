@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from echoingpixels.backbones import qwen_omni
-from echoingpixels.encoder_keep import EncoderKeep
 from echoingpixels.generation import decode as generate
 from echoingpixels.model import EchoingPixels
 from echoingpixels.options import AskOptions, GenerateOptions, Reuse
+from echoingpixels.options.encoder_keep import EncoderKeep
 from echoingpixels.reducers import chunked_scoring as windows
 from echoingpixels.reducers.registry import REDUCERS as REGISTERED
 from tests.gpu.test_pipeline import QUESTIONS, reusing

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from ..encoder_keep import EncoderKeep
 from ..inputs.descent import Descent, Drop
 from ..inputs.patches import Resolution
 from ..inputs.positions import IMAGE, VIDEO, Layout
@@ -17,6 +16,7 @@ from ..inputs.prepare import Inputs, Media
 from ..inputs.prompt import Tokenizer
 from ..inputs.token_stream import TokenStream
 from ..options import Reuse
+from ..options.encoder_keep import EncoderKeep
 from ..report import TokenCounts
 
 if TYPE_CHECKING:

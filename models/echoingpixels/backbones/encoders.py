@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..encoder_keep import EncoderKeep
 from ..inputs.patches import MERGE, windows
 from ..inputs.prepare import audio_tokens
 from ..options import Reuse
+from ..options.encoder_keep import EncoderKeep
 from .base import Encoding
 from .pruning import Arranged, PruneStep, counted, encode_pruned, prune_steps, window_bounds
 from .saliency import receiving

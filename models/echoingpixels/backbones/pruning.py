@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..encoder_keep import EncoderKeep, Pick
 from ..errors import OptionError
 from ..inputs.farthest import distances, farthest
+from ..options.encoder_keep import EncoderKeep, Pick
 from .saliency import receiving
 
 ROUNDING = 1e-9  # of a share in float64: 0.3 of 10 cells is 3

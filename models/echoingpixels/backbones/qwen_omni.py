@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..encoder_keep import EncoderKeep
 from ..inputs.descent import Descent, Drop
 from ..inputs.patches import Resolution
 from ..inputs.positions import AUDIO, IMAGE, VIDEO
@@ -20,6 +19,7 @@ from ..inputs.prompt import Tokenizer
 from ..inputs.row_size import RowSize
 from ..inputs.token_stream import TokenStream
 from ..options import Reuse
+from ..options.encoder_keep import EncoderKeep
 from .base import AudioShape, Encoding, Features, VisionShape, present
 from .decoder import InParts, Uneven, additive, causal_mask, checkpointed, cut, join, kv_name, run_with_drops
 from .encoders import VisionEncoder, encode_audio, write

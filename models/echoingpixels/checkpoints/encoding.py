@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..encoder_keep import EncoderKeep, read_encoder_keep
 from ..inputs.patches import Resolution
 from ..options import LoadOptions, Reuse, check_reuse
+from ..options.encoder_keep import EncoderKeep, read_encoder_keep
 
 ENCODER_KEEP = "5x"  # without a setting of the model's own: all cells from a fifth of the tokens on
 

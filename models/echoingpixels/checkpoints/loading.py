@@ -15,10 +15,10 @@ from typing import Any
 import torch
 
 from ..backbones.qwen_omni import QwenOmni
-from ..encoder_keep import EncoderKeep
 from ..errors import ModelError, is_out_of_memory
 from ..inputs.patches import Resolution
 from ..options import AUTO, NO_SIEVE, LoadOptions, Reuse, reuse_name
+from ..options.encoder_keep import EncoderKeep
 from ..reducers.cs2 import Sieve, SieveOptions, no_sieve
 from .encoding import encoder_keep_of, resolution_of, reuse_of
 from .fingerprint import files_mark, folder_mark

@@ -21,13 +21,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from ..backbones.base import Features
-from ..encoder_keep import OFF
 from ..errors import DataError
 from ..inputs.mel import MEL_BINS
 from ..inputs.positions import Span
 from ..inputs.prepare import Media
 from ..media.clip import AudioTrack, Source, VideoTrack
 from ..options import MediaOptions
+from ..options.encoder_keep import OFF
 from ..storage.folders import UNFINISHED, Entry, delete, entries_of, filling, shrink
 
 LIMIT = 8 << 30  # bytes

@@ -23,8 +23,8 @@ from av.container import InputContainer
 from av.error import FFmpegError
 from av.stream import Disposition
 
-from ..encoder_keep import OFF
 from ..errors import MediaError, OptionError
+from ..options.encoder_keep import OFF
 
 FORMATS = (  # demuxers whose files hold the media themselves
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,live_flv,kux,mpegts,mpeg,mpegvideo,m4v,ogg,asf,asf_o,rm,nut,mxf,gxf,wtv,nsv,"

@@ -13,9 +13,9 @@ import numpy as np
 from av.container import InputContainer
 from av.error import FFmpegError
 
-from ..encoder_keep import OFF
 from ..errors import MediaError, OptionError
 from ..options import MediaOptions
+from ..options.encoder_keep import OFF
 from .audio import JITTER, AudioReader
 from .blank import BlankConverter, PacketTimes
 from .clip import NO_AUDIO, PIECE, AudioTrack, Piece, VideoTrack

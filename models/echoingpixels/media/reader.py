@@ -11,9 +11,9 @@ from typing import Any, Protocol
 import numpy as np
 from av.error import FFmpegError
 
-from ..encoder_keep import OFF
 from ..errors import MediaError, OptionError
 from ..options import MediaOptions, split_keywords
+from ..options.encoder_keep import OFF
 from .audio import PREROLL
 from .blank import UnclearError
 from .clip import Clip, Ending, Piece, Pieces, Source, VideoTrack, whole

@@ -8,10 +8,10 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from ..errors import OptionError
+from ..reducer_names import AUTO as AUTO
+from ..reducer_names import IN_DECODER, NO_STATIC, SIEVE_DEFAULT, UNSIEVED, check_reducer
 from .encoder_keep import OFF, EncoderKeep
-from .errors import OptionError
-from .reducer_names import AUTO as AUTO
-from .reducer_names import IN_DECODER, NO_STATIC, SIEVE_DEFAULT, UNSIEVED, check_reducer
 
 KEEP = 0.2  # default share of audio and video tokens, which the sieve is trained at
 MIN_PIXELS = 56 * 56  # of a frame: 2 x 2 tokens

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal, cast, get_args
 
-from .errors import OptionError
-from .reducer_names import AUTO
+from ..errors import OptionError
+from ..reducer_names import AUTO
 
 OFF = "off"
 TIMES = "x"  # after a number: that many times the share of tokens that questions keep
