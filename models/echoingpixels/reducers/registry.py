@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from torch import Tensor
 
 from ..backbones.base import Backbone, Shape
 from ..inputs.token_stream import Selection, TokenStream
@@ -44,10 +46,14 @@ class Reducer:
 
     def choose(self, backbone: Backbone, sieve: Sieve | None, stream: TokenStream, keep: float) -> Selection:
         """The tokens to keep; changes nothing. Text is always kept."""
-        made, entry = self.scorer.score(backbone, sieve, stream), self.entry(backbone.shape.layers, keep)
-        chosen = self.budget.fill(self.pick.rank(stream, made.scores, self.budget, entry.share), stream, entry.share)
+        made = self.scorer.score(backbone, sieve, stream)
+        chosen = self._picked(self.pick, made.scores, stream, self.entry(backbone.shape.layers, keep))
+        return replace(chosen, scores=made.scores, fused=made.fused)
+
+    def _picked(self, pick: Pick, scores: Tensor | None, stream: TokenStream, entry: DropPlan) -> Selection:
+        chosen = self.budget.fill(pick.rank(stream, scores, self.budget, entry.share), stream, entry.share)
         kept = self.budget.counts(stream, entry.share)
-        return Selection(chosen | (stream.mask & ~stream.pool), made.scores, made.fused, drops=entry.drops, kept=kept)
+        return Selection(chosen | (stream.mask & ~stream.pool), drops=entry.drops, kept=kept)
 
     def flops(self, shape: Shape, sieve: Sieve | None, pool: int, text: int) -> float:
         """Floating-point operations to choose among `pool` audio and video tokens beside `text` tokens."""
@@ -56,10 +62,8 @@ class Reducer:
 
     def kept_without_a_model(self, stream: TokenStream, keep: float, layers: int) -> Selection:
         """A selection of the same numbers of tokens, as far as they do not depend on scores and embeddings."""
-        pick, entry = self.pick if isinstance(self.pick, AtRandom) else Even(), self.entry(layers, keep)
-        chosen = self.budget.fill(pick.rank(stream, None, self.budget, entry.share), stream, entry.share)
-        kept = self.budget.counts(stream, entry.share)
-        return Selection(chosen | (stream.mask & ~stream.pool), drops=entry.drops, kept=kept)
+        pick = self.pick if isinstance(self.pick, AtRandom) else Even()
+        return self._picked(pick, None, stream, self.entry(layers, keep))
 
 
 REDUCERS: dict[str, Reducer] = {
